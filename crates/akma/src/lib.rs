@@ -1,0 +1,1 @@
+//! AKMA and 5G primary authentication: derivations, identities and formats, no I/O

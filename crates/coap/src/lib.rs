@@ -1,0 +1,1 @@
+//! CoAP over reliable transports (RFC 8323), no I/O

@@ -1,0 +1,2 @@
+//! The msgin5g program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Durable state: registrations, stored messages and tables, with group commit
