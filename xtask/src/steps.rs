@@ -1,0 +1,137 @@
+//! The steps.
+
+use std::process::Command;
+
+use crate::run::{Failure, cargo, root, run};
+use crate::setup::{self, tool};
+
+/// One step of the work on this project.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) proves: &'static str,
+    pub(crate) run: fn(&[String]) -> Result<(), Failure>,
+}
+
+const fn step(name: &'static str, proves: &'static str, run: fn(&[String]) -> Result<(), Failure>) -> Step {
+    Step { name, proves, run }
+}
+
+/// Every step, in the order of the help text.
+pub(crate) const STEPS: &[Step] = &[
+    step("demo", "install what a build needs, then play the lab demo on embedded defaults", demo),
+    step("test", "install what the tests need, then run all of them", test),
+    step("setup", "only install what the build, the tests and the checks need", |_| setup::for_tests()),
+    step("fmt", "the code is formatted", fmt),
+    step("lint", "clippy finds nothing", lint),
+    step("deny", "licences, bans and sources of all dependencies are as deny.toml says", deny),
+    step("docs", "the API documentation builds without a broken link", docs),
+    step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 20]", crash),
+    step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10")),
+    step("fuzz", "the same for long [SECONDS for each target, default 3600]", fuzz),
+    step("bench", "figures beside the best known peers, from a release build", bench),
+    step("ci", "all of the above but demo, fuzz and bench", ci),
+];
+
+/// The fuzz targets of `fuzz/Cargo.toml`.
+const FUZZ_TARGETS: &[&str] =
+    &["a_kid", "coap_stream", "eap_packet", "psk_identity", "suci", "tls_handshake", "ts29538", "ue_message"];
+
+fn demo(arguments: &[String]) -> Result<(), Failure> {
+    setup::for_build()?;
+    run(
+        "build of msgin5g, optimised (a few minutes the first time)",
+        cargo().args(["build", "--release", "-p", "msgin5g"]),
+    )?;
+    let directory = root().join("target").join("lab-demo");
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)
+            .map_err(|error| format!("cannot empty {}: {error}", directory.display()))?;
+    }
+    let program = root().join("target").join("release").join("msgin5g");
+    run("msgin5g lab --demo", Command::new(program).args(["lab", "--demo", "--dir"]).arg(directory).args(arguments))
+}
+
+fn test(arguments: &[String]) -> Result<(), Failure> {
+    setup::for_tests()?;
+    let mut nextest = Command::new(tool("cargo-nextest"));
+    nextest.current_dir(root()).args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(arguments);
+    run("tests", &mut nextest)?;
+    run("documentation examples", cargo().args(["test", "--doc", "--workspace", "--quiet"]))
+}
+
+fn fmt(_: &[String]) -> Result<(), Failure> {
+    run("formatting", cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn lint(_: &[String]) -> Result<(), Failure> {
+    setup::for_build()?;
+    run("clippy", cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+fn deny(_: &[String]) -> Result<(), Failure> {
+    setup::for_tests()?;
+    let mut deny = Command::new(tool("cargo-deny"));
+    run(
+        "cargo deny",
+        deny.current_dir(root()).args([
+            "--workspace",
+            "check",
+            "--hide-inclusion-graph",
+            "bans",
+            "licenses",
+            "sources",
+        ]),
+    )
+}
+
+fn docs(_: &[String]) -> Result<(), Failure> {
+    setup::for_build()?;
+    run(
+        "documentation",
+        cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+fn crash(arguments: &[String]) -> Result<(), Failure> {
+    setup::for_tests()?;
+    let rounds = arguments.first().map_or("20", String::as_str);
+    let mut nextest = Command::new(tool("cargo-nextest"));
+    nextest.current_dir(root()).env("MSGIN5G_CRASH_ROUNDS", rounds);
+    run("kill -9 under load", nextest.args(["nextest", "run", "-p", "msgin5g", "--test", "crash", "--no-capture"]))
+}
+
+fn fuzz(arguments: &[String]) -> Result<(), Failure> {
+    fuzz_each(arguments.first().map_or("3600", String::as_str))
+}
+
+fn fuzz_each(seconds: &str) -> Result<(), Failure> {
+    setup::for_tests()?;
+    for target in FUZZ_TARGETS {
+        // Without the address sanitizer the targets build on a stable compiler; the crates under test forbid unsafe code.
+        let mut fuzz = Command::new(tool("cargo-fuzz"));
+        fuzz.current_dir(root()).env("RUSTC_BOOTSTRAP", "1");
+        fuzz.args(["fuzz", "run", "--sanitizer", "none", target, "--"]);
+        fuzz.arg(format!("-max_total_time={seconds}")).args([
+            "-timeout=5",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=0",
+            "-verbosity=0",
+        ]);
+        run(&format!("fuzz {target} for {seconds} s"), &mut fuzz)?;
+    }
+    Ok(())
+}
+
+fn bench(arguments: &[String]) -> Result<(), Failure> {
+    setup::for_tests()?;
+    run("build, optimised", cargo().args(["build", "--release", "-p", "msgin5g", "-p", "bench"]))?;
+    let program = root().join("target").join("release").join("bench");
+    run("bench", Command::new(program).current_dir(root()).args(arguments))
+}
+
+fn ci(_: &[String]) -> Result<(), Failure> {
+    for each in [fmt, lint, deny, docs, test] {
+        each(&[])?;
+    }
+    fuzz_each("10")
+}
