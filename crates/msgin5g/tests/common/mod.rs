@@ -1,0 +1,147 @@
+//! The real program, in the real lab, for tests that look from outside.
+#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A command of the program under test.
+pub fn msgin5g() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_msgin5g"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// One network on this machine: `msgin5g lab` in a folder of its own.
+pub struct Lab {
+    folder: TempDir,
+    process: Option<Child>,
+    arguments: Vec<String>,
+}
+
+impl Lab {
+    /// Starts a new network and waits until it says READY.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments of `msgin5g lab`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut lab = Self { folder, process: None, arguments };
+        lab.start_again();
+        lab
+    }
+
+    /// Starts the network again in the same folder, after [`Lab::kill`] or [`Lab::stop`].
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the lab runs already");
+        let log = std::fs::File::options().create(true).append(true).open(self.path("lab.log")).unwrap();
+        let mut process = msgin5g()
+            .args(["lab", "--dir"])
+            .arg(self.directory())
+            .args(&self.arguments)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert!(line.starts_with("READY "), "the lab printed {line:?}; its log:\n{}", self.log());
+        // Whatever else it prints is read and dropped, so that it can never block on a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        self.process = Some(process);
+    }
+
+    /// `kill -9`: nothing gets a chance to be written.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("the lab runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// SIGTERM, and the wait for a graceful end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the lab runs");
+        let pid = process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        process.wait().unwrap()
+    }
+
+    /// The process ID while it runs.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("the lab runs").id()
+    }
+
+    /// The lab's folder.
+    pub fn directory(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A path in the lab's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The path of `lab.json`.
+    pub fn lab_json_path(&self) -> PathBuf {
+        self.path("lab.json")
+    }
+
+    /// `lab.json`.
+    pub fn lab_json(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.lab_json_path()).unwrap()).unwrap()
+    }
+
+    /// What the lab logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("lab.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.char_indices().rev().nth(8_000).map_or(0, |(at, _)| at);
+            eprintln!("--- the end of the lab's log ---\n{}", &log[tail..]);
+        }
+    }
+}
+
+/// Runs one of the foreign programs in `tests/foreign` and returns what it printed; it must end well.
+pub fn foreign(script: &str, arguments: &[&Path]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
+    let mut process = Command::new("python3")
+        .arg("-B")
+        .arg(path)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3 runs; `cargo xtask setup` installs what the tests need");
+    let mut errors = process.stderr.take().unwrap();
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = errors.read_to_string(&mut text);
+        text
+    });
+    let mut printed = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    let status = process.wait().unwrap();
+    let errors = errors.join().unwrap();
+    assert!(status.success(), "{script} ended with {status}\n{printed}\n{errors}");
+    assert!(printed.trim_end().ends_with("all held"), "{script} did not say that all held:\n{printed}\n{errors}");
+    printed
+}

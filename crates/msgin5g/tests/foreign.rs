@@ -1,0 +1,49 @@
+//! Programs that share no code with ours become UEs of the lab from `lab.json` alone.
+//!
+//! They authenticate with curl, open MSGin5G-1 with OpenSSL's and GnuTLS's command-line clients, and speak CoAP by hand.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use common::{Lab, foreign};
+
+#[test]
+fn a_foreign_ue_registers_sends_receives_and_reports_over_openssl_and_gnutls() {
+    let lab = Lab::start();
+    let printed = foreign("service.py", &[&lab.lab_json_path()]);
+    for client in ["openssl tls1.3", "openssl tls1.2 ecdhe-psk", "openssl tls1.2 psk", "gnutls tls1.3", "gnutls tls1.2 ecdhe-psk"] {
+        assert!(printed.contains(&format!("served: {client}\n")), "{client} was not served:\n{printed}");
+    }
+}
+
+#[test]
+fn impostors_strangers_and_broken_devices_are_refused_with_the_stated_alert_or_code() {
+    let lab = Lab::start();
+    foreign("refusals.py", &[&lab.lab_json_path()]);
+}
+
+#[test]
+fn tshark_decodes_a_capture_of_msgin5g_1_as_well_formed_coap() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_log = folder.path().join("keys.log");
+    let lab = Lab::start_with(&["--key-log", key_log.to_str().unwrap()]);
+    foreign("capture.py", &[&lab.lab_json_path(), &key_log, folder.path()]);
+}
+
+#[test]
+fn no_key_supi_or_payload_is_logged() {
+    let lab = Lab::start_with(&["--log", "trace"]);
+    foreign("service.py", &[&lab.lab_json_path()]);
+    let log = lab.log();
+    assert!(log.len() > 1000, "at level trace there must be a log to look through");
+    let description = lab.lab_json();
+    for subscriber in description["subscribers"].as_array().unwrap() {
+        for member in ["supi", "k", "opc"] {
+            let secret = subscriber[member].as_str().unwrap();
+            let bare = secret.trim_start_matches("imsi-");
+            assert!(!log.contains(bare), "the log holds the {member} of a subscriber");
+        }
+    }
+    // base64 of "hello over", which begins each payload that the foreign UE sends
+    assert!(!log.contains("aGVsbG8gb3Zlc") && !log.contains("hello over"), "the log holds a payload");
+}
