@@ -1,0 +1,97 @@
+//! The tables' names and the layout of their keys.
+//!
+//! Keys are compared as octets, so numbers are big-endian and everything of varying length has its length before it:
+//! no recipient's keys lie between another's.
+
+use message::{Address, MessageId, Priority};
+
+use crate::StoreError;
+use crate::record::Position;
+
+pub(crate) const MESSAGES: &str = "messages";
+pub(crate) const MESSAGE_EXPIRY: &str = "message_expiry";
+pub(crate) const DEDUPLICATION: &str = "deduplication";
+pub(crate) const DEDUPLICATION_EXPIRY: &str = "deduplication_expiry";
+pub(crate) const REGISTRATIONS: &str = "registrations";
+pub(crate) const APPLICATION_SERVERS: &str = "application_servers";
+pub(crate) const META: &str = "meta";
+
+pub(crate) const META_LAYOUT: &[u8] = b"layout";
+pub(crate) const META_NEXT_SEQUENCE: &[u8] = b"next_sequence";
+
+/// `length of type | type | length of address | address`.
+pub(crate) fn address_key(address: &Address) -> Result<Vec<u8>, StoreError> {
+    let mut key = Vec::with_capacity(2 + 32 + 255);
+    for part in [address.addr_type.as_str(), address.addr.as_str()] {
+        key.push(u8::try_from(part.len()).map_err(|_| StoreError::TooLarge)?);
+        key.extend_from_slice(part.as_bytes());
+    }
+    Ok(key)
+}
+
+/// The address at the front of `key`, and what follows it.
+pub(crate) fn split_address<'a>(table: &'static str, key: &'a [u8]) -> Result<(Address, &'a [u8]), StoreError> {
+    let corrupt = || StoreError::Corrupt { table, reason: "the key is not an address" };
+    let (addr_type, rest) = split_text(key).ok_or_else(corrupt)?;
+    let (addr, rest) = split_text(rest).ok_or_else(corrupt)?;
+    let addr_type = addr_type.parse().map_err(|_| corrupt())?;
+    let addr = addr.parse().map_err(|_| corrupt())?;
+    Ok((Address { addr_type, addr }, rest))
+}
+
+fn split_text(key: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = key.split_first()?;
+    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+/// `recipient | priority | sequence`: a recipient's messages are neighbours, in the order they are to be delivered.
+pub(crate) fn message_key(recipient_key: &[u8], position: Position) -> Vec<u8> {
+    let mut key = Vec::with_capacity(recipient_key.len() + POSITION_OCTETS);
+    key.extend_from_slice(recipient_key);
+    key.push(priority_octet(position.priority()));
+    key.extend_from_slice(&position.sequence().to_be_bytes());
+    key
+}
+
+/// A message key's recipient part and position.
+pub(crate) fn split_message_key(key: &[u8]) -> Result<(&[u8], Position), StoreError> {
+    let corrupt = || StoreError::Corrupt { table: MESSAGES, reason: "the key is not a message's" };
+    let (rest, sequence) = key.split_last_chunk().ok_or_else(corrupt)?;
+    let (priority, recipient_key) = rest.split_last().ok_or_else(corrupt)?;
+    let priority = PRIORITIES.into_iter().find(|known| priority_octet(*known) == *priority).ok_or_else(corrupt)?;
+    Ok((recipient_key, Position::new(priority, u64::from_be_bytes(*sequence))))
+}
+
+/// `originator | message ID`.
+pub(crate) fn deduplication_key(originator: &Address, message_id: &MessageId) -> Result<Vec<u8>, StoreError> {
+    let mut key = address_key(originator)?;
+    key.extend_from_slice(message_id.as_str().as_bytes());
+    Ok(key)
+}
+
+/// `expiry time in microseconds | key of the table that this is an index of`.
+pub(crate) fn expiry_key(expires_us: u64, of: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(8 + of.len());
+    key.extend_from_slice(&expires_us.to_be_bytes());
+    key.extend_from_slice(of);
+    key
+}
+
+/// An expiry key's time and the key it stands for.
+pub(crate) fn split_expiry_key<'a>(table: &'static str, key: &'a [u8]) -> Result<(u64, &'a [u8]), StoreError> {
+    let (expires, of) = key.split_first_chunk().ok_or(StoreError::Corrupt { table, reason: "the key is too short" })?;
+    Ok((u64::from_be_bytes(*expires), of))
+}
+
+pub(crate) fn priority_octet(priority: Priority) -> u8 {
+    match priority {
+        Priority::High => 0,
+        Priority::Middle => 1,
+        Priority::Low => 2,
+    }
+}
+
+/// In the order they are delivered.
+pub(crate) const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Middle, Priority::Low];
+const POSITION_OCTETS: usize = 1 + 8;
