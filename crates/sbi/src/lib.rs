@@ -1,1 +1,70 @@
-//! HTTP/2 with mutual TLS between network functions, and the 3GPP API types spoken over it
+//! HTTP/2 with mutual TLS between network functions (TS 29.500, TS 33.501 clause 13.1), and the 3GPP APIs spoken
+//! over it, typed and spelled as in their OpenAPI files.
+//!
+//! Start from [`SbiServer`], which serves an [`axum::Router`] and tells handlers who asks, and [`SbiClient`], which
+//! the API clients ([`naanf::NaanfClient`], [`nausf::NausfClient`], [`nudm::NudmClient`], [`ss_upr::SsUprClient`],
+//! [`association::AssociationClient`]) are built on. Whatever is refused, on either side, is a [`ProblemDetails`].
+//!
+//! ```no_run
+//! use axum::{Extension, Router, routing::post};
+//! use sbi::naanf::CtxRemove;
+//! use sbi::{CertificateFiles, Json, PeerIdentity, ProblemDetails, SbiServer, SbiServerConfig, ServerLimits};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! async fn remove_context(
+//!     Extension(peer): Extension<PeerIdentity>,
+//!     Json(request): Json<CtxRemove>,
+//! ) -> Result<http::StatusCode, ProblemDetails> {
+//!     if peer.nf_instance_id.is_none() {
+//!         return Err(ProblemDetails::forbidden("NF_UNKNOWN"));
+//!     }
+//!     // ... forget `request.supi` ...
+//!     Ok(http::StatusCode::NO_CONTENT)
+//! }
+//!
+//! # async fn example() -> Result<(), sbi::SbiError> {
+//! let config = SbiServerConfig {
+//!     listen: ([127, 0, 0, 1], 8443).into(),
+//!     tls: CertificateFiles {
+//!         certificate: "aanf.pem".into(),
+//!         key: "aanf.key".into(),
+//!         ca: "ca.pem".into(),
+//!     },
+//!     limits: ServerLimits::default(),
+//! };
+//! let router = Router::new().route("/naanf-akma/v1/remove-context", post(remove_context));
+//! let shutdown = CancellationToken::new();
+//! let server = SbiServer::start(config, router, shutdown.clone()).await?;
+//! // ... until
+//! shutdown.cancel();
+//! server.stopped().await;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod association;
+mod client;
+mod coding;
+mod common;
+mod error;
+mod extract;
+mod metrics;
+pub mod naanf;
+pub mod nausf;
+pub mod nudm;
+mod problem;
+mod server;
+pub mod ss_upr;
+
+pub use client::{ClientLimits, SbiClient, SbiClientConfig, SbiResponse};
+pub use coding::HexOctets;
+pub use common::{AuthType, InvalidSupiOrSuci, Link, SupiOrSuci};
+pub use error::SbiError;
+pub use extract::{HalJson, Json, Path, Query, parse_json};
+pub use metrics::ServerMetrics;
+pub use problem::{InvalidParam, PROBLEM_JSON, ProblemDetails, cause};
+pub use server::{SbiServer, SbiServerConfig, ServerLimits};
+pub use transport::profile::{CertificateFiles, PeerIdentity};

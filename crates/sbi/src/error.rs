@@ -1,0 +1,71 @@
+//! What can go wrong on a service based interface.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+use transport::profile::ProfileError;
+
+use crate::problem::ProblemDetails;
+
+/// Why a request has no usable answer, or why a server could not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SbiError {
+    /// Certificate, key or authority file unusable: a fault of the configuration.
+    #[error(transparent)]
+    Tls(#[from] ProfileError),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address from the configuration.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The URI is not an absolute `https` URI: a fault of the configuration, or of a link the peer sent.
+    #[error("not an absolute https URI")]
+    InvalidUri,
+    /// The request itself could not be coded: a fault of the caller.
+    #[error("the request cannot be coded: {0}")]
+    InvalidRequest(String),
+    /// No connection, or it broke: the peer is down, refuses our certificate, or is not who it should be.
+    #[error("peer unreachable: {0}")]
+    Unreachable(String),
+    /// No answer in time: the peer is slow or overloaded, or the network loses packets.
+    #[error("no answer in time")]
+    TimedOut,
+    /// Too many requests of this client are waiting for answers already.
+    #[error("too many requests outstanding")]
+    Overloaded,
+    /// The peer answered with an error status.
+    #[error("refused: {0}")]
+    Problem(Box<ProblemDetails>),
+    /// The peer answered something the API does not allow: it is broken, or is another kind of server.
+    #[error("unusable answer: {0}")]
+    Malformed(String),
+}
+
+impl SbiError {
+    /// The peer's refusal, if it is one.
+    #[must_use]
+    pub fn problem(&self) -> Option<&ProblemDetails> {
+        match self {
+            Self::Problem(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything: nobody answered, or the
+    /// peer said so (429, 5xx).
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut | Self::Overloaded => true,
+            Self::Problem(problem) => {
+                let status = problem.status_code();
+                status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        }
+    }
+}

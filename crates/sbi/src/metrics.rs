@@ -1,0 +1,48 @@
+//! What a server counts.
+
+use http::StatusCode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters of one [`crate::SbiServer`]. A clone counts into the same.
+#[derive(Debug, Clone, Default)]
+pub struct ServerMetrics {
+    connections: Gauge,
+    refused: Family<Vec<(&'static str, &'static str)>, Counter>,
+    requests: Family<Vec<(&'static str, u16)>, Counter>,
+}
+
+impl ServerMetrics {
+    /// Adds the counters to `registry`: `sbi_connections`, `sbi_connections_refused_total{reason}`,
+    /// `sbi_requests_total{status}`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("sbi");
+        registry.register("connections", "Authenticated connections open", self.connections.clone());
+        registry.register("connections_refused", "Connections closed before the first request", self.refused.clone());
+        registry.register("requests", "Requests answered, by HTTP status", self.requests.clone());
+    }
+
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&vec![("reason", reason)]).inc();
+    }
+
+    pub(crate) fn request_answered(&self, status: StatusCode) {
+        self.requests.get_or_create(&vec![("status", status.as_u16())]).inc();
+    }
+
+    /// Counts a connection until the answer is dropped.
+    pub(crate) fn connection_opened(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+}
+
+pub(crate) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

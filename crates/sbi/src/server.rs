@@ -1,0 +1,429 @@
+//! The server side: HTTP/2 over mutual TLS, with every limit in [`ServerLimits`].
+//!
+//! A connection's life: accept → handshake slot → TLS with client certificate → `h2` by ALPN → connection slot →
+//! HTTP/2 until the peer leaves, stops answering pings, or the server drains. A request's: request slot → handler
+//! (time-out, panics caught) → answer.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, DefaultBodyLimit};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::Either;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use openssl::ssl::{Ssl, SslContext};
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_openssl::SslStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+use transport::profile::{CertificateFiles, PeerIdentity, mutual_tls_server, peer_identity};
+
+use crate::error::SbiError;
+use crate::metrics::ServerMetrics;
+use crate::problem::{ProblemDetails, cause};
+
+/// What a server listens with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SbiServerConfig {
+    /// Where to listen; port 0 takes a free one, told by [`SbiServer::local_addr`].
+    pub listen: SocketAddr,
+    /// Own certificate and key, and the authority client certificates must come from.
+    pub tls: CertificateFiles,
+    /// The limits; all have defaults.
+    #[serde(default)]
+    pub limits: ServerLimits,
+}
+
+/// Every limit of a server, and what a peer sees when it is hit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerLimits {
+    /// Authenticated connections open at once; one more is closed after its handshake.
+    pub connections_max: usize,
+    /// Handshakes under way at once; one more connection is closed unanswered.
+    pub handshakes_max: usize,
+    /// The same, from one IP address: strangers in one place cannot take all of `handshakes_max`.
+    pub handshakes_per_source_max: usize,
+    /// Time for the TLS handshake; then the connection is closed.
+    pub handshake_timeout_seconds: u64,
+    /// Requests at once on one connection (SETTINGS_MAX_CONCURRENT_STREAMS); one more is reset by HTTP/2.
+    pub streams_per_connection_max: u32,
+    /// Requests at once on all connections; one more gets 503, NF_CONGESTION and `Retry-After`.
+    pub requests_max: usize,
+    /// Octets of a request body; a longer one gets 413.
+    pub request_body_bytes_max: usize,
+    /// Octets of a request's header list; a longer one gets 431.
+    pub header_list_bytes_max: u32,
+    /// Time for a request, its body included; then it gets 504, TIMED_OUT_REQUEST.
+    pub request_timeout_seconds: u64,
+    /// Silence after which a peer is pinged.
+    pub keepalive_interval_seconds: u64,
+    /// Time for the answer to that ping; then the connection is closed.
+    pub keepalive_timeout_seconds: u64,
+    /// Time that requests under way get to finish when the server stops.
+    pub drain_timeout_seconds: u64,
+    /// What `Retry-After` says when the server is overloaded.
+    pub retry_after_seconds: u32,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            handshakes_max: 256,
+            handshakes_per_source_max: 64,
+            handshake_timeout_seconds: 5,
+            streams_per_connection_max: 256,
+            requests_max: 4096,
+            request_body_bytes_max: 65_536,
+            header_list_bytes_max: 16_384,
+            request_timeout_seconds: 10,
+            keepalive_interval_seconds: 30,
+            keepalive_timeout_seconds: 10,
+            drain_timeout_seconds: 10,
+            retry_after_seconds: 1,
+        }
+    }
+}
+
+/// A running server. Dropping it does not stop it: cancel the token it was started with.
+#[derive(Debug)]
+pub struct SbiServer {
+    local_addr: SocketAddr,
+    tasks: TaskTracker,
+}
+
+impl SbiServer {
+    /// Binds, and serves `router` until `shutdown` is cancelled; then takes no more connections, lets requests
+    /// under way finish within the drain time, and closes.
+    ///
+    /// Handlers find who asks in the request extension [`PeerIdentity`] and from where in
+    /// [`ConnectInfo`]`<SocketAddr>`. Unknown paths and methods are answered in problem details.
+    ///
+    /// # Errors
+    /// [`SbiError::Tls`] for an unusable certificate, key or authority; [`SbiError::Listen`] for the address.
+    pub async fn start(
+        config: SbiServerConfig,
+        router: Router,
+        shutdown: CancellationToken,
+    ) -> Result<Self, SbiError> {
+        Self::start_observed(config, router, shutdown, ServerMetrics::default()).await
+    }
+
+    /// [`SbiServer::start`], counting into `metrics`.
+    ///
+    /// # Errors
+    /// As [`SbiServer::start`].
+    pub async fn start_observed(
+        config: SbiServerConfig,
+        router: Router,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        let tls = mutual_tls_server(&config.tls)?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| SbiError::Listen { address: config.listen, source })?;
+        let local_addr =
+            listener.local_addr().map_err(|source| SbiError::Listen { address: config.listen, source })?;
+        let limits = config.limits;
+        let router = router
+            .method_not_allowed_fallback(async || ProblemDetails::new(StatusCode::METHOD_NOT_ALLOWED))
+            .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
+            .layer(DefaultBodyLimit::max(limits.request_body_bytes_max));
+        let shared = Arc::new(Shared {
+            tls,
+            router,
+            connections: Arc::new(Semaphore::new(limits.connections_max)),
+            handshakes: HandshakeSlots::new(limits.handshakes_max, limits.handshakes_per_source_max),
+            requests: Arc::new(Semaphore::new(limits.requests_max)),
+            limits,
+            metrics,
+            shutdown,
+        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(accept_connections(listener, shared, tasks.clone()));
+        tasks.close();
+        Ok(Self { local_addr, tasks })
+    }
+
+    /// The address bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Waits until the server has stopped: token cancelled, last connection closed.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+struct Shared {
+    tls: SslContext,
+    router: Router,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<HandshakeSlots>,
+    requests: Arc<Semaphore>,
+    limits: ServerLimits,
+    metrics: ServerMetrics,
+    shutdown: CancellationToken,
+}
+
+async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.shutdown.cancelled() => return,
+        };
+        let (stream, source) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: what is open may close meanwhile.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(slot) = shared.handshakes.take(source.ip()) else {
+            shared.metrics.connection_refused("handshakes_max");
+            tracing::debug!(target: "security", %source, "too many handshakes under way, connection closed");
+            continue;
+        };
+        tasks.spawn(serve_connection(stream, source, slot, Arc::clone(&shared)));
+    }
+}
+
+async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: HandshakeSlot, shared: Arc<Shared>) {
+    let handshake = async {
+        let authenticated = timeout(
+            Duration::from_secs(shared.limits.handshake_timeout_seconds),
+            authenticate(stream, &shared.tls),
+        );
+        tokio::select! {
+            outcome = authenticated => outcome.unwrap_or(Err(Refusal::new("handshake_timeout", "no handshake in time"))),
+            () = shared.shutdown.cancelled() => Err(Refusal::new("stopping", "the server stops")),
+        }
+    };
+    let outcome = handshake.await;
+    drop(slot);
+    let (stream, peer) = match outcome {
+        Ok(authenticated) => authenticated,
+        Err(refusal) => {
+            shared.metrics.connection_refused(refusal.kind);
+            tracing::info!(target: "security", %source, kind = refusal.kind, reason = %refusal.reason,
+                "connection refused");
+            return;
+        }
+    };
+    let Ok(_slot) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        shared.metrics.connection_refused("connections_max");
+        tracing::warn!(%source, "too many connections open, connection closed");
+        return;
+    };
+    let _open = shared.metrics.connection_opened();
+    serve_http2(stream, source, peer, &shared).await;
+}
+
+/// Why a connection did not come to serve requests: a metric label, and words for the log.
+struct Refusal {
+    kind: &'static str,
+    reason: String,
+}
+
+impl Refusal {
+    fn new(kind: &'static str, reason: impl ToString) -> Self {
+        Self { kind, reason: reason.to_string() }
+    }
+}
+
+async fn authenticate(stream: TcpStream, tls: &SslContext) -> Result<(SslStream<TcpStream>, PeerIdentity), Refusal> {
+    // Small answers must not wait for the peer's acknowledgement of earlier ones.
+    stream.set_nodelay(true).map_err(|error| Refusal::new("socket", error))?;
+    let ssl = Ssl::new(tls).map_err(|error| Refusal::new("tls", error))?;
+    let mut stream = SslStream::new(ssl, stream).map_err(|error| Refusal::new("tls", error))?;
+    Pin::new(&mut stream).accept().await.map_err(|error| Refusal::new("tls", error))?;
+    // A client without ALPN at all passes the context's selection; HTTP/2 needs it (RFC 9113 clause 3.2).
+    if stream.ssl().selected_alpn_protocol() != Some(b"h2") {
+        return Err(Refusal::new("alpn", "the client did not offer h2"));
+    }
+    let peer = peer_identity(stream.ssl()).ok_or_else(|| Refusal::new("certificate", "no client certificate"))?;
+    Ok((stream, peer))
+}
+
+async fn serve_http2(stream: SslStream<TcpStream>, source: SocketAddr, peer: PeerIdentity, shared: &Arc<Shared>) {
+    let limits = &shared.limits;
+    let drain_timeout = Duration::from_secs(limits.drain_timeout_seconds);
+    let service = PeerService { source, peer, shared: Arc::clone(shared) };
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection_max)
+        .max_header_list_size(limits.header_list_bytes_max)
+        .keep_alive_interval(Duration::from_secs(limits.keepalive_interval_seconds))
+        .keep_alive_timeout(Duration::from_secs(limits.keepalive_timeout_seconds))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(drain_timeout, connection).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!(%source, "requests still under way after the drain time, connection closed");
+                    return;
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%source, %error, "connection ended");
+    }
+}
+
+/// The router as one authenticated connection sees it.
+struct PeerService {
+    source: SocketAddr,
+    peer: PeerIdentity,
+    shared: Arc<Shared>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for PeerService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let answer = match Arc::clone(&self.shared.requests).try_acquire_owned() {
+            Ok(slot) => {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(self.peer.clone());
+                request.extensions_mut().insert(ConnectInfo(self.source));
+                Either::Left(answer_request(Arc::clone(&self.shared), request, slot))
+            }
+            Err(_) => {
+                let problem = ProblemDetails::overloaded(self.shared.limits.retry_after_seconds);
+                self.shared.metrics.request_answered(StatusCode::SERVICE_UNAVAILABLE);
+                Either::Right(ready(problem.into_response()))
+            }
+        };
+        Box::pin(answer.map(Ok))
+    }
+}
+
+async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: OwnedSemaphorePermit) -> Response {
+    let limit = Duration::from_secs(shared.limits.request_timeout_seconds);
+    let mut router = shared.router.clone();
+    // A panic is a fault of ours in one handler; it must not take other requests of the connection with it.
+    let handled = AssertUnwindSafe(async { timeout(limit, router.call(request)).await }).catch_unwind().await;
+    let response = match handled {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Err(_)) => {
+            ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(cause::TIMED_OUT_REQUEST).into_response()
+        }
+        Err(_) => {
+            tracing::error!("a request handler panicked");
+            ProblemDetails::internal().into_response()
+        }
+    };
+    shared.metrics.request_answered(response.status());
+    response
+}
+
+/// Slots for connections that have not shown a certificate yet, counted in all and by source address.
+struct HandshakeSlots {
+    total_max: usize,
+    per_source_max: usize,
+    taken: Mutex<TakenSlots>,
+}
+
+#[derive(Default)]
+struct TakenSlots {
+    total: usize,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+/// One handshake under way; dropped, it frees its slot.
+struct HandshakeSlot {
+    source: IpAddr,
+    slots: Arc<HandshakeSlots>,
+}
+
+impl HandshakeSlots {
+    fn new(total_max: usize, per_source_max: usize) -> Arc<Self> {
+        Arc::new(Self { total_max, per_source_max, taken: Mutex::default() })
+    }
+
+    fn take(self: &Arc<Self>, source: IpAddr) -> Option<HandshakeSlot> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.total >= self.total_max {
+            return None;
+        }
+        let from_source = taken.by_source.entry(source).or_default();
+        if *from_source >= self.per_source_max {
+            return None;
+        }
+        *from_source += 1;
+        taken.total += 1;
+        Some(HandshakeSlot { source, slots: Arc::clone(self) })
+    }
+}
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.total = taken.total.saturating_sub(1);
+        if let Some(from_source) = taken.by_source.get_mut(&self.source) {
+            *from_source = from_source.saturating_sub(1);
+            if *from_source == 0 {
+                taken.by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn handshake_slots_are_bounded_by_source_and_in_all_and_come_back() {
+        let slots = HandshakeSlots::new(3, 2);
+        let (here, there): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let first = slots.take(here).unwrap();
+        let _second = slots.take(here).unwrap();
+        assert!(slots.take(here).is_none(), "a source has its own limit");
+        let _third = slots.take(there).unwrap();
+        assert!(slots.take(there).is_none(), "all together have a limit");
+        drop(first);
+        assert!(slots.take(here).is_some());
+    }
+
+    #[test]
+    fn a_source_without_handshakes_is_forgotten() {
+        let slots = HandshakeSlots::new(3, 2);
+        drop(slots.take("192.0.2.1".parse().unwrap()));
+        assert!(slots.taken.lock().unwrap().by_source.is_empty());
+    }
+}
