@@ -67,6 +67,10 @@ macro_rules! secret {
 }
 
 secret! {
+    /// AK, output of f5 or f5*: what hides the sequence number (TS 33.102 6.3.2).
+    Ak, 6
+}
+secret! {
     /// CK, output of f3 (TS 33.102 6.3.2).
     Ck, 16
 }

@@ -111,11 +111,7 @@ impl FromStr for RoutingIndicator {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        if is_digits(text) && text.len() <= 4 {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Error::InvalidRoutingIndicator)
-        }
+        if is_digits(text) && text.len() <= 4 { Ok(Self(text.to_owned())) } else { Err(Error::InvalidRoutingIndicator) }
     }
 }
 
