@@ -6,6 +6,7 @@ mod a_kid;
 mod af_id;
 mod anchor;
 mod credentials;
+pub mod eap_aka_prime;
 mod error;
 mod five_g_aka;
 mod identity;
@@ -14,6 +15,7 @@ mod keys;
 mod milenage;
 mod network;
 mod sqn;
+mod suci;
 mod tuak;
 mod usim;
 
@@ -32,5 +34,6 @@ pub use keys::{
 pub use milenage::{Milenage, MilenageOutput};
 pub use network::{HomeNetwork, RoutingIndicator, ServingNetworkName};
 pub use sqn::{Amf, Sqn, SqnLimits, SqnRefusal, SqnWindow};
+pub use suci::{NullScheme, Suci, SuciHomeKey, SuciHomeKeys, SuciPublicKey, SuciScheme};
 pub use tuak::{Tuak, TuakKeyLength, TuakOutput, TuakTagLength};
 pub use usim::{Usim, UsimFailure, UsimResponse};
