@@ -1,0 +1,629 @@
+//! One CoAP connection over a byte stream (RFC 8323).
+//!
+//! The flow, as the RFC has it:
+//!
+//! ```text
+//! new ──> CSM sent ──> peer's CSM ──> requests and responses both ways ──> Release ──> settled ──> driver closes
+//!              │            │         Ping/Pong, further CSMs, empty messages
+//!              └────────────┴── anything the peer must not do ──> Abort sent ──> closed
+//!                               Abort from the peer ─────────────────────────> closed
+//! ```
+//!
+//! The CSM goes out first. Our requests need not wait for the peer's (RFC 8323 5.3 allows it), but until then must fit
+//! into the base message size; the peer's first message other than an empty one must be its CSM.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+
+use crate::code::{Code, Kind};
+use crate::error::StreamError;
+use crate::frame::{self, Extent, Frame, Token};
+use crate::limits::{BASE_MESSAGE_SIZE, DIAGNOSTIC_OCTETS_MAX, StreamConfig, TOO_MANY_REQUESTS_MAX_AGE_SECONDS};
+use crate::message::{self, ExchangeId, Refusal, Request, RequestBuilder, Response};
+use crate::signal::{self, Capabilities, Release};
+
+/// What happened on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// The peer's CSM came; told once. Later CSMs change what [`StreamConnection::peer_max_message_size`] says.
+    PeerReady {
+        /// The largest message that the peer takes, in octets.
+        max_message_size: u32,
+        /// The peer can do block-wise transfer (RFC 8323 5.3.2). This crate does none.
+        block_wise_transfer: bool,
+    },
+    /// The peer asks for something; answer it with [`StreamConnection::respond`].
+    Request {
+        /// What it asks.
+        request: Request,
+    },
+    /// The peer answers.
+    Response {
+        /// What it answers.
+        exchange: ExchangeId,
+        /// The answer.
+        response: Response,
+    },
+    /// The peer answered with a response that has a critical option which is not known here, or too many options
+    /// (RFC 7252 5.4.1: such a response is rejected). The exchange is over.
+    Failed {
+        /// What it answered.
+        exchange: ExchangeId,
+    },
+    /// The peer answered a Ping.
+    Pong {
+        /// It says that it has processed all that came before (RFC 8323 5.4.1).
+        custody: bool,
+    },
+    /// The peer wants to end the connection: no new requests, and to be closed once
+    /// [`StreamConnection::is_settled`].
+    Released {
+        /// What then.
+        release: Release,
+    },
+    /// The peer ended the connection. No outstanding request will be answered.
+    Aborted {
+        /// The option of our CSM that it did not understand.
+        bad_csm_option: Option<u16>,
+        /// Its words, at most 256 octets, without control characters.
+        diagnostic: String,
+    },
+}
+
+/// What a connection has seen, for metrics. The counts start at 0 and wrap never in practice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamCounters {
+    /// Whole messages received.
+    pub messages_received: u64,
+    /// Messages written.
+    pub messages_sent: u64,
+    /// Empty messages, which are ignored (RFC 8323 3.4).
+    pub empty_messages: u64,
+    /// Responses and Pongs to nothing we asked, or to what was cancelled; ignored.
+    pub responses_unmatched: u64,
+    /// Requests answered 4.29 because of [`crate::StreamLimits::peer_requests_outstanding_max`].
+    pub requests_over_limit: u64,
+    /// Requests answered by themselves because of an option or method that is not served.
+    pub requests_refused: u64,
+}
+
+/// What waits to be handed to the driver, in order of arrival.
+#[derive(Debug)]
+enum Queued {
+    Event(StreamEvent),
+    /// A Ping with Custody: everything before it has been handed over when this comes to the front.
+    Custody {
+        token: Token,
+        /// Exchanges below this came before the Ping.
+        before: u64,
+    },
+}
+
+/// A Ping with Custody whose Pong waits for answers to requests that came before it.
+#[derive(Debug)]
+struct DelayedPong {
+    token: Token,
+    before: u64,
+    unanswered: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The peer's CSM has not come.
+    AwaitingCsm,
+    Open,
+    Closed,
+}
+
+/// One connection: bytes and calls in, bytes and events out. See the crate's documentation for how to drive it.
+#[derive(Debug)]
+pub struct StreamConnection {
+    config: StreamConfig,
+    state: State,
+    released: bool,
+    released_by_peer: bool,
+    peer: Capabilities,
+    /// The unfinished message at the end of what was received; empty between messages.
+    partial: Vec<u8>,
+    transmit: Vec<u8>,
+    events: VecDeque<Queued>,
+    /// The next exchange's name. The low 32 bits of ours are their tokens.
+    next_exchange: u64,
+    /// Ours without an answer, by token.
+    requests: HashMap<u32, ExchangeId>,
+    /// The peer's without an answer, with the token to answer with.
+    peer_requests: HashMap<ExchangeId, Token>,
+    /// Ours without a Pong, by token.
+    pings: Vec<u32>,
+    delayed_pongs: Vec<DelayedPong>,
+    counters: StreamCounters,
+}
+
+impl StreamConnection {
+    /// A fresh connection, of which either side may be the one that connected. Our CSM waits to be sent.
+    #[must_use]
+    pub fn new(config: StreamConfig) -> Self {
+        let config =
+            StreamConfig { max_message_size_own: config.max_message_size_own.max(BASE_MESSAGE_SIZE), ..config };
+        let mut connection = Self {
+            config,
+            state: State::AwaitingCsm,
+            released: false,
+            released_by_peer: false,
+            peer: Capabilities::default(),
+            partial: Vec::new(),
+            transmit: Vec::new(),
+            events: VecDeque::new(),
+            next_exchange: 0,
+            requests: HashMap::new(),
+            peer_requests: HashMap::new(),
+            pings: Vec::new(),
+            delayed_pongs: Vec::new(),
+            counters: StreamCounters::default(),
+        };
+        connection.write_signal(Code::CSM, Token::default(), &[], |options| {
+            signal::write_csm(options, config.max_message_size_own);
+        });
+        connection
+    }
+
+    /// Takes octets from the peer, as many or as few as have come. An error is fatal; what came before the offence can
+    /// still be polled, and so can the Abort that answers it.
+    pub fn receive(&mut self, octets: &[u8]) -> Result<(), StreamError> {
+        if self.state == State::Closed {
+            return Err(StreamError::Closed);
+        }
+        self.consume(octets).map_err(|error| self.fail(error))
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<StreamEvent> {
+        loop {
+            match self.events.pop_front()? {
+                Queued::Event(event) => {
+                    if self.events.is_empty() && self.events.capacity() > RETAINED_ENTRIES {
+                        self.events = VecDeque::new();
+                    }
+                    return Some(event);
+                }
+                Queued::Custody { token, before } => {
+                    let unanswered = self.peer_requests.keys().filter(|exchange| exchange.0 < before).count();
+                    if unanswered == 0 {
+                        self.write_pong(token, true);
+                    } else {
+                        self.delayed_pongs.push(DelayedPong { token, before, unanswered });
+                    }
+                }
+            }
+        }
+    }
+
+    /// All octets that are to be sent, if there are any. Poll it only when they can be handed to the transport: what is
+    /// not polled is what [`crate::StreamLimits::transmit_octets_max`] counts.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        if self.transmit.is_empty() { None } else { Some(std::mem::take(&mut self.transmit)) }
+    }
+
+    /// Sends a request. The response comes as [`StreamEvent::Response`] with the name returned here.
+    pub fn request<'a>(&mut self, request: impl Borrow<RequestBuilder<'a>>) -> Result<ExchangeId, StreamError> {
+        let request = request.borrow();
+        self.check_open()?;
+        if self.released || self.released_by_peer {
+            return Err(StreamError::Released);
+        }
+        if self.requests.len() >= self.config.limits.requests_outstanding_max {
+            return Err(StreamError::TooManyRequests);
+        }
+        request.check()?;
+        let (exchange, token) = self.fresh_token();
+        self.write(request.method(), &Token::from_number(token), request.payload_octets(), |options| {
+            request.write_options(options);
+        })?;
+        self.next_exchange = exchange.0 + 1;
+        self.requests.insert(token, exchange);
+        Ok(exchange)
+    }
+
+    /// Answers a request of the peer. If it fails with [`StreamError::TransmitFull`] or
+    /// [`StreamError::MessageTooLargeForPeer`], the request still waits for an answer.
+    pub fn respond(&mut self, exchange: ExchangeId, response: impl Borrow<Response>) -> Result<(), StreamError> {
+        let response = response.borrow();
+        self.check_open()?;
+        if response.code.kind() != Kind::Response {
+            return Err(StreamError::InvalidCode(response.code));
+        }
+        let token = *self.peer_requests.get(&exchange).ok_or(StreamError::UnknownExchange)?;
+        self.write(response.code, &token, &response.payload, |options| response.write_options(options))?;
+        self.peer_requests.remove(&exchange);
+        shrink(&mut self.peer_requests);
+        self.settle_custody(exchange);
+        Ok(())
+    }
+
+    /// Gives up waiting for the answer to a request of ours, for example after a time-out; an answer that comes later is
+    /// ignored. Does nothing if the exchange is over.
+    pub fn cancel(&mut self, exchange: ExchangeId) {
+        let token = token_of(exchange);
+        if self.requests.get(&token) == Some(&exchange) {
+            self.requests.remove(&token);
+            shrink(&mut self.requests);
+        }
+    }
+
+    /// Asks the peer for a sign of life; it comes as [`StreamEvent::Pong`].
+    pub fn ping(&mut self) -> Result<(), StreamError> {
+        self.send_ping(false)
+    }
+
+    /// As [`StreamConnection::ping`], and asks the peer to answer only once it has processed what was sent before.
+    pub fn ping_with_custody(&mut self) -> Result<(), StreamError> {
+        self.send_ping(true)
+    }
+
+    /// Tells the peer that the connection is to end (RFC 8323 5.5). After it no request can be sent; those of the peer
+    /// that are still under way come and are to be answered. Close the transport once
+    /// [`StreamConnection::is_settled`].
+    pub fn release(&mut self, release: &Release) -> Result<(), StreamError> {
+        self.check_open()?;
+        release.check()?;
+        self.released = true;
+        self.write_signal(Code::RELEASE, Token::default(), &[], |options| release.write_options(options));
+        Ok(())
+    }
+
+    /// Ends the connection at once (RFC 8323 5.6); `diagnostic` is for the peer's log, cut to 256 octets. Send what
+    /// [`StreamConnection::poll_transmit`] has, and close the transport. Does nothing if the connection is closed.
+    pub fn abort(&mut self, diagnostic: &str) {
+        self.close_with_abort(None, diagnostic);
+    }
+
+    /// Whether the connection is closed: after an Abort of either side.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether nothing is under way: no request of either side without its answer, no event and no octet that waits to
+    /// be polled.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.requests.is_empty() && self.peer_requests.is_empty() && self.events.is_empty() && self.transmit.is_empty()
+    }
+
+    /// Requests of ours that wait for an answer.
+    #[must_use]
+    pub fn requests_outstanding(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Octets that wait for [`StreamConnection::poll_transmit`].
+    #[must_use]
+    pub fn transmit_octets(&self) -> usize {
+        self.transmit.len()
+    }
+
+    /// The largest message that the peer takes, in octets: [`BASE_MESSAGE_SIZE`] before its CSM.
+    #[must_use]
+    pub fn peer_max_message_size(&self) -> u32 {
+        self.peer.max_message_size
+    }
+
+    /// What the connection has seen.
+    #[must_use]
+    pub fn counters(&self) -> StreamCounters {
+        self.counters
+    }
+
+    /// Cuts the input into messages: out of `octets` as long as nothing of an earlier call is left, otherwise by
+    /// completing that first. No octet is copied twice.
+    fn consume(&mut self, mut octets: &[u8]) -> Result<(), StreamError> {
+        while !octets.is_empty() && self.state != State::Closed {
+            if self.partial.is_empty() {
+                match self.checked_extent(octets)? {
+                    Extent::Total(total) if let Some((message, rest)) = octets.split_at_checked(total as usize) => {
+                        octets = rest;
+                        self.take_message(message)?;
+                    }
+                    // Only what is there is kept, whatever length the header announces.
+                    _ => {
+                        self.partial.extend_from_slice(octets);
+                        return Ok(());
+                    }
+                }
+            } else {
+                octets = self.complete_partial(octets)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to the unfinished message what it lacks, takes it if it is whole, and returns the rest.
+    fn complete_partial<'a>(&mut self, octets: &'a [u8]) -> Result<&'a [u8], StreamError> {
+        let (wanted, whole) = match self.checked_extent(&self.partial)? {
+            Extent::Needs(octets) => (octets, false),
+            Extent::Total(octets) => (octets as usize, true),
+        };
+        let lacking = wanted.saturating_sub(self.partial.len()).min(octets.len());
+        let (head, rest) = octets.split_at_checked(lacking).unwrap_or((octets, &[]));
+        self.partial.extend_from_slice(head);
+        if whole && self.partial.len() >= wanted {
+            let message = std::mem::take(&mut self.partial);
+            self.take_message(&message)?;
+        }
+        Ok(rest)
+    }
+
+    /// The extent of the message that begins with `start`, checked against our limit before anything is kept of it.
+    fn checked_extent(&self, start: &[u8]) -> Result<Extent, StreamError> {
+        let extent = frame::extent(start)?;
+        let octets_max = self.config.max_message_size_own;
+        match extent {
+            Extent::Total(octets) if octets > u64::from(octets_max) => {
+                Err(StreamError::MessageTooLarge { octets, octets_max })
+            }
+            _ => Ok(extent),
+        }
+    }
+
+    fn take_message(&mut self, message: &[u8]) -> Result<(), StreamError> {
+        let frame = Frame::parse(message)?;
+        self.counters.messages_received += 1;
+        let kind = frame.code.kind();
+        if kind == Kind::Empty {
+            // RFC 8323 3.4: always allowed, and without effect.
+            self.counters.empty_messages += 1;
+            return Ok(());
+        }
+        if self.state == State::AwaitingCsm && frame.code != Code::CSM {
+            return Err(StreamError::CsmExpected);
+        }
+        match kind {
+            Kind::Request => self.take_request(&frame),
+            Kind::Response => self.take_response(&frame),
+            Kind::Signal => self.take_signal(&frame),
+            Kind::Empty | Kind::Reserved => Err(StreamError::ReservedCode { code: frame.code }),
+        }
+    }
+
+    fn take_request(&mut self, frame: &Frame<'_>) -> Result<(), StreamError> {
+        let exchange = ExchangeId(self.next_exchange);
+        let limits = &self.config.limits;
+        if self.peer_requests.len() >= limits.peer_requests_outstanding_max {
+            self.counters.requests_over_limit += 1;
+            let mut answer = Response::new(Code::TOO_MANY_REQUESTS);
+            answer.max_age = Some(TOO_MANY_REQUESTS_MAX_AGE_SECONDS);
+            return self.answer(&frame.token, &answer);
+        }
+        match message::read_request(frame, exchange, limits.options_max)? {
+            Ok(request) => {
+                self.next_exchange += 1;
+                self.peer_requests.insert(exchange, frame.token);
+                self.events.push_back(Queued::Event(StreamEvent::Request { request }));
+                Ok(())
+            }
+            Err(Refusal { code, diagnostic }) => {
+                self.counters.requests_refused += 1;
+                self.answer(&frame.token, &Response::new(code).with_payload(diagnostic))
+            }
+        }
+    }
+
+    fn take_response(&mut self, frame: &Frame<'_>) -> Result<(), StreamError> {
+        let Some(exchange) = frame.token.number().and_then(|token| self.requests.remove(&token)) else {
+            self.counters.responses_unmatched += 1;
+            return Ok(());
+        };
+        shrink(&mut self.requests);
+        let event = match message::read_response(frame, self.config.limits.options_max)? {
+            Ok(response) => StreamEvent::Response { exchange, response },
+            Err(_) => StreamEvent::Failed { exchange },
+        };
+        self.events.push_back(Queued::Event(event));
+        Ok(())
+    }
+
+    fn take_signal(&mut self, frame: &Frame<'_>) -> Result<(), StreamError> {
+        let options_max = self.config.limits.options_max;
+        match frame.code {
+            Code::CSM => {
+                self.peer = signal::read_csm(frame, options_max, self.peer)?;
+                if self.state == State::AwaitingCsm {
+                    self.state = State::Open;
+                    let Capabilities { max_message_size, block_wise_transfer } = self.peer;
+                    let event = StreamEvent::PeerReady { max_message_size, block_wise_transfer };
+                    self.events.push_back(Queued::Event(event));
+                }
+                Ok(())
+            }
+            Code::PING => {
+                let custody = signal::read_custody(frame, options_max)?;
+                self.take_ping(frame.token, custody)
+            }
+            Code::PONG => {
+                let custody = signal::read_custody(frame, options_max)?;
+                match self.pings.iter().position(|ping| Some(*ping) == frame.token.number()) {
+                    Some(position) => {
+                        self.pings.remove(position);
+                        self.events.push_back(Queued::Event(StreamEvent::Pong { custody }));
+                    }
+                    None => self.counters.responses_unmatched += 1,
+                }
+                Ok(())
+            }
+            Code::RELEASE => {
+                let release = signal::read_release(frame, options_max)?;
+                if !self.released_by_peer {
+                    self.released_by_peer = true;
+                    self.events.push_back(Queued::Event(StreamEvent::Released { release }));
+                }
+                Ok(())
+            }
+            Code::ABORT => {
+                let (bad_csm_option, diagnostic) = signal::read_abort(frame, options_max);
+                self.close();
+                self.events.push_back(Queued::Event(StreamEvent::Aborted { bad_csm_option, diagnostic }));
+                Ok(())
+            }
+            code => Err(StreamError::ReservedCode { code }),
+        }
+    }
+
+    /// Answers a Ping: at once, or with Custody once all that came before it is processed, which is: handed over, and
+    /// requests answered.
+    fn take_ping(&mut self, token: Token, custody: bool) -> Result<(), StreamError> {
+        self.check_peer_reads()?;
+        let waiting = self.delayed_pongs.len()
+            + self.events.iter().filter(|queued| matches!(queued, Queued::Custody { .. })).count();
+        if custody && self.events.is_empty() && self.peer_requests.is_empty() {
+            self.write_pong(token, true);
+        } else if custody && waiting < self.config.limits.peer_pings_delayed_max {
+            self.events.push_back(Queued::Custody { token, before: self.next_exchange });
+        } else {
+            self.write_pong(token, false);
+        }
+        Ok(())
+    }
+
+    /// Sends the Pongs that waited for this exchange alone.
+    fn settle_custody(&mut self, exchange: ExchangeId) {
+        let mut due = Vec::new();
+        self.delayed_pongs.retain_mut(|delayed| {
+            if exchange.0 < delayed.before {
+                delayed.unanswered = delayed.unanswered.saturating_sub(1);
+            }
+            if delayed.unanswered == 0 {
+                due.push(delayed.token);
+            }
+            delayed.unanswered > 0
+        });
+        for token in due {
+            self.write_pong(token, true);
+        }
+    }
+
+    fn send_ping(&mut self, custody: bool) -> Result<(), StreamError> {
+        self.check_open()?;
+        if self.pings.len() >= self.config.limits.pings_outstanding_max {
+            return Err(StreamError::TooManyPings);
+        }
+        let (exchange, token) = self.fresh_token();
+        self.next_exchange = exchange.0 + 1;
+        self.pings.push(token);
+        self.write_signal(Code::PING, Token::from_number(token), &[], |options| {
+            signal::write_custody(options, custody);
+        });
+        Ok(())
+    }
+
+    fn write_pong(&mut self, token: Token, custody: bool) {
+        self.write_signal(Code::PONG, token, &[], |options| signal::write_custody(options, custody));
+    }
+
+    /// The name and token of the next exchange. Tokens come round after 2^32; one that is still in use is passed over.
+    fn fresh_token(&self) -> (ExchangeId, u32) {
+        let mut exchange = ExchangeId(self.next_exchange);
+        while self.requests.contains_key(&token_of(exchange)) || self.pings.contains(&token_of(exchange)) {
+            exchange.0 += 1;
+        }
+        (exchange, token_of(exchange))
+    }
+
+    fn check_open(&self) -> Result<(), StreamError> {
+        if self.state == State::Closed { Err(StreamError::Closed) } else { Ok(()) }
+    }
+
+    fn check_peer_reads(&self) -> Result<(), StreamError> {
+        if self.transmit.len() >= self.config.limits.transmit_octets_max {
+            Err(StreamError::PeerNotReading)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes what the application sends: it may be refused.
+    fn write(
+        &mut self,
+        code: Code,
+        token: &Token,
+        payload: &[u8],
+        options: impl FnOnce(&mut frame::OptionWriter<'_>),
+    ) -> Result<(), StreamError> {
+        if self.transmit.len() >= self.config.limits.transmit_octets_max {
+            return Err(StreamError::TransmitFull);
+        }
+        frame::write(&mut self.transmit, self.peer.max_message_size, code, token, payload, options)?;
+        self.counters.messages_sent += 1;
+        Ok(())
+    }
+
+    /// Writes an answer of the connection itself.
+    fn answer(&mut self, token: &Token, response: &Response) -> Result<(), StreamError> {
+        self.check_peer_reads()?;
+        let size = self.peer.max_message_size;
+        let options = |options: &mut frame::OptionWriter<'_>| response.write_options(options);
+        // The text is for people; a peer that takes next to nothing gets the code alone.
+        if frame::write(&mut self.transmit, size, response.code, token, &response.payload, options).is_err() {
+            let _ = frame::write(&mut self.transmit, u32::MAX, response.code, token, &[], |_| {});
+        }
+        self.counters.messages_sent += 1;
+        Ok(())
+    }
+
+    /// Writes a signalling message. They are small, and not held to the peer's size.
+    fn write_signal(
+        &mut self,
+        code: Code,
+        token: Token,
+        payload: &[u8],
+        options: impl FnOnce(&mut frame::OptionWriter<'_>),
+    ) {
+        // Cannot fail: no size is over the limit given.
+        let _ = frame::write(&mut self.transmit, u32::MAX, code, &token, payload, options);
+        self.counters.messages_sent += 1;
+    }
+
+    fn fail(&mut self, error: StreamError) -> StreamError {
+        let bad_csm_option = match error {
+            StreamError::BadCsmOption { number } => Some(number),
+            _ => None,
+        };
+        self.close_with_abort(bad_csm_option, &error.to_string());
+        error
+    }
+
+    fn close_with_abort(&mut self, bad_csm_option: Option<u16>, diagnostic: &str) {
+        if self.state == State::Closed {
+            return;
+        }
+        let diagnostic = diagnostic.as_bytes();
+        let diagnostic = diagnostic.get(..DIAGNOSTIC_OCTETS_MAX).unwrap_or(diagnostic);
+        self.write_signal(Code::ABORT, Token::default(), diagnostic, |options| {
+            signal::write_abort(options, bad_csm_option);
+        });
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+        self.partial = Vec::new();
+        self.requests = HashMap::new();
+        self.peer_requests = HashMap::new();
+        self.pings = Vec::new();
+        self.delayed_pongs = Vec::new();
+    }
+}
+
+/// A table or queue that grew beyond this in a burst is given back once it is empty: most connections are idle most of
+/// the time, and there are many of them.
+const RETAINED_ENTRIES: usize = 32;
+
+fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+    if map.is_empty() && map.capacity() > RETAINED_ENTRIES {
+        *map = HashMap::new();
+    }
+}
+
+fn token_of(exchange: ExchangeId) -> u32 {
+    exchange.0 as u32
+}
