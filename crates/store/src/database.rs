@@ -1,6 +1,6 @@
 //! Tables of octets with atomic, group-committed batches.
 
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::StoreError;
+use crate::journal;
 use crate::metrics::StoreMetrics;
-use crate::repair;
 use crate::writer::{self, Durability, Job, Operation, Queue};
 
 /// A directory of tables. Clones share it; the last one dropped writes out what is queued and closes it.
@@ -29,6 +29,8 @@ struct Inner {
     engine: fjall::Database,
     metrics: StoreMetrics,
     options: DatabaseOptions,
+    // Last, so that nobody else opens the directory before the engine has closed it.
+    _lock: File,
 }
 
 /// A database's limits and sizes. Every one is configuration.
@@ -92,24 +94,24 @@ impl Database {
     /// [`StoreError::Locked`] when it is open elsewhere, [`StoreError::Open`] when it cannot be made or recovered.
     pub fn open(path: &Path, options: DatabaseOptions) -> Result<Self, StoreError> {
         let refused = |reason: String| StoreError::Open { path: shown(path), reason: reason.into() };
-        make_private_directory(path).map_err(|error| refused(error.to_string()))?;
-        let engine = repair::open_repairing(path, || {
-            fjall::Database::builder(path)
-                .cache_size(options.cache_bytes)
-                .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_FLOOR))
-                .worker_threads(options.worker_threads.max(1))
-                // The writer decides for each group how far it is persisted.
-                .manual_journal_persist(true)
-                .open()
-        })
-        .map_err(|error| match error {
-            fjall::Error::Locked => StoreError::Locked { path: shown(path) },
-            other => refused(other.to_string()),
+        let lock = lock_private_directory(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StoreError::Locked { path: shown(path) },
+            _ => refused(error.to_string()),
         })?;
+        let engine_path = path.join(ENGINE_DIRECTORY);
+        journal::check(&engine_path).map_err(|error| refused(error.to_string()))?;
+        let engine = fjall::Database::builder(&engine_path)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_FLOOR))
+            .worker_threads(options.worker_threads.max(1))
+            // The writer decides for each group how far it is persisted.
+            .manual_journal_persist(true)
+            .open()
+            .map_err(|error| refused(error.to_string()))?;
         let metrics = StoreMetrics::default();
         let (queue, thread) = writer::start(engine.clone(), path, &options, metrics.clone())
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Self(Arc::new(Inner { queue, writer: Some(thread), engine, metrics, options })))
+        Ok(Self(Arc::new(Inner { queue, writer: Some(thread), engine, metrics, options, _lock: lock })))
     }
 
     /// The table called `name`, made when it is missing. A name is 1 to 64 of `a-z`, `0-9`, `_`.
@@ -265,12 +267,7 @@ impl Table {
     ///
     /// # Errors
     /// [`StoreError::ReadFailed`].
-    pub fn scan_prefix(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StoreError> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
@@ -307,6 +304,9 @@ impl std::fmt::Debug for Table {
         formatter.debug_tuple("Table").field(self.keyspace.name()).finish()
     }
 }
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// Writes to be done together. Operations take effect in the order given.
 #[derive(Debug, Default)]
@@ -370,6 +370,8 @@ pub const KEY_OCTETS_MAX: usize = 65_535;
 pub const VALUE_OCTETS_MAX: usize = 16 * MEBIBYTE as usize;
 const TABLE_NAME_OCTETS_MAX: usize = 64;
 const MEBIBYTE: u64 = 1024 * 1024;
+const ENGINE_DIRECTORY: &str = "db";
+const LOCK_FILE: &str = "lock";
 // The engine accepts no less.
 const JOURNAL_BYTES_FLOOR: u64 = 64 * MEBIBYTE;
 
@@ -380,12 +382,16 @@ fn answer_to(done: oneshot::Sender<Result<(), StoreError>>) -> writer::Completio
     })
 }
 
-fn make_private_directory(path: &Path) -> std::io::Result<()> {
+/// Makes the directory, for its owner only, and locks it until the file returned is closed.
+fn lock_private_directory(path: &Path) -> std::io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
     // A directory's entry in its parent is durable only once the parent is synced.
     let parent: PathBuf = std::path::absolute(path)?.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
-    File::open(parent)?.sync_all()
+    File::open(parent)?.sync_all()?;
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join(LOCK_FILE))?;
+    lock.try_lock()?;
+    Ok(lock)
 }
 
 fn shown(path: &Path) -> Arc<str> {

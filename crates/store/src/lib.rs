@@ -41,14 +41,14 @@ mod accounting;
 mod database;
 mod embedded;
 mod error;
+mod journal;
 mod keys;
 mod metrics;
 mod record;
-mod repair;
 mod store;
 mod writer;
 
-pub use database::{Batch, Database, DatabaseOptions, KEY_OCTETS_MAX, Statistics, Table, VALUE_OCTETS_MAX};
+pub use database::{Batch, Database, DatabaseOptions, KEY_OCTETS_MAX, Pair, Statistics, Table, VALUE_OCTETS_MAX};
 pub use embedded::{EmbeddedStore, StoreOptions};
 pub use error::StoreError;
 pub use metrics::StoreMetrics;
