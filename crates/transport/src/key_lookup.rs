@@ -1,11 +1,26 @@
 //! K_AF for a connecting peer, asked of the key server with the discipline that an open port demands.
+//!
+//! A question is an A-KID and a Ua* protocol. Its way, each step a possible end:
+//!
+//! 1. the answer is remembered (unknown: briefly; found: only if configured);
+//! 2. the same question is in flight: wait for its answer, if not too many wait already;
+//! 3. too many questions are in flight, from this source or in all: busy;
+//! 4. the circuit breaker is open: unavailable;
+//! 5. ask, in a task of its own, so that a peer that gives up does not take the answer from those who joined.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use akma::{AKid, Fqdn};
+use akma::{AKid, AfId, Fqdn, UaProtocolId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{info, warn};
 
-use crate::key_source::{KeyRequest, KeySource, LookupRefusal, ProvenKey};
+use crate::admission::{Admission, Full, Slot};
+use crate::breaker::Breaker;
+use crate::expiring::Expiring;
+use crate::key_source::{KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
 use crate::metrics::TransportMetrics;
 
 /// Every limit of [`KeyLookup`], with the answer when it is reached.
@@ -14,15 +29,17 @@ use crate::metrics::TransportMetrics;
 pub struct LookupLimits {
     /// Lookups in flight in all. One more gets [`LookupRefusal::Busy`].
     pub in_flight_max: usize,
-    /// Lookups in flight that one source address started. One more gets [`LookupRefusal::Busy`].
+    /// Lookups in flight that one source (an IPv4 address, an IPv6 /64) started. One more gets
+    /// [`LookupRefusal::Busy`].
     pub in_flight_per_source_max: usize,
-    /// Handshakes that wait for one lookup besides the one that started it. One more gets [`LookupRefusal::Busy`].
+    /// Handshakes that wait for one lookup besides the one that started it. One more gets
+    /// [`LookupRefusal::Busy`].
     pub joiners_max: usize,
     /// How long the key server may take, in milliseconds; then [`LookupRefusal::TimedOut`].
     pub timeout_ms: u64,
     /// How long "unknown" is remembered, in milliseconds; meanwhile [`LookupRefusal::Unknown`] without asking.
-    /// It protects the key server from a device in a retry loop. A-TIDs cannot be guessed, so nobody can plant an
-    /// "unknown" for somebody's next A-KID. 0 turns it off.
+    /// It protects the key server from a device in a retry loop. An A-TID cannot be guessed, so nobody can plant
+    /// an "unknown" for somebody's next A-KID. 0 turns it off.
     pub negative_cache_ms: u64,
     /// Entries of "unknown" remembered; beyond, the oldest is forgotten.
     pub negative_cache_entries_max: usize,
@@ -41,7 +58,7 @@ pub struct LookupLimits {
 impl Default for LookupLimits {
     fn default() -> Self {
         Self {
-            in_flight_max: 256,
+            in_flight_max: 1_024,
             in_flight_per_source_max: 64,
             joiners_max: 16,
             timeout_ms: 3_000,
@@ -57,31 +74,237 @@ impl Default for LookupLimits {
 
 /// Asks a [`KeySource`] for K_AF, once per question however many ask, and never more than [`LookupLimits`] allow.
 pub struct KeyLookup {
-    _source: Arc<dyn KeySource>,
-    _fqdn: Fqdn,
-    _limits: LookupLimits,
-    metrics: TransportMetrics,
+    shared: Arc<Shared>,
 }
 
 impl KeyLookup {
     /// A lookup for the application function named `fqdn`.
     pub fn new(source: Arc<dyn KeySource>, fqdn: Fqdn, limits: LookupLimits, metrics: TransportMetrics) -> Self {
-        Self { _source: source, _fqdn: fqdn, _limits: limits, metrics }
+        let state = State {
+            in_flight: HashMap::new(),
+            flights_begun: 0,
+            found: Expiring::new(limits.positive_cache_entries_max),
+            unknown: Expiring::new(limits.negative_cache_entries_max),
+            breaker: Breaker::new(limits.breaker_failures, Duration::from_millis(limits.breaker_open_ms)),
+        };
+        let admission = Admission::new(limits.in_flight_max, limits.in_flight_per_source_max);
+        Self { shared: Arc::new(Shared { source, fqdn, limits, metrics, admission, state: Mutex::new(state) }) }
     }
 
-    /// K_AF for this peer.
+    /// K_AF for this peer. Runs on a Tokio runtime; may be dropped at any time.
     ///
     /// # Errors
     /// [`LookupRefusal`]; anything undecided is a refusal.
-    pub async fn resolve(&self, _request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
-        todo!()
+    pub async fn resolve(&self, request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
+        let answer = match self.shared.consider(&request) {
+            Step::Answered(answer) => answer,
+            Step::Wait(waiting) => wait(waiting).await,
+        };
+        // K_AF may have expired between the key server's answer and this moment, or the clock may have stepped.
+        let answer = answer
+            .and_then(|key| if key.is_valid_at(SystemTime::now()) { Ok(key) } else { Err(LookupRefusal::Expired) });
+        self.shared.metrics.lookup_ended(match &answer {
+            Ok(_) => "found",
+            Err(refusal) => refusal.label(),
+        });
+        answer
     }
 
-    /// Forgets what is remembered about an A-KID.
-    pub fn forget(&self, _a_kid: &AKid) {}
+    /// Forgets what is remembered about an A-KID: call it when the key server says that the A-KID is no longer
+    /// good. A lookup in flight still answers those who wait for it, but nobody joins it any more, and its answer
+    /// is not remembered.
+    pub fn forget(&self, a_kid: &AKid) {
+        let mut state = self.shared.state();
+        state.found.remove_where(|question| question.a_kid == *a_kid);
+        state.unknown.remove_where(|question| question.a_kid == *a_kid);
+        state.in_flight.retain(|question, _| question.a_kid != *a_kid);
+    }
 
     /// The metrics given at the start.
     pub fn metrics(&self) -> &TransportMetrics {
-        &self.metrics
+        &self.shared.metrics
+    }
+}
+
+type Answer = Result<ProvenKey, LookupRefusal>;
+type Waiting = watch::Receiver<Option<Answer>>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    a_kid: AKid,
+    protocol: UaProtocolId,
+}
+
+struct Shared {
+    source: Arc<dyn KeySource>,
+    fqdn: Fqdn,
+    limits: LookupLimits,
+    metrics: TransportMetrics,
+    admission: Arc<Admission>,
+    state: Mutex<State>,
+}
+
+struct State {
+    in_flight: HashMap<Question, Flight>,
+    flights_begun: u64,
+    found: Expiring<Question, ProvenKey>,
+    unknown: Expiring<Question, ()>,
+    breaker: Breaker,
+}
+
+struct Flight {
+    number: u64,
+    answer: watch::Sender<Option<Answer>>,
+}
+
+enum Step {
+    Answered(Answer),
+    Wait(Waiting),
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Steps 1 to 4 of the module's flow; the fifth starts a task.
+    fn consider(self: &Arc<Self>, request: &KeyRequest) -> Step {
+        let question = Question { a_kid: request.a_kid.clone(), protocol: request.protocol };
+        let now = Instant::now();
+        let mut state = self.state();
+        if let Some(key) = state.found.live(&question, now) {
+            return Step::Answered(Ok(key.clone()));
+        }
+        if state.unknown.live(&question, now).is_some() {
+            return Step::Answered(Err(LookupRefusal::Unknown));
+        }
+        if let Some(flight) = state.in_flight.get(&question) {
+            if flight.answer.receiver_count() > self.limits.joiners_max {
+                return Step::Answered(Err(LookupRefusal::Busy));
+            }
+            return Step::Wait(flight.answer.subscribe());
+        }
+        let slot = match self.admission.admit(request.source) {
+            Ok(slot) => slot,
+            Err(full) => {
+                let limit = match full {
+                    Full::Source => "in_flight_per_source_max",
+                    Full::All => "in_flight_max",
+                };
+                warn!(target: "security", source = %request.source, limit, "key lookup refused at a limit");
+                return Step::Answered(Err(LookupRefusal::Busy));
+            }
+        };
+        if !state.breaker.admit(now) {
+            return Step::Answered(Err(LookupRefusal::Unavailable));
+        }
+        let (answer, waiting) = watch::channel(None);
+        state.flights_begun += 1;
+        let number = state.flights_begun;
+        state.in_flight.insert(question.clone(), Flight { number, answer: answer.clone() });
+        drop(state);
+        let lookup = Lookup { shared: Arc::clone(self), question, number, answer, settled: false, _slot: slot };
+        tokio::spawn(lookup.run());
+        Step::Wait(waiting)
+    }
+
+    /// What an answer teaches: the breaker, the caches. Ends the flight.
+    fn settle(&self, question: &Question, number: u64, answer: &Answer, healthy: bool) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let forgotten = state.in_flight.get(question).is_none_or(|flight| flight.number != number);
+        if !forgotten {
+            state.in_flight.remove(question);
+        }
+        let was_closed = state.breaker.is_closed();
+        if healthy {
+            state.breaker.success();
+        } else {
+            state.breaker.failure(now);
+        }
+        let closed = state.breaker.is_closed();
+        self.metrics.breaker_is_open(!closed);
+        match answer {
+            _ if forgotten => {}
+            Ok(key) => state.found.insert(question.clone(), key.clone(), self.reusable_until(key, now), now),
+            Err(LookupRefusal::Unknown) => {
+                let expiry = now + Duration::from_millis(self.limits.negative_cache_ms);
+                state.unknown.insert(question.clone(), (), expiry, now);
+            }
+            Err(_) => {}
+        }
+        drop(state);
+        match (was_closed, closed) {
+            (true, false) => warn!(target: "security", "the key server fails; connections are refused for a while"),
+            (false, true) => info!(target: "security", "the key server answers again"),
+            _ => {}
+        }
+    }
+
+    fn reusable_until(&self, key: &ProvenKey, now: Instant) -> Instant {
+        let reuse = Duration::from_secs(self.limits.positive_cache_seconds);
+        let valid = key.expires_at.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
+        now + valid.map_or(reuse, |valid| valid.min(reuse))
+    }
+}
+
+/// One question put to the key server.
+struct Lookup {
+    shared: Arc<Shared>,
+    question: Question,
+    number: u64,
+    answer: watch::Sender<Option<Answer>>,
+    settled: bool,
+    _slot: Slot,
+}
+
+impl Lookup {
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _in_flight = shared.metrics.lookup_begins();
+        let begun = Instant::now();
+        let af_id = AfId::new(shared.fqdn.clone(), self.question.protocol);
+        let retrieval = shared.source.retrieve(af_id, self.question.a_kid.clone());
+        let limit = Duration::from_millis(shared.limits.timeout_ms);
+        let (answer, healthy) = match tokio::time::timeout(limit, retrieval).await {
+            Ok(Ok(Some(key))) if key.is_valid_at(SystemTime::now()) => (Ok(key), true),
+            Ok(Ok(Some(_))) => (Err(LookupRefusal::Expired), true),
+            Ok(Ok(None)) => (Err(LookupRefusal::Unknown), true),
+            Ok(Err(KeySourceError::Refused(reason))) => {
+                info!(target: "security", a_kid = %self.question.a_kid, reason, "the key server refuses a request");
+                (Err(LookupRefusal::Unknown), true)
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "key lookup failed");
+                (Err(LookupRefusal::Unavailable), false)
+            }
+            Err(_) => {
+                warn!(timeout_ms = shared.limits.timeout_ms, "the key server took too long");
+                (Err(LookupRefusal::TimedOut), false)
+            }
+        };
+        shared.metrics.lookup_took(begun.elapsed());
+        // The flight ends before the answer is out: nobody can join it later and get an old answer.
+        self.settled = true;
+        shared.settle(&self.question, self.number, &answer, healthy);
+        self.answer.send_replace(Some(answer));
+    }
+}
+
+impl Drop for Lookup {
+    /// A key source that panics, or a runtime that shuts down, must not leave a flight that never lands.
+    fn drop(&mut self) {
+        if !self.settled {
+            let answer = Err(LookupRefusal::Unavailable);
+            self.shared.settle(&self.question, self.number, &answer, false);
+            self.answer.send_replace(Some(answer));
+        }
+    }
+}
+
+async fn wait(mut waiting: Waiting) -> Answer {
+    match waiting.wait_for(Option::is_some).await {
+        Ok(answer) => answer.clone().unwrap_or(Err(LookupRefusal::Unavailable)),
+        Err(_) => Err(LookupRefusal::Unavailable),
     }
 }

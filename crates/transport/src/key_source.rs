@@ -86,3 +86,16 @@ pub enum LookupRefusal {
     #[error("the key server cannot be asked")]
     Unavailable,
 }
+
+impl LookupRefusal {
+    /// As in metrics and logs.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Busy => "busy",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}

@@ -93,8 +93,7 @@ pub fn mutual_tls_server(files: &CertificateFiles) -> Result<SslContext, Profile
         names.push(authority.subject_name().to_owned()?)?;
     }
     context.set_client_ca_list(names);
-    context
-        .set_alpn_select_callback(|_, offered| select_next_proto(ALPN_H2, offered).ok_or(AlpnError::ALERT_FATAL));
+    context.set_alpn_select_callback(|_, offered| select_next_proto(ALPN_H2, offered).ok_or(AlpnError::ALERT_FATAL));
     Ok(context.build())
 }
 

@@ -1,22 +1,32 @@
 //! The accepting side of Ua* over TLS-PSK (TS 33.535 B.1.3).
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use akma::{AKid, Fqdn, UaProtocolId, UeId};
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+use tracing::{debug, info, warn};
 
+use crate::admission::{Admission, Full};
+use crate::ffi;
+use crate::gate::Gate;
+use crate::handshake::Handshake;
+use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
-use crate::key_source::LookupRefusal;
 use crate::profile::ProfileError;
+use crate::psk::server_psk;
+use crate::psk_profile::{self, TlsVersion};
 
 /// How to accept.
 #[derive(Debug, Clone)]
@@ -25,13 +35,14 @@ pub struct PskServerConfig {
     pub fqdn: Fqdn,
     /// Whether TLS 1.2 without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256) is accepted besides ECDHE_PSK.
     pub allow_plain_psk_tls12: bool,
-    /// Whether a ClientHello without server name is refused.
+    /// Whether a ClientHello without server name is refused. A wrong name always is.
     pub require_sni: bool,
-    /// From TCP accept to the end of the handshake.
+    /// From TCP accept to the end of the handshake; then TCP is closed, no alert.
     pub handshake_timeout: Duration,
     /// Limits on handshakes.
     pub limits: HandshakeLimits,
-    /// Development only: secrets of every connection are appended to this file (SSLKEYLOGFILE format).
+    /// Development only: secrets of every connection are appended to this file (SSLKEYLOGFILE format). The
+    /// environment variable of that name is never read.
     pub key_log: Option<PathBuf>,
 }
 
@@ -55,7 +66,8 @@ impl PskServerConfig {
 pub struct HandshakeLimits {
     /// Handshakes under way in all. One more is dropped: TCP is closed, no alert.
     pub in_progress_max: usize,
-    /// Handshakes under way from one source (an IPv4 address or an IPv6 /64). One more is dropped.
+    /// Handshakes under way from one source (an IPv4 address, an IPv6 /64). One more is dropped: TCP is closed, no
+    /// alert. Judged before the limit in all, so that one source cannot shut out the others.
     pub in_progress_per_source_max: usize,
     /// Octets a peer may send before the handshake is done. One more gets `decode_error`.
     pub octets_max: usize,
@@ -74,36 +86,12 @@ impl Default for HandshakeLimits {
     }
 }
 
-/// Why a connection was not accepted.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum HandshakeError {
-    /// No key: see the cause.
-    #[error("no key for the peer")]
-    Lookup(#[from] LookupRefusal),
-    /// The handshake took too long.
-    #[error("the handshake took too long")]
-    TimedOut,
-    /// The connection broke.
-    #[error("the connection broke")]
-    Io(#[from] io::Error),
-}
-
-/// The TLS version of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    Tls12,
-    /// TLS 1.3.
-    Tls13,
-}
-
 /// Who is at the other end, proven by the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenPeer {
-    /// The pseudonym the peer proved to hold the key of.
+    /// The pseudonym whose key the peer holds.
     pub a_kid: AKid,
-    /// What the key server calls the UE.
+    /// What the key server calls the UE; `None` when it would not tell, and then nothing can be authorised.
     pub ue_id: Option<UeId>,
     /// When K_AF expires: the connection must not outlive it.
     pub expires_at: Option<SystemTime>,
@@ -115,10 +103,18 @@ pub struct ProvenPeer {
     pub cipher: &'static str,
 }
 
-/// Accepts TLS-PSK connections whose key is looked up while the handshake waits.
+/// Accepts TLS-PSK connections whose key is looked up while the handshake waits. Cheap to clone.
 #[derive(Clone)]
 pub struct PskAcceptor {
-    _lookup: Arc<KeyLookup>,
+    shared: Arc<Acceptor>,
+}
+
+/// What all handshakes share.
+pub(crate) struct Acceptor {
+    pub(crate) config: PskServerConfig,
+    pub(crate) context: SslContext,
+    pub(crate) lookup: Arc<KeyLookup>,
+    admission: Arc<Admission>,
 }
 
 impl PskAcceptor {
@@ -126,26 +122,106 @@ impl PskAcceptor {
     ///
     /// # Errors
     /// [`ProfileError`] when OpenSSL refuses the profile or the key log cannot be opened.
-    pub fn new(_config: PskServerConfig, lookup: Arc<KeyLookup>) -> Result<Self, ProfileError> {
-        Ok(Self { _lookup: lookup })
+    pub fn new(config: PskServerConfig, lookup: Arc<KeyLookup>) -> Result<Self, ProfileError> {
+        let mut context = psk_profile::context(SslMethod::tls_server(), config.allow_plain_psk_tls12)?;
+        ffi::use_server_psk(&mut context, psk_profile::IDENTITY_HINT)?;
+        context.set_psk_server_callback(|ssl, identity, key| {
+            let found = server_psk(ssl).zip(identity).and_then(|(psk, identity)| psk.key_of(identity));
+            Ok(found.map_or(0, |k_af| copy_key(k_af.expose(), key)))
+        });
+        if let Some(path) = &config.key_log {
+            log_keys(&mut context, path)?;
+        }
+        let admission = Admission::new(config.limits.in_progress_max, config.limits.in_progress_per_source_max);
+        Ok(Self { shared: Arc::new(Acceptor { config, context: context.build(), lookup, admission }) })
     }
 
-    /// Runs one handshake to its end; spawn it, so that a slow peer holds up nobody.
+    /// Runs one handshake to its end. Spawn it, so that a slow peer holds up nobody; what it may cost is limited
+    /// here.
     ///
     /// # Errors
     /// [`HandshakeError`]; the peer has been told what it may know, and the connection is closed.
-    pub async fn accept(&self, _stream: TcpStream, _source: SocketAddr) -> Result<SecuredStream, HandshakeError> {
-        todo!()
+    pub async fn accept(&self, stream: TcpStream, source: SocketAddr) -> Result<SecuredStream, HandshakeError> {
+        let metrics = self.shared.lookup.metrics();
+        let begun = Instant::now();
+        let result = match self.shared.admission.admit(source.ip()) {
+            Ok(_slot) => {
+                let _in_progress = metrics.handshake_begins();
+                // On the heap: the handshake's state is not worth carrying once the connection stands.
+                Box::pin(Handshake::run(&self.shared, stream, source.ip())).await
+            }
+            Err(Full::Source) => Err(HandshakeError::TooManyFromSource),
+            Err(Full::All) => Err(HandshakeError::TooMany),
+        };
+        match &result {
+            Ok(secured) => {
+                metrics.handshake_ended("accepted");
+                metrics.handshake_took(begun.elapsed());
+                let ProvenPeer { a_kid, tls_version, cipher, .. } = secured.peer();
+                info!(target: "security", %source, %a_kid, %tls_version, cipher, "peer proven");
+            }
+            Err(error) => {
+                metrics.handshake_ended(error.label());
+                report(error, source);
+            }
+        }
+        result
     }
 }
 
-/// An accepted connection: decrypted octets in and out.
+/// What the peer alone can cause over and over is told at `debug`, what speaks of a UE or an attack at `warn`.
+fn report(error: &HandshakeError, source: SocketAddr) {
+    match error {
+        HandshakeError::WrongKey | HandshakeError::Lookup(_) | HandshakeError::ServerName => {
+            warn!(target: "security", %source, reason = error.label(), "peer refused");
+        }
+        HandshakeError::TooMany | HandshakeError::TooManyFromSource => {
+            debug!(target: "security", %source, reason = error.label(), "peer dropped at a limit");
+        }
+        _ => debug!(target: "security", %source, reason = error.label(), %error, "handshake failed"),
+    }
+}
+
+/// Copies a key into OpenSSL's buffer; 0, which means "no key", when it does not fit.
+pub(crate) fn copy_key(key: &[u8], into: &mut [u8]) -> usize {
+    match into.get_mut(..key.len()) {
+        Some(place) => {
+            place.copy_from_slice(key);
+            key.len()
+        }
+        None => 0,
+    }
+}
+
+fn log_keys(context: &mut SslContextBuilder, path: &Path) -> Result<(), ProfileError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
+    warn!(target: "security", path = %path.display(), "TLS secrets are written to a file: development only");
+    let file = Mutex::new(file);
+    context.set_keylog_callback(move |_, line| {
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = writeln!(file, "{line}") {
+            debug!(%error, "the key log cannot be written");
+        }
+    });
+    Ok(())
+}
+
+/// An accepted connection: decrypted octets in and out. Closing it (`shutdown`) sends close_notify.
 pub struct SecuredStream {
-    stream: Pin<Box<tokio_openssl::SslStream<TcpStream>>>,
+    stream: SslStream<Gate<TcpStream>>,
     peer: ProvenPeer,
 }
 
 impl SecuredStream {
+    pub(crate) fn new(stream: SslStream<Gate<TcpStream>>, peer: ProvenPeer) -> Self {
+        Self { stream, peer }
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &ProvenPeer {
         &self.peer
@@ -154,20 +230,20 @@ impl SecuredStream {
 
 impl AsyncRead for SecuredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for SecuredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, octets)
+        Pin::new(&mut self.stream).poll_write(cx, octets)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,0 +1,97 @@
+//! A bounded table whose entries expire. Reads no clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::time::Instant;
+
+/// Holds at most `entries_max` entries; to make room, the one nearest its expiry goes.
+#[derive(Debug)]
+pub(crate) struct Expiring<K, V> {
+    entries_max: usize,
+    entries: HashMap<K, (Place, V)>,
+    by_expiry: BTreeMap<Place, K>,
+    sequence: u64,
+}
+
+/// Expiry, then order of insertion.
+type Place = (Instant, u64);
+
+impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
+    pub(crate) fn new(entries_max: usize) -> Self {
+        Self { entries_max, entries: HashMap::new(), by_expiry: BTreeMap::new(), sequence: 0 }
+    }
+
+    pub(crate) fn insert(&mut self, key: K, value: V, expiry: Instant, now: Instant) {
+        self.remove(&key);
+        if expiry <= now || self.entries_max == 0 {
+            return;
+        }
+        while let Some(first) = self.by_expiry.first_entry()
+            && (first.key().0 <= now || self.entries.len() >= self.entries_max)
+        {
+            self.entries.remove(&first.remove());
+        }
+        self.sequence += 1;
+        let place = (expiry, self.sequence);
+        self.by_expiry.insert(place, key.clone());
+        self.entries.insert(key, (place, value));
+    }
+
+    pub(crate) fn live(&self, key: &K, now: Instant) -> Option<&V> {
+        self.entries.get(key).filter(|((expiry, _), _)| now < *expiry).map(|(_, value)| value)
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        if let Some((place, _)) = self.entries.remove(key) {
+            self.by_expiry.remove(&place);
+        }
+    }
+
+    /// Removes whatever `condemned` picks.
+    pub(crate) fn remove_where(&mut self, condemned: impl Fn(&K) -> bool) {
+        self.entries.retain(|key, _| !condemned(key));
+        self.by_expiry.retain(|_, key| !condemned(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn entries_end_at_their_expiry() {
+        let now = Instant::now();
+        let mut table = Expiring::new(4);
+        table.insert("a", 1, now + Duration::from_secs(1), now);
+        table.insert("b", 2, now, now);
+        assert_eq!(table.live(&"a", now), Some(&1));
+        assert_eq!(table.live(&"a", now + Duration::from_secs(1)), None);
+        assert_eq!(table.live(&"b", now), None);
+    }
+
+    #[test]
+    fn a_full_table_forgets_what_expires_first() {
+        let now = Instant::now();
+        let mut table = Expiring::new(2);
+        for (key, seconds) in [("late", 9), ("early", 1), ("middle", 5)] {
+            table.insert(key, (), now + Duration::from_secs(seconds), now);
+        }
+        assert!(table.live(&"early", now).is_none());
+        assert!(table.live(&"late", now).is_some() && table.live(&"middle", now).is_some());
+        assert_eq!((table.entries.len(), table.by_expiry.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_key_inserted_again_has_one_entry() {
+        let now = Instant::now();
+        let mut table = Expiring::new(8);
+        for value in 0..20 {
+            table.insert("a", value, now + Duration::from_secs(value), now);
+        }
+        assert_eq!(table.live(&"a", now), Some(&19));
+        table.remove_where(|key| *key == "a");
+        assert_eq!((table.entries.len(), table.by_expiry.len()), (0, 0));
+    }
+}

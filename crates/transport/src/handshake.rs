@@ -1,0 +1,280 @@
+//! One handshake, server side, from the first octet to a proven peer.
+//!
+//! 1. Read until the ClientHello is whole. Until then the connection costs a socket and its octets, no TLS state.
+//! 2. Judge it: server name, and in TLS 1.3 forward secrecy and PSK identities.
+//! 3. TLS 1.3: look the key up now, then let OpenSSL see the ClientHello and go on to the end.
+//! 4. TLS 1.2: let OpenSSL answer, read until the ClientKeyExchange is whole, look the key up for the suite that was
+//!    chosen, then let OpenSSL go on to the end (RFC 4279; TS 33.220 Annex H for the protocol identifier).
+//!
+//! While a lookup runs nothing is read: the peer's octets wait in the kernel.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use akma::{AKid, PskIdentity, UaProtocolId};
+use openssl::ssl::{Ssl, SslRef, SslVersion};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_openssl::SslStream;
+use tracing::info;
+
+use crate::ffi;
+use crate::gate::Gate;
+use crate::handshake_error::HandshakeError;
+use crate::handshake_sniffer::{ClientHello, HandshakeSniffer, Sniffed};
+use crate::key_source::{KeyRequest, LookupRefusal, ProvenKey};
+use crate::psk::{ServerPsk, attach_server_psk};
+use crate::psk_profile::{self, CODES_TLS13, TlsVersion};
+use crate::psk_server::{Acceptor, ProvenPeer, SecuredStream};
+
+/// The state of a handshake under way.
+pub(crate) struct Handshake<'a> {
+    acceptor: &'a Acceptor,
+    source: IpAddr,
+    sniffer: HandshakeSniffer,
+    /// The version whose alerts the peer expects of us.
+    version: TlsVersion,
+    /// Whether an alert of our own would be understood: nothing is encrypted yet.
+    plaintext: bool,
+}
+
+/// A ClientHello that is worth TLS state.
+struct Opening {
+    records: Vec<u8>,
+    psk: Arc<ServerPsk>,
+    /// In TLS 1.3; in TLS 1.2 the key comes later.
+    found: Option<Found>,
+}
+
+/// A key that was found, and for whom.
+struct Found {
+    a_kid: AKid,
+    protocol: UaProtocolId,
+    key: ProvenKey,
+}
+
+impl<'a> Handshake<'a> {
+    /// Runs it, and tells the peer why if it fails.
+    pub(crate) async fn run(
+        acceptor: &'a Acceptor,
+        mut socket: TcpStream,
+        source: IpAddr,
+    ) -> Result<SecuredStream, HandshakeError> {
+        let deadline = Instant::now() + acceptor.config.handshake_timeout;
+        let mut handshake = Self {
+            acceptor,
+            source,
+            sniffer: HandshakeSniffer::new(acceptor.config.limits.octets_max),
+            version: TlsVersion::Tls12,
+            plaintext: true,
+        };
+        let opening = match timeout_at(deadline, handshake.open(&mut socket)).await {
+            Ok(Ok(opening)) => opening,
+            Ok(Err(error)) => return Err(handshake.refuse(&socket, error)),
+            Err(_) => return Err(HandshakeError::TimedOut),
+        };
+        let mut session = Ssl::new(&acceptor.context)?;
+        attach_server_psk(&mut session, Arc::clone(&opening.psk))?;
+        let mut stream = SslStream::new(session, Gate::new(socket))?;
+        match timeout_at(deadline, handshake.conclude(&mut stream, opening)).await {
+            Ok(Ok(peer)) => Ok(SecuredStream::new(stream, peer)),
+            Ok(Err(error)) => Err(handshake.refuse(stream.get_mut().transport(), error)),
+            Err(_) => Err(HandshakeError::TimedOut),
+        }
+    }
+
+    /// Steps 1 to 3 of the module's flow, before there is TLS state.
+    async fn open(&mut self, socket: &mut TcpStream) -> Result<Opening, HandshakeError> {
+        // Small records both ways; nothing gains from waiting for more.
+        socket.set_nodelay(true)?;
+        let patience = Duration::from_millis(self.acceptor.config.limits.client_hello_timeout_ms);
+        let (hello, records) =
+            timeout(patience, self.client_hello(socket)).await.map_err(|_| HandshakeError::TimedOut)??;
+        self.judge_server_name(&hello)?;
+        let psk = Arc::new(ServerPsk::default());
+        let mut found = None;
+        if hello.offers_tls13 {
+            self.version = TlsVersion::Tls13;
+            found = Some(self.key_of_hello(hello, &psk).await?);
+        }
+        Ok(Opening { records, psk, found })
+    }
+
+    /// Steps 3 and 4: OpenSSL's part, with a stop for the key in TLS 1.2.
+    async fn conclude(
+        &mut self,
+        stream: &mut SslStream<Gate<TcpStream>>,
+        opening: Opening,
+    ) -> Result<ProvenPeer, HandshakeError> {
+        let Opening { records, psk, mut found } = opening;
+        stream.get_mut().release(&records);
+        let mut done = step(stream).await?;
+        match stream.ssl().version2() {
+            Some(SslVersion::TLS1_2) => self.sniffer.await_client_key_exchange(),
+            _ => self.plaintext = false,
+        }
+        while !done {
+            let Some(item) = self.next_item(stream.get_mut().transport()).await? else { continue };
+            let octets = match item {
+                Sniffed::ClientKeyExchange { identity, record } => {
+                    let suite = ffi::pending_cipher_suite(stream.ssl()).ok_or(HandshakeError::NoAKid)?;
+                    found = Some(self.key_of_exchange(identity, suite, &psk).await?);
+                    self.plaintext = false;
+                    record
+                }
+                Sniffed::ClientHello { records: octets, .. } | Sniffed::Other(octets) => octets,
+            };
+            stream.get_mut().release(&octets);
+            done = step(stream).await?;
+        }
+        psk.clear();
+        let peer = self.proven_peer(stream.ssl(), found)?;
+        // What was read beyond the handshake belongs to the connection.
+        if let Some(Sniffed::Other(octets)) = self.sniffer.next()? {
+            stream.get_mut().release(&octets);
+        }
+        stream.get_mut().open();
+        Ok(peer)
+    }
+
+    /// Fails closed: whatever OpenSSL says, the peer is proven only by the key that was looked up for this
+    /// version and suite.
+    fn proven_peer(&self, ssl: &SslRef, found: Option<Found>) -> Result<ProvenPeer, HandshakeError> {
+        let (tls_version, suite, cipher) = psk_profile::outcome(ssl, self.acceptor.config.allow_plain_psk_tls12)
+            .ok_or(HandshakeError::Protocol("the handshake did not use the key"))?;
+        let protocol = match tls_version {
+            TlsVersion::Tls13 => UaProtocolId::TLS_1_3,
+            TlsVersion::Tls12 => UaProtocolId::tls_1_2(suite),
+        };
+        let Found { a_kid, key, .. } = found
+            .filter(|found| found.protocol == protocol)
+            .ok_or(HandshakeError::Protocol("the key belongs to another protocol"))?;
+        Ok(ProvenPeer { a_kid, ue_id: key.ue_id, expires_at: key.expires_at, protocol, tls_version, cipher })
+    }
+
+    async fn client_hello(&mut self, socket: &mut TcpStream) -> Result<(ClientHello, Vec<u8>), HandshakeError> {
+        loop {
+            match self.next_item(socket).await? {
+                Some(Sniffed::ClientHello { hello, records }) => return Ok((hello, records)),
+                _ => continue,
+            }
+        }
+    }
+
+    /// The next item of the sniffer, after reading once if need be.
+    async fn next_item(&mut self, socket: &mut TcpStream) -> Result<Option<Sniffed>, HandshakeError> {
+        if let Some(item) = self.sniffer.next()? {
+            return Ok(Some(item));
+        }
+        // On the stack only while there is something to read, so that an idle peer does not hold it.
+        socket.readable().await?;
+        let mut chunk = [0; READ_OCTETS];
+        match socket.try_read(&mut chunk) {
+            Ok(0) => Err(HandshakeError::Closed),
+            Ok(octets) => {
+                self.sniffer.push(chunk.get(..octets).unwrap_or_default())?;
+                Ok(self.sniffer.next()?)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn judge_server_name(&self, hello: &ClientHello) -> Result<(), HandshakeError> {
+        let config = &self.acceptor.config;
+        match &hello.server_name {
+            Some(name) if name.eq_ignore_ascii_case(config.fqdn.as_str().as_bytes()) => Ok(()),
+            None if !config.require_sni => Ok(()),
+            _ => Err(HandshakeError::ServerName),
+        }
+    }
+
+    /// TLS 1.3: the key of the first identity that has one.
+    async fn key_of_hello(&self, hello: ClientHello, psk: &ServerPsk) -> Result<Found, HandshakeError> {
+        let identities = hello.psk_identities.ok_or(HandshakeError::NoAKid)?;
+        if !hello.psk_dhe_ke {
+            return Err(HandshakeError::NoForwardSecrecy);
+        }
+        if !hello.cipher_suites.iter().any(|suite| CODES_TLS13.contains(suite)) {
+            return Err(HandshakeError::NothingInCommon);
+        }
+        if hello.early_data {
+            info!(target: "security", source = %self.source, "early data offered; it is not accepted");
+        }
+        let mut refusal = HandshakeError::NoAKid;
+        for identity in identities {
+            let Ok(a_kid) = PskIdentity::parse(&identity) else { continue };
+            match self.look_up(a_kid, UaProtocolId::TLS_1_3).await {
+                Ok(found) => {
+                    psk.fill(identity, found.key.k_af.clone());
+                    return Ok(found);
+                }
+                Err(unknown @ (LookupRefusal::Unknown | LookupRefusal::Expired)) => refusal = unknown.into(),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(refusal)
+    }
+
+    /// TLS 1.2: the key of the one identity, for the suite chosen.
+    async fn key_of_exchange(
+        &self,
+        identity: Option<Vec<u8>>,
+        suite: u16,
+        psk: &ServerPsk,
+    ) -> Result<Found, HandshakeError> {
+        let identity = identity.ok_or(HandshakeError::NoAKid)?;
+        let a_kid = PskIdentity::parse(&identity).map_err(|_| HandshakeError::NoAKid)?;
+        let found = self.look_up(a_kid, UaProtocolId::tls_1_2(suite)).await?;
+        psk.fill(identity, found.key.k_af.clone());
+        Ok(found)
+    }
+
+    async fn look_up(&self, a_kid: AKid, protocol: UaProtocolId) -> Result<Found, LookupRefusal> {
+        let request = KeyRequest { a_kid: a_kid.clone(), protocol, source: self.source };
+        let key = self.acceptor.lookup.resolve(request).await;
+        if let Err(reason) = &key {
+            info!(target: "security", source = %self.source, %a_kid, %protocol, %reason, "no key for a peer");
+        }
+        Ok(Found { a_kid, protocol, key: key? })
+    }
+
+    /// Tells the peer, as far as it would understand, and leaves nothing unread: closing a socket with unread
+    /// octets resets the connection, and the alert might be lost.
+    fn refuse(&self, socket: &TcpStream, error: HandshakeError) -> HandshakeError {
+        if let Some(alert) = error.alert(self.version).filter(|_| self.plaintext) {
+            // Seven octets fit into a fresh socket's buffer; if they do not, the peer does not listen.
+            let _ = socket.try_write(&alert.record());
+        }
+        let mut unread = [0; READ_OCTETS];
+        for _ in 0..UNREAD_CHUNKS_MAX {
+            match socket.try_read(&mut unread) {
+                Ok(octets) if octets > 0 => {}
+                _ => break,
+            }
+        }
+        error
+    }
+}
+
+/// Lets OpenSSL go on with what it was given, and sends what it has to say. Whether the handshake is done.
+async fn step(stream: &mut SslStream<Gate<TcpStream>>) -> Result<bool, HandshakeError> {
+    let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
+    let outbound = stream.get_mut().take_outbound();
+    let sent = stream.get_mut().transport().write_all(&outbound).await;
+    match polled {
+        Poll::Ready(Err(error)) => Err(HandshakeError::of_openssl(error)),
+        Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
+        Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
+    }
+}
+
+/// What is read at once. A ClientHello with one PSK identity is about 400 octets.
+const READ_OCTETS: usize = 4_096;
+/// How much is read from a refused peer before the socket is closed.
+const UNREAD_CHUNKS_MAX: usize = 16;
