@@ -129,3 +129,71 @@ pub(super) fn compressed_point(octets: &[u8; 33]) -> Result<p256::PublicKey, Err
 pub(super) fn compressed_octets(public: &p256::PublicKey) -> Result<[u8; 33], Error> {
     public.to_sec1_point(true).as_bytes().try_into().map_err(|_| Error::InvalidCurveKey)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    /// The published values on the way, which the scheme output alone would not show.
+    #[test]
+    fn every_intermediate_value_agrees_with_the_published_sets() {
+        let fixture: serde_json::Value = serde_json::from_str(include_str!("../../tests/fixtures/suci.json")).unwrap();
+        let mut exercised = 0;
+        for set in fixture["vectors"].as_array().unwrap() {
+            let octets = |name: &str| hex::decode(set[name].as_str().unwrap()).unwrap();
+            let key = |name: &str| <[u8; 32]>::try_from(octets(name)).unwrap();
+            let (shared, ephemeral) = match set["scheme"].as_str().unwrap() {
+                "profile-a" => {
+                    let ephemeral = StaticSecret::from(key("ephemeral_private_key"));
+                    let shared = x25519(&ephemeral, &key("home_public_key").into()).unwrap();
+                    let home = StaticSecret::from(key("home_private_key"));
+                    assert_eq!(x25519(&home, &(&ephemeral).into()).unwrap(), shared);
+                    (shared, x25519_dalek::PublicKey::from(&ephemeral).to_bytes().to_vec())
+                }
+                "profile-b" => {
+                    let ephemeral = p256_secret(&key("ephemeral_private_key")).unwrap();
+                    let home_public = octets("home_public_key").try_into().unwrap();
+                    let shared = p256(&ephemeral, &compressed_point(&home_public).unwrap());
+                    let home = p256_secret(&key("home_private_key")).unwrap();
+                    assert_eq!(p256(&home, &ephemeral.public_key()), shared);
+                    (shared, compressed_octets(&ephemeral.public_key()).unwrap().to_vec())
+                }
+                _ => continue,
+            };
+            assert_eq!(shared.to_vec(), octets("shared_secret"));
+            assert_eq!(ephemeral, octets("ephemeral_public_key"));
+            let keys = EciesKeys::derive(&shared, &ephemeral);
+            assert_eq!(keys.encryption.to_vec(), octets("encryption_key"));
+            assert_eq!(keys.counter.to_vec(), octets("initial_counter_block"));
+            assert_eq!(keys.mac.to_vec(), octets("mac_key"));
+            let mut text = octets("plaintext");
+            keys.apply_keystream(&mut text);
+            assert_eq!(text, octets("ciphertext"));
+            assert_eq!(keys.mac(&text).to_vec(), octets("mac"));
+            exercised += 1;
+        }
+        assert_eq!(exercised, 4);
+    }
+
+    #[test]
+    fn a_point_of_small_order_is_refused() {
+        let secret = StaticSecret::from([0x42; 32]);
+        assert_eq!(x25519(&secret, &[0; 32].into()).err(), Some(Error::InvalidCurveKey));
+        let mut one = [0; 32];
+        one[0] = 1;
+        assert_eq!(x25519(&secret, &one.into()).err(), Some(Error::InvalidCurveKey));
+    }
+
+    #[test]
+    fn what_is_no_point_of_p_256_is_refused() {
+        let mut octets = [0xff; 33];
+        for tag in [0, 2, 3, 4, 5, 0xff] {
+            octets[0] = tag;
+            assert_eq!(compressed_point(&octets).err(), Some(Error::InvalidCurveKey), "tag {tag}");
+        }
+        assert_eq!(p256_secret(&[0; 32]).err(), Some(Error::InvalidCurveKey));
+        assert_eq!(p256_secret(&[0xff; 32]).err(), Some(Error::InvalidCurveKey));
+    }
+}
