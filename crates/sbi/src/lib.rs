@@ -58,6 +58,8 @@ pub mod nudm;
 mod problem;
 mod server;
 pub mod ss_upr;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::{ClientLimits, SbiClient, SbiClientConfig, SbiResponse};
 pub use coding::HexOctets;

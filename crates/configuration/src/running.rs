@@ -1,0 +1,84 @@
+//! Wiring: database and servers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use sbi::admin::{AdminServer, Health};
+use sbi::{SbiServer, SbiServerConfig, ServerMetrics};
+use store::Database;
+use tokio_util::sync::CancellationToken;
+
+use crate::associations::Associations;
+use crate::config::Config;
+use crate::error::ConfigurationError;
+use crate::metrics::Metrics;
+use crate::service::{STORE_CHECK, Service, router};
+
+/// The function at work. It stops when the token it was started with is cancelled.
+#[derive(Debug)]
+pub struct Running {
+    server: SbiServer,
+    admin: Option<AdminServer>,
+}
+
+impl Running {
+    /// Where the APIs are served.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Where health and metrics are served, if they are.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminServer::local_addr)
+    }
+
+    /// Waits until the function has stopped: requests answered, connections closed.
+    pub async fn stopped(&self) {
+        self.server.stopped().await;
+        if let Some(admin) = &self.admin {
+            admin.stopped().await;
+        }
+    }
+}
+
+/// Starts the function; it serves when this returns, and until `shutdown` is cancelled.
+///
+/// # Errors
+/// [`ConfigurationError`]: the configuration makes no sense, or a file or address is unusable.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ConfigurationError> {
+    config.check()?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let server_metrics = ServerMetrics::default();
+    server_metrics.register(&mut registry);
+    let health = Health::new();
+
+    let (data, options, tables) = (config.data, config.store, config.tables);
+    // Recovery and counting block; they get a thread of their own.
+    let associations = tokio::task::spawn_blocking(move || Associations::open(Database::open(&data, options)?, tables))
+        .await
+        .unwrap_or_else(|_| {
+            Err(ConfigurationError::Configuration("the state could not be opened".to_owned()))
+        })?;
+    metrics.associations(associations.count());
+    health.ready(STORE_CHECK);
+    let service = Arc::new(Service {
+        associations,
+        provisioners: config.provisioners,
+        readers: config.readers,
+        metrics,
+        health: health.clone(),
+        retry_after_seconds: config.limits.retry_after_seconds,
+    });
+    let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
+    let server = SbiServer::start_observed(server, router(service), shutdown.clone(), server_metrics).await?;
+    let admin = match config.admin {
+        Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
+        None => None,
+    };
+    tracing::info!(address = %server.local_addr(), "configuration function ready");
+    Ok(Running { server, admin })
+}

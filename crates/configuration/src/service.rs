@@ -1,0 +1,224 @@
+//! The two APIs: `ss-upr` for MSGin5G Servers, provisioning for the operator.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use akma::UeId;
+use axum::Router;
+use axum::extract::{FromRequestParts, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use http::StatusCode;
+use http::request::Parts;
+use message::UeServiceId;
+use sbi::admin::Health;
+use sbi::association::{self, AssociationPage, PageQuery, UeAssociations};
+use sbi::ss_upr::{self, ProfileDoc, ProfileInformation, ProfileQuery, VAL_SERVICE_ID, ValTargetUe};
+use sbi::{Json, Path, PeerIdentity, ProblemDetails, Query, cause};
+use store::StoreError;
+
+use crate::associations::{Added, Associations};
+use crate::config::PeerName;
+use crate::error::ConfigurationError;
+use crate::metrics::Metrics;
+
+/// Causes of refusals that are this function's own.
+pub mod refusal {
+    /// 403: the certificate names nobody who may do this.
+    pub const REQUESTER_NOT_ALLOWED: &str = "REQUESTER_NOT_ALLOWED";
+    /// 403: the UE ID has as many associations as it may.
+    pub const TOO_MANY_ASSOCIATIONS: &str = "TOO_MANY_ASSOCIATIONS";
+}
+
+/// What the handlers share.
+pub(crate) struct Service {
+    pub(crate) associations: Associations,
+    pub(crate) provisioners: Vec<PeerName>,
+    pub(crate) readers: Vec<PeerName>,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
+    pub(crate) retry_after_seconds: u32,
+}
+
+pub(crate) fn router(service: Arc<Service>) -> Router {
+    let associations = format!("{}/associations", association::API_PATH);
+    Router::new()
+        .route(&format!("{}/val-services", ss_upr::API_PATH), get(retrieve_profile))
+        .route(&associations, get(list))
+        .route(&format!("{associations}/{{ue_id}}"), get(of_ue).delete(remove_all))
+        .route(&format!("{associations}/{{ue_id}}/{{ue_service_id}}"), put(add).delete(remove))
+        .with_state(service)
+}
+
+type Shared = State<Arc<Service>>;
+/// A result label and the answer that goes with it.
+type Labelled<T> = Result<(&'static str, T), (&'static str, ProblemDetails)>;
+
+/// The caller may ask for profiles.
+struct Reader;
+
+/// The caller may read and change associations.
+struct Provisioner;
+
+impl FromRequestParts<Arc<Service>> for Reader {
+    type Rejection = ProblemDetails;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
+        admit(parts, service, &service.readers, "retrieve-profile").map(|()| Self)
+    }
+}
+
+impl FromRequestParts<Arc<Service>> for Provisioner {
+    type Rejection = ProblemDetails;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
+        admit(parts, service, &service.provisioners, "provision").map(|()| Self)
+    }
+}
+
+fn admit(
+    parts: &Parts,
+    service: &Service,
+    allowed: &[PeerName],
+    operation: &'static str,
+) -> Result<(), ProblemDetails> {
+    let peer = parts.extensions.get::<PeerIdentity>();
+    if peer.is_some_and(|peer| allowed.iter().any(|name| name.names(peer))) {
+        return Ok(());
+    }
+    // Not the path: it may hold a SUPI.
+    tracing::warn!(target: "security", operation,
+        nf_instance_id = peer.and_then(|peer| peer.nf_instance_id.as_deref()).unwrap_or("none"), "request refused");
+    service.metrics.answered(operation, "not_allowed", Instant::now());
+    Err(ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED))
+}
+
+/// `GET /ss-upr/v1/val-services` (TS 29.549 clause 7.3.2).
+async fn retrieve_profile(State(service): Shared, _: Reader, RawQuery(query): RawQuery) -> Response {
+    let since = Instant::now();
+    let outcome = profiles(&service, query.as_deref().unwrap_or_default());
+    service.answer("retrieve-profile", since, outcome.map(|(label, profiles)| (label, Json(profiles))))
+}
+
+fn profiles(service: &Service, query: &str) -> Labelled<Vec<ProfileDoc>> {
+    let query = ProfileQuery::parse(query).map_err(|problem| ("invalid", problem))?;
+    if query.val_service_id.as_deref().is_some_and(|service| service != VAL_SERVICE_ID) {
+        return Ok(("other_service", Vec::new()));
+    }
+    let ValTargetUe::ValUeId(text) = &query.val_tgt_ue else {
+        // Profiles here belong to UEs; a VAL user has none of its own.
+        return Ok(("unknown", Vec::new()));
+    };
+    let ue_id: UeId = text.parse().map_err(|_| {
+        let problem = ProblemDetails::bad_request(cause::MANDATORY_QUERY_PARAM_INCORRECT);
+        ("invalid", problem.with_invalid_param("query val-tgt-ue", "valUeId is neither a SUPI nor a GPSI"))
+    })?;
+    let ue_service_ids = service.associations.of_ue(&ue_id).map_err(|error| service.fault(&error))?;
+    if ue_service_ids.is_empty() {
+        return Ok(("unknown", Vec::new()));
+    }
+    let profile_information = serde_json::to_string(&ProfileInformation { ue_service_ids })
+        .map_err(|_| service.fault(&ConfigurationError::Corrupt))?;
+    Ok(("found", vec![ProfileDoc { profile_information, val_tgt_ue: query.val_tgt_ue }]))
+}
+
+async fn add(
+    State(service): Shared,
+    _: Provisioner,
+    Path((ue_id, ue_service_id)): Path<(UeId, UeServiceId)>,
+) -> Response {
+    let since = Instant::now();
+    let outcome = match service.associations.add(&ue_id, &ue_service_id).await {
+        Ok(Added::New) => Ok(("added", StatusCode::CREATED)),
+        Ok(Added::Already) => Ok(("already", StatusCode::NO_CONTENT)),
+        Ok(Added::TooMany) => Err(("too_many", ProblemDetails::forbidden(refusal::TOO_MANY_ASSOCIATIONS))),
+        Ok(Added::Full) => Err(("full", full())),
+        Err(error) => Err(service.fault(&error)),
+    };
+    service.changed();
+    service.answer("add", since, outcome)
+}
+
+async fn remove(
+    State(service): Shared,
+    _: Provisioner,
+    Path((ue_id, ue_service_id)): Path<(UeId, UeServiceId)>,
+) -> Response {
+    let since = Instant::now();
+    let outcome = service.associations.remove(&ue_id, &ue_service_id).await;
+    service.removed(since, outcome)
+}
+
+async fn remove_all(State(service): Shared, _: Provisioner, Path(ue_id): Path<UeId>) -> Response {
+    let since = Instant::now();
+    let outcome = service.associations.remove_all(&ue_id).await;
+    service.removed(since, outcome.map(|count| count > 0))
+}
+
+async fn of_ue(State(service): Shared, _: Provisioner, Path(ue_id): Path<UeId>) -> Response {
+    let since = Instant::now();
+    let outcome = match service.associations.of_ue(&ue_id) {
+        Ok(ue_service_ids) => Ok(("found", Json(UeAssociations { ue_id, ue_service_ids }))),
+        Err(error) => Err(service.fault(&error)),
+    };
+    service.answer("get", since, outcome)
+}
+
+async fn list(State(service): Shared, _: Provisioner, Query(query): Query<PageQuery>) -> Response {
+    let since = Instant::now();
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let page = service.associations.page(query.ue_service_id.as_ref(), query.after.as_deref(), limit);
+    let outcome: Labelled<Json<AssociationPage>> =
+        page.map(|page| ("found", Json(page))).map_err(|error| service.fault(&error));
+    service.answer("list", since, outcome)
+}
+
+impl Service {
+    fn removed(&self, since: Instant, outcome: Result<bool, ConfigurationError>) -> Response {
+        self.changed();
+        let outcome = outcome
+            .map(|there| (if there { "removed" } else { "unknown" }, StatusCode::NO_CONTENT))
+            .map_err(|error| self.fault(&error));
+        self.answer("remove", since, outcome)
+    }
+
+    fn changed(&self) {
+        self.metrics.associations(self.associations.count());
+    }
+
+    fn answer<T: IntoResponse>(&self, operation: &'static str, since: Instant, outcome: Labelled<T>) -> Response {
+        let (label, response) = match outcome {
+            Ok((label, answer)) => (label, answer.into_response()),
+            Err((label, problem)) => (label, problem.into_response()),
+        };
+        self.metrics.answered(operation, label, since);
+        response
+    }
+
+    /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
+    fn fault(&self, error: &ConfigurationError) -> (&'static str, ProblemDetails) {
+        match error {
+            ConfigurationError::Store(StoreError::Overloaded) => {
+                ("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
+            }
+            ConfigurationError::Store(StoreError::DiskFull) => {
+                tracing::error!(%error, "no association can be written");
+                ("disk_full", full())
+            }
+            error => {
+                tracing::error!(%error, "request failed");
+                if matches!(error, ConfigurationError::Store(_)) {
+                    self.health.not_ready(STORE_CHECK, error.to_string());
+                }
+                ("failed", ProblemDetails::internal())
+            }
+        }
+    }
+}
+
+fn full() -> ProblemDetails {
+    ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR).with_cause(cause::INSUFFICIENT_RESOURCES)
+}
+
+/// Name of the health check of the database.
+pub(crate) const STORE_CHECK: &str = "store";
