@@ -1,1 +1,41 @@
-//! Lab core: UDM/ARPF, AUSF, certificates and subscribers for a network on one machine
+//! The lab core: UDM/ARPF and AUSF over their standard interfaces, and the certificates and subscribers of a home
+//! network on one machine.
+//!
+//! Start from [`Directory`], which makes a network on disk, and [`udm::start`] and [`ausf::start`], which run its
+//! core. For tests and development: a real UDM and AUSF take their place by configuration.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), lab::LabError> {
+//! let mut directory = lab::Directory::open_or_create("lab".as_ref())?;
+//! let ports = directory.choose_ports(None)?;
+//! let shutdown = tokio_util::sync::CancellationToken::new();
+//! let udm = lab::udm::start(directory.udm_configuration(&ports)?, shutdown.clone()).await?;
+//! let ausf = lab::ausf::start(directory.ausf_configuration(&ports)?, shutdown.clone()).await?;
+//! directory.write_lab_json(&ports)?;
+//! shutdown.cancelled().await;
+//! ausf.stopped().await;
+//! udm.stopped().await;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod ausf;
+mod authorisation;
+mod configuration_files;
+mod directory;
+mod error;
+mod lab_json;
+mod pki;
+mod ports;
+mod subscription;
+pub mod udm;
+
+pub use authorisation::AllowedCallers;
+pub use directory::{ApplicationServer, Directory, Function, Network};
+pub use error::LabError;
+pub use lab_json::{LabApplicationServer, LabCore, LabHomeNetwork, LabJson, LabNfClient, LabServer, LabSubscriber};
+pub use pki::{CertificateAuthority, CertificateRequest};
+pub use ports::Ports;
+pub use subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription, SubscriptionSummary};

@@ -1,0 +1,99 @@
+//! Configuration files of the functions that are not the lab's own: what `msgin5g aanf --config FILE` and its like read.
+
+use serde_json::{Value, json};
+
+use crate::{Directory, LabError, Ports, ausf, udm};
+
+/// Names of the functions that have a configuration file.
+const NAMES: [&str; 5] = ["udm", "ausf", "aanf", "configuration", "server"];
+
+impl Directory {
+    /// Writes one TOML file for each function into `config/`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_configurations(&self, ports: &Ports) -> Result<(), LabError> {
+        for name in NAMES {
+            self.write_configuration(name, &self.configuration(name, ports)?)?;
+        }
+        Ok(())
+    }
+
+    /// The configuration of function `name` as TOML: `udm`, `ausf`, `aanf`, `configuration` or `server`.
+    ///
+    /// # Errors
+    /// When the network lacks a function.
+    pub fn configuration(&self, name: &str, ports: &Ports) -> Result<String, LabError> {
+        let wrong = |reason: String| LabError::Configuration(format!("{name}: {reason}"));
+        let value = match name {
+            "udm" => encode::<udm::Config>(&self.udm_configuration(ports)?),
+            "ausf" => encode::<ausf::Config>(&self.ausf_configuration(ports)?),
+            "aanf" => self.aanf(ports)?,
+            "configuration" => self.configuration_function(ports)?,
+            "server" => self.server(ports)?,
+            _ => return Err(wrong("no such function".to_owned())),
+        };
+        let table = toml::Table::try_from(without_nulls(value)).map_err(|error| wrong(error.to_string()))?;
+        toml::to_string_pretty(&table).map_err(|error| wrong(error.to_string()))
+    }
+
+    fn aanf(&self, ports: &Ports) -> Result<Value, LabError> {
+        Ok(json!({
+            "listen": ports.aanf,
+            "data": self.state("aanf"),
+            "tls": self.certificate("aanf"),
+            "udm": {"root": format!("https://{}", ports.udm)},
+            "af": [
+                {"nf_instance_id": self.nf_instance_id("ausf")?, "may_register": true},
+                {"nf_instance_id": self.nf_instance_id("server")?, "fqdns": [self.server_fqdn()], "supi_access": true},
+            ],
+        }))
+    }
+
+    fn configuration_function(&self, ports: &Ports) -> Result<Value, LabError> {
+        Ok(json!({
+            "listen": ports.configuration,
+            "data": self.state("configuration"),
+            "tls": self.certificate("configuration"),
+            "provisioner": [{"nf_instance_id": self.nf_instance_id("provisioner")?}],
+            "reader": [{"nf_instance_id": self.nf_instance_id("server")?}],
+        }))
+    }
+
+    fn server(&self, ports: &Ports) -> Result<Value, LabError> {
+        let application_servers: Vec<Value> = self
+            .network()
+            .application_servers
+            .iter()
+            .map(|server| json!({"as_service_id": server.as_service_id, "nf_instance_id": server.nf_instance_id}))
+            .collect();
+        Ok(json!({
+            "server": {"fqdn": self.server_fqdn(), "listen": ports.coaps_tcp, "path": self.server_path()},
+            "tls": {"allow_plain_psk_tls12": true, "key_log": self.key_log()},
+            "certificates": self.certificate("server"),
+            "akma": {"aanf": format!("https://{}", ports.aanf)},
+            "configuration_function": {"url": format!("https://{}", ports.configuration)},
+            "api": {"listen": ports.api},
+            "admin": {"listen": ports.admin},
+            "store": {"path": self.state("server")},
+            "application_server": application_servers,
+        }))
+    }
+}
+
+fn encode<T: serde::Serialize>(configuration: &T) -> Value {
+    serde_json::to_value(configuration).unwrap_or_default()
+}
+
+/// TOML has no null: what is absent is left out.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name, without_nulls(value)))
+            .collect(),
+        Value::Array(values) => values.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}

@@ -1,0 +1,151 @@
+//! UDM/ARPF: the home network's keeper of subscribers and their keys (TS 29.503).
+//!
+//! | Resource | Who may ask |
+//! |---|---|
+//! | `POST /nudm-ueau/v1/{supiOrSuci}/security-information/generate-auth-data` | `ausf_callers` |
+//! | `POST /nudm-ueau/v1/{supi}/auth-events`, `PUT .../auth-events/{authEventId}` | `ausf_callers` |
+//! | `GET /nudm-sdm/v2/{ueId}/id-translation-result` | `translation_callers` |
+//! | `/lab-subscribers/v1/subscribers` (ours, see [`SubscriberClient`]) | `provisioning_callers` |
+//!
+//! A caller is the NF instance ID in its certificate.
+
+mod authentication;
+mod events;
+mod home_keys;
+mod identifiers;
+mod provisioning;
+mod table;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use akma::SuciHomeKeys;
+use axum::Router;
+use axum::routing::{get, post, put};
+use sbi::{ProblemDetails, SbiServer, SbiServerConfig};
+use serde::{Deserialize, Serialize};
+use store::{Database, DatabaseOptions};
+use tokio_util::sync::CancellationToken;
+
+pub use home_keys::HomeKey;
+pub use provisioning::SubscriberClient;
+pub use table::SubscriberTable;
+
+use crate::LabError;
+use crate::authorisation::AllowedCallers;
+
+/// Configuration of the UDM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen, with which certificate.
+    pub sbi: SbiServerConfig,
+    /// Directory of the durable state.
+    pub state: PathBuf,
+    /// NF instance IDs that may ask for authentication vectors and report authentications: AUSFs.
+    #[serde(default)]
+    pub ausf_callers: AllowedCallers,
+    /// NF instance IDs that may translate SUPI to GPSI: AAnF, NEF.
+    #[serde(default)]
+    pub translation_callers: AllowedCallers,
+    /// NF instance IDs that may add, list and remove subscribers.
+    #[serde(default)]
+    pub provisioning_callers: AllowedCallers,
+    /// The home network's keys for concealed SUPIs.
+    #[serde(default)]
+    pub home_network_keys: Vec<HomeKey>,
+    /// Whether a SUCI of the null scheme, which conceals nothing, is taken (TS 33.501 clause 6.12.2).
+    #[serde(default)]
+    pub accept_null_scheme: bool,
+}
+
+/// A running UDM.
+pub struct Running {
+    server: SbiServer,
+    table: SubscriberTable,
+}
+
+impl Running {
+    /// The address bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// The subscriber table, for whoever runs the UDM.
+    #[must_use]
+    pub fn subscribers(&self) -> &SubscriberTable {
+        &self.table
+    }
+
+    /// Waits until the UDM has stopped.
+    pub async fn stopped(&self) {
+        self.server.stopped().await;
+    }
+}
+
+pub(crate) struct Udm {
+    table: SubscriberTable,
+    home_keys: SuciHomeKeys,
+    ausf_callers: AllowedCallers,
+    translation_callers: AllowedCallers,
+    provisioning_callers: AllowedCallers,
+}
+
+/// Starts the UDM; it runs until `shutdown` is cancelled.
+///
+/// # Errors
+/// When the state, a key file or a certificate cannot be used, or the address is taken.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, LabError> {
+    let database = Database::open(&config.state, DatabaseOptions::default())?;
+    let table = SubscriberTable::open(&database)?;
+    let udm = Arc::new(Udm {
+        table: table.clone(),
+        home_keys: home_keys::load(&config.home_network_keys, config.accept_null_scheme)?,
+        ausf_callers: config.ausf_callers,
+        translation_callers: config.translation_callers,
+        provisioning_callers: config.provisioning_callers,
+    });
+    let server = SbiServer::start(config.sbi, router(udm), shutdown).await?;
+    tracing::info!(address = %server.local_addr(), "UDM ready");
+    Ok(Running { server, table })
+}
+
+fn router(udm: Arc<Udm>) -> Router {
+    Router::new()
+        .route(
+            "/nudm-ueau/v1/{supi_or_suci}/security-information/generate-auth-data",
+            post(authentication::generate_auth_data),
+        )
+        .route("/nudm-ueau/v1/{supi}/auth-events", post(events::confirm))
+        .route("/nudm-ueau/v1/{supi}/auth-events/{id}", put(events::remove))
+        .route("/nudm-sdm/v2/{ue_id}/id-translation-result", get(identifiers::translate))
+        .route("/lab-subscribers/v1/subscribers", get(provisioning::list))
+        .route("/lab-subscribers/v1/subscribers/{supi}", put(provisioning::put).delete(provisioning::remove))
+        .with_state(udm)
+}
+
+/// TS 29.503 table 6.3.7.3-1.
+const USER_NOT_FOUND: &str = "USER_NOT_FOUND";
+
+fn user_not_found() -> ProblemDetails {
+    ProblemDetails::not_found(USER_NOT_FOUND)
+}
+
+/// A fault of ours: the log gets the reason, the caller gets 500, or 503 where coming back helps.
+fn fault(error: LabError) -> ProblemDetails {
+    match error {
+        LabError::Store(error) if error.is_refusal() => {
+            tracing::warn!(%error, "the subscriber table takes no more for now");
+            ProblemDetails::overloaded(1)
+        }
+        LabError::Subscription(reason) => {
+            ProblemDetails::bad_request(sbi::cause::MANDATORY_IE_INCORRECT).with_detail(reason)
+        }
+        error => {
+            tracing::error!(%error, "the subscriber table failed");
+            ProblemDetails::internal()
+        }
+    }
+}

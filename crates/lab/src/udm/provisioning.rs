@@ -1,0 +1,145 @@
+//! Adding, listing and removing subscribers. 3GPP leaves provisioning to the operator, so this API is ours:
+//!
+//! | Request | Answer |
+//! |---|---|
+//! | `PUT /lab-subscribers/v1/subscribers/{supi}` with a [`Subscription`] | 201 new, 204 replaced |
+//! | `GET /lab-subscribers/v1/subscribers?after=<supi>&limit=<n>` | 200 with [`SubscriptionSummary`]s, never a key |
+//! | `DELETE /lab-subscribers/v1/subscribers/{supi}` | 204, 404 USER_NOT_FOUND |
+
+use std::sync::Arc;
+
+use akma::Supi;
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use sbi::{Json, Path, PeerIdentity, ProblemDetails, Query, SbiClient, SbiError, cause};
+use serde::Deserialize;
+
+use super::{Udm, fault, user_not_found};
+use crate::LabError;
+use crate::authorisation::authorise;
+use crate::subscription::{Subscription, SubscriptionSummary};
+
+/// Subscribers in one answer to a list request.
+const PAGE_MAX: usize = 500;
+const SERVICE: &str = "lab-subscribers";
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    after: Option<Supi>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(udm): State<Arc<Udm>>,
+    Extension(peer): Extension<PeerIdentity>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<SubscriptionSummary>>, ProblemDetails> {
+    authorise(&peer, &udm.provisioning_callers, SERVICE)?;
+    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    udm.table.list(page.after.as_ref(), limit).map(Json).map_err(fault)
+}
+
+pub(super) async fn put(
+    State(udm): State<Arc<Udm>>,
+    Extension(peer): Extension<PeerIdentity>,
+    Path(supi): Path<Supi>,
+    Json(subscription): Json<Subscription>,
+) -> Result<StatusCode, ProblemDetails> {
+    let provisioner = authorise(&peer, &udm.provisioning_callers, SERVICE)?;
+    if subscription.supi != supi {
+        return Err(ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT)
+            .with_invalid_param("/supi", "differs from the resource's path"));
+    }
+    let new = udm.table.put(&subscription).await.map_err(fault)?;
+    tracing::info!(target: "security", %provisioner, new, "subscriber provisioned");
+    Ok(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
+}
+
+pub(super) async fn remove(
+    State(udm): State<Arc<Udm>>,
+    Extension(peer): Extension<PeerIdentity>,
+    Path(supi): Path<Supi>,
+) -> Result<StatusCode, ProblemDetails> {
+    let provisioner = authorise(&peer, &udm.provisioning_callers, SERVICE)?;
+    if !udm.table.remove(&supi).await.map_err(fault)? {
+        return Err(user_not_found());
+    }
+    tracing::info!(target: "security", %provisioner, "subscriber removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Provisions subscribers at a UDM.
+#[derive(Debug, Clone)]
+pub struct SubscriberClient {
+    http: SbiClient,
+    root: String,
+}
+
+impl SubscriberClient {
+    /// Provisions at the UDM whose root is `udm` (`https://host:port`); `http` carries a certificate that the UDM
+    /// lets provision.
+    #[must_use]
+    pub fn new(http: SbiClient, udm: &str) -> Self {
+        Self { http, root: format!("{}/lab-subscribers/v1/subscribers", udm.trim_end_matches('/')) }
+    }
+
+    /// Adds a subscriber or replaces it; `true` when it is new.
+    ///
+    /// # Errors
+    /// [`LabError::Subscription`] for what would not be accepted, [`LabError::Interface`] otherwise.
+    pub async fn put(&self, subscription: &Subscription) -> Result<bool, LabError> {
+        subscription.check()?;
+        let uri = format!("{}/{}", self.root, segment(subscription.supi.as_str()));
+        let answer = self.http.put::<_, serde::de::IgnoredAny>(&uri, subscription).await?;
+        Ok(answer.status == StatusCode::CREATED)
+    }
+
+    /// All subscribers, in the order of their SUPIs, without keys.
+    ///
+    /// # Errors
+    /// [`LabError::Interface`].
+    pub async fn list(&self) -> Result<Vec<SubscriptionSummary>, LabError> {
+        let mut all: Vec<SubscriptionSummary> = Vec::new();
+        loop {
+            let uri = match all.last() {
+                None => format!("{}?limit={PAGE_MAX}", self.root),
+                Some(last) => format!("{}?limit={PAGE_MAX}&after={}", self.root, segment(last.supi.as_str())),
+            };
+            let page: Vec<SubscriptionSummary> = self.http.get(&uri).await?.into_body()?;
+            let last_page = page.len() < PAGE_MAX;
+            all.extend(page);
+            if last_page {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Removes a subscriber.
+    ///
+    /// # Errors
+    /// [`LabError::UnknownSubscriber`] when there is none, [`LabError::Interface`] otherwise.
+    pub async fn remove(&self, supi: &Supi) -> Result<(), LabError> {
+        let uri = format!("{}/{}", self.root, segment(supi.as_str()));
+        match self.http.delete::<serde::de::IgnoredAny>(&uri).await {
+            Ok(_) => Ok(()),
+            Err(SbiError::Problem(problem)) if problem.status_code() == StatusCode::NOT_FOUND => {
+                Err(LabError::UnknownSubscriber)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A SUPI may be an NAI with characters that a path or query cannot hold as they are (RFC 3986 clause 2.1).
+fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-._~@".contains(&octet) {
+            segment.push(char::from(octet));
+        } else {
+            segment.push_str(&format!("%{octet:02X}"));
+        }
+    }
+    segment
+}
