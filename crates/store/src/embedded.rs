@@ -18,7 +18,7 @@ use crate::record::{
     RegistrationRecord, StoredMessage,
 };
 use crate::store::{SCAN_MESSAGES_MAX, Store, StoreFuture, StoreLimits};
-use crate::writer::Durability;
+use crate::writer::{Completion, Durability};
 use crate::{Statistics, StoreError};
 
 /// A [`Store`] in one directory of this machine. Clones share it.
@@ -221,10 +221,7 @@ impl Store for EmbeddedStore {
 
 impl Inner {
     /// Gives the message its place and hands it to the writer.
-    fn accept(
-        &self,
-        message: NewStoredMessage,
-    ) -> Result<(Position, oneshot::Receiver<Result<(), StoreError>>), StoreError> {
+    fn accept(&self, message: NewStoredMessage) -> Result<(Position, Answer), StoreError> {
         let answer_octets = message.deduplication.as_ref().map_or(0, |record| record.answer.len());
         if message.body.len() > self.limits.body_octets_max || answer_octets > self.limits.body_octets_max {
             return Err(StoreError::TooLarge);
@@ -265,13 +262,10 @@ impl Inner {
             keys::META_NEXT_SEQUENCE,
             &following.to_be_bytes(),
         );
-        let (done, answer) = oneshot::channel();
-        let completion = Box::new(move |result: Result<(), StoreError>| {
-            if result.is_ok() {
-                arrival.stored();
+        let (completion, answer) = settled_by(move |is_written| {
+            if is_written {
+                arrival.stored()
             }
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(result);
         });
         self.database.submit(batch, Durability::Synced, completion)?;
         *next_sequence = following;
@@ -344,12 +338,10 @@ impl Inner {
         if removed.is_empty() {
             return Ok(removed);
         }
-        let (done, answer) = oneshot::channel();
-        let completion = Box::new(move |result: Result<(), StoreError>| {
-            if result.is_ok() {
-                removal.removed();
+        let (completion, answer) = settled_by(move |is_written| {
+            if is_written {
+                removal.removed()
             }
-            let _ = done.send(result);
         });
         self.database.submit_waiting(batch, completion).await?;
         answer.await.unwrap_or_else(|_| Err(self.database.stopped()))?;
@@ -363,12 +355,12 @@ impl Inner {
         let mut found = Vec::new();
         let mut next = now_us.saturating_add(1);
         for pair in table.range(Bound::Included(&scan.from.to_be_bytes()), expired_end(now_us).as_bound()) {
-            if found.len() >= limit {
-                break;
-            }
             let (key, _) = pair?;
             let (expires_us, message_key) = keys::split_expiry_key(keys::MESSAGE_EXPIRY, &key)?;
             next = next.min(expires_us);
+            if found.len() >= limit {
+                break;
+            }
             let (recipient_key, position) = keys::split_message_key(message_key)?;
             // Removed since the index was read.
             let Some(value) = self.tables.messages.value(message_key)? else { continue };
@@ -403,13 +395,11 @@ impl Inner {
             swept += 1;
         }
         if swept > 0 {
-            let (done, answer) = oneshot::channel();
             let accounting = self.accounting.clone();
-            let completion = Box::new(move |result: Result<(), StoreError>| {
-                if result.is_ok() {
+            let (completion, answer) = settled_by(move |is_written| {
+                if is_written {
                     accounting.forget_deduplication_records(swept as u64);
                 }
-                let _ = done.send(result);
             });
             self.database.submit_waiting(batch, completion).await?;
             answer.await.unwrap_or_else(|_| Err(self.database.stopped()))?;
@@ -436,12 +426,10 @@ impl Inner {
         } else {
             self.accounting.arrive_record(records, key.as_bytes())?
         };
-        let (done, answer) = oneshot::channel();
-        let completion = Box::new(move |result: Result<(), StoreError>| {
-            if result.is_ok() {
-                change.stored();
+        let (completion, answer) = settled_by(move |is_written| {
+            if is_written {
+                change.stored()
             }
-            let _ = done.send(result);
         });
         self.database.submit(Batch::new().put(table, key, value), Durability::Synced, completion)?;
         answer.await.unwrap_or_else(|_| Err(self.database.stopped()))
@@ -452,13 +440,11 @@ impl Inner {
         if !table.contains(key.as_bytes())? {
             return Ok(());
         }
-        let (done, answer) = oneshot::channel();
         let accounting = self.accounting.clone();
-        let completion = Box::new(move |result: Result<(), StoreError>| {
-            if result.is_ok() {
+        let (completion, answer) = settled_by(move |is_written| {
+            if is_written {
                 accounting.forget_record(records);
             }
-            let _ = done.send(result);
         });
         self.database.submit(Batch::new().delete(table, key), Durability::Synced, completion)?;
         answer.await.unwrap_or_else(|_| Err(self.database.stopped()))
@@ -470,6 +456,19 @@ impl Inner {
             Records::ApplicationServers => &self.tables.application_servers,
         }
     }
+}
+
+type Answer = oneshot::Receiver<Result<(), StoreError>>;
+
+/// A completion that first puts the counts right, then answers: whoever has the answer sees the counts it implies.
+fn settled_by(settle: impl FnOnce(bool) + Send + 'static) -> (Completion, Answer) {
+    let (done, answer) = oneshot::channel();
+    let completion = Box::new(move |result: Result<(), StoreError>| {
+        settle(result.is_ok());
+        // Whoever asked may have stopped waiting.
+        let _ = done.send(result);
+    });
+    (completion, answer)
 }
 
 /// The end of an expiry scan: every key whose time is `now` or before.

@@ -1,0 +1,215 @@
+//! The process is killed, or the disk fills up: what was answered is there.
+//!
+//! The victim is this test program itself, started again with the directory in an environment variable. It prints
+//! what it was answered, one line each, and never ends by itself.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use message::{Address, Priority};
+use store::{
+    DatabaseOptions, DeduplicationRecord, EmbeddedStore, NewStoredMessage, Store, StoreError, StoreOptions, StoredKind,
+};
+use time::OffsetDateTime;
+
+const VICTIM_DIRECTORY: &str = "STORE_TEST_VICTIM_DIRECTORY";
+const VICTIM_FREE_BYTES_MIN: &str = "STORE_TEST_VICTIM_FREE_BYTES_MIN";
+const ROUNDS: usize = 10;
+const WRITERS: usize = 16;
+
+fn ue(number: usize) -> Address {
+    Address::ue(&format!("ue-{number}").parse().unwrap())
+}
+
+fn message(recipient: &Address, id: &str, octets: usize) -> NewStoredMessage {
+    let expires_at = OffsetDateTime::from_unix_timestamp(4_000_000_000).unwrap();
+    NewStoredMessage {
+        recipient: recipient.clone(),
+        priority: Priority::Middle,
+        expires_at: Some(expires_at),
+        kind: StoredKind::Message,
+        body: [id.as_bytes(), b" ", &vec![b'x'; octets]].concat(),
+        deduplication: Some(DeduplicationRecord {
+            originator: recipient.clone(),
+            message_id: id.parse().unwrap(),
+            digest: [1; 32],
+            answer: Vec::new(),
+            expires_at,
+        }),
+    }
+}
+
+/// Starts this test program again, to run the test named `victim` in `directory`.
+fn start(victim: &str, directory: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", victim, "--nocapture"]).env(VICTIM_DIRECTORY, directory).stdout(Stdio::piped());
+    command
+}
+
+fn say(line: &str) {
+    // One write each, so that a line is printed whole or not at all.
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    stdout.flush().unwrap();
+}
+
+/// Stores for ever from many tasks; each removes every third of its own messages again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim_that_stores() {
+    let Some(directory) = std::env::var_os(VICTIM_DIRECTORY) else { return };
+    let store = EmbeddedStore::open(Path::new(&directory), StoreOptions::default()).unwrap();
+    let run = std::process::id();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        writers.spawn(async move {
+            let to = ue(writer);
+            for number in 0.. {
+                let id = format!("{run}-{writer}-{number}");
+                let position = store.store_message(message(&to, &id, number % 3_000)).await.unwrap();
+                say(&format!("stored {id} {} {}", position.sequence(), number % 3_000));
+                if number % 3 == 0 {
+                    say(&format!("removing {id}"));
+                    store.remove_messages(&to, vec![position]).await.unwrap();
+                    say(&format!("removed {id}"));
+                }
+            }
+        });
+    }
+    writers.join_all().await;
+}
+
+#[tokio::test]
+async fn nothing_answered_is_lost_when_the_process_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut expected = BTreeSet::new();
+    let mut maybe_removed = BTreeSet::new();
+    let mut removed = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let mut victim = start("victim_that_stores", directory.path()).spawn().unwrap();
+        // A different moment each time, counted in answers: in an empty store, in mid-group, in mid-removal.
+        let answers = 1 + (round * 613 + usize::try_from(victim.id()).unwrap()) % 1_500;
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        let mut take = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["stored", id, sequence, octets] => {
+                expected.insert((id.to_owned(), sequence.parse::<u64>().unwrap(), octets.parse::<usize>().unwrap()))
+            }
+            ["removing", id] => maybe_removed.insert(id.to_owned()),
+            ["removed", id] => removed.insert(id.to_owned()),
+            _ => false,
+        };
+        let mut taken = 0;
+        while taken < answers {
+            let line = lines.next().expect("the victim runs until it is killed").unwrap();
+            taken += usize::from(take(&line));
+        }
+        victim.kill().unwrap(); // SIGKILL
+        victim.wait().unwrap();
+        // What it had printed before it died counts too.
+        for line in lines.map_while(Result::ok) {
+            take(&line);
+        }
+
+        let store = EmbeddedStore::open(directory.path(), StoreOptions::default()).unwrap();
+        let mut found = BTreeSet::new();
+        for writer in 0..WRITERS {
+            let to = ue(writer);
+            let mut waiting = Vec::new();
+            loop {
+                let page = store.pending(&to, waiting.last().map(|(position, _)| *position), 500).await.unwrap();
+                if page.is_empty() {
+                    break;
+                }
+                waiting.extend(page.into_iter().map(|message| (message.position, message.body)));
+            }
+            assert_eq!(store.pending_count(&to), waiting.len());
+            for (position, body) in waiting {
+                let text = String::from_utf8(body).unwrap();
+                let (id, filling) = text.split_once(' ').unwrap();
+                assert!(found.insert((id.to_owned(), position.sequence(), filling.len())), "{id} is there twice");
+                let record = store.deduplication_lookup(&to, &id.parse().unwrap()).await.unwrap();
+                assert!(record.is_some(), "{id} lost its deduplication record");
+            }
+        }
+        for stored in &expected {
+            assert!(found.contains(stored) || maybe_removed.contains(&stored.0), "round {round}: {stored:?} is lost");
+        }
+        // A removal survives the end of the process, synced or not.
+        assert!(found.iter().all(|(id, ..)| !removed.contains(id)), "round {round}: a removed message is back");
+    }
+    assert!(!removed.is_empty());
+}
+
+/// Stores until the answer is anything but success, then shows that reading still works.
+#[tokio::test]
+async fn victim_that_fills_the_disk() {
+    let Some(directory) = std::env::var_os(VICTIM_DIRECTORY) else { return };
+    let free_bytes_min = std::env::var(VICTIM_FREE_BYTES_MIN).unwrap().parse().unwrap();
+    let database = DatabaseOptions { free_bytes_min, ..DatabaseOptions::default() };
+    let options = StoreOptions { database, ..StoreOptions::default() };
+    let store = EmbeddedStore::open(Path::new(&directory), options).unwrap();
+    let to = ue(0);
+    let mut stored = Vec::new();
+    let error = loop {
+        match store.store_message(message(&to, &stored.len().to_string(), 100_000)).await {
+            Ok(position) => stored.push(position),
+            Err(error) => break error,
+        }
+    };
+    let waiting = store.pending_count(&to);
+    let first = store.pending(&to, None, 1).await.unwrap().len();
+    let again = store.store_message(message(&to, "again", 100_000)).await.unwrap_err();
+    // With space kept in reserve, what is delivered can still be removed, and makes no difference to the promise.
+    let removed = match store.remove_messages(&to, stored.first().copied().into_iter().collect()).await {
+        Ok(removed) => removed.len(),
+        Err(StoreError::Poisoned { .. }) => 0,
+        Err(other) => panic!("{other}"),
+    };
+    let name = |error: &StoreError| format!("{error:?}").split([' ', '{']).next().unwrap().to_owned();
+    say(&format!("full {} {waiting} {first} {} {} {removed}", stored.len(), name(&error), name(&again)));
+}
+
+/// Runs the disk-filling victim on a file system of 96 MiB of its own; `None` where the kernel does not let us mount.
+fn fill_a_small_disk(free_bytes_min: u64) -> Option<Vec<String>> {
+    let directory = tempfile::tempdir().unwrap();
+    let small = directory.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let can_mount = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none"]).arg(&small).output();
+    if !can_mount.is_ok_and(|output| output.status.success()) {
+        eprintln!("no user namespace to mount a small file system in: the disk is not filled here");
+        return None;
+    }
+    let victim = start("victim_that_fills_the_disk", &small);
+    let mut command = Command::new("unshare");
+    command.args([
+        "-Urm",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=96m none \"$STORE_TEST_VICTIM_DIRECTORY\" && exec \"$@\"",
+    ]);
+    command.arg("sh").arg(victim.get_program()).args(victim.get_args());
+    command.env(VICTIM_DIRECTORY, &small).env(VICTIM_FREE_BYTES_MIN, free_bytes_min.to_string());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("full ")).unwrap_or_else(|| panic!("{output:?}"));
+    Some(line.split(' ').map(str::to_owned).collect())
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_nothing_is_answered_as_stored() {
+    // The reserve is there for this: the engine never sees the disk full.
+    if let Some(said) = fill_a_small_disk(16 * 1024 * 1024) {
+        assert!(said[0].parse::<u32>().unwrap() > 100, "{said:?}");
+        assert_eq!(said[1..], [said[0].as_str(), "1", "DiskFull", "DiskFull", "1"]);
+    }
+    // Without a reserve the engine fails in mid-write: the same answer, and no more writes.
+    if let Some(said) = fill_a_small_disk(0) {
+        assert!(said[0].parse::<u32>().unwrap() > 100, "{said:?}");
+        assert_eq!(said[1..3], [said[0].as_str(), "1"], "{said:?}");
+        assert!(["DiskFull", "WriteFailed"].contains(&said[3].as_str()), "{said:?}");
+        assert_eq!(said[4], "Poisoned", "{said:?}");
+    }
+}
