@@ -1,0 +1,419 @@
+//! The one task of a client.
+//!
+//! ```text
+//!             ┌────────────── pause, drawn with jitter ◄──────────────┐
+//!             ▼                                                       │
+//!   keys ──► TCP ──► TLS-PSK ──► REG ──► registered ──► lost ─────────┤
+//!    ▲                 │          │       │     ▲                     │
+//!    └── not taken ────┘          └─ refused ───│─────────────────────┘
+//!                                         │     │ 5.03, 4.29: again later
+//!                 application ── MSG ─────┤◄────┘
+//!                 application ◄── MSG, IMDN ── accept ──► journal ──► 2.04, IMDN owed
+//! ```
+//!
+//! Registration: TS 23.554 clause 8.2.1. Messages: clause 8.3. Everything unanswered when a connection is lost is sent
+//! again on the next one, with the same Message ID.
+
+mod answers;
+mod arrivals;
+mod link;
+
+use std::{sync::Arc, time::Duration};
+
+use coap::{ExchangeId, Request, StreamError, StreamEvent};
+use message::{Deregistration, MessageId, Registration, UeMessage};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    backoff::Backoff,
+    config::ClientConfig,
+    error::ClientError,
+    establish::{Attempt, Establisher, Keys},
+    hand_over::HandOvers,
+    incoming::{Decision, Incoming},
+    journal::{Journal, Record},
+    journal_writer::JournalWriter,
+    outbound::Outcome,
+    requests::{Purpose, Requests},
+    session::{Session, SessionEvent},
+    status::{ClientState, ClientStatus},
+};
+use link::{Link, LinkEvent, Phase};
+
+/// Content-Format of JSON (RFC 7252 clause 12.3).
+const JSON: u16 = 50;
+
+/// What the application asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Send {
+        message_id: MessageId,
+        body: Vec<u8>,
+        deadline: Instant,
+        answer: oneshot::Sender<Result<Outcome, ClientError>>,
+    },
+    Deregister {
+        answer: oneshot::Sender<Result<(), ClientError>>,
+    },
+    Close {
+        answer: oneshot::Sender<()>,
+    },
+}
+
+/// How the client comes to its end.
+enum Ending {
+    /// It does not.
+    None,
+    /// De-registration is to be asked for, or was.
+    Deregister { exchange: Option<ExchangeId>, deadline: Instant, answer: oneshot::Sender<Result<(), ClientError>> },
+    /// What is under way is waited for.
+    Close { deadline: Instant, answer: Option<oneshot::Sender<()>> },
+}
+
+/// The state of a running client.
+pub(crate) struct Driver {
+    config: Arc<ClientConfig>,
+    path: String,
+    path_segments: Vec<String>,
+    establisher: Establisher,
+    keys: Keys,
+    link: Link,
+    backoff: Backoff,
+    commands: mpsc::Receiver<Command>,
+    decisions: mpsc::Receiver<Decision>,
+    decision_sender: mpsc::Sender<Decision>,
+    to_application: mpsc::Sender<Incoming>,
+    requests: Requests<ExchangeId>,
+    hand_overs: HandOvers<ExchangeId>,
+    journal: Option<JournalWriter>,
+    status: watch::Sender<ClientStatus>,
+    ending: Ending,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        establisher: Establisher,
+        journal: Option<(Journal, Vec<Record>)>,
+        commands: mpsc::Receiver<Command>,
+        status: watch::Sender<ClientStatus>,
+    ) -> (Self, mpsc::Receiver<Incoming>) {
+        let config = Arc::clone(&establisher.config);
+        let limits = &config.limits;
+        // Each undecided thing has a place in both channels: neither can be full.
+        let (decision_sender, decisions) = mpsc::channel(limits.unaccepted_max);
+        let (to_application, from_server) = mpsc::channel(limits.unaccepted_max);
+        let path_segments = config.path_segments();
+        let mut driver = Self {
+            path: path_segments.join("/"),
+            path_segments,
+            keys: Keys::default(),
+            link: Link::attempt(&establisher, Keys::default()),
+            backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
+            commands,
+            decisions,
+            decision_sender,
+            to_application,
+            requests: Requests::new(limits.unanswered_max),
+            hand_overs: HandOvers::new(limits.unaccepted_max, limits.remembered_max),
+            journal: None,
+            status,
+            ending: Ending::None,
+            establisher,
+            config,
+        };
+        if let Some((journal, records)) = journal {
+            driver.recall(records);
+            driver.journal = Some(JournalWriter::new(journal));
+        }
+        (driver, from_server)
+    }
+
+    /// Runs until the client is closed or nobody holds it any more.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.pump();
+            self.publish();
+            if self.has_ended() {
+                break;
+            }
+            let due = self.next_due();
+            let room = self.requests.has_room() && matches!(self.ending, Ending::None);
+            tokio::select! {
+                event = self.link.event() => self.on_link(event),
+                command = self.commands.recv(), if room => self.on_command(command),
+                Some(decision) = self.decisions.recv() => self.on_decision(decision),
+                batch = written(&mut self.journal) => self.on_batch(batch),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.on_due(),
+            }
+        }
+        self.end().await;
+    }
+
+    fn on_command(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Send { message_id, body, deadline, answer }) => {
+                self.requests.push(body, Purpose::Message { message_id, answer, deadline });
+            }
+            Some(Command::Deregister { answer }) => {
+                let deadline = Instant::now() + self.config.limits.registration_timeout();
+                self.ending = Ending::Deregister { exchange: None, deadline, answer };
+            }
+            Some(Command::Close { answer }) => self.close(Some(answer)),
+            None => self.close(None),
+        }
+    }
+
+    fn close(&mut self, answer: Option<oneshot::Sender<()>>) {
+        let deadline = Instant::now() + self.config.limits.close_timeout();
+        self.ending = Ending::Close { deadline, answer };
+    }
+
+    /// Whether nothing is left to be done. What the application has not accepted goes back to the server: nobody can
+    /// accept it any more.
+    fn has_ended(&self) -> bool {
+        match &self.ending {
+            Ending::None | Ending::Deregister { .. } => false,
+            Ending::Close { deadline, .. } => {
+                let idle = self.journal.as_ref().is_none_or(JournalWriter::is_idle);
+                let under_way = self.requests.messages() + self.requests.reports() > 0;
+                *deadline <= Instant::now() || (idle && (!self.link.is_registered() || !under_way))
+            }
+        }
+    }
+
+    async fn end(mut self) {
+        self.requests.close();
+        self.status.send_modify(|status| status.state = ClientState::Closed);
+        let deadline = Instant::now() + self.config.limits.close_timeout();
+        if let Some(session) = self.link.take_session() {
+            Box::pin(session.finish(deadline)).await;
+        }
+        // A batch under way is left to its end: the file stays whole and its lock is released with it.
+        while let Some(journal) = &mut self.journal
+            && !journal.is_idle()
+        {
+            let batch = journal.written().await;
+            self.settle(batch);
+        }
+        drop(self.journal);
+        if let Ending::Close { answer: Some(answer), .. } = self.ending {
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(());
+        }
+    }
+
+    /// Sends what is ready to be sent.
+    fn pump(&mut self) {
+        self.send_deregistration();
+        let Link::Up { session, phase: Phase::Registered } = &mut self.link else { return };
+        let now = Instant::now();
+        while let Some((number, body)) = self.requests.next_ready(now) {
+            let request = Request::post(&self.path).content_format(JSON).payload(body);
+            match session.coap.request(request) {
+                Ok(exchange) => self.requests.sent(number, exchange),
+                Err(StreamError::MessageTooLargeForPeer { octets, octets_max }) => {
+                    let size = |octets: u64| usize::try_from(octets).unwrap_or(usize::MAX);
+                    let error = ClientError::TooLarge { octets: size(octets), octets_max: size(octets_max.into()) };
+                    self.requests.fail(number, error);
+                }
+                // Full, released or closed: it stays ready, for when something was written or for the next connection.
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn send_deregistration(&mut self) {
+        let Ending::Deregister { exchange: exchange @ None, .. } = &mut self.ending else { return };
+        let Link::Up { session, phase: Phase::Registered } = &mut self.link else { return };
+        let ue_service_id = self.config.ue_service_id.clone();
+        let body = UeMessage::Deregistration(Deregistration { ue_service_id }).encode();
+        let request = Request::post(&self.path).content_format(JSON).payload(body);
+        *exchange = session.coap.request(request).ok();
+    }
+
+    /// When something has to be done that no event brings about.
+    fn next_due(&self) -> Option<Instant> {
+        let ending = match &self.ending {
+            Ending::None => None,
+            Ending::Deregister { deadline, .. } | Ending::Close { deadline, .. } => Some(*deadline),
+        };
+        let registration = match &self.link {
+            Link::Up { phase: Phase::Registering { deadline, .. }, .. } => Some(*deadline),
+            _ => None,
+        };
+        let renewal = if self.link.is_up() { self.keys.renew_at } else { None };
+        [self.requests.next_due(), ending, registration, renewal].into_iter().flatten().min()
+    }
+
+    fn on_due(&mut self) {
+        let now = Instant::now();
+        for exchange in self.requests.expire(now) {
+            if let Link::Up { session, .. } = &mut self.link {
+                session.coap.cancel(exchange);
+            }
+        }
+        if matches!(&self.ending, Ending::Deregister { deadline, .. } if *deadline <= now) {
+            let error = self.status.borrow().last_error.clone();
+            self.deregistered(Err(error.unwrap_or_else(|| ClientError::Disconnected("no answer".into()))));
+        }
+        if matches!(&self.link, Link::Up { phase: Phase::Registering { deadline, .. }, .. } if *deadline <= now) {
+            self.disconnect(ClientError::Disconnected("no answer to the registration".into()), Duration::ZERO);
+        }
+        if self.link.is_up() && self.keys.renew_at.is_some_and(|when| when <= now) {
+            tracing::info!(target: "security", "the keys are due for renewal");
+            self.keys.must_renew = true;
+            self.reconnect_now();
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Pause => self.link = Link::attempt(&self.establisher, self.keys.clone()),
+            LinkEvent::Attempted(attempt) => self.on_attempt(*attempt),
+            LinkEvent::Session(SessionEvent::Written) => {}
+            LinkEvent::Session(SessionEvent::Closed(reason)) => {
+                self.disconnect(ClientError::Disconnected(reason), Duration::ZERO);
+            }
+            LinkEvent::Session(SessionEvent::Stream(event)) => self.on_stream(event),
+        }
+    }
+
+    fn on_attempt(&mut self, attempt: Attempt) {
+        self.keys = attempt.keys;
+        match attempt.result {
+            Ok(stream) => {
+                let (version, cipher) = (stream.tls_version(), stream.cipher());
+                tracing::info!(%version, cipher, "connected");
+                self.status.send_modify(|status| {
+                    status.tls_version = Some(version.to_string());
+                    status.cipher = Some(cipher);
+                });
+                self.register(Session::new(stream, &self.config.limits));
+            }
+            Err(error) => self.disconnect(error, Duration::ZERO),
+        }
+    }
+
+    fn register(&mut self, mut session: Session) {
+        let registration = Registration {
+            ue_service_id: self.config.ue_service_id.clone(),
+            client_profile: self
+                .config
+                .segment_size
+                .map(|segment_size| message::ClientProfile { segment_size: Some(segment_size) }),
+        };
+        let body = UeMessage::Registration(registration).encode();
+        match session.coap.request(Request::post(&self.path).content_format(JSON).payload(body)) {
+            Ok(exchange) => {
+                let deadline = Instant::now() + self.config.limits.registration_timeout();
+                self.link = Link::Up { session: Box::new(session), phase: Phase::Registering { exchange, deadline } };
+            }
+            Err(error) => self.disconnect(ClientError::Protocol(error.to_string()), Duration::ZERO),
+        }
+    }
+
+    fn on_stream(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Request { request } => self.on_request(request),
+            StreamEvent::Response { exchange, response } => self.on_response(exchange, Some(response)),
+            StreamEvent::Failed { exchange } => self.on_response(exchange, None),
+            StreamEvent::Released { release } => {
+                let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into());
+                self.disconnect(ClientError::Disconnected("the server ended it".into()), hold_off);
+            }
+            StreamEvent::Aborted { diagnostic, .. } => {
+                let error = ClientError::Disconnected(format!("the server aborted it: {diagnostic}"));
+                self.disconnect(error, Duration::ZERO);
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection is gone, or there was none: pauses, then tries again. `pause_min` is what the server asked for.
+    fn disconnect(&mut self, error: ClientError, pause_min: Duration) {
+        if self.link.lived() >= Some(self.config.limits.stable_after()) {
+            self.backoff.reset();
+        }
+        let pause = self.backoff.pause(rand::random()).max(pause_min);
+        tracing::warn!(%error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "not connected");
+        self.leave(Link::Waiting { until: Instant::now() + pause });
+        self.status.send_modify(|status| {
+            status.state = ClientState::Waiting;
+            status.last_error = Some(error);
+        });
+    }
+
+    /// Replaces a connection that is as it should be.
+    fn reconnect_now(&mut self) {
+        let next = Link::attempt(&self.establisher, self.keys.clone());
+        self.leave(next);
+    }
+
+    fn leave(&mut self, next: Link) {
+        let deadline = Instant::now() + self.config.limits.close_timeout();
+        if let Some(session) = std::mem::replace(&mut self.link, next).into_session() {
+            // Its last words need no more of this client's attention.
+            tokio::spawn(session.finish(deadline));
+        }
+        self.requests.disconnected();
+        self.hand_overs.disconnected();
+        if let Ending::Deregister { exchange, .. } = &mut self.ending {
+            *exchange = None;
+        }
+        self.status.send_modify(|status| {
+            status.state = ClientState::Connecting;
+            status.tls_version = None;
+            status.cipher = None;
+            status.registered_since = None;
+        });
+    }
+
+    fn registered(&mut self) {
+        if let Link::Up { phase, .. } = &mut self.link {
+            *phase = Phase::Registered;
+        }
+        tracing::info!(ue_service_id = %self.config.ue_service_id, "registered");
+        self.status.send_modify(|status| {
+            status.state = ClientState::Registered;
+            status.registered_since = Some(OffsetDateTime::now_utc());
+            status.registrations += 1;
+            status.last_error = None;
+        });
+    }
+
+    /// De-registration is over, and so is the client.
+    fn deregistered(&mut self, result: Result<(), ClientError>) {
+        if let Ending::Deregister { answer, .. } = std::mem::replace(&mut self.ending, Ending::None) {
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(result);
+        }
+        self.close(None);
+    }
+
+    /// Tells watchers what changed.
+    fn publish(&self) {
+        let (unanswered, unaccepted) = (self.requests.messages(), self.hand_overs.undecided());
+        self.status.send_if_modified(|status| {
+            let a_kid = self.keys.a_kid();
+            let changed =
+                (status.unanswered, status.unaccepted, status.a_kid.as_ref()) != (unanswered, unaccepted, a_kid);
+            if changed {
+                status.unanswered = unanswered;
+                status.unaccepted = unaccepted;
+                status.a_kid = a_kid.cloned();
+            }
+            changed
+        });
+    }
+}
+
+async fn written(journal: &mut Option<JournalWriter>) -> crate::journal_writer::Batch {
+    match journal {
+        Some(journal) => journal.written().await,
+        None => std::future::pending().await,
+    }
+}

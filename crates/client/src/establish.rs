@@ -1,0 +1,130 @@
+//! One attempt at a connection: keys, TCP, TLS.
+
+use std::sync::Arc;
+
+use akma::{AKid, AfId, k_af};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use transport::{ClientHandshakeError, ClientStream, PskConnector};
+
+use crate::{
+    config::ClientConfig,
+    error::ClientError,
+    key_source::{AkmaMaterial, KeySource},
+};
+
+/// What does not change from one attempt to the next.
+#[derive(Clone)]
+pub(crate) struct Establisher {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) source: Arc<dyn KeySource>,
+    pub(crate) connector: PskConnector,
+}
+
+/// The keys at hand.
+#[derive(Clone, Default)]
+pub(crate) struct Keys {
+    pub(crate) material: Option<AkmaMaterial>,
+    /// When they are to be replaced.
+    pub(crate) renew_at: Option<Instant>,
+    /// They are too old, or the server said so: others are needed.
+    pub(crate) must_renew: bool,
+    /// When the source was last asked for others than those at hand.
+    renewed: Option<Instant>,
+}
+
+impl Keys {
+    /// The A-KID at hand.
+    pub(crate) fn a_kid(&self) -> Option<&AKid> {
+        self.material.as_ref().map(|material| &material.a_kid)
+    }
+}
+
+/// How an attempt ended. The keys may have changed either way.
+pub(crate) struct Attempt {
+    pub(crate) keys: Keys,
+    pub(crate) result: Result<ClientStream, ClientError>,
+}
+
+impl Establisher {
+    /// Obtains keys if need be, connects, and runs the handshake; with new keys once more if the server does not take
+    /// those at hand.
+    pub(crate) async fn attempt(self, mut keys: Keys) -> Attempt {
+        let result = self.establish(&mut keys).await;
+        Attempt { keys, result }
+    }
+
+    async fn establish(&self, keys: &mut Keys) -> Result<ClientStream, ClientError> {
+        if keys.must_renew && self.may_renew(keys) {
+            self.renew_ahead(keys).await;
+        }
+        let material = match &keys.material {
+            Some(material) => material.clone(),
+            None => self.obtain(keys, None).await?,
+        };
+        match self.connect(&material).await {
+            Err(refusal) if refuses_keys(&refusal) && self.may_renew(keys) => {
+                tracing::info!(target: "security", a_kid = %material.a_kid, "the server does not take the keys; authenticating anew");
+                let material = self.renew(keys).await?;
+                self.connect(&material).await
+            }
+            other => other,
+        }
+    }
+
+    /// Replaces keys that may still be good: what is at hand serves on if there are no others.
+    async fn renew_ahead(&self, keys: &mut Keys) {
+        if let Err(error) = self.renew(keys).await {
+            tracing::warn!(%error, "cannot replace the keys ahead of time");
+            keys.must_renew = false;
+            keys.renew_at = Some(Instant::now() + self.config.limits.backoff_max());
+        }
+    }
+
+    fn may_renew(&self, keys: &Keys) -> bool {
+        keys.renewed.is_none_or(|when| when.elapsed() >= self.config.limits.authentication_interval())
+    }
+
+    async fn renew(&self, keys: &mut Keys) -> Result<AkmaMaterial, ClientError> {
+        let refused = keys.a_kid().cloned();
+        keys.renewed = Some(Instant::now());
+        self.obtain(keys, refused.as_ref()).await
+    }
+
+    async fn obtain(&self, keys: &mut Keys, refused: Option<&AKid>) -> Result<AkmaMaterial, ClientError> {
+        let limit = self.config.limits.authentication_timeout();
+        let material = timeout(limit, self.source.obtain(refused)).await.map_err(|_| ClientError::KeysTimedOut)??;
+        tracing::info!(target: "security", a_kid = %material.a_kid, "keys obtained");
+        keys.material = Some(material.clone());
+        keys.renew_at = self.config.authenticate_after.map(|age| Instant::now() + age);
+        keys.must_renew = false;
+        Ok(material)
+    }
+
+    async fn connect(&self, material: &AkmaMaterial) -> Result<ClientStream, ClientError> {
+        let server = &self.config.server;
+        let unreachable = |source| ClientError::Unreachable { server: server.clone(), source: Arc::new(source) };
+        let connecting = async {
+            let stream = TcpStream::connect(server).await.map_err(unreachable)?;
+            // Messages are small and each waits for its answer.
+            stream.set_nodelay(true).map_err(unreachable)?;
+            let fqdn = &self.config.server_fqdn;
+            let key = |protocol| k_af(&material.k_akma, &AfId::new(fqdn.clone(), protocol));
+            self.connector.connect(stream, fqdn, &material.a_kid, key).await.map_err(|error| match error {
+                ClientHandshakeError::UnknownIdentity | ClientHandshakeError::WrongKey => {
+                    ClientError::KeysRefused(material.a_kid.clone())
+                }
+                other => ClientError::Handshake(Arc::new(other)),
+            })
+        };
+        timeout(self.config.limits.connect_timeout(), connecting)
+            .await
+            .unwrap_or_else(|_| Err(unreachable(std::io::ErrorKind::TimedOut.into())))
+    }
+}
+
+fn refuses_keys(error: &ClientError) -> bool {
+    matches!(error, ClientError::KeysRefused(_))
+}

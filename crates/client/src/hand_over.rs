@@ -1,0 +1,274 @@
+//! Hands each message and report to the application once, and acknowledges it when the application has it.
+//!
+//! The way of one message: it arrives and is *undecided*; the application accepts it; the acceptance is journalled; only
+//! then is it *remembered*, acknowledged with 2.04, and its report owed. Arriving again it is acknowledged at once if
+//! remembered; if undecided, only its new exchange is noted.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use message::{Address, DeliveryStatusReport, Message, MessageId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::error::ClientError;
+
+/// Names one thing that is handed over once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct HandOverKey {
+    pub(crate) kind: Kind,
+    /// Who sent it.
+    pub(crate) originator: Address,
+    /// The sender's name for it; in a report, the name of the message reported on.
+    #[serde(rename = "msgId")]
+    pub(crate) message_id: MessageId,
+    /// All segments of a message share its Message ID (TS 23.554 clause 8.5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) segment: Option<u32>,
+}
+
+/// A message and the report on it may bear the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Message,
+    Report,
+}
+
+impl HandOverKey {
+    pub(crate) fn of_message(message: &Message) -> Self {
+        Self {
+            kind: Kind::Message,
+            originator: message.originator.clone(),
+            message_id: message.message_id.clone(),
+            segment: message.segment.as_ref().map(|segment| segment.number),
+        }
+    }
+
+    pub(crate) fn of_report(report: &DeliveryStatusReport) -> Self {
+        Self {
+            kind: Kind::Report,
+            originator: report.originator.clone(),
+            message_id: report.message_id.clone(),
+            segment: None,
+        }
+    }
+}
+
+/// What to do with something that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Hand it to the application.
+    New,
+    /// The application has it since long: acknowledge.
+    Remembered,
+    /// The application has it before it: acknowledge when it decides.
+    Undecided,
+    /// No room: ask the server to come back.
+    Full,
+}
+
+/// What the application has not decided about yet, or what is on its way to the disk.
+#[derive(Debug)]
+struct Undecided<X> {
+    /// Where the acknowledgement goes; none since the connection it came on is gone.
+    exchange: Option<X>,
+    /// Its sender wants a report.
+    report_wanted: bool,
+    /// The application has accepted it, and waits to hear that this is on disk.
+    accepted: Option<oneshot::Sender<Result<(), ClientError>>>,
+}
+
+/// Everything handed over: undecided, and remembered. `X` names an exchange of the current connection.
+#[derive(Debug)]
+pub(crate) struct HandOvers<X> {
+    undecided: HashMap<HandOverKey, Undecided<X>>,
+    undecided_max: usize,
+    remembered: HashSet<HandOverKey>,
+    order: VecDeque<HandOverKey>,
+    remembered_max: usize,
+}
+
+/// What is left to do about something the application accepted.
+#[derive(Debug)]
+pub(crate) struct Settled<X> {
+    /// Where the acknowledgement goes, if the connection is still there.
+    pub(crate) exchange: Option<X>,
+    /// Its sender is owed a report.
+    pub(crate) report_owed: bool,
+    /// Who waits to hear.
+    pub(crate) waiting: Option<oneshot::Sender<Result<(), ClientError>>>,
+}
+
+impl<X> HandOvers<X> {
+    pub(crate) fn new(undecided_max: usize, remembered_max: usize) -> Self {
+        Self {
+            undecided: HashMap::new(),
+            undecided_max,
+            remembered: HashSet::new(),
+            order: VecDeque::new(),
+            remembered_max,
+        }
+    }
+
+    /// Notes an arrival. `owed` is how many reports the client has yet to get rid of: they take up room too, so that a
+    /// server that takes no reports cannot make them pile up.
+    pub(crate) fn arrive(&mut self, key: &HandOverKey, exchange: X, report_wanted: bool, owed: usize) -> Arrival {
+        if self.remembered.contains(key) {
+            return Arrival::Remembered;
+        }
+        if let Some(undecided) = self.undecided.get_mut(key) {
+            undecided.exchange = Some(exchange);
+            return Arrival::Undecided;
+        }
+        if self.undecided.len().saturating_add(owed) >= self.undecided_max {
+            return Arrival::Full;
+        }
+        self.undecided.insert(key.clone(), Undecided { exchange: Some(exchange), report_wanted, accepted: None });
+        Arrival::New
+    }
+
+    /// The application accepted it: yields whether its sender wants a report, for the journal.
+    pub(crate) fn accept(
+        &mut self,
+        key: &HandOverKey,
+        waiting: oneshot::Sender<Result<(), ClientError>>,
+    ) -> Option<bool> {
+        let undecided = self.undecided.get_mut(key)?;
+        undecided.accepted = Some(waiting);
+        Some(undecided.report_wanted)
+    }
+
+    /// The acceptance is on disk: remembers it.
+    pub(crate) fn settle(&mut self, key: &HandOverKey) -> Option<Settled<X>> {
+        let undecided = self.undecided.remove(key)?;
+        self.remember(key.clone());
+        Some(Settled {
+            exchange: undecided.exchange,
+            report_owed: undecided.report_wanted,
+            waiting: undecided.accepted,
+        })
+    }
+
+    /// The application does not have it, or its acceptance could not be written: forgets that it ever came.
+    pub(crate) fn give_back(&mut self, key: &HandOverKey) -> Option<Settled<X>> {
+        let undecided = self.undecided.remove(key)?;
+        Some(Settled { exchange: undecided.exchange, report_owed: false, waiting: undecided.accepted })
+    }
+
+    /// Remembers something as handed over; the oldest is forgotten when there is no more room.
+    pub(crate) fn remember(&mut self, key: HandOverKey) {
+        if !self.remembered.insert(key.clone()) {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > self.remembered_max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.remembered.remove(&oldest);
+        }
+    }
+
+    /// The connection is gone, and its exchanges with it.
+    pub(crate) fn disconnected(&mut self) {
+        self.undecided.values_mut().for_each(|undecided| undecided.exchange = None);
+    }
+
+    /// How many are undecided.
+    pub(crate) fn undecided(&self) -> usize {
+        self.undecided.len()
+    }
+
+    /// How many are remembered.
+    #[cfg(test)]
+    fn remembered(&self) -> usize {
+        self.order.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn key(originator: &str, id: &str) -> HandOverKey {
+        HandOverKey {
+            kind: Kind::Message,
+            originator: Address::ue(&originator.parse().unwrap()),
+            message_id: id.parse().unwrap(),
+            segment: None,
+        }
+    }
+
+    fn accept(hand_overs: &mut HandOvers<u32>, key: &HandOverKey) -> Settled<u32> {
+        let (waiting, _) = oneshot::channel();
+        hand_overs.accept(key, waiting).unwrap();
+        hand_overs.settle(key).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_new_once_and_remembered_after_acceptance() {
+        let mut hand_overs = HandOvers::new(4, 4);
+        let first = key("a@x", "1");
+        assert_eq!(hand_overs.arrive(&first, 1, true, 0), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 2, true, 0), Arrival::Undecided);
+        let settled = accept(&mut hand_overs, &first);
+        assert_eq!(settled.exchange, Some(2), "the acknowledgement goes to the latest exchange");
+        assert!(settled.report_owed);
+        assert_eq!(hand_overs.arrive(&first, 3, true, 0), Arrival::Remembered);
+    }
+
+    #[test]
+    fn originator_kind_and_segment_tell_messages_apart() {
+        let mut hand_overs = HandOvers::new(8, 8);
+        let message = key("a@x", "1");
+        let others = [
+            key("b@x", "1"),
+            HandOverKey { kind: Kind::Report, ..message.clone() },
+            HandOverKey { segment: Some(2), ..message.clone() },
+        ];
+        hand_overs.remember(message);
+        for other in others {
+            assert_eq!(hand_overs.arrive(&other, 1, false, 0), Arrival::New, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_first_and_only_when_room_is_needed() {
+        let mut hand_overs = HandOvers::<u32>::new(4, 3);
+        for id in ["1", "2", "3", "3", "4"] {
+            hand_overs.remember(key("a@x", id));
+        }
+        assert_eq!(hand_overs.remembered(), 3);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false, 0), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, 0), Arrival::New);
+    }
+
+    #[test]
+    fn what_is_given_back_is_new_when_it_comes_again() {
+        let mut hand_overs = HandOvers::new(4, 4);
+        let first = key("a@x", "1");
+        assert_eq!(hand_overs.arrive(&first, 1, false, 0), Arrival::New);
+        assert_eq!(hand_overs.give_back(&first).unwrap().exchange, Some(1));
+        assert_eq!(hand_overs.arrive(&first, 2, false, 0), Arrival::New);
+    }
+
+    #[test]
+    fn undecided_messages_and_owed_reports_share_the_room() {
+        let mut hand_overs = HandOvers::new(3, 4);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, 1), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false, 1), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, 1), Arrival::Full);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, false, 1), Arrival::Undecided);
+        accept(&mut hand_overs, &key("a@x", "1"));
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, 1), Arrival::New);
+    }
+
+    #[test]
+    fn a_lost_connection_takes_its_exchanges_along() {
+        let mut hand_overs = HandOvers::new(4, 4);
+        let first = key("a@x", "1");
+        hand_overs.arrive(&first, 1, false, 0);
+        hand_overs.disconnected();
+        assert_eq!(accept(&mut hand_overs, &first).exchange, None);
+    }
+}
