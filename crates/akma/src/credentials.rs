@@ -11,11 +11,12 @@ use crate::{Amf, Ck, Error, Ik, KAusf, Milenage, Res, ResStar, ServingNetworkNam
 
 /// A subscriber's K with the operator's constant, for one of the two algorithm sets.
 #[derive(Clone)]
-#[non_exhaustive]
-pub enum UsimCredentials {
-    /// MILENAGE, with OPc.
+pub struct UsimCredentials(Algorithm);
+
+#[derive(Clone)]
+enum Algorithm {
     Milenage(Milenage),
-    /// TUAK, with TOPc, and the length of RES: 4, 8 or 16 octets.
+    /// With the length of RES, at most 16 octets.
     Tuak(Tuak, TuakTagLength),
 }
 
@@ -47,12 +48,12 @@ pub(crate) struct F2345 {
 impl UsimCredentials {
     /// MILENAGE with K and OPc.
     pub fn milenage_opc(k: &[u8; 16], opc: &[u8; 16]) -> Self {
-        Self::Milenage(Milenage::from_opc(k, opc))
+        Self(Algorithm::Milenage(Milenage::from_opc(k, opc)))
     }
 
     /// MILENAGE with K and OP.
     pub fn milenage_op(k: &[u8; 16], op: &[u8; 16]) -> Self {
-        Self::Milenage(Milenage::from_op(k, op))
+        Self(Algorithm::Milenage(Milenage::from_op(k, op)))
     }
 
     /// TUAK with K (16 or 32 octets) and TOPc, one iteration, RES of 8 octets.
@@ -60,7 +61,7 @@ impl UsimCredentials {
     /// # Errors
     /// [`Error::InvalidCredentials`] for another length of K.
     pub fn tuak_topc(k: &[u8], topc: &[u8; 32]) -> Result<Self, Error> {
-        Ok(Self::Tuak(Tuak::from_topc(k, topc, 1)?, TuakTagLength::Bits64))
+        Self::tuak(Tuak::from_topc(k, topc, 1)?, TuakTagLength::Bits64)
     }
 
     /// TUAK with K (16 or 32 octets) and TOP, one iteration, RES of 8 octets.
@@ -68,7 +69,18 @@ impl UsimCredentials {
     /// # Errors
     /// [`Error::InvalidCredentials`] for another length of K.
     pub fn tuak_top(k: &[u8], top: &[u8; 32]) -> Result<Self, Error> {
-        Ok(Self::Tuak(Tuak::from_top(k, top, 1)?, TuakTagLength::Bits64))
+        Self::tuak(Tuak::from_top(k, top, 1)?, TuakTagLength::Bits64)
+    }
+
+    /// TUAK with an operator's own choice of iterations and of the length of RES.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`] for a RES of 32 octets: TS 33.501 A.4 takes at most 16.
+    pub fn tuak(tuak: Tuak, res: TuakTagLength) -> Result<Self, Error> {
+        if res == TuakTagLength::Bits256 {
+            return Err(Error::InvalidCredentials("a RES has at most 16 octets in 5G"));
+        }
+        Ok(Self(Algorithm::Tuak(tuak, res)))
     }
 
     /// Makes a vector. The caller chooses a fresh random RAND and the next SQN, and has the SQN stored first.
@@ -100,19 +112,14 @@ impl UsimCredentials {
     }
 
     pub(crate) fn f2345(&self, rand: &[u8; 16]) -> F2345 {
-        match self {
-            Self::Milenage(milenage) => {
+        match &self.0 {
+            Algorithm::Milenage(milenage) => {
                 let output = milenage.f2345(rand);
                 let res = Res::from_slice(output.res.as_slice()).expect("f2 of MILENAGE gives 8 octets");
                 F2345 { res, ck: output.ck, ik: output.ik, ak: output.ak }
             }
-            Self::Tuak(tuak, res_length) => {
-                // A RES of 256 bits does not fit 5G; the nearest that does is used.
-                let res_length = match res_length {
-                    TuakTagLength::Bits256 => TuakTagLength::Bits128,
-                    shorter => *shorter,
-                };
-                let output = tuak.f2345(rand, res_length, TuakKeyLength::Bits128, TuakKeyLength::Bits128);
+            Algorithm::Tuak(tuak, res_length) => {
+                let output = tuak.f2345(rand, *res_length, TuakKeyLength::Bits128, TuakKeyLength::Bits128);
                 F2345 {
                     res: Res::from_slice(&output.res).expect("a RES of 4, 8 or 16 octets was asked for"),
                     ck: Ck::from_bytes(first(&output.ck)),
@@ -124,9 +131,9 @@ impl UsimCredentials {
     }
 
     pub(crate) fn mac_a(&self, rand: &[u8; 16], sqn: Sqn, amf: Amf) -> [u8; 8] {
-        match self {
-            Self::Milenage(milenage) => milenage.f1(rand, sqn, amf),
-            Self::Tuak(tuak, _) => {
+        match &self.0 {
+            Algorithm::Milenage(milenage) => milenage.f1(rand, sqn, amf),
+            Algorithm::Tuak(tuak, _) => {
                 let mac = tuak.f1(rand, sqn, amf, TuakTagLength::Bits64);
                 first(&mac.expect("a MAC of 8 octets is one of TUAK's"))
             }
@@ -135,9 +142,9 @@ impl UsimCredentials {
 
     /// MAC-S, with an AMF of zeros.
     fn mac_s(&self, rand: &[u8; 16], sqn_ms: Sqn) -> [u8; 8] {
-        match self {
-            Self::Milenage(milenage) => milenage.f1_star(rand, sqn_ms, Amf::ZERO),
-            Self::Tuak(tuak, _) => {
+        match &self.0 {
+            Algorithm::Milenage(milenage) => milenage.f1_star(rand, sqn_ms, Amf::ZERO),
+            Algorithm::Tuak(tuak, _) => {
                 let mac = tuak.f1_star(rand, sqn_ms, Amf::ZERO, TuakTagLength::Bits64);
                 first(&mac.expect("a MAC of 8 octets is one of TUAK's"))
             }
@@ -145,18 +152,18 @@ impl UsimCredentials {
     }
 
     fn f5_star(&self, rand: &[u8; 16]) -> Ak {
-        match self {
-            Self::Milenage(milenage) => milenage.f5_star(rand),
-            Self::Tuak(tuak, _) => tuak.f5_star(rand),
+        match &self.0 {
+            Algorithm::Milenage(milenage) => milenage.f5_star(rand),
+            Algorithm::Tuak(tuak, _) => tuak.f5_star(rand),
         }
     }
 }
 
 impl fmt::Debug for UsimCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Milenage(_) => "UsimCredentials(Milenage, redacted)",
-            Self::Tuak(..) => "UsimCredentials(Tuak, redacted)",
+        f.write_str(match self.0 {
+            Algorithm::Milenage(_) => "UsimCredentials(Milenage, redacted)",
+            Algorithm::Tuak(..) => "UsimCredentials(Tuak, redacted)",
         })
     }
 }

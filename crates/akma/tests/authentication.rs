@@ -19,8 +19,8 @@ fn credentials() -> Vec<UsimCredentials> {
         UsimCredentials::milenage_op(&[1; 16], &[3; 16]),
         UsimCredentials::tuak_topc(&[1; 16], &[2; 32]).unwrap(),
         UsimCredentials::tuak_top(&[1; 32], &[2; 32]).unwrap(),
-        UsimCredentials::Tuak(Tuak::from_top(&[1; 32], &[2; 32], 2).unwrap(), TuakTagLength::Bits128),
-        UsimCredentials::Tuak(Tuak::from_top(&[1; 32], &[2; 32], 1).unwrap(), TuakTagLength::Bits256),
+        UsimCredentials::tuak(Tuak::from_top(&[1; 32], &[2; 32], 2).unwrap(), TuakTagLength::Bits128).unwrap(),
+        UsimCredentials::tuak(Tuak::from_top(&[1; 32], &[2; 32], 1).unwrap(), TuakTagLength::Bits32).unwrap(),
     ]
 }
 
@@ -30,6 +30,17 @@ fn sqn(value: u64) -> Sqn {
 
 fn seq_ind(seq: u64, ind: u64) -> Sqn {
     sqn((seq << 5) | ind)
+}
+
+#[test]
+fn credentials_that_no_algorithm_has_are_refused() {
+    for octets in [0, 15, 17, 31, 33] {
+        assert!(UsimCredentials::tuak_topc(&vec![1; octets], &[2; 32]).is_err());
+    }
+    assert!(Tuak::from_topc(&[1; 16], &[2; 32], 0).is_err());
+    let tuak = Tuak::from_topc(&[1; 16], &[2; 32], 1).unwrap();
+    assert!(tuak.f1(&RAND, Sqn::ZERO, Amf::FIVE_G, TuakTagLength::Bits32).is_err());
+    assert!(UsimCredentials::tuak(tuak, TuakTagLength::Bits256).is_err());
 }
 
 #[test]
