@@ -95,3 +95,53 @@ pub(crate) fn priority_octet(priority: Priority) -> u8 {
 /// In the order they are delivered.
 pub(crate) const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Middle, Priority::Low];
 const POSITION_OCTETS: usize = 1 + 8;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use message::AddressType;
+    use proptest::prelude::*;
+
+    fn any_address() -> impl Strategy<Value = Address> {
+        ("[A-Z]{1,32}", "[!-~]{1,255}").prop_map(|(addr_type, addr)| Address {
+            addr_type: addr_type.parse().unwrap(),
+            addr: addr.parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn an_address_type_too_long_for_a_key_is_refused() {
+        let addr_type = AddressType::Other("X".repeat(256));
+        let address = Address { addr_type, addr: "a".parse().unwrap() };
+        assert!(matches!(address_key(&address), Err(StoreError::TooLarge)));
+    }
+
+    proptest! {
+        #[test]
+        fn keys_come_apart_as_they_were_put_together(address in any_address(), sequence: u64, expires: u64) {
+            let recipient_key = address_key(&address).unwrap();
+            for priority in PRIORITIES {
+                let position = Position::new(priority, sequence);
+                let key = message_key(&recipient_key, position);
+                prop_assert_eq!(split_message_key(&key).unwrap(), (recipient_key.as_slice(), position));
+                let expiry = expiry_key(expires, &key);
+                prop_assert_eq!(split_expiry_key(MESSAGE_EXPIRY, &expiry).unwrap(), (expires, key.as_slice()));
+            }
+            prop_assert_eq!(split_address(MESSAGES, &recipient_key).unwrap(), (address, &[][..]));
+        }
+
+        #[test]
+        fn no_recipients_keys_lie_between_anothers(a in any_address(), b in any_address()) {
+            let (a, b) = (address_key(&a).unwrap(), address_key(&b).unwrap());
+            prop_assert!(a == b || (!a.starts_with(&b) && !b.starts_with(&a)));
+        }
+
+        #[test]
+        fn any_octets_come_apart_or_are_refused(key in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = split_address(MESSAGES, &key);
+            let _ = split_message_key(&key);
+            let _ = split_expiry_key(MESSAGE_EXPIRY, &key);
+        }
+    }
+}

@@ -283,3 +283,58 @@ const CODING_JSON_1: u8 = b'j';
 const KIND_MESSAGE: u8 = 1;
 const KIND_DELIVERY_STATUS_REPORT: u8 = 2;
 const NEVER_US: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn times_outside_the_range_kept_become_its_ends() {
+        assert_eq!(microseconds(datetime!(1960-01-01 0:00 UTC)), 0);
+        let last = time::PrimitiveDateTime::MAX.assume_utc();
+        assert_eq!(from_microseconds(microseconds(last)).unix_timestamp(), last.unix_timestamp());
+        assert_eq!(from_microseconds(u64::MAX), last);
+        assert_eq!(microseconds(datetime!(1970-01-01 0:00:00.000_001_999 UTC)), 1);
+    }
+
+    #[test]
+    fn a_coding_of_a_later_version_is_not_guessed_at() {
+        let mut value = encode_message(&MessageHead { kind: StoredKind::Message, expires_us: None }, b"body");
+        value[0] = 9;
+        assert!(matches!(decode_message(&value), Err(StoreError::Corrupt { reason: "unknown coding", .. })));
+        value[0] = CODING_1;
+        value[1] = 9;
+        assert!(matches!(decode_message(&value), Err(StoreError::Corrupt { reason: "unknown kind", .. })));
+        let json = decode_json::<RegistrationRecord>("registrations", b"J{}");
+        assert!(matches!(json, Err(StoreError::Corrupt { reason: "unknown coding", .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_decode_or_are_refused(value in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let originator = Address::ue(&"a".parse().unwrap());
+            let message_id = "1".parse().unwrap();
+            if let Ok((head, body)) = decode_message(&value) {
+                prop_assert_eq!(encode_message(&head, body), value.clone());
+            }
+            let _ = decode_deduplication(&originator, &message_id, &value);
+            let _ = decode_json::<RegistrationRecord>("registrations", &value);
+        }
+
+        #[test]
+        fn a_deduplication_record_comes_back(answer in proptest::collection::vec(any::<u8>(), 0..40), at in 0..1_u64 << 55) {
+            let record = DeduplicationRecord {
+                originator: Address::ue(&"a".parse().unwrap()),
+                message_id: "1".parse().unwrap(),
+                digest: [3; 32],
+                answer,
+                expires_at: from_microseconds(at),
+            };
+            let decoded = decode_deduplication(&record.originator, &record.message_id, &encode_deduplication(&record));
+            prop_assert_eq!(decoded.unwrap(), record);
+        }
+    }
+}

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use message::{Address, Priority};
 use store::{
-    DatabaseOptions, DeduplicationRecord, EmbeddedStore, NewStoredMessage, Position, Store, StoreError, StoreLimits,
-    StoreOptions, StoredKind, StoredMessage,
+    Batch, Database, DatabaseOptions, DeduplicationRecord, EmbeddedStore, NewStoredMessage, Position, Store,
+    StoreError, StoreLimits, StoreOptions, StoredKind, StoredMessage,
 };
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
@@ -379,4 +379,32 @@ async fn a_body_of_any_octets_is_not_printed() {
         NewStoredMessage { deduplication: Some(record("1", NOW)), ..new(&ue("a"), Priority::Middle, "confidential") };
     assert!(!format!("{message:?}").contains("confidential"));
     assert!(!format!("{message:?}").contains("115"), "neither as numbers");
+}
+
+#[tokio::test]
+async fn a_store_of_another_layout_is_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    {
+        let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
+        let meta = database.table("meta").unwrap();
+        database.commit(Batch::new().put(&meta, "layout", 2_u32.to_be_bytes())).await.unwrap();
+    }
+    let error = EmbeddedStore::open(directory.path(), StoreOptions::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Layout { found: 2, expected: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_decode_is_an_error_not_a_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let to = ue("meter");
+    open(directory.path()).store_message(new(&to, Priority::Middle, "x")).await.unwrap();
+    {
+        let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
+        let messages = database.table("messages").unwrap();
+        let (key, _) = messages.scan_prefix(b"", None, 1).unwrap().remove(0);
+        database.commit(Batch::new().put(&messages, key, [200])).await.unwrap();
+    }
+    let store = open(directory.path());
+    assert!(matches!(store.pending(&to, None, 10).await, Err(StoreError::Corrupt { table: "messages", .. })));
 }
