@@ -1,6 +1,8 @@
 //! A circuit breaker: a failing key server is left alone for a while. Reads no clock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Closed until `failures_max` failures in a row; then open for `open_for`; then one probe at a time.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 /// Holds at most `entries_max` entries; to make room, the one nearest its expiry goes.
 #[derive(Debug)]

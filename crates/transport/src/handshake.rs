@@ -39,8 +39,8 @@ pub(crate) struct Handshake<'a> {
     sniffer: HandshakeSniffer,
     /// The version whose alerts the peer expects of us.
     version: TlsVersion,
-    /// Whether an alert of our own would be understood: nothing is encrypted yet.
-    plaintext: bool,
+    /// Whether an alert of our own makes sense: nothing is encrypted yet, and OpenSSL has sent none.
+    may_alert: bool,
 }
 
 /// A ClientHello that is worth TLS state.
@@ -71,7 +71,7 @@ impl<'a> Handshake<'a> {
             source,
             sniffer: HandshakeSniffer::new(acceptor.config.limits.octets_max),
             version: TlsVersion::Tls12,
-            plaintext: true,
+            may_alert: true,
         };
         let opening = match timeout_at(deadline, handshake.open(&mut socket)).await {
             Ok(Ok(opening)) => opening,
@@ -113,10 +113,10 @@ impl<'a> Handshake<'a> {
     ) -> Result<ProvenPeer, HandshakeError> {
         let Opening { records, psk, mut found } = opening;
         stream.get_mut().release(&records);
-        let mut done = step(stream).await?;
+        let mut done = self.step(stream).await?;
         match stream.ssl().version2() {
             Some(SslVersion::TLS1_2) => self.sniffer.await_client_key_exchange(),
-            _ => self.plaintext = false,
+            _ => self.may_alert = false,
         }
         while !done {
             let Some(item) = self.next_item(stream.get_mut().transport()).await? else { continue };
@@ -124,13 +124,13 @@ impl<'a> Handshake<'a> {
                 Sniffed::ClientKeyExchange { identity, record } => {
                     let suite = ffi::pending_cipher_suite(stream.ssl()).ok_or(HandshakeError::NoAKid)?;
                     found = Some(self.key_of_exchange(identity, suite, &psk).await?);
-                    self.plaintext = false;
+                    self.may_alert = false;
                     record
                 }
                 Sniffed::ClientHello { records: octets, .. } | Sniffed::Other(octets) => octets,
             };
             stream.get_mut().release(&octets);
-            done = step(stream).await?;
+            done = self.step(stream).await?;
         }
         psk.clear();
         let peer = self.proven_peer(stream.ssl(), found)?;
@@ -244,10 +244,25 @@ impl<'a> Handshake<'a> {
         Ok(Found { a_kid, protocol, key: key? })
     }
 
+    /// Lets OpenSSL go on with what it was given, and sends what it has to say. Whether the handshake is done.
+    async fn step(&mut self, stream: &mut SslStream<Gate<TcpStream>>) -> Result<bool, HandshakeError> {
+        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
+        let outbound = stream.get_mut().take_outbound();
+        let sent = stream.get_mut().transport().write_all(&outbound).await;
+        match polled {
+            Poll::Ready(Err(error)) => {
+                self.may_alert = false;
+                Err(HandshakeError::of_openssl(error))
+            }
+            Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
+            Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
+        }
+    }
+
     /// Tells the peer, as far as it would understand, and leaves nothing unread: closing a socket with unread
     /// octets resets the connection, and the alert might be lost.
     fn refuse(&self, socket: &TcpStream, error: HandshakeError) -> HandshakeError {
-        if let Some(alert) = error.alert(self.version).filter(|_| self.plaintext) {
+        if let Some(alert) = error.alert(self.version).filter(|_| self.may_alert) {
             // Seven octets fit into a fresh socket's buffer; if they do not, the peer does not listen.
             let _ = socket.try_write(&alert.record());
         }
@@ -259,18 +274,6 @@ impl<'a> Handshake<'a> {
             }
         }
         error
-    }
-}
-
-/// Lets OpenSSL go on with what it was given, and sends what it has to say. Whether the handshake is done.
-async fn step(stream: &mut SslStream<Gate<TcpStream>>) -> Result<bool, HandshakeError> {
-    let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
-    let outbound = stream.get_mut().take_outbound();
-    let sent = stream.get_mut().transport().write_all(&outbound).await;
-    match polled {
-        Poll::Ready(Err(error)) => Err(HandshakeError::of_openssl(error)),
-        Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
-        Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
     }
 }
 

@@ -91,7 +91,7 @@ impl HandshakeError {
         }
     }
 
-    /// The alert that we send ourselves; `None` where OpenSSL has spoken or nothing is to be said.
+    /// The alert to send, unless OpenSSL has sent its own; `None` when nothing is to be said.
     pub(crate) fn alert(&self, version: TlsVersion) -> Option<Alert> {
         let no_identity = match version {
             TlsVersion::Tls13 => Alert::HandshakeFailure,
@@ -102,7 +102,7 @@ impl HandshakeError {
             Self::Sniff(SniffError::Unexpected) => Some(Alert::UnexpectedMessage),
             Self::Sniff(SniffError::Malformed | SniffError::TooLong) => Some(Alert::DecodeError),
             Self::ServerName => Some(Alert::UnrecognizedName),
-            Self::NoForwardSecrecy => Some(Alert::HandshakeFailure),
+            Self::NoForwardSecrecy | Self::NothingInCommon => Some(Alert::HandshakeFailure),
             Self::NoAKid | Self::Lookup(LookupRefusal::Unknown | LookupRefusal::Expired) => Some(no_identity),
             Self::Lookup(_) => Some(Alert::InternalError),
             _ => None,

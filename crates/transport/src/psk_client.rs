@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use akma::{AKid, Fqdn, KAf, PskIdentity, Separator, UaProtocolId};
 use openssl::error::ErrorStack;
-use openssl::ssl::{Ssl, SslContext, SslMethod, SslVersion};
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslVerifyMode, SslVersion};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -113,6 +113,8 @@ impl PskConnector {
     /// [`ProfileError`] when OpenSSL refuses the profile.
     pub fn new(config: PskClientConfig) -> Result<Self, ProfileError> {
         let mut context = psk_profile::context(SslMethod::tls_client(), config.allow_plain_psk_tls12)?;
+        // No authority is trusted, so no server gets past by certificate.
+        context.set_verify(SslVerifyMode::PEER);
         match config.versions {
             OfferedVersions::Tls13 => context.set_min_proto_version(Some(SslVersion::TLS1_3))?,
             OfferedVersions::Tls12 => context.set_max_proto_version(Some(SslVersion::TLS1_2))?,

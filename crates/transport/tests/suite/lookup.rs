@@ -1,0 +1,241 @@
+//! The discipline of key lookups, under virtual time.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use akma::UaProtocolId;
+use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use transport::{
+    KeyLookup, KeyRequest, KeySource, KeySourceError, LookupLimits, LookupRefusal, ProvenKey, TransportMetrics,
+};
+
+use crate::scene::{Home, Mood, Ue, fqdn};
+
+fn lookup(home: &Arc<Home>, limits: LookupLimits) -> Arc<KeyLookup> {
+    let source: Arc<dyn KeySource> = home.clone();
+    Arc::new(KeyLookup::new(source, fqdn(), limits, TransportMetrics::default()))
+}
+
+fn request(ue: &Ue) -> KeyRequest {
+    request_from(ue, "192.0.2.1")
+}
+
+fn request_from(ue: &Ue, source: &str) -> KeyRequest {
+    KeyRequest { a_kid: ue.a_kid.clone(), protocol: UaProtocolId::TLS_1_3, source: source.parse::<IpAddr>().unwrap() }
+}
+
+/// Starts resolving, and lets it get as far as it can.
+async fn begin(tasks: &mut JoinSet<Result<ProvenKey, LookupRefusal>>, lookup: &Arc<KeyLookup>, request: KeyRequest) {
+    let lookup = lookup.clone();
+    tasks.spawn(async move { lookup.resolve(request).await });
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_requests_for_one_key_ask_once() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(go_on.clone()));
+    let lookup = lookup(&home, LookupLimits { joiners_max: 4, ..LookupLimits::default() });
+    let mut tasks = JoinSet::new();
+    for _ in 0..5 {
+        begin(&mut tasks, &lookup, request(&ue)).await;
+    }
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Busy), "one joiner too many");
+    assert_eq!(home.asked(), 1);
+    go_on.notify_one();
+    while let Some(answer) = tasks.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().k_af, ue.key(UaProtocolId::TLS_1_3));
+    }
+    assert_eq!(home.asked(), 1);
+    home.becomes(Mood::Answers);
+    lookup.resolve(request(&ue)).await.unwrap();
+    assert_eq!(home.asked(), 2, "the next connection asks again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_gives_up_does_not_take_the_answer_from_those_who_joined() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(go_on.clone()));
+    let lookup = lookup(&home, LookupLimits::default());
+    let (mut first, mut second) = (JoinSet::new(), JoinSet::new());
+    begin(&mut first, &lookup, request(&ue)).await;
+    begin(&mut second, &lookup, request(&ue)).await;
+    first.abort_all();
+    while first.join_next().await.is_some() {}
+    go_on.notify_one();
+    assert!(second.join_next().await.unwrap().unwrap().is_ok());
+    assert_eq!(home.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_protocol_has_its_own_key() {
+    let ue = Ue::number(1);
+    let lookup = lookup(&Home::knowing(&[&ue]), LookupLimits::default());
+    for protocol in [UaProtocolId::TLS_1_3, UaProtocolId::tls_1_2(0xCCAC)] {
+        let key = lookup.resolve(KeyRequest { protocol, ..request(&ue) }).await.unwrap();
+        assert_eq!(key.k_af, ue.key(protocol));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_is_remembered_briefly_and_within_bounds() {
+    let (ue, other) = (Ue::number(1), Ue::number(2));
+    let home = Home::knowing(&[]);
+    let limits = LookupLimits { negative_cache_ms: 2_000, negative_cache_entries_max: 1, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    for _ in 0..3 {
+        assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unknown));
+    }
+    assert_eq!(home.asked(), 1);
+    home.learns(&ue);
+    sleep(Duration::from_millis(2_000)).await;
+    assert!(lookup.resolve(request(&ue)).await.is_ok());
+    home.forgets(&ue);
+    for ue in [&ue, &other, &ue] {
+        assert_eq!(lookup.resolve(request(ue)).await, Err(LookupRefusal::Unknown));
+    }
+    assert_eq!(home.asked(), 5, "with room for one, the first was forgotten for the second");
+    lookup.forget(&ue.a_kid);
+    home.learns(&ue);
+    assert!(lookup.resolve(request(&ue)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_found_key_is_reused_only_as_configured() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let lookup = lookup(&home, LookupLimits { positive_cache_seconds: 10, ..LookupLimits::default() });
+    for _ in 0..3 {
+        lookup.resolve(request(&ue)).await.unwrap();
+    }
+    assert_eq!(home.asked(), 1);
+    sleep(Duration::from_secs(10)).await;
+    lookup.resolve(request(&ue)).await.unwrap();
+    assert_eq!(home.asked(), 2);
+    home.forgets(&ue);
+    lookup.forget(&ue.a_kid);
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_a_kid_forgotten_in_mid_lookup_is_asked_for_again() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(go_on.clone()));
+    let lookup = lookup(&home, LookupLimits { positive_cache_seconds: 10, ..LookupLimits::default() });
+    let mut tasks = JoinSet::new();
+    begin(&mut tasks, &lookup, request(&ue)).await;
+    lookup.forget(&ue.a_kid);
+    home.becomes(Mood::Answers);
+    home.forgets(&ue);
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unknown), "no joining of the older lookup");
+    go_on.notify_one();
+    assert_eq!(tasks.join_next().await.unwrap().unwrap(), Err(LookupRefusal::Unknown));
+    assert_eq!(home.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_key_is_not_a_key() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::AnswersExpired);
+    let lookup = lookup(&home, LookupLimits { positive_cache_seconds: 10, ..LookupLimits::default() });
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Expired));
+    home.becomes(Mood::Answers);
+    assert!(lookup.resolve(request(&ue)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookups_are_limited_per_source_and_in_all() {
+    let home = Home::knowing(&[]);
+    home.becomes(Mood::Silent);
+    let limits = LookupLimits { in_flight_max: 3, in_flight_per_source_max: 2, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    let mut tasks = JoinSet::new();
+    begin(&mut tasks, &lookup, request_from(&Ue::number(1), "192.0.2.1")).await;
+    begin(&mut tasks, &lookup, request_from(&Ue::number(2), "192.0.2.1")).await;
+    let third = lookup.resolve(request_from(&Ue::number(3), "192.0.2.1")).await;
+    assert_eq!(third, Err(LookupRefusal::Busy), "this source has its share");
+    begin(&mut tasks, &lookup, request_from(&Ue::number(4), "192.0.2.2")).await;
+    let fourth = lookup.resolve(request_from(&Ue::number(5), "192.0.2.3")).await;
+    assert_eq!(fourth, Err(LookupRefusal::Busy), "no more in all");
+    assert_eq!(home.asked(), 3);
+    // The time-out gives the places back.
+    while let Some(answer) = tasks.join_next().await {
+        assert_eq!(answer.unwrap(), Err(LookupRefusal::TimedOut));
+    }
+    home.becomes(Mood::Answers);
+    assert_eq!(lookup.resolve(request(&Ue::number(5))).await, Err(LookupRefusal::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_key_server_is_left_alone_and_then_probed() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::Fails(KeySourceError::Unavailable("down".into())));
+    let limits = LookupLimits { breaker_failures: 3, breaker_open_ms: 2_000, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    for _ in 0..10 {
+        assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unavailable));
+    }
+    assert_eq!(home.asked(), 3);
+    sleep(Duration::from_millis(2_000)).await;
+    for _ in 0..5 {
+        assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unavailable));
+    }
+    assert_eq!(home.asked(), 4, "one probe");
+    home.becomes(Mood::Answers);
+    sleep(Duration::from_millis(2_000)).await;
+    for _ in 0..5 {
+        assert!(lookup.resolve(request(&ue)).await.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_single_requests_do_not_open_the_breaker() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::Fails(KeySourceError::Refused("400".into())));
+    let limits = LookupLimits { breaker_failures: 2, negative_cache_ms: 0, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    for _ in 0..10 {
+        assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unknown));
+    }
+    assert_eq!(home.asked(), 10);
+    home.becomes(Mood::Answers);
+    assert!(lookup.resolve(request(&ue)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_see_the_outcomes() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let mut registry = Registry::default();
+    let source: Arc<dyn KeySource> = home.clone();
+    let metrics = TransportMetrics::register(&mut registry);
+    let lookup = KeyLookup::new(source, fqdn(), LookupLimits::default(), metrics);
+    lookup.resolve(request(&ue)).await.unwrap();
+    lookup.resolve(request(&Ue::number(2))).await.unwrap_err();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "akma_key_lookups_total{outcome=\"found\"} 1",
+        "akma_key_lookups_total{outcome=\"unknown\"} 1",
+        "akma_key_lookups_in_flight 0",
+        "akma_key_lookup_seconds_count 2",
+        "akma_key_lookup_breaker_open 0",
+    ] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+}

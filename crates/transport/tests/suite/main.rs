@@ -1,0 +1,11 @@
+//! Drives the public API over real sockets: our client, other people's clients, and octets made by hand.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod foreign;
+mod handshake;
+mod limits;
+mod lookup;
+mod profile;
+mod refusals;
+mod scene;

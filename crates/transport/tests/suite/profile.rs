@@ -1,0 +1,198 @@
+//! The certificate side of the TLS profile.
+
+use std::path::Path;
+use std::pin::Pin;
+
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslVersion};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_openssl::SslStream;
+use transport::profile::{
+    CertificateFiles, PeerIdentity, ProfileError, client_session, mutual_tls_client, mutual_tls_server, peer_identity,
+};
+
+const INSTANCE: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
+
+struct Authority {
+    directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Test authority");
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
+        Self { directory, issuer: Issuer::new(params, key) }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn issue(&self, name: &str, alternative_names: Vec<SanType>) -> CertificateFiles {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = alternative_names;
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let files = CertificateFiles {
+            certificate: self.path(&format!("{name}.pem")),
+            key: self.path(&format!("{name}.key")),
+            ca: self.path("ca.pem"),
+        };
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn server(&self) -> SslContext {
+        let names = vec![
+            SanType::DnsName("AAnF.lab.example".try_into().unwrap()),
+            SanType::IpAddress("127.0.0.1".parse().unwrap()),
+        ];
+        mutual_tls_server(&self.issue("aanf", names)).unwrap()
+    }
+
+    fn client(&self) -> SslContext {
+        let names = vec![
+            SanType::URI("https://example.com/nf".try_into().unwrap()),
+            SanType::URI(format!("urn:UUID:{}", INSTANCE.to_uppercase()).try_into().unwrap()),
+            SanType::DnsName("Server.lab.example".try_into().unwrap()),
+        ];
+        mutual_tls_client(&self.issue("server", names)).unwrap()
+    }
+}
+
+struct Met {
+    client: Result<SslStream<TcpStream>, openssl::ssl::Error>,
+    server: Result<SslStream<TcpStream>, openssl::ssl::Error>,
+}
+
+async fn meet(server: &SslContext, client: Ssl) -> Met {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let mut connecting = SslStream::new(client, socket).unwrap();
+    let mut accepting = SslStream::new(Ssl::new(server).unwrap(), listener.accept().await.unwrap().0).unwrap();
+    let (client, server) = tokio::join!(
+        async {
+            // A refused client certificate shows at the client's first read in TLS 1.3.
+            let done = Pin::new(&mut connecting).connect().await;
+            (done, connecting)
+        },
+        async {
+            let done = Pin::new(&mut accepting).accept().await;
+            (done, accepting)
+        }
+    );
+    Met { client: client.0.map(|()| client.1), server: server.0.map(|()| server.1) }
+}
+
+#[tokio::test]
+async fn both_sides_prove_themselves_and_agree_on_http_2() {
+    let authority = Authority::new();
+    for host in ["aanf.lab.example", "127.0.0.1"] {
+        let session = client_session(&authority.client(), host).unwrap();
+        let Met { client, server } = meet(&authority.server(), session).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+        assert_eq!(server.ssl().version2(), Some(SslVersion::TLS1_3));
+        assert_eq!(server.ssl().selected_alpn_protocol(), Some(&b"h2"[..]));
+        let expected = PeerIdentity {
+            nf_instance_id: Some(INSTANCE.to_owned()),
+            dns_names: vec!["server.lab.example".to_owned()],
+            uris: vec!["https://example.com/nf".to_owned(), format!("urn:UUID:{}", INSTANCE.to_uppercase())],
+            subject_common_name: Some("server".to_owned()),
+        };
+        assert_eq!(peer_identity(server.ssl()), Some(expected));
+        assert_eq!(peer_identity(client.ssl()).unwrap().dns_names, ["aanf.lab.example"]);
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_is_spoken_too_and_nothing_older() {
+    let authority = Authority::new();
+    let mut session = client_session(&authority.client(), "aanf.lab.example").unwrap();
+    session.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+    let Met { client, .. } = meet(&authority.server(), session).await;
+    assert_eq!(client.unwrap().ssl().version2(), Some(SslVersion::TLS1_2));
+    let mut old = client_session(&authority.client(), "aanf.lab.example").unwrap();
+    old.set_min_proto_version(Some(SslVersion::TLS1_1)).unwrap();
+    old.set_max_proto_version(Some(SslVersion::TLS1_1)).unwrap();
+    old.set_security_level(0);
+    let Met { client, server } = meet(&authority.server(), old).await;
+    assert!(client.is_err() && server.is_err());
+}
+
+#[tokio::test]
+async fn a_client_without_certificate_or_with_one_from_elsewhere_is_refused() {
+    let (authority, elsewhere) = (Authority::new(), Authority::new());
+    let mut anonymous = SslContextBuilder::new(SslMethod::tls_client()).unwrap();
+    anonymous.set_alpn_protos(b"\x02h2").unwrap();
+    let Met { server, .. } = meet(&authority.server(), Ssl::new(&anonymous.build()).unwrap()).await;
+    assert!(server.is_err());
+    let mut impostor = client_session(&elsewhere.client(), "aanf.lab.example").unwrap();
+    impostor.set_verify(openssl::ssl::SslVerifyMode::NONE);
+    let Met { server, .. } = meet(&authority.server(), impostor).await;
+    assert!(server.is_err());
+}
+
+#[tokio::test]
+async fn a_server_of_another_name_or_authority_is_refused() {
+    let (authority, elsewhere) = (Authority::new(), Authority::new());
+    for host in ["ausf.lab.example", "127.0.0.2"] {
+        let session = client_session(&authority.client(), host).unwrap();
+        assert!(meet(&authority.server(), session).await.client.is_err());
+    }
+    let session = client_session(&authority.client(), "aanf.lab.example").unwrap();
+    assert!(meet(&elsewhere.server(), session).await.client.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_wants_another_protocol_than_http_2_is_refused() {
+    let authority = Authority::new();
+    let mut session = client_session(&authority.client(), "aanf.lab.example").unwrap();
+    session.set_alpn_protos(b"\x08http/1.1").unwrap();
+    let Met { client, server } = meet(&authority.server(), session).await;
+    assert!(client.is_err() && server.is_err());
+}
+
+#[test]
+fn the_file_at_fault_is_named() {
+    let authority = Authority::new();
+    let good = authority.issue("good", vec![]);
+    let other = authority.issue("other", vec![]);
+    let missing = authority.path("missing.pem");
+    let fault = |files: CertificateFiles| mutual_tls_server(&files).err().unwrap();
+    let named =
+        |error: ProfileError, path: &Path| assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    for files in [
+        CertificateFiles { certificate: missing.clone(), ..good.clone() },
+        CertificateFiles { key: missing.clone(), ..good.clone() },
+        CertificateFiles { ca: missing.clone(), ..good.clone() },
+    ] {
+        named(fault(files), &missing);
+    }
+    named(fault(CertificateFiles { certificate: good.key.clone(), ..good.clone() }), &good.key);
+    named(fault(CertificateFiles { key: good.certificate.clone(), ..good.clone() }), &good.certificate);
+    named(fault(CertificateFiles { ca: good.key.clone(), ..good.clone() }), &good.key);
+    let mismatch = fault(CertificateFiles { key: other.key.clone(), ..good.clone() });
+    assert!(matches!(mismatch, ProfileError::KeyMismatch { .. }), "{mismatch}");
+}
+
+#[test]
+fn the_profile_turns_off_what_33_210_does_not_want() {
+    use openssl::ssl::SslOptions;
+    let authority = Authority::new();
+    let off = SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION | SslOptions::NO_TICKET;
+    for context in [authority.server(), authority.client()] {
+        let session = Ssl::new(&context).unwrap();
+        assert_eq!(session.num_tickets(), 0);
+        assert_eq!(session.max_early_data(), 0);
+        assert!(off.contains(SslOptions::NO_COMPRESSION));
+    }
+}
