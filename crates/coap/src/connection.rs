@@ -136,6 +136,8 @@ pub struct StreamConnection {
     peer_requests: HashMap<ExchangeId, Token>,
     /// Ours without a Pong, by token.
     pings: Vec<u32>,
+    /// How many [`Queued::Custody`] are in `events`.
+    custody_queued: usize,
     delayed_pongs: Vec<DelayedPong>,
     counters: StreamCounters,
 }
@@ -159,6 +161,7 @@ impl StreamConnection {
             requests: HashMap::new(),
             peer_requests: HashMap::new(),
             pings: Vec::new(),
+            custody_queued: 0,
             delayed_pongs: Vec::new(),
             counters: StreamCounters::default(),
         };
@@ -188,6 +191,10 @@ impl StreamConnection {
                     return Some(event);
                 }
                 Queued::Custody { token, before } => {
+                    self.custody_queued = self.custody_queued.saturating_sub(1);
+                    if self.state == State::Closed {
+                        continue;
+                    }
                     let unanswered = self.peer_requests.keys().filter(|exchange| exchange.0 < before).count();
                     if unanswered == 0 {
                         self.write_pong(token, true);
@@ -442,7 +449,11 @@ impl StreamConnection {
             }
             Code::PONG => {
                 let custody = signal::read_custody(frame, options_max)?;
-                match self.pings.iter().position(|ping| Some(*ping) == frame.token.number()) {
+                let position = self.pings.iter().position(|ping| Some(*ping) == frame.token.number());
+                // libcoap 4.3.1 answers without the token that RFC 8323 5.4 wants back; a stream keeps order, so that is
+                // the answer to the oldest.
+                let oldest = (frame.token == Token::default() && !self.pings.is_empty()).then_some(0);
+                match position.or(oldest) {
                     Some(position) => {
                         self.pings.remove(position);
                         self.events.push_back(Queued::Event(StreamEvent::Pong { custody }));
@@ -473,11 +484,11 @@ impl StreamConnection {
     /// requests answered.
     fn take_ping(&mut self, token: Token, custody: bool) -> Result<(), StreamError> {
         self.check_peer_reads()?;
-        let waiting = self.delayed_pongs.len()
-            + self.events.iter().filter(|queued| matches!(queued, Queued::Custody { .. })).count();
+        let waiting = self.delayed_pongs.len() + self.custody_queued;
         if custody && self.events.is_empty() && self.peer_requests.is_empty() {
             self.write_pong(token, true);
         } else if custody && waiting < self.config.limits.peer_pings_delayed_max {
+            self.custody_queued += 1;
             self.events.push_back(Queued::Custody { token, before: self.next_exchange });
         } else {
             self.write_pong(token, false);

@@ -262,3 +262,172 @@ pub(crate) fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use coap_lite::{CoapOption, MessageClass, Packet, RequestType};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(code: Code, token: &[u8], payload: &[u8], options: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut out = vec![0xaa, 0xbb];
+        write(&mut out, u32::MAX, code, &Token::from_slice(token).unwrap(), payload, |writer| {
+            for (number, value) in options {
+                writer.octets(*number, value);
+            }
+        })
+        .unwrap();
+        assert_eq!(out[..2], [0xaa, 0xbb], "what was there before stays");
+        out.split_off(2)
+    }
+
+    type Options = Vec<(u16, Vec<u8>)>;
+
+    fn read(message: &[u8]) -> (Code, Vec<u8>, Options, Vec<u8>) {
+        assert_eq!(extent(message), Ok(Extent::Total(message.len() as u64)));
+        let frame = Frame::parse(message).unwrap();
+        let mut reader = frame.options();
+        let mut options = Vec::new();
+        while let Some((number, value)) = reader.next().unwrap() {
+            options.push((number, value.to_vec()));
+        }
+        (frame.code, frame.token.as_slice().to_vec(), options, reader.payload().unwrap().to_vec())
+    }
+
+    /// RFC 8323 figures 5 and 6: an empty message, and 2.03 with the token 7f and nothing else.
+    #[test]
+    fn the_examples_of_rfc_8323_are_written_and_read() {
+        assert_eq!(written(Code::EMPTY, &[], &[], &[]), [0x00, 0x00]);
+        assert_eq!(written(Code::VALID, &[0x7f], &[], &[]), [0x01, 0x43, 0x7f]);
+        assert_eq!(read(&[0x01, 0x43, 0x7f]), (Code::VALID, vec![0x7f], vec![], vec![]));
+    }
+
+    #[test]
+    fn lengths_change_their_form_at_13_269_and_65805() {
+        for (payload, header) in [
+            (11_usize, vec![0xc0]),
+            (12, vec![0xd0, 0]),
+            (267, vec![0xd0, 255]),
+            (268, vec![0xe0, 0, 0]),
+            (65_803, vec![0xe0, 0xff, 0xff]),
+            (65_804, vec![0xf0, 0, 0, 0, 0]),
+            (65_805, vec![0xf0, 0, 0, 0, 1]),
+        ] {
+            let message = written(Code::POST, &[], &vec![7; payload], &[]);
+            assert_eq!(message[..header.len()], header, "payload of {payload}");
+            assert_eq!(read(&message).3.len(), payload);
+        }
+    }
+
+    #[test]
+    fn an_extent_is_told_from_the_first_octets_and_no_sooner() {
+        assert_eq!(extent(&[]), Ok(Extent::Needs(1)));
+        assert_eq!(extent(&[0xd0]), Ok(Extent::Needs(2)));
+        assert_eq!(extent(&[0xe0, 1]), Ok(Extent::Needs(3)));
+        assert_eq!(extent(&[0xf0, 1, 2, 3]), Ok(Extent::Needs(5)));
+        assert_eq!(extent(&[0xf8, 0xff, 0xff, 0xff, 0xff]), Ok(Extent::Total(65_805 + u64::from(u32::MAX) + 14)));
+        assert_eq!(extent(&[0x09]), Err(StreamError::TokenLengthReserved(9)));
+    }
+
+    #[test]
+    fn a_message_over_the_peers_size_leaves_nothing_behind() {
+        let mut out = vec![1, 2, 3];
+        let result = write(&mut out, 20, Code::POST, &Token::default(), &[0; 18], |_| {});
+        assert_eq!(result, Err(StreamError::MessageTooLargeForPeer { octets: 22, octets_max: 20 }));
+        assert_eq!(out, [1, 2, 3]);
+        assert_eq!(write(&mut out, 20, Code::POST, &Token::default(), &[0; 16], |_| {}), Ok(()));
+        assert_eq!(out.len(), 3 + 20);
+    }
+
+    #[test]
+    fn integers_are_as_short_as_they_can_be_and_read_with_leading_zeros() {
+        let mut out = Vec::new();
+        for value in [0, 1, 255, 256, 65_536, u32::MAX] {
+            OptionWriter { out: &mut out, number: 0 }.uint(1, value);
+        }
+        assert_eq!(out, [0x10, 0x11, 1, 0x11, 255, 0x12, 1, 0, 0x13, 1, 0, 0, 0x14, 255, 255, 255, 255]);
+        assert_eq!(read_uint(&[0, 50], 2), Some(50));
+        assert_eq!(read_uint(&[0, 0, 50], 2), None);
+        assert_eq!(read_uint(&[], 2), Some(0));
+        assert_eq!(read_uint(&[0; 5], 9), None);
+    }
+
+    #[test]
+    fn malformed_options_are_refused() {
+        for (body, what) in [
+            (&[0xf0][..], "reserved delta"),
+            (&[0x0f], "reserved length"),
+            (&[0xd0], "delta without its octet"),
+            (&[0xe0, 1], "delta without its octets"),
+            (&[0x11], "value beyond the end"),
+            (&[0x0e, 0xff, 0xff, 1], "long value beyond the end"),
+            (&[0xff], "marker without payload"),
+            (&[0xe0, 0xff, 0xff], "number above 65535"),
+            (&[0xe0, 0xfe, 0xf2, 0x10], "number above 65535 by addition"),
+        ] {
+            let mut message = vec![(body.len() as u8) << 4, 0x02];
+            message.extend_from_slice(body);
+            let mut reader = Frame::parse(&message).unwrap().options();
+            let result = loop {
+                match reader.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break reader.payload().map(<[u8]>::to_vec),
+                    Err(error) => break Err(error),
+                }
+            };
+            assert!(matches!(result, Err(StreamError::Malformed(_))), "{what}: {result:?}");
+        }
+    }
+
+    fn options() -> impl Strategy<Value = Options> {
+        let option = (prop_oneof![0_u16..40, any::<u16>()], prop::collection::vec(any::<u8>(), 0..300));
+        prop::collection::vec(option, 0..6).prop_map(|mut options| {
+            options.sort_by_key(|(number, _)| *number);
+            options
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_written_reads_back(
+            token in prop::collection::vec(any::<u8>(), 0..=8),
+            options in options(),
+            payload in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let message = written(Code::POST, &token, &payload, &options);
+            prop_assert_eq!(read(&message), (Code::POST, token, options, payload));
+        }
+
+        /// Options and payload are coded alike over datagrams and streams: `coap-lite` is the independent witness.
+        #[test]
+        fn the_body_is_octet_for_octet_that_of_coap_lite(
+            options in options(),
+            payload in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let mut packet = Packet::new();
+            packet.header.code = MessageClass::Request(RequestType::Post);
+            for (number, value) in &options {
+                packet.add_option(CoapOption::from(*number), value.clone());
+            }
+            packet.payload = payload.clone();
+            let theirs = packet.to_bytes_with_limit(65_536).unwrap();
+            let ours = written(Code::POST, &[], &payload, &options);
+            prop_assert_eq!(Frame::parse(&ours).unwrap().body, &theirs[4..]);
+        }
+
+        #[test]
+        fn no_octets_make_the_reader_panic(octets in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(Extent::Total(total)) = extent(&octets)
+                && let Some(message) = octets.get(..total as usize)
+            {
+                let mut reader = Frame::parse(message).unwrap().options();
+                while let Ok(Some(_)) = reader.next() {}
+                let _ = reader.payload();
+            }
+        }
+    }
+}

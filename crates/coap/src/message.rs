@@ -36,7 +36,7 @@ impl Request {
     /// Begins a request with that method to a path such as `msgin5g` or `su-uc/v1/val-services`; a slash at the start
     /// does not count.
     #[must_use]
-    pub fn new(method: Code, path: &str) -> RequestBuilder<'_> {
+    pub fn with_method(method: Code, path: &str) -> RequestBuilder<'_> {
         RequestBuilder {
             method,
             path: path.strip_prefix('/').unwrap_or(path),
@@ -50,13 +50,13 @@ impl Request {
     /// Begins a GET.
     #[must_use]
     pub fn get(path: &str) -> RequestBuilder<'_> {
-        Self::new(Code::GET, path)
+        Self::with_method(Code::GET, path)
     }
 
     /// Begins a POST.
     #[must_use]
     pub fn post(path: &str) -> RequestBuilder<'_> {
-        Self::new(Code::POST, path)
+        Self::with_method(Code::POST, path)
     }
 }
 

@@ -1,0 +1,237 @@
+//! The types of TS 29.538 from outside.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+
+use message::ts29538::{
+    AsMessageDelivery, AsProfile, AsRegistration, AsRegistrationAck, DeliveryStatusReport, MessageDeliveryAck,
+    RegistrationResult, UeMessageDelivery,
+};
+use message::{
+    DecodeLimits, DeliveryStatus, FailureCause, Message, MessageResponse, Priority, ReportDeliveryStatus, UeMessage,
+    member,
+};
+use serde_json::{Value, json};
+
+fn full() -> Value {
+    json!({
+        "oriAddr": {"addrType": "AS", "addr": "billing"},
+        "destAddr": {"addrType": "UE", "addr": "meter-7"},
+        "appId": "metering",
+        "msgId": "m-1",
+        "delivStReqInd": true,
+        "payload": "aGVsbG8=",
+        "priority": "HIGH",
+        "segInd": true,
+        "segParams": {"segId": "s", "totalSegCount": 2, "segNumb": 1, "lastSegFlag": true},
+        "stoAndFwInd": true,
+        "stoAndFwParams": {"exprTime": "2026-12-01T00:00:00Z"},
+        "latency": 500
+    })
+}
+
+fn read(value: &Value) -> AsMessageDelivery {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// The names of all members, at every depth.
+fn names(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                into.insert(name.clone());
+                names(value, into);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| names(item, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_names_are_those_of_the_one_table() {
+    let table: BTreeSet<&str> = [
+        member::ORIGINATOR,
+        member::DESTINATION,
+        member::ADDRESS_TYPE,
+        member::ADDRESS,
+        member::APPLICATION_ID,
+        member::MESSAGE_ID,
+        member::DELIVERY_STATUS_REQUIRED,
+        member::PAYLOAD,
+        member::PRIORITY,
+        member::SEGMENTED,
+        member::SEGMENT_PARAMETERS,
+        member::SEGMENTATION_SET_ID,
+        member::TOTAL_SEGMENT_COUNT,
+        member::SEGMENT_NUMBER,
+        member::LAST_SEGMENT_FLAG,
+        member::STORE_AND_FORWARD,
+        member::STORE_AND_FORWARD_PARAMETERS,
+        member::EXPIRATION_TIME,
+        member::LATENCY,
+        member::STATUS,
+        member::FAILURE_CAUSE,
+        member::DELIVERY_STATUS,
+        member::AS_SERVICE_ID,
+        member::TARGET_URI,
+        member::AS_PROFILE,
+        member::APPLICATION_NAME,
+        member::APPLICATION_PROVIDERS,
+        member::APPLICATION_SCENARIOS,
+        member::APPLICATION_CATEGORY,
+        member::AS_STATUS,
+        member::RESULT,
+    ]
+    .into();
+    let ack = MessageDeliveryAck {
+        ori_addr: read(&full()).ori_addr,
+        msg_id: "1".parse().unwrap(),
+        status: Some(DeliveryStatus::Failed),
+        failure_cause: Some("x".into()),
+    };
+    let report = DeliveryStatusReport {
+        ori_addr: ack.ori_addr.clone(),
+        dest_addr: ack.ori_addr.clone(),
+        msg_id: "1".parse().unwrap(),
+        failure_cause: None,
+        deliv_st: ReportDeliveryStatus::Success,
+    };
+    let registration = AsRegistration {
+        as_svc_id: "billing".parse().unwrap(),
+        app_id: Some("metering".parse().unwrap()),
+        target_uri: Some("https://as.example".into()),
+        as_prof: Some(AsProfile {
+            app_name: Some("n".into()),
+            app_providers: vec!["p".into()],
+            app_senarios: vec!["s".into()],
+            app_category: Some("c".into()),
+            as_status: Some("up".into()),
+        }),
+    };
+    let registered =
+        AsRegistrationAck { as_svc_id: registration.as_svc_id.clone(), result: RegistrationResult::default() };
+    let mut used = BTreeSet::new();
+    for value in [
+        serde_json::to_value(read(&full())).unwrap(),
+        serde_json::to_value(ack).unwrap(),
+        serde_json::to_value(report).unwrap(),
+        serde_json::to_value(registration).unwrap(),
+        serde_json::to_value(registered).unwrap(),
+    ] {
+        names(&value, &mut used);
+    }
+    let used: BTreeSet<&str> = used.iter().map(String::as_str).collect();
+    assert_eq!(used, table);
+}
+
+#[test]
+fn an_as_message_becomes_the_message_that_a_ue_would_have_sent() {
+    let message = Message::try_from(read(&full())).unwrap();
+    let mut on_coap = full();
+    on_coap["msgType"] = "MSG".into();
+    let UeMessage::Message(same) = UeMessage::decode(on_coap.to_string().as_bytes(), &DecodeLimits::default()).unwrap()
+    else {
+        panic!("not a message")
+    };
+    assert_eq!(message, *same);
+    assert_eq!(message.payload, b"hello");
+    assert_eq!(serde_json::to_value(AsMessageDelivery::from(&message)).unwrap(), full(), "and back");
+}
+
+#[test]
+fn a_ue_message_has_neither_priority_nor_latency() {
+    let message = Message::try_from(read(&full())).unwrap();
+    let value = serde_json::to_value(UeMessageDelivery::from(&message)).unwrap();
+    assert_eq!((value.get("priority"), value.get("latency")), (None, None));
+    let back: UeMessageDelivery = serde_json::from_value(value).unwrap();
+    assert_eq!(Message::try_from(back).unwrap(), Message { priority: Priority::Middle, latency: None, ..message });
+}
+
+#[test]
+fn mandatory_members_are_mandatory_and_unknown_ones_are_not() {
+    for name in ["oriAddr", "destAddr", "msgId", "stoAndFwInd"] {
+        let mut value = full();
+        value.as_object_mut().unwrap().remove(name);
+        let error = serde_json::from_value::<AsMessageDelivery>(value).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let mut value = full();
+    value["secCred"] = "t".into();
+    assert_eq!(read(&value), read(&full()));
+    let least = json!({
+        "oriAddr": {"addrType": "AS", "addr": "a"}, "destAddr": {"addrType": "UE", "addr": "b"},
+        "msgId": "1", "stoAndFwInd": false
+    });
+    let message = Message::try_from(read(&least)).unwrap();
+    assert_eq!(serde_json::to_value(AsMessageDelivery::from(&message)).unwrap(), least);
+}
+
+#[test]
+fn duplicates_and_wrong_types_are_refused() {
+    let text = full().to_string();
+    let twice = text.replace("\"msgId\":\"m-1\"", "\"msgId\":\"m-1\",\"msgId\":\"m-2\"");
+    assert!(serde_json::from_str::<AsMessageDelivery>(&twice).unwrap_err().to_string().contains("duplicate"));
+    for (name, value) in [
+        ("msgId", json!(1)),
+        ("msgId", json!("a b")),
+        ("oriAddr", json!("billing")),
+        ("stoAndFwInd", json!("true")),
+        ("payload", json!([1])),
+        ("latency", json!(-1)),
+        ("stoAndFwParams", json!({"exprTime": "soon"})),
+        ("segParams", json!({"segNumb": "1"})),
+    ] {
+        let mut changed = full();
+        changed[name] = value;
+        assert!(serde_json::from_value::<AsMessageDelivery>(changed).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn the_rules_of_messages_hold_here_too() {
+    let refused = |name: &str, value: Value| {
+        let mut changed = full();
+        changed[name] = value;
+        Message::try_from(read(&changed)).unwrap_err()
+    };
+    assert_eq!(refused("payload", json!("???")).to_string(), "member payload is not base64");
+    assert_eq!(refused("payload", json!("A".repeat(3_000))).cause(), FailureCause::PayloadTooLarge);
+    assert_eq!(
+        refused("segInd", json!(false)).to_string(),
+        "member segParams is there though the message is not segmented"
+    );
+    assert_eq!(
+        refused("segParams", json!({"segId": "s", "segNumb": 70_000})).to_string(),
+        "member segParams.segNumb is out of range"
+    );
+    assert_eq!(refused("segParams", json!({"segNumb": 1})).to_string(), "member segParams.segId is missing");
+    let limits = DecodeLimits { payload_octets_max: 4, ..DecodeLimits::default() };
+    assert_eq!(read(&full()).into_message(&limits).unwrap_err().cause(), FailureCause::PayloadTooLarge);
+    let ack = json!({"oriAddr": {"addrType": "AS", "addr": "a"}, "msgId": "1", "failureCause": "x".repeat(256)});
+    let ack: MessageDeliveryAck = serde_json::from_value(ack).unwrap();
+    assert_eq!(MessageResponse::try_from(ack).unwrap_err().to_string(), "member failureCause is too long");
+}
+
+#[test]
+fn answers_and_reports_convert_both_ways() {
+    let ack = json!({"oriAddr": {"addrType": "AS", "addr": "a"}, "msgId": "1", "status": "DELY_STORED"});
+    let ack: MessageDeliveryAck = serde_json::from_value(ack).unwrap();
+    let response = MessageResponse::try_from(ack.clone()).unwrap();
+    assert_eq!(response.status, Some(DeliveryStatus::Stored));
+    assert_eq!(MessageDeliveryAck::from(response), ack);
+    let report = json!({
+        "oriAddr": {"addrType": "AS", "addr": "a"}, "destAddr": {"addrType": "UE", "addr": "b"},
+        "msgId": "1", "delivSt": "REPT_DELY_FAILED", "failureCause": "EXPIRED"
+    });
+    let report: DeliveryStatusReport = serde_json::from_value(report).unwrap();
+    let model = message::DeliveryStatusReport::try_from(report.clone()).unwrap();
+    assert_eq!(model.delivery_status, ReportDeliveryStatus::Failed);
+    assert_eq!(DeliveryStatusReport::from(model), report);
+}
+
+#[test]
+fn debug_output_of_a_delivery_does_not_show_its_payload() {
+    let shown = format!("{:?}", read(&full()));
+    assert!(shown.contains("m-1") && !shown.contains("aGVsbG8"), "{shown}");
+}
