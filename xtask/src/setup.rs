@@ -32,6 +32,8 @@ const TEST: &[Package] = &[
     package("libcoap3-bin", "/usr/bin/coap-client-notls"),
     package("mosquitto", "/usr/sbin/mosquitto"),
     package("tshark", "/usr/bin/tshark"),
+    package("libssl-dev", "/usr/include/openssl/ssl.h"),
+    package("pkg-config", "/usr/bin/pkg-config"),
     package("python3-venv", "/usr/lib/python3"),
 ];
 
