@@ -1,1 +1,55 @@
-//! MSGin5G Server (TS 23.554, 24.538, 29.538)
+//! The MSGin5G Server (TS 23.554, TS 24.538, TS 29.538), secured as TS 33.501 Annex Y demands.
+//!
+//! Start from [`Config`], what an operator writes, and [`start`], which runs it until a token is cancelled. UEs come over
+//! CoAP on TLS-PSK keyed by AKMA, Application Servers over HTTP/2 with mutual TLS; the AAnF, the Configuration Function and
+//! the store are what [`Config`] names.
+//!
+//! ```no_run
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config: server::Config = toml::from_str(&std::fs::read_to_string("server.toml")?)?;
+//! let shutdown = CancellationToken::new();
+//! let running = server::start(config, shutdown.clone()).await?;
+//! println!("UEs connect to {}", running.coap_address());
+//! // ... until
+//! shutdown.cancel();
+//! running.stopped().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A message's way is one direction, each step one typed value: `session | api → routing → delivery → session |
+//! application_server | inbox`. What the service promises and why it holds is argued at the top of `delivery`. Limits and
+//! their answers: [`Limits`].
+
+#![forbid(unsafe_code)]
+
+mod akma_function;
+mod api;
+mod application_server;
+mod association;
+mod config;
+mod core;
+mod deduplication;
+mod delivery;
+mod error;
+mod inbox;
+mod limits;
+mod listener;
+mod mailbox;
+mod metrics;
+mod registry;
+mod routing;
+mod server;
+mod session;
+mod sync;
+
+pub use association::{AssociationError, AssociationSource};
+pub use config::{
+    AdminSection, AkmaSection, ApiSection, ApplicationServerSection, Config, ConfigurationFunctionSection,
+    ServerSection, StoreSection, TlsSection,
+};
+pub use error::ServerError;
+pub use limits::Limits;
+pub use server::{Running, start};

@@ -1,0 +1,190 @@
+//! MSGin5G-3: `msgs-asregistration/v1` and `msgs-msgdelivery/v1` of TS 29.538, over the SBI rules of mutual TLS.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, post};
+use axum::{Extension, Router};
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+use message::ts29538::{
+    AsMessageDelivery, AsRegistration, AsRegistrationAck, DeliveryStatusReport, MessageDeliveryAck, RegistrationResult,
+    UeMessageDelivery,
+};
+use message::{Address, AsServiceId, DecodeError, DeliveryStatus, FailureCause, MessageId};
+use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause};
+use tokio::sync::oneshot;
+
+use crate::application_server::{ApplicationServers, Refusal};
+use crate::core::Core;
+use crate::delivery::{Answer, Reply};
+use crate::registry::Party;
+
+const REGISTRATIONS: &str = "/msgs-asregistration/v1/registrations";
+
+/// What the operations need.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) core: Arc<Core>,
+    pub(crate) servers: Arc<ApplicationServers>,
+}
+
+/// Both services.
+pub(crate) fn router(api: Api) -> Router {
+    Router::new()
+        .route(REGISTRATIONS, post(register))
+        .route("/msgs-asregistration/v1/registrations/{registration_id}", delete(deregister))
+        .route("/msgs-msgdelivery/v1/deliver-as-message", post(deliver_as_message))
+        .route("/msgs-msgdelivery/v1/deliver-ue-message", post(deliver_ue_message))
+        .route("/msgs-msgdelivery/v1/deliver-report", post(deliver_report))
+        .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
+        .with_state(api)
+}
+
+/// Registers an AS: 201 with `Location`.
+async fn register(
+    State(api): State<Api>,
+    Extension(identity): Extension<PeerIdentity>,
+    Json(request): Json<AsRegistration>,
+) -> Result<Response, ProblemDetails> {
+    api.refuse_when_stopping()?;
+    let as_svc_id = request.as_svc_id.clone();
+    let id = api.servers.register(&api.core, &identity, request).await.map_err(|refusal| {
+        if refusal == Refusal::NotYours {
+            api.not_yours(&identity, as_svc_id.as_str());
+        }
+        api.problem_of(refusal)
+    })?;
+    let location = HeaderValue::from_str(&format!("{REGISTRATIONS}/{id}")).map_err(|_| ProblemDetails::internal())?;
+    let ack = AsRegistrationAck { as_svc_id, result: RegistrationResult { status: Some(201), ..Default::default() } };
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(ack)).into_response())
+}
+
+/// Removes a registration: 204.
+async fn deregister(
+    State(api): State<Api>,
+    Extension(identity): Extension<PeerIdentity>,
+    Path(registration_id): Path<String>,
+) -> Result<StatusCode, ProblemDetails> {
+    api.servers.deregister(&api.core, &identity, &registration_id).await.map_err(|refusal| {
+        if refusal == Refusal::NotYours {
+            api.not_yours(&identity, &registration_id);
+        }
+        api.problem_of(refusal)
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A message from an AS.
+async fn deliver_as_message(
+    State(api): State<Api>,
+    Extension(identity): Extension<PeerIdentity>,
+    Json(request): Json<AsMessageDelivery>,
+) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
+    let message = request.into_message(&api.core.decode_limits).map_err(|error| problem_of_decoding(&error))?;
+    let party = api.sender(&identity, &message.originator)?;
+    let (originator, message_id) = (message.originator.clone(), message.message_id.clone());
+    let (reply, answer) = oneshot::channel();
+    api.core.route_message(&party, message, Reply::Api(reply));
+    api.acknowledge(originator, message_id, answer).await
+}
+
+/// A message of a UE behind a message gateway. No gateway is configured, so nobody may send one.
+async fn deliver_ue_message(
+    State(api): State<Api>,
+    Extension(identity): Extension<PeerIdentity>,
+    Json(request): Json<UeMessageDelivery>,
+) -> ProblemDetails {
+    api.not_yours(&identity, request.ori_addr.addr.as_str());
+    ProblemDetails::forbidden(FailureCause::OriginatorNotAllowed.as_str())
+}
+
+/// An AS reports on a message that was delivered to it.
+async fn deliver_report(
+    State(api): State<Api>,
+    Extension(identity): Extension<PeerIdentity>,
+    Json(request): Json<DeliveryStatusReport>,
+) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
+    let report = message::DeliveryStatusReport::try_from(request).map_err(|error| problem_of_decoding(&error))?;
+    let party = api.sender(&identity, &report.originator)?;
+    let (originator, message_id) = (report.originator.clone(), report.message_id.clone());
+    let (reply, answer) = oneshot::channel();
+    api.core.route_report(&party, report, Reply::Api(reply));
+    api.acknowledge(originator, message_id, answer).await
+}
+
+impl Api {
+    /// The registered AS that the certificate and the originating address both name.
+    fn sender(&self, identity: &PeerIdentity, originator: &Address) -> Result<Arc<Party>, ProblemDetails> {
+        self.refuse_when_stopping()?;
+        let bound = originator.as_application_server().filter(|id: &AsServiceId| self.servers.is_bound(identity, id));
+        if bound.is_none() {
+            self.not_yours(identity, originator.addr.as_str());
+            return Err(self.problem(FailureCause::OriginatorNotAllowed));
+        }
+        self.core.registry.find(originator).ok_or_else(|| self.problem(FailureCause::NotRegistered))
+    }
+
+    async fn acknowledge(
+        &self,
+        originator: Address,
+        message_id: MessageId,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
+        // Every request is answered; one that were not would be one that nothing is promised about.
+        let answer = answer.await.unwrap_or(Answer::Failed(FailureCause::Internal));
+        let (status, failure_cause) = match answer {
+            Answer::Delivered => (None, None),
+            Answer::Stored => (Some(DeliveryStatus::Stored), None),
+            Answer::Failed(cause) if cause.http_status() == 200 => (Some(DeliveryStatus::Failed), Some(cause.into())),
+            Answer::Failed(cause) => return Err(self.problem(cause)),
+        };
+        Ok(Json(MessageDeliveryAck { ori_addr: originator, msg_id: message_id, status, failure_cause }))
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), ProblemDetails> {
+        if self.core.stopping.is_cancelled() { Err(self.problem(FailureCause::Stopping)) } else { Ok(()) }
+    }
+
+    fn not_yours(&self, identity: &PeerIdentity, claimed: &str) {
+        tracing::warn!(
+            target: "security", nf_instance_id = ?identity.nf_instance_id, dns_names = ?identity.dns_names, claimed,
+            "request for somebody else refused"
+        );
+        self.core.metrics.forged();
+    }
+
+    fn problem_of(&self, refusal: Refusal) -> ProblemDetails {
+        match refusal {
+            Refusal::NotYours => self.problem(FailureCause::OriginatorNotAllowed),
+            Refusal::Unknown => ProblemDetails::not_found(NO_SUCH_REGISTRATION),
+            Refusal::TargetUri => ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT)
+                .with_invalid_param("/targetUri", "must be an https URI that this AS may name"),
+            Refusal::Storage(cause) => self.problem(cause),
+        }
+    }
+
+    fn problem(&self, cause: FailureCause) -> ProblemDetails {
+        let status = StatusCode::from_u16(cause.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut problem = ProblemDetails::new(status).with_cause(cause.as_str());
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            problem.retry_after_seconds = Some(self.core.limits.retry_after_seconds);
+        }
+        problem
+    }
+}
+
+/// Cause of the 404 for a registration identifier that names none.
+const NO_SUCH_REGISTRATION: &str = "REGISTRATION_NOT_FOUND";
+
+fn problem_of_decoding(error: &DecodeError) -> ProblemDetails {
+    let status = StatusCode::from_u16(error.cause().http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let problem = ProblemDetails::new(status).with_cause(error.cause().as_str());
+    match error.member() {
+        Some(member) => {
+            problem.with_invalid_param(format!("/{}", member.to_string().replace('.', "/")), error.to_string())
+        }
+        None => problem.with_detail(error.to_string()),
+    }
+}

@@ -1,0 +1,387 @@
+//! Application Servers (TS 23.554 clauses 8.2.5, 8.2.6, 8.7.3): whose certificate is whose, who is registered, and the
+//! courier that carries messages and reports to each.
+//!
+//! TS 29.538 has no operation from the server to an AS. Ours, in one place here: `POST {targetUri}/deliver-message` with a
+//! UEMessageDelivery and `POST {targetUri}/deliver-report` with a DeliveryStatusReport, over the same mutual TLS; 2xx says
+//! taken, unless a MessageDeliveryAck in it says `DELY_FAILED`.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::{StatusCode, Uri};
+use message::ts29538::{AsRegistration, DeliveryStatusReport, MessageDeliveryAck, UeMessageDelivery};
+use message::{Address, AsServiceId, DeliveryStatus, FailureCause, UeMessage};
+use sbi::{PeerIdentity, SbiClient, SbiError};
+use serde_json::{Value, json};
+use store::ApplicationServerRecord;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use crate::config::ApplicationServerSection;
+use crate::core::Core;
+use crate::delivery::{Dispatch, Kind, Schedule};
+use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::registry::Party;
+use crate::sync::lock;
+
+/// Longest `targetUri`, in octets.
+const TARGET_URI_OCTETS_MAX: usize = 1024;
+
+/// How long a courier sleeps when nothing is due.
+const IDLE_TICK: Duration = Duration::from_secs(3600);
+
+/// Every AS that may register, and those that did.
+#[derive(Debug)]
+pub(crate) struct ApplicationServers {
+    bindings: Vec<ApplicationServerSection>,
+    client: SbiClient,
+    registered: Mutex<HashMap<AsServiceId, Registration>>,
+}
+
+#[derive(Clone, Debug)]
+struct Registration {
+    id: String,
+    mailbox: Option<Arc<Mailbox>>,
+}
+
+/// Why a registration was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The certificate is not this AS's.
+    NotYours,
+    /// There is no such registration.
+    Unknown,
+    /// `targetUri` is not an https URI that this AS may name.
+    TargetUri,
+    /// It could not be made durable.
+    Storage(FailureCause),
+}
+
+impl ApplicationServers {
+    pub(crate) fn new(bindings: Vec<ApplicationServerSection>, client: SbiClient) -> Self {
+        Self { bindings, client, registered: Mutex::default() }
+    }
+
+    /// Whether the holder of this certificate is this AS.
+    pub(crate) fn is_bound(&self, identity: &PeerIdentity, id: &AsServiceId) -> bool {
+        self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.admits(identity))
+    }
+
+    /// Registers an AS, in place of an earlier registration of it; returns the registration's identifier.
+    pub(crate) async fn register(
+        &self,
+        core: &Arc<Core>,
+        identity: &PeerIdentity,
+        request: AsRegistration,
+    ) -> Result<String, Refusal> {
+        let id = request.as_svc_id.clone();
+        let binding = self
+            .bindings
+            .iter()
+            .find(|binding| binding.as_service_id == id && binding.admits(identity))
+            .ok_or(Refusal::NotYours)?;
+        if let Some(target) = &request.target_uri
+            && !binding.may_name(target)
+        {
+            return Err(Refusal::TargetUri);
+        }
+        let registration_id = Uuid::new_v4().to_string();
+        let record = ApplicationServerRecord {
+            as_service_id: id.clone(),
+            target_uri: request.target_uri.clone().unwrap_or_default(),
+            certificate_identity: identity.nf_instance_id.clone().or_else(|| identity.dns_names.first().cloned()),
+            profile: Some(json!({
+                REGISTRATION_ID: registration_id, "appId": request.app_id, "asProf": request.as_prof
+            })),
+            registered_at: OffsetDateTime::now_utc(),
+        };
+        let address = Address::application_server(&id);
+        let _turn = core.registering(&address).await;
+        core.store.put_application_server(record.clone()).await.map_err(|error| {
+            tracing::error!(as_service_id = %id, %error, "AS registration not stored");
+            Refusal::Storage(if error.is_refusal() { FailureCause::Overloaded } else { FailureCause::StorageFailed })
+        })?;
+        self.start(core, &record, registration_id.clone());
+        tracing::info!(as_service_id = %id, "AS registered");
+        Ok(registration_id)
+    }
+
+    /// Removes a registration; only its AS may.
+    pub(crate) async fn deregister(
+        &self,
+        core: &Arc<Core>,
+        identity: &PeerIdentity,
+        registration_id: &str,
+    ) -> Result<AsServiceId, Refusal> {
+        let id = lock(&self.registered)
+            .iter()
+            .find(|(_, registration)| registration.id == registration_id)
+            .map(|(id, _)| id.clone())
+            .ok_or(Refusal::Unknown)?;
+        if !self.is_bound(identity, &id) {
+            return Err(Refusal::NotYours);
+        }
+        let address = Address::application_server(&id);
+        let _turn = core.registering(&address).await;
+        if !lock(&self.registered).get(&id).is_some_and(|registration| registration.id == registration_id) {
+            return Err(Refusal::Unknown);
+        }
+        core.store.remove_application_server(&id).await.map_err(|error| {
+            tracing::error!(as_service_id = %id, %error, "AS registration not removed");
+            Refusal::Storage(FailureCause::StorageFailed)
+        })?;
+        lock(&self.registered).remove(&id);
+        if let Some(party) = core.registry.find(&address) {
+            core.dissolve(&party, None);
+        }
+        tracing::info!(as_service_id = %id, "AS deregistered");
+        Ok(id)
+    }
+
+    /// Takes up the registrations on disk. One whose binding is gone from the configuration is none any more.
+    pub(crate) async fn load(&self, core: &Arc<Core>) -> Result<(), store::StoreError> {
+        for record in core.store.application_servers().await? {
+            if !self.bindings.iter().any(|binding| binding.as_service_id == record.as_service_id) {
+                tracing::warn!(as_service_id = %record.as_service_id, "AS no longer configured, its registration is removed");
+                core.store.remove_application_server(&record.as_service_id).await?;
+                continue;
+            }
+            let id = record.profile.as_ref().and_then(|profile| profile.get(REGISTRATION_ID)).and_then(Value::as_str);
+            let id = id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+            self.start(core, &record, id);
+        }
+        Ok(())
+    }
+
+    /// Makes the AS a party with a courier of its own. Without a `targetUri` it has none and is away for good.
+    fn start(&self, core: &Arc<Core>, record: &ApplicationServerRecord, registration_id: String) {
+        let address = Address::application_server(&record.as_service_id);
+        // UEs are bounded there; Application Servers are bounded by the configuration.
+        let Ok(party) = core.registry.find_or_insert(&address, 0) else { return };
+        let earlier = lock(&self.registered).remove(&record.as_service_id);
+        if let Some(mailbox) = earlier.and_then(|earlier| earlier.mailbox) {
+            mailbox.post(Letter::Close(CloseReason::Replaced));
+        }
+        let mailbox = (!record.target_uri.is_empty()).then(|| Arc::new(Mailbox::default()));
+        let registration = Registration { id: registration_id, mailbox: mailbox.clone() };
+        lock(&self.registered).insert(record.as_service_id.clone(), registration);
+        if let Some(mailbox) = mailbox
+            && let Some(generation) = party.attach(&mailbox, None)
+        {
+            let target = record.target_uri.trim_end_matches('/').into();
+            let client = self.client.clone();
+            core.tasks.spawn(Courier { core: Arc::clone(core), party, mailbox, generation, target, client }.run());
+        }
+    }
+
+    /// Tells every courier to end in good order.
+    pub(crate) fn stop_all(&self) {
+        for registration in lock(&self.registered).values() {
+            if let Some(mailbox) = &registration.mailbox {
+                mailbox.post(Letter::Close(CloseReason::Stopping));
+            }
+        }
+    }
+}
+
+const REGISTRATION_ID: &str = "registrationId";
+
+impl ApplicationServerSection {
+    fn admits(&self, identity: &PeerIdentity) -> bool {
+        let instance = self.nf_instance_id.as_ref().is_none_or(|wanted| {
+            identity.nf_instance_id.as_ref().is_some_and(|shown| shown.eq_ignore_ascii_case(wanted))
+        });
+        let name = self
+            .dns_name
+            .as_ref()
+            .is_none_or(|wanted| identity.dns_names.iter().any(|shown| shown.eq_ignore_ascii_case(wanted)));
+        (self.nf_instance_id.is_some() || self.dns_name.is_some()) && instance && name
+    }
+
+    /// Whether `target` is an https URI without credentials, query or fragment, below one of the allowed prefixes.
+    fn may_name(&self, target: &str) -> bool {
+        if target.len() > TARGET_URI_OCTETS_MAX || target.contains(['#', '?', '@']) {
+            return false;
+        }
+        let Ok(uri) = target.parse::<Uri>() else { return false };
+        let well_formed = uri.scheme_str() == Some("https")
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && !uri.path().split('/').any(|segment| matches!(segment, "." | ".."));
+        well_formed && (self.target_uris.is_empty() || self.target_uris.iter().any(|prefix| is_below(target, prefix)))
+    }
+}
+
+fn is_below(target: &str, prefix: &str) -> bool {
+    let prefix = prefix.trim_end_matches('/');
+    target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Carries what is for one AS.
+struct Courier {
+    core: Arc<Core>,
+    party: Arc<Party>,
+    mailbox: Arc<Mailbox>,
+    generation: u64,
+    target: Arc<str>,
+    client: SbiClient,
+}
+
+/// What came of one delivery.
+#[derive(Debug)]
+enum Verdict {
+    Taken,
+    Refused(FailureCause),
+    /// Not now; the AS may have said when.
+    Later(Option<Duration>),
+}
+
+impl Courier {
+    async fn run(self) {
+        let mut under_way = FuturesUnordered::new();
+        let mut backoff = Backoff::default();
+        let mut stop_by: Option<Instant> = None;
+        loop {
+            let mut due = None;
+            while stop_by.is_none() {
+                let window = if backoff.failures > 0 { 1 } else { self.core.limits.application_server_window };
+                match self.core.dispatch(&self.party, self.generation, window, Schedule::PerOriginator) {
+                    Ok(dispatch) => under_way.push(Box::pin(self.deliver(dispatch))),
+                    Err(deadline) => {
+                        due = deadline;
+                        break;
+                    }
+                }
+            }
+            if stop_by.is_some_and(|by| under_way.is_empty() || by <= Instant::now()) {
+                break;
+            }
+            let wake_at = due.or(stop_by).unwrap_or_else(|| Instant::now() + IDLE_TICK);
+            tokio::select! {
+                Some((tag, verdict)) = under_way.next(), if !under_way.is_empty() => {
+                    self.conclude(tag, verdict, &mut backoff);
+                }
+                () = poll_fn(|context| self.mailbox.poll_ready(context)) => {
+                    while let Some(letter) = self.mailbox.take() {
+                        match letter {
+                            Letter::Close(CloseReason::Stopping) => {
+                                stop_by.get_or_insert(Instant::now() + self.core.limits.drain_timeout());
+                            }
+                            Letter::Close(_) => return,
+                            Letter::Answer(..) => {}
+                        }
+                    }
+                }
+                () = sleep_until(wake_at) => {
+                    self.core.lapse(&self.party, self.generation);
+                }
+            }
+        }
+        self.core.detach(&self.party, self.generation);
+    }
+
+    async fn deliver(&self, dispatch: Dispatch) -> (u64, Verdict) {
+        let verdict = match UeMessage::decode(&dispatch.body, &self.core.stored_limits) {
+            Ok(UeMessage::Message(message)) => self.post("deliver-message", &UeMessageDelivery::from(&*message)).await,
+            Ok(UeMessage::DeliveryStatusReport(report)) => {
+                self.post("deliver-report", &DeliveryStatusReport::from(report)).await
+            }
+            _ => Verdict::Refused(FailureCause::Internal),
+        };
+        if dispatch.kind == Kind::Message {
+            tracing::debug!(recipient = %self.party.address, ?verdict, "message handed to the AS");
+        }
+        (dispatch.tag, verdict)
+    }
+
+    async fn post<B: serde::Serialize + Sync>(&self, operation: &str, body: &B) -> Verdict {
+        let uri = format!("{}/{operation}", self.target);
+        let limit = self.core.limits.application_server_timeout();
+        match tokio::time::timeout(limit, self.client.post::<_, Value>(&uri, body)).await {
+            Ok(Ok(response)) => verdict_of_body(response.body),
+            Ok(Err(error)) => self.verdict_of_error(&error),
+            Err(_) => {
+                tracing::warn!(recipient = %self.party.address, "AS gave no answer in time");
+                Verdict::Later(None)
+            }
+        }
+    }
+
+    fn verdict_of_error(&self, error: &SbiError) -> Verdict {
+        tracing::warn!(recipient = %self.party.address, %error, "delivery to the AS failed");
+        match error {
+            SbiError::Problem(problem) => {
+                let status = problem.status_code();
+                let later = status.is_server_error()
+                    || matches!(
+                        status,
+                        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+                    );
+                if later {
+                    Verdict::Later(problem.retry_after_seconds.map(|seconds| Duration::from_secs(seconds.into())))
+                } else {
+                    Verdict::Refused(FailureCause::TargetRefused)
+                }
+            }
+            SbiError::InvalidUri | SbiError::InvalidRequest(_) => Verdict::Refused(FailureCause::Internal),
+            _ => Verdict::Later(None),
+        }
+    }
+
+    fn conclude(&self, tag: u64, verdict: Verdict, backoff: &mut Backoff) {
+        match verdict {
+            Verdict::Taken => {
+                backoff.failures = 0;
+                self.core.acknowledged(&self.party, self.generation, tag);
+            }
+            Verdict::Refused(cause) => {
+                backoff.failures = 0;
+                self.core.refused(&self.party, self.generation, tag, cause);
+            }
+            Verdict::Later(wanted) => {
+                self.core.metrics.application_server_failed();
+                let until = backoff.next(Instant::now(), wanted, &self.core.limits);
+                self.core.postponed(&self.party, self.generation, tag, until);
+            }
+        }
+    }
+}
+
+/// A 2xx without a body, or with one that is no ack, says taken.
+fn verdict_of_body(body: Option<Value>) -> Verdict {
+    match body.map(serde_json::from_value::<MessageDeliveryAck>) {
+        Some(Ok(MessageDeliveryAck { status: Some(DeliveryStatus::Failed), .. })) => {
+            Verdict::Refused(FailureCause::TargetRefused)
+        }
+        _ => Verdict::Taken,
+    }
+}
+
+/// How long an AS that failed is left alone: doubled each time, with jitter, so that servers do not come back together.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// Deliveries that failed together count once.
+    fn next(&mut self, now: Instant, wanted: Option<Duration>, limits: &crate::limits::Limits) -> Instant {
+        if let Some(until) = self.until.filter(|until| *until > now) {
+            return until;
+        }
+        let longest = Duration::from_secs(limits.backoff_max_seconds);
+        let doubled = Duration::from_millis(limits.backoff_first_milliseconds)
+            .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1).min(31);
+        let share = 0.5 + f64::from(Uuid::new_v4().as_bytes().first().copied().unwrap_or(0)) / 510.0;
+        let pause = doubled.min(longest).mul_f64(share).max(wanted.unwrap_or_default().min(longest));
+        let until = now + pause;
+        self.until = Some(until);
+        until
+    }
+}

@@ -1,0 +1,67 @@
+//! Which UE Service IDs a proven UE may register (TS 33.501 clause Y.2).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use akma::UeId;
+use message::{FailureCause, UeServiceId};
+use sbi::SbiError;
+use sbi::ss_upr::SsUprClient;
+use tokio::time::timeout;
+use transport::BoxFuture;
+
+use crate::core::Core;
+
+/// Whoever holds the associations of UE IDs and UE Service IDs: the MSGin5G Configuration Function, or a SEAL
+/// configuration management server. TS 29.549 has no field for them; ours is in [`sbi::ss_upr`], and another reading is
+/// another implementation of this trait.
+///
+/// No answer is a refusal: nothing is remembered, so that an association removed there counts at once here.
+pub trait AssociationSource: Send + Sync {
+    /// The UE Service IDs that `ue_id` may register; none if it is not known.
+    ///
+    /// Needs no time-out of its own.
+    fn ue_service_ids(&self, ue_id: UeId) -> BoxFuture<'_, Result<BTreeSet<UeServiceId>, AssociationError>>;
+}
+
+/// There is no answer. The text is for the operator's log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("associations cannot be asked for: {0}")]
+pub struct AssociationError(pub String);
+
+impl AssociationSource for SsUprClient {
+    fn ue_service_ids(&self, ue_id: UeId) -> BoxFuture<'_, Result<BTreeSet<UeServiceId>, AssociationError>> {
+        Box::pin(async move {
+            SsUprClient::ue_service_ids(self, &ue_id)
+                .await
+                .map_err(|error: SbiError| AssociationError(error.to_string()))
+        })
+    }
+}
+
+impl Core {
+    /// Whether `ue_id` may be `ue_service_id`, by [`AssociationSource`] within the time and the number of look-ups allowed.
+    ///
+    /// # Errors
+    /// The cause to refuse a registration with.
+    pub(crate) async fn check_association(
+        &self,
+        ue_id: &UeId,
+        ue_service_id: &UeServiceId,
+    ) -> Result<(), FailureCause> {
+        let Ok(_slot) = self.association_slots.try_acquire() else { return Err(FailureCause::Overloaded) };
+        let limit: Duration = self.limits.association_timeout();
+        match timeout(limit, self.associations.ue_service_ids(ue_id.clone())).await {
+            Ok(Ok(associated)) if associated.contains(ue_service_id) => Ok(()),
+            Ok(Ok(_)) => Err(FailureCause::NotAssociated),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "no answer on an association");
+                Err(FailureCause::AssociationUnknown)
+            }
+            Err(_) => {
+                tracing::error!(seconds = limit.as_secs(), "no answer on an association in time");
+                Err(FailureCause::AssociationUnknown)
+            }
+        }
+    }
+}

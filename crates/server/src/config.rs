@@ -1,0 +1,205 @@
+//! The configuration of one server, as it stands in a TOML file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use akma::Fqdn;
+use message::AsServiceId;
+use sbi::{CertificateFiles, ClientLimits, ServerLimits};
+use serde::Deserialize;
+use store::StoreOptions;
+use transport::{HandshakeLimits, LookupLimits};
+
+use crate::error::ServerError;
+use crate::limits::Limits;
+
+/// Everything that can be set about a server. Sections that must be there: `[server]`, `[certificates]`, `[akma]`,
+/// `[configuration_function]`, `[api]`, `[store]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who the server is and where UEs reach it.
+    pub server: ServerSection,
+    /// The TLS of MSGin5G-1.
+    #[serde(default)]
+    pub tls: TlsSection,
+    /// The certificate that proves the server to network functions and Application Servers, as client and as server.
+    pub certificates: CertificateFiles,
+    /// The AKMA anchor function.
+    pub akma: AkmaSection,
+    /// The MSGin5G Configuration Function.
+    pub configuration_function: ConfigurationFunctionSection,
+    /// MSGin5G-3, for Application Servers.
+    pub api: ApiSection,
+    /// Health and metrics.
+    #[serde(default)]
+    pub admin: AdminSection,
+    /// What is durable.
+    pub store: StoreSection,
+    /// Application Servers that may register.
+    #[serde(default)]
+    pub application_server: Vec<ApplicationServerSection>,
+    /// Every limit of the server itself.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSection {
+    /// The name that clients ask for by SNI and that is part of AF_ID.
+    pub fqdn: Fqdn,
+    /// Where CoAP over TLS is served. Port 0 takes a free one.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// The one CoAP resource, here and on the client. Segments are separated by `/`.
+    #[serde(default = "default_path")]
+    pub path: String,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSection {
+    /// Accept TLS 1.2 without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256), for devices that have no more.
+    pub allow_plain_psk_tls12: bool,
+    /// Development only: append every connection's secrets to this file.
+    pub key_log: Option<PathBuf>,
+    /// Limits on handshakes.
+    pub handshakes: HandshakeLimits,
+}
+
+/// `[akma]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AkmaSection {
+    /// The AAnF's API root, `https://...`.
+    pub aanf: String,
+    /// Limits on key look-ups.
+    #[serde(default)]
+    pub lookups: LookupLimits,
+    /// Limits on requests to the AAnF.
+    #[serde(default)]
+    pub requests: ClientLimits,
+}
+
+/// `[configuration_function]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigurationFunctionSection {
+    /// The API root, `https://...`.
+    pub url: String,
+    /// Limits on requests to it.
+    #[serde(default)]
+    pub requests: ClientLimits,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSection {
+    /// Where HTTP/2 is served. Port 0 takes a free one.
+    #[serde(default = "default_api_listen")]
+    pub listen: SocketAddr,
+    /// Limits of that server. Its request time-out must be longer than a delivery may take; a message whose sender has
+    /// left is delivered all the same.
+    #[serde(default = "default_api_limits")]
+    pub limits: ServerLimits,
+    /// Limits on requests to Application Servers.
+    #[serde(default)]
+    pub requests: ClientLimits,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSection {
+    /// Where health and metrics are served, as plain HTTP: loopback, or a management network.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSection {
+    /// The directory.
+    pub path: PathBuf,
+    /// Sizes and limits.
+    #[serde(default)]
+    pub options: StoreOptions,
+}
+
+/// `[[application_server]]`: an AS that may register, and the certificate that is its.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationServerSection {
+    /// The AS Service ID.
+    pub as_service_id: AsServiceId,
+    /// The NF instance ID in its certificate (`urn:uuid:` URI).
+    #[serde(default)]
+    pub nf_instance_id: Option<String>,
+    /// A DNS name in its certificate. If both are given, both must match.
+    #[serde(default)]
+    pub dns_name: Option<String>,
+    /// Where its `targetUri` may point: prefixes, each an `https` origin with or without a path. Empty: anywhere over
+    /// `https`; the AS must still prove its name there with a certificate of our authority.
+    #[serde(default)]
+    pub target_uris: Vec<String>,
+}
+
+impl Default for AdminSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 5684))
+}
+
+fn default_api_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8443))
+}
+
+fn default_path() -> String {
+    "msgin5g".to_owned()
+}
+
+fn default_api_limits() -> ServerLimits {
+    ServerLimits { request_timeout_seconds: 60, ..ServerLimits::default() }
+}
+
+impl Config {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// [`ServerError::Configuration`], naming the key.
+    pub fn check(&self) -> Result<(), ServerError> {
+        let wrong = |key: &str, reason: &str| {
+            Err(ServerError::Configuration { key: key.to_owned(), reason: reason.to_owned() })
+        };
+        if let Some(name) = self.limits.zero_member() {
+            return wrong(&format!("limits.{name}"), "must not be 0");
+        }
+        if self.server.path.is_empty() || self.server.path.split('/').any(str::is_empty) {
+            return wrong("server.path", "must be segments separated by single slashes");
+        }
+        for (key, url) in
+            [("akma.aanf", &self.akma.aanf), ("configuration_function.url", &self.configuration_function.url)]
+        {
+            if !url.starts_with("https://") {
+                return wrong(key, "must be an https URL");
+            }
+        }
+        for section in &self.application_server {
+            if section.nf_instance_id.is_none() && section.dns_name.is_none() {
+                return wrong("application_server", "needs nf_instance_id or dns_name");
+            }
+            if section.target_uris.iter().any(|prefix| !prefix.starts_with("https://")) {
+                return wrong("application_server.target_uris", "must be https URLs");
+            }
+        }
+        Ok(())
+    }
+}

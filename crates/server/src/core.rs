@@ -1,0 +1,151 @@
+//! What every part of the server shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use message::DecodeLimits;
+use store::Store;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::association::AssociationSource;
+use crate::inbox::{Inbox, Writers};
+use crate::limits::Limits;
+use crate::listener::Sessions;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+
+/// The parts, and the counts that bound all of them together.
+pub(crate) struct Core {
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) registry: Registry,
+    pub(crate) sessions: Sessions,
+    pub(crate) inbox: Inbox,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) associations: Arc<dyn AssociationSource>,
+    /// Look-ups of associations that may be under way at once.
+    pub(crate) association_slots: tokio::sync::Semaphore,
+    /// Where K_AF comes from; asked again while a connection lasts.
+    pub(crate) keys: Option<Arc<transport::KeyLookup>>,
+    /// What comes from peers is held to this.
+    pub(crate) decode_limits: DecodeLimits,
+    /// What was stored under an earlier configuration is still read.
+    pub(crate) stored_limits: DecodeLimits,
+    /// Until then the disk may know messages that memory does not.
+    pub(crate) ask_disk_until: Instant,
+    /// Nothing new is taken.
+    pub(crate) stopping: CancellationToken,
+    /// Everything ends.
+    pub(crate) stopped: CancellationToken,
+    /// Every task of the server.
+    pub(crate) tasks: TaskTracker,
+    open_requests: AtomicUsize,
+    /// Registrations of one UE are made one after the other.
+    registering: Box<[tokio::sync::Mutex<()>]>,
+}
+
+/// Registrations of different UEs that wait for each other by accident at most once in so many.
+const REGISTERING_STRIPES: usize = 256;
+
+/// What [`Core::new`] is made of.
+pub(crate) struct Parts {
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) associations: Arc<dyn AssociationSource>,
+    pub(crate) keys: Option<Arc<transport::KeyLookup>>,
+}
+
+impl Core {
+    /// The core, and the ends of its inbox that are to be run.
+    pub(crate) fn new(parts: Parts) -> (Arc<Self>, Writers) {
+        let Parts { limits, metrics, store, associations, keys } = parts;
+        let (inbox, writers) = Inbox::new(limits.store_queue_max);
+        let decode_limits = DecodeLimits {
+            message_octets_max: limits.message_octets_max,
+            payload_octets_max: limits.payload_octets_max,
+            ..DecodeLimits::default()
+        };
+        let stored_limits =
+            DecodeLimits { message_octets_max: usize::MAX, payload_octets_max: usize::MAX, ..decode_limits };
+        let core = Self {
+            association_slots: tokio::sync::Semaphore::new(limits.association_lookups_max),
+            ask_disk_until: Instant::now() + Duration::from_secs(limits.remembered_stored_seconds),
+            limits,
+            metrics,
+            registry: Registry::new(),
+            sessions: Sessions::default(),
+            inbox,
+            store,
+            associations,
+            keys,
+            decode_limits,
+            stored_limits,
+            stopping: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            open_requests: AtomicUsize::new(0),
+            registering: (0..REGISTERING_STRIPES).map(|_| tokio::sync::Mutex::default()).collect(),
+        };
+        (Arc::new(core), writers)
+    }
+
+    /// Counts a request that is to wait for its answer; false if too many do.
+    pub(crate) fn request_opened(&self) -> bool {
+        if self.open_requests.fetch_add(1, Ordering::Relaxed) < self.limits.requests_total_max {
+            return true;
+        }
+        self.open_requests.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    /// The opposite of [`Core::request_opened`].
+    pub(crate) fn request_closed(&self) {
+        self.open_requests.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Requests that wait for their answer.
+    pub(crate) fn open_requests(&self) -> usize {
+        self.open_requests.load(Ordering::Relaxed)
+    }
+
+    /// Copies what is counted elsewhere to where operators see it.
+    pub(crate) fn update_gauges(&self) {
+        let gauges = [
+            (&self.metrics.connections, self.sessions.connections()),
+            (&self.metrics.registered, self.registry.ues()),
+            (&self.metrics.open_requests, self.open_requests()),
+            (&self.metrics.store_queue, self.inbox.queued()),
+        ];
+        for (gauge, value) in gauges {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn expiry_default(&self) -> time::Duration {
+        seconds(self.limits.expiry_default_seconds.min(self.limits.expiry_max_seconds))
+    }
+
+    pub(crate) fn expiry_max(&self) -> time::Duration {
+        seconds(self.limits.expiry_max_seconds)
+    }
+
+    pub(crate) fn remembered_stored(&self) -> Duration {
+        Duration::from_secs(self.limits.remembered_stored_seconds)
+    }
+
+    /// Waits until no other registration of this party is under way.
+    pub(crate) async fn registering(&self, address: &message::Address) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let hash =
+            address.addr.as_str().bytes().fold(0_usize, |hash, octet| hash.wrapping_mul(31) + usize::from(octet));
+        let stripe = self.registering.get(hash % REGISTERING_STRIPES)?;
+        Some(stripe.lock().await)
+    }
+}
+
+fn seconds(count: u64) -> time::Duration {
+    time::Duration::seconds(i64::try_from(count).unwrap_or(i64::MAX))
+}

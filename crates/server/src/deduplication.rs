@@ -1,0 +1,214 @@
+//! A repeated message gets the same answer: what one originator sent lately and what it was told.
+//!
+//! The key is (originator, kind, Message ID); one table belongs to one originator, so one that floods forgets only its
+//! own. While the first of two equal messages is still under way the second joins it and both get its answer. Only
+//! messages that were taken are remembered: a refusal (4.xx, 5.xx) promised nothing, so its repetition is a new attempt.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use message::MessageId;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::delivery::{Answer, Reply};
+
+/// SHA-256 over what a message says.
+pub(crate) type ContentDigest = [u8; 32];
+
+/// Two keyed hashes with keys of this process: as good as the identifiers themselves, in sixteen octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key(u128);
+
+static HASHERS: LazyLock<(RandomState, RandomState)> = LazyLock::new(|| (RandomState::new(), RandomState::new()));
+
+impl Key {
+    /// The key of a message within its originator's table.
+    pub(crate) fn message(message_id: &MessageId) -> Self {
+        Self::of(&(0_u8, message_id.as_str()))
+    }
+
+    /// The key of a report within its originator's table: a recipient may have sent a message of its own under the
+    /// same Message ID, and reports on two senders' messages may share one.
+    pub(crate) fn report(destination: &str, message_id: &MessageId) -> Self {
+        Self::of(&(1_u8, destination, message_id.as_str()))
+    }
+
+    fn of(value: &impl std::hash::Hash) -> Self {
+        let (first, second) = &*HASHERS;
+        Self(u128::from(first.hash_one(value)) << 64 | u128::from(second.hash_one(value)))
+    }
+}
+
+/// Passes on what already is a hash.
+#[derive(Debug, Default)]
+pub(crate) struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        for octet in octets {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*octet);
+        }
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        self.0 = value as u64;
+    }
+}
+
+/// A map from [`Key`].
+pub(crate) type KeyMap<T> = HashMap<Key, T, BuildHasherDefault<PassThrough>>;
+
+/// The digest of a message's or report's canonical coding.
+pub(crate) fn digest(body: &[u8]) -> ContentDigest {
+    Sha256::digest(body).into()
+}
+
+#[derive(Debug)]
+struct Remembered {
+    digest: ContentDigest,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Those who wait: first comer, and any that joined.
+    InProgress(Option<Reply>, Vec<Reply>),
+    Answered(Answer),
+}
+
+/// What to do with a message that just came.
+#[derive(Debug)]
+pub(crate) enum Begin {
+    /// Not seen before; its reply is kept until [`Recent::complete`].
+    New,
+    /// The same message is under way; this reply waits with the first.
+    Joined,
+    /// The same message was answered.
+    Answered(Reply, Answer),
+    /// Another message had this Message ID.
+    Conflict(Reply),
+    /// Too many repetitions of one message wait already.
+    TooMany(Reply),
+}
+
+/// Repetitions of one message that may wait for its answer.
+const JOINED_MAX: usize = 8;
+
+/// See the module. Takes no memory until used, and gives it back when everything in it is old.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    entries: KeyMap<Remembered>,
+    /// Oldest first; all live equally long.
+    order: VecDeque<(Instant, Key)>,
+    /// When an answer of *stored* was last forgotten here.
+    forgot_stored_at: Option<Instant>,
+}
+
+impl Recent {
+    /// Enters a message, or finds it.
+    pub(crate) fn begin(
+        &mut self,
+        key: Key,
+        digest: ContentDigest,
+        reply: Reply,
+        now: Instant,
+        entries_max: usize,
+        lifetime: Duration,
+    ) -> Begin {
+        self.forget_old(now, lifetime);
+        match self.entries.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let remembered = entry.get_mut();
+                if remembered.digest != digest {
+                    return Begin::Conflict(reply);
+                }
+                match &mut remembered.state {
+                    State::Answered(answer) => Begin::Answered(reply, *answer),
+                    State::InProgress(_, joined) if joined.len() >= JOINED_MAX => Begin::TooMany(reply),
+                    State::InProgress(_, joined) => {
+                        joined.push(reply);
+                        Begin::Joined
+                    }
+                }
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Remembered { digest, state: State::InProgress(Some(reply), Vec::new()) });
+                self.order.push_back((now, key));
+                self.make_room(entries_max, now);
+                Begin::New
+            }
+        }
+    }
+
+    /// Gives the answer to `each` of those who wait, and keeps it if the message was taken.
+    pub(crate) fn complete(&mut self, key: Key, answer: Answer, mut each: impl FnMut(Reply)) {
+        let Some(remembered) = self.entries.get_mut(&key) else { return };
+        if let State::InProgress(first, joined) = std::mem::replace(&mut remembered.state, State::Answered(answer)) {
+            first.into_iter().chain(joined).for_each(&mut each);
+        }
+        if !answer.is_promise() {
+            self.entries.remove(&key);
+            if self.order.back().is_some_and(|(_, last)| *last == key) {
+                self.order.pop_back();
+            }
+        }
+    }
+
+    /// The content digest of a message under way.
+    pub(crate) fn digest(&self, key: Key) -> Option<ContentDigest> {
+        self.entries.get(&key).map(|remembered| remembered.digest)
+    }
+
+    /// True while the disk may know a message that is not held here any more.
+    pub(crate) fn forgot_stored_since(&self, since: Instant) -> bool {
+        self.forgot_stored_at.is_some_and(|at| at >= since)
+    }
+
+    /// Forgets what is older than `lifetime`.
+    pub(crate) fn forget_old(&mut self, now: Instant, lifetime: Duration) {
+        while let Some((since, key)) = self.order.front().copied() {
+            if now.saturating_duration_since(since) < lifetime || !self.forget(key, now) {
+                break;
+            }
+        }
+        if self.order.is_empty() && self.order.capacity() > 0 {
+            self.entries = KeyMap::default();
+            self.order = VecDeque::new();
+        }
+    }
+
+    /// What is still under way is passed over; there is less of it than `entries_max`, because the requests that one
+    /// originator may have open are fewer.
+    fn make_room(&mut self, entries_max: usize, now: Instant) {
+        for _ in 0..self.order.len() {
+            let Some((since, key)) = self.order.front().copied() else { return };
+            if self.order.len() <= entries_max {
+                return;
+            }
+            if !self.forget(key, now) {
+                self.order.pop_front();
+                self.order.push_back((since, key));
+            }
+        }
+    }
+
+    /// Forgets the oldest, whose key is `key`, unless it is still under way.
+    fn forget(&mut self, key: Key, now: Instant) -> bool {
+        match self.entries.get(&key).map(|remembered| &remembered.state) {
+            Some(State::InProgress(..)) => return false,
+            Some(State::Answered(Answer::Stored)) => self.forgot_stored_at = Some(now),
+            _ => {}
+        }
+        self.entries.remove(&key);
+        self.order.pop_front();
+        true
+    }
+}

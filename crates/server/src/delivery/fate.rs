@@ -1,0 +1,251 @@
+//! From a pipeline's decisions to their effects: the disk, the carriers, and those who wait for an answer.
+
+use std::sync::Arc;
+
+use message::{Address, FailureCause, MessageId};
+use store::Position;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::pipeline::{Accepted, Aside, Pipeline, Schedule, Take};
+use super::{Answer, Asker, Delivery, Kind};
+use crate::core::Core;
+use crate::deduplication::Key;
+use crate::inbox;
+use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::registry::{Party, PartyState};
+use crate::sync::lock;
+
+/// What a carrier sends: copied out, so that nobody holds the pipeline while it is put on the wire.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) tag: u64,
+    pub(crate) kind: Kind,
+    pub(crate) body: bytes::Bytes,
+}
+
+/// A message on disk that failed: what its report needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    pub(crate) kind: Kind,
+    pub(crate) originator: Address,
+    pub(crate) message_id: MessageId,
+    pub(crate) report_wanted: bool,
+    pub(crate) position: Position,
+    pub(crate) cause: FailureCause,
+}
+
+/// Answers to give once no lock is held.
+type Answers = Vec<(Option<Asker>, Answer)>;
+
+impl Core {
+    /// Takes a delivery in for `party`: it is queued, on its way to disk, or answered when this returns.
+    pub(crate) fn deliver(self: &Arc<Self>, party: &Arc<Party>, delivery: Delivery) {
+        let mut state = lock(&party.state);
+        if state.gone {
+            drop(state);
+            return self.answer(delivery.asker, Answer::Failed(FailureCause::UnknownTarget));
+        }
+        match state.pipeline().accept(delivery, &self.limits) {
+            Ok(Accepted::Queued) => {
+                let carrier = state.carrier.clone();
+                drop(state);
+                if let Some(carrier) = carrier {
+                    carrier.knock();
+                }
+            }
+            Ok(Accepted::ToStore(delivery)) => {
+                let answers = self.store(party, &mut state, delivery);
+                drop(state);
+                self.answer_all(answers);
+            }
+            Err((delivery, cause)) => {
+                drop(state);
+                self.answer(delivery.asker, Answer::Failed(cause));
+            }
+        }
+    }
+
+    /// The next thing to send to `party`, if it still belongs to the carrier of this generation. If there is nothing now:
+    /// when [`Core::lapse`] is due.
+    pub(crate) fn dispatch(
+        self: &Arc<Self>,
+        party: &Arc<Party>,
+        generation: u64,
+        window: usize,
+        schedule: Schedule,
+    ) -> Result<Dispatch, Option<Instant>> {
+        let utc = OffsetDateTime::now_utc();
+        loop {
+            let mut guard = lock(&party.state);
+            let state = &mut *guard;
+            let pipeline = state.pipeline_of(generation).ok_or(None)?;
+            let expired = match pipeline.take(utc, window, schedule) {
+                Take::Send(tag, delivery) => {
+                    let dispatch = Dispatch { tag, kind: delivery.kind, body: delivery.body.clone() };
+                    let awaited = delivery
+                        .report_wanted
+                        .then(|| Key::report(delivery.originator.addr.as_str(), &delivery.message_id));
+                    if let Some(key) = awaited {
+                        state.await_report(key, self.awaited_max(party));
+                    }
+                    inbox::start_disk_work(self, party, state);
+                    return Ok(dispatch);
+                }
+                Take::Expired(delivery) => delivery,
+                Take::Nothing => {
+                    let deadline = pipeline.next_deadline(&self.limits);
+                    inbox::start_disk_work(self, party, state);
+                    return Err(deadline);
+                }
+            };
+            drop(guard);
+            self.answer(expired.asker, Answer::Failed(FailureCause::Expired));
+        }
+    }
+
+    /// The recipient acknowledged what was sent under `tag`: the one place where *delivered* is said.
+    pub(crate) fn acknowledged(self: &Arc<Self>, party: &Arc<Party>, generation: u64, tag: u64) {
+        let Some(delivery) = self.landed(party, generation, |pipeline| pipeline.acknowledge(tag)) else { return };
+        self.metrics.delivered(delivery.kind, delivery.position.is_some(), delivery.accepted_at.elapsed());
+        self.answer(delivery.asker, Answer::Delivered);
+    }
+
+    /// The recipient refused it for good.
+    pub(crate) fn refused(self: &Arc<Self>, party: &Arc<Party>, generation: u64, tag: u64, cause: FailureCause) {
+        let Some(delivery) = self.landed(party, generation, |pipeline| pipeline.refuse(tag)) else { return };
+        match delivery.position {
+            None => self.answer(delivery.asker, Answer::Failed(cause)),
+            Some(position) => inbox::spawn_burial(self, party, Failed::of(&delivery, position, cause)),
+        }
+    }
+
+    /// The recipient cannot take it, nor anything else, before `until`.
+    pub(crate) fn postponed(self: &Arc<Self>, party: &Arc<Party>, generation: u64, tag: u64, until: Instant) {
+        if let Some(delivery) = self.landed(party, generation, |pipeline| pipeline.postpone(tag, until)) {
+            self.answer(delivery.asker, Answer::Failed(FailureCause::TargetUnreachable));
+        }
+    }
+
+    fn landed(
+        self: &Arc<Self>,
+        party: &Arc<Party>,
+        generation: u64,
+        landing: impl FnOnce(&mut Pipeline) -> Option<Delivery>,
+    ) -> Option<Delivery> {
+        let mut guard = lock(&party.state);
+        let state = &mut *guard;
+        let pipeline = state.pipeline_of(generation)?;
+        let delivery = landing(pipeline);
+        let asides = pipeline.settle();
+        let answers = self.carry_out(party, state, asides);
+        inbox::start_disk_work(self, party, state);
+        drop(guard);
+        self.answer_all(answers);
+        delivery
+    }
+
+    /// Does what time asks for, and returns when to come again.
+    pub(crate) fn lapse(self: &Arc<Self>, party: &Arc<Party>, generation: u64) -> Option<Instant> {
+        let mut guard = lock(&party.state);
+        let state = &mut *guard;
+        let pipeline = state.pipeline_of(generation)?;
+        let asides = pipeline.lapse(Instant::now(), &self.limits);
+        let next = pipeline.next_deadline(&self.limits);
+        let answers = self.carry_out(party, state, asides);
+        inbox::start_disk_work(self, party, state);
+        drop(guard);
+        self.answer_all(answers);
+        next
+    }
+
+    /// The carrier of this generation is gone. Nothing happens if a newer one took over.
+    pub(crate) fn detach(self: &Arc<Self>, party: &Arc<Party>, generation: u64) {
+        let mut guard = lock(&party.state);
+        let state = &mut *guard;
+        if state.generation != generation || state.carrier.take().is_none() {
+            return;
+        }
+        let asides = state.pipeline_if_any().map(Pipeline::detach).unwrap_or_default();
+        let answers = self.carry_out(party, state, asides);
+        inbox::start_disk_work(self, party, state);
+        drop(guard);
+        self.answer_all(answers);
+    }
+
+    /// The party is no more: its carrier ends unless it is `but`, what waits for it fails, what is on disk for it is
+    /// reported as failed.
+    pub(crate) fn dissolve(self: &Arc<Self>, party: &Arc<Party>, but: Option<&Arc<Mailbox>>) {
+        self.registry.remove(party);
+        let mut state = lock(&party.state);
+        state.gone = true;
+        state.generation += 1;
+        let carrier = state.carrier.take();
+        let failed = state.pipeline_if_any().map(Pipeline::dissolve).unwrap_or_default();
+        drop(state);
+        if let Some(carrier) = carrier.filter(|carrier| but.is_none_or(|but| !Arc::ptr_eq(but, carrier))) {
+            carrier.post(Letter::Close(CloseReason::Deregistered));
+        }
+        for delivery in failed {
+            self.answer(delivery.asker, Answer::Failed(FailureCause::UnknownTarget));
+        }
+        inbox::spawn_clearing(self, party.address.clone());
+    }
+
+    fn carry_out(&self, party: &Arc<Party>, state: &mut PartyState, asides: Vec<Aside>) -> Answers {
+        let mut answers = Vec::new();
+        for aside in asides {
+            match aside {
+                Aside::Store(delivery) => answers.extend(self.store(party, state, delivery)),
+                Aside::Fail(delivery, cause) => answers.push((delivery.asker, Answer::Failed(cause))),
+            }
+        }
+        answers
+    }
+
+    /// Hands a delivery to the disk's writer; the party's lock is held, so that the order is the pipeline's.
+    fn store(&self, party: &Arc<Party>, state: &mut PartyState, delivery: Delivery) -> Answers {
+        match self.inbox.submit(party, delivery) {
+            Ok(()) => Vec::new(),
+            Err(delivery) => {
+                state.pipeline().store_ended(delivery.priority, false);
+                vec![(delivery.asker, Answer::Failed(FailureCause::Overloaded))]
+            }
+        }
+    }
+
+    /// Tells everybody who waits for this message.
+    pub(crate) fn answer(&self, asker: Option<Asker>, answer: Answer) {
+        let Some(asker) = asker else { return };
+        lock(&asker.party.recent).complete(asker.key, answer, |reply| reply.give(answer));
+        self.request_closed();
+        self.metrics.answered(answer);
+    }
+
+    fn answer_all(&self, answers: Answers) {
+        for (asker, answer) in answers {
+            self.answer(asker, answer);
+        }
+    }
+
+    fn awaited_max(&self, party: &Party) -> usize {
+        if party.is_application_server() {
+            self.limits.remembered_per_application_server_max
+        } else {
+            self.limits.reports_awaited_max
+        }
+    }
+}
+
+impl Failed {
+    pub(crate) fn of(delivery: &Delivery, position: Position, cause: FailureCause) -> Self {
+        Self {
+            kind: delivery.kind,
+            originator: delivery.originator.clone(),
+            message_id: delivery.message_id.clone(),
+            report_wanted: delivery.report_wanted,
+            position,
+            cause,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Attempts, acknowledgements and reports: how a message that was let in gets to its recipient, and what its sender is
+//! told. The service's promises rest on this module and on [`crate::inbox`].
+//!
+//! # The flow (TS 23.554 clauses 8.3.2 to 8.3.6)
+//!
+//! ```text
+//!  session | api                routing                   pipeline of the recipient                carrier
+//!  MSG, IMDN, POST  ──────▶  who may send it?  ──────▶  ┌ HIGH   fetched ◀─┐ waiting ┐  take  ┌ session: CoAP request
+//!                            seen before?               ├ MIDDLE fetched ◀─┤ waiting ├──────▶ ┤
+//!                            whom for?                  └ LOW    fetched ◀─┤ waiting ┘        └ courier: POST to the AS
+//!                                                          store ──▶ inbox ┘ (disk)                   │
+//!  MSGRESP, Ack     ◀──────  everybody who asked  ◀────────────────────────  acknowledge  ◀───────────┘
+//! ```
+//!
+//! Every registered UE and AS has one [`Pipeline`], a state machine without I/O behind one lock. A message enters it
+//! once, by [`Pipeline::accept`], which decides on the spot: hand over directly, put on disk, or refuse.
+//!
+//! # Why an answer can be relied on
+//!
+//! * *Delivered* is said in one place, on the recipient's own acknowledgement: a 2.xx of its client (session), a 2xx of
+//!   the AS without `DELY_FAILED` (courier). Nothing on the way counts as it, in particular no write to a socket.
+//! * *Stored* is said in one place, by the writer of [`crate::inbox`] after the store says that the disk has the
+//!   message and the record of its Message ID, which travel in one commit.
+//! * Everything else is an answer with a cause. A message whose carrier is lost before it acknowledged is not known to
+//!   be delivered: it goes to disk if the sender allowed that, else it fails, although the recipient may have it.
+//!
+//! # Why once
+//!
+//! On the wire a message may travel more than once: acknowledged deliveries are removed from disk in batches, so a crash
+//! between acknowledgement and removal delivers again, and a lost connection leaves open what arrived. Every copy
+//! carries the same originator and Message ID, by which the recipient's library tells them. Towards the sender
+//! [`crate::deduplication`] gives a repeated request the first one's answer.
+//!
+//! # Why in order (originator, recipient, priority)
+//!
+//! One originator's requests are decoded and accepted in the order of its connection. For one recipient and one
+//! priority (a *lane*) the order of acceptance is kept because
+//!
+//! 1. what is on disk goes before what waits in memory, and nothing is put on disk while something older waits in memory
+//!    or is directly under way ([`Pipeline::accept`], [`Pipeline::lapse`]);
+//! 2. what waits in memory stays there until everything on disk or on its way to it has been sent
+//!    ([`Pipeline::take`]);
+//! 3. the writers put messages of one recipient on disk in the order handed to them, and they are handed over under the
+//!    pipeline's lock;
+//! 4. a UE gets requests on one stream, which keeps their order whatever the window; an AS gets the next message of an
+//!    originator only after it answered the one before, because HTTP/2 streams have no order among each other;
+//! 5. when a carrier is lost, what was under way and unacknowledged goes back before what waited
+//!    ([`Pipeline::detach`], [`Pipeline::attach`]).
+//!
+//! A higher lane is served first whenever there is a choice. One slow recipient fills its own queue and nothing else:
+//! carriers take from it at their own pace, and senders are answered when their message's fate is known, without
+//! anybody waiting in between.
+
+mod fate;
+mod pipeline;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coap::ExchangeId;
+use message::{Address, FailureCause, MessageId, Priority};
+use store::Position;
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+pub(crate) use fate::{Dispatch, Failed};
+pub(crate) use pipeline::{Batch, DiskWork, Fetch, Pipeline, Schedule};
+
+use crate::deduplication::Key;
+use crate::mailbox::{Letter, Mailbox};
+use crate::registry::Party;
+
+/// What a sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The recipient has it.
+    Delivered,
+    /// The disk has it.
+    Stored,
+    /// Neither, and why. The cause decides the code: 2.04 with `DELY_FAILED` for a message that was taken and could not
+    /// be delivered, 4.xx and 5.xx for one that was not taken.
+    Failed(FailureCause),
+}
+
+impl Answer {
+    /// True if the message was taken: a repetition gets this answer again.
+    pub(crate) fn is_promise(self) -> bool {
+        match self {
+            Self::Delivered | Self::Stored => true,
+            Self::Failed(cause) => cause.http_status() == 200,
+        }
+    }
+}
+
+/// Who waits for an answer, and where.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A request on a connection.
+    Session(Arc<Mailbox>, ExchangeId),
+    /// A request on the API.
+    Api(oneshot::Sender<Answer>),
+}
+
+impl Reply {
+    /// Gives the answer. One who has left meanwhile is not missed: the message's fate does not depend on it.
+    pub(crate) fn give(self, answer: Answer) {
+        match self {
+            Self::Session(mailbox, exchange) => mailbox.post(Letter::Answer(exchange, answer)),
+            Self::Api(sender) => drop(sender.send(answer)),
+        }
+    }
+}
+
+/// Where the answer to a delivery goes: to everybody who waits under this key with this originator.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub(crate) party: Arc<Party>,
+    pub(crate) key: Key,
+}
+
+/// What is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A message (TS 23.554 8.3.3).
+    Message,
+    /// A delivery status report (8.3.5). Always storable.
+    Report,
+}
+
+/// A message or report on its way to one recipient.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) kind: Kind,
+    pub(crate) originator: Address,
+    pub(crate) message_id: MessageId,
+    pub(crate) priority: Priority,
+    /// May be put on disk if it cannot be delivered now.
+    pub(crate) storable: bool,
+    /// The originator wants to know what became of it.
+    pub(crate) report_wanted: bool,
+    /// When it is worth nothing any more. Always set on what is storable.
+    pub(crate) expires_at: Option<OffsetDateTime>,
+    /// The JSON of MSGin5G-1, as it is sent to a UE and kept on disk.
+    pub(crate) body: Bytes,
+    /// Who waits for the answer. None once it was given, as for everything that comes from the disk.
+    pub(crate) asker: Option<Asker>,
+    pub(crate) accepted_at: Instant,
+    /// Where it lies on disk, if it does.
+    pub(crate) position: Option<Position>,
+}
+
+impl Delivery {
+    /// True once `now` is past its expiration time.
+    pub(crate) fn is_expired(&self, now: OffsetDateTime) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}

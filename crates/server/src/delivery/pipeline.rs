@@ -1,0 +1,537 @@
+//! What waits for one recipient, and in which order it goes. No I/O: the owner passes in acknowledgements, batches from
+//! disk and the time, and carries out what comes back.
+//!
+//! The driving contract: after every call that may change what can be sent, the carrier calls [`Pipeline::take`] until it
+//! yields nothing, starts the disk work of [`Pipeline::disk_work`] if there is any, and calls [`Pipeline::lapse`] no later
+//! than [`Pipeline::next_deadline`]. Deliveries that come back as [`Aside::Store`] are handed to the disk's writer before
+//! the lock around the pipeline is let go, and their end is told by [`Pipeline::store_ended`].
+
+use std::collections::VecDeque;
+
+use message::{FailureCause, Priority};
+use store::Position;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::Delivery;
+use crate::limits::Limits;
+
+/// Deliveries read from disk at once, and removed from it at once.
+pub(crate) const DISK_BATCH: usize = 256;
+
+/// Backlog on disk up to which a new message for a connected recipient waits in memory instead of joining the backlog.
+/// Without it, a steady stream of messages would keep going through the disk for ever: each would find the one before it
+/// still being stored.
+const BACKLOG_SHORT: usize = 64;
+
+/// How a carrier keeps the order of one originator's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Schedule {
+    /// The carrier is a stream: what is sent first arrives first.
+    Stream,
+    /// The carrier's deliveries overtake each other: an originator's next one waits for the answer to the one before.
+    PerOriginator,
+}
+
+/// What [`Pipeline::accept`] decided.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// It waits for the carrier: knock.
+    Queued,
+    /// Hand it to the disk's writer.
+    ToStore(Delivery),
+}
+
+/// What [`Pipeline::take`] yields.
+#[derive(Debug)]
+pub(crate) enum Take<'a> {
+    /// Send this now and report back under the tag.
+    Send(u64, &'a Delivery),
+    /// This one expired in the queue: answer its sender.
+    Expired(Delivery),
+    /// Nothing can be sent now.
+    Nothing,
+}
+
+/// A delivery that leaves the queue without having been delivered.
+#[derive(Debug)]
+pub(crate) enum Aside {
+    /// Hand it to the disk's writer.
+    Store(Delivery),
+    /// Answer its sender.
+    Fail(Delivery, FailureCause),
+}
+
+/// A read of the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fetch {
+    /// Read what follows this position.
+    pub(crate) after: Option<Position>,
+    /// At most so many; fewer only at the end.
+    pub(crate) limit: usize,
+    /// Whether the answer is still wanted when it comes.
+    epoch: u64,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// In order.
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Nothing was on disk after these.
+    pub(crate) is_last: bool,
+}
+
+/// What the disk should be asked to do for this recipient.
+#[derive(Debug, Default)]
+pub(crate) struct DiskWork {
+    /// Remove these: the recipient acknowledged them.
+    pub(crate) remove: Vec<Position>,
+    /// Read more.
+    pub(crate) fetch: Option<Fetch>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Read from disk, in order.
+    fetched: VecDeque<Delivery>,
+    /// Accepted while the recipient was there, in order.
+    waiting: VecDeque<Delivery>,
+    /// How many are on the way to the disk.
+    storing: usize,
+    /// There may be something on disk after `cursor`.
+    unread: bool,
+    /// The last position read.
+    cursor: Option<Position>,
+}
+
+impl Lane {
+    /// What goes before anything new. Unread counts as much, because how much it is takes a read to know.
+    fn backlog(&self) -> usize {
+        self.storing + self.fetched.len() + if self.unread { DISK_BATCH } else { 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Sent {
+    tag: u64,
+    delivery: Delivery,
+}
+
+/// The recipient answered "not now".
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    /// What it answered so; decided on once nothing is in flight any more.
+    held: Vec<Sent>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pipeline {
+    lanes: [Lane; 3],
+    /// Sent and not acknowledged, in the order sent.
+    in_flight: VecDeque<Sent>,
+    next_tag: u64,
+    connected: bool,
+    pause: Option<Pause>,
+    /// Acknowledged, to be removed from disk.
+    acknowledged: Vec<Position>,
+    /// Being removed from disk.
+    removing: Vec<Position>,
+    /// In the hands of whoever reports their failure and then removes them.
+    set_apart: Vec<Position>,
+    disk_busy: bool,
+    /// The lanes from this one on are being read.
+    reading: Option<usize>,
+    /// Counts the times that reading began anew, so that a batch read for an earlier carrier is recognised.
+    epoch: u64,
+}
+
+impl Pipeline {
+    /// A pipeline with nothing in it.
+    pub(crate) fn new(connected: bool) -> Self {
+        Self { connected, ..Self::default() }
+    }
+
+    /// A pipeline for a recipient for whom messages are on disk.
+    pub(crate) fn with_inbox(connected: bool) -> Self {
+        let mut pipeline = Self::new(connected);
+        pipeline.lanes.iter_mut().for_each(|lane| lane.unread = true);
+        pipeline
+    }
+
+    /// Something was put on disk for this recipient past the pipeline: a report on a message that failed there.
+    pub(crate) fn stored_beside(&mut self, priority: Priority) {
+        self.lane(priority).unread = true;
+    }
+
+    /// True if it holds nothing that a new one would not.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pause.is_none()
+            && self.in_flight.is_empty()
+            && !self.disk_busy
+            && self.acknowledged.is_empty()
+            && self.set_apart.is_empty()
+            && self.lanes.iter().all(|lane| lane.waiting.is_empty() && lane.backlog() == 0)
+    }
+
+    /// Decides what becomes of a new delivery.
+    ///
+    /// Away: to disk if storable, else refused with `TARGET_UNREACHABLE`. There: queued, or, behind a long backlog on
+    /// disk with nothing older in memory, added to that backlog, so that its sender need not wait for all of it.
+    pub(crate) fn accept(&mut self, delivery: Delivery, limits: &Limits) -> Result<Accepted, (Delivery, FailureCause)> {
+        let settling = self.pause.is_some() && !self.in_flight.is_empty();
+        let available = self.connected && self.pause.is_none();
+        let queue_full = self.waiting_total() >= limits.recipient_queue_max;
+        let under_way = self.direct_in_flight(&delivery);
+        let lane = self.lane(delivery.priority);
+        let joins_backlog =
+            available && delivery.storable && lane.waiting.is_empty() && lane.backlog() > BACKLOG_SHORT && !under_way;
+        if joins_backlog || !(available || settling) {
+            return match self.set_aside(delivery) {
+                Aside::Store(delivery) => Ok(Accepted::ToStore(delivery)),
+                Aside::Fail(delivery, cause) => Err((delivery, cause)),
+            };
+        }
+        if queue_full {
+            return Err((delivery, FailureCause::TooMany));
+        }
+        lane.waiting.push_back(delivery);
+        Ok(Accepted::Queued)
+    }
+
+    /// The next delivery to send, if the window and the order allow one. `window` bounds what is sent and not
+    /// acknowledged.
+    pub(crate) fn take(&mut self, utc: OffsetDateTime, window: usize, schedule: Schedule) -> Take<'_> {
+        if !self.connected || self.pause.is_some() || self.in_flight.len() >= window {
+            return Take::Nothing;
+        }
+        let Some(delivery) = self.next(utc, schedule) else { return Take::Nothing };
+        if delivery.is_expired(utc) {
+            return Take::Expired(delivery);
+        }
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.in_flight.push_back(Sent { tag, delivery });
+        match self.in_flight.back() {
+            Some(sent) => Take::Send(tag, &sent.delivery),
+            None => Take::Nothing,
+        }
+    }
+
+    /// Of each lane: what was read from disk, then, once nothing is left there or on its way there, what waits in memory.
+    fn next(&mut self, utc: OffsetDateTime, schedule: Schedule) -> Option<Delivery> {
+        let Self { lanes, in_flight, reading, .. } = self;
+        for (index, lane) in lanes.iter_mut().enumerate() {
+            // The sweep finds them on disk, reports and removes them.
+            while lane.fetched.front().is_some_and(|delivery| delivery.is_expired(utc)) {
+                lane.fetched.pop_front();
+            }
+            if !lane.fetched.is_empty() {
+                match pick(&mut lane.fetched, in_flight, schedule) {
+                    Some(delivery) => return Some(delivery),
+                    None => continue,
+                }
+            }
+            if lane.unread || reading.is_some_and(|from| index >= from) {
+                return None;
+            }
+            if lane.storing > 0 {
+                continue;
+            }
+            if let Some(delivery) = pick(&mut lane.waiting, in_flight, schedule) {
+                return Some(delivery);
+            }
+        }
+        None
+    }
+
+    /// The recipient has what was sent under `tag`.
+    pub(crate) fn acknowledge(&mut self, tag: u64) -> Option<Delivery> {
+        let delivery = self.landed(tag)?.delivery;
+        self.acknowledged.extend(delivery.position);
+        Some(delivery)
+    }
+
+    /// The recipient refused it for good. If it lies on disk, the caller reports the failure and then removes it
+    /// ([`Pipeline::buried`]).
+    pub(crate) fn refuse(&mut self, tag: u64) -> Option<Delivery> {
+        let delivery = self.landed(tag)?.delivery;
+        self.set_apart.extend(delivery.position);
+        Some(delivery)
+    }
+
+    /// The recipient cannot take it before `until`, and neither anything else. Comes back if it may not wait so long.
+    pub(crate) fn postpone(&mut self, tag: u64, until: Instant) -> Option<Delivery> {
+        let sent = self.landed(tag)?;
+        let pause = self.pause.get_or_insert_with(|| Pause { until, held: Vec::new() });
+        pause.until = pause.until.max(until);
+        if sent.delivery.storable || sent.delivery.position.is_some() {
+            pause.held.push(sent);
+            None
+        } else {
+            Some(sent.delivery)
+        }
+    }
+
+    /// During a pause, once nothing is in flight: decides on everything in memory. Call after every landing.
+    pub(crate) fn settle(&mut self) -> Vec<Aside> {
+        match &mut self.pause {
+            Some(pause) if self.in_flight.is_empty() => {
+                let held = std::mem::take(&mut pause.held);
+                self.empty_into_aside(held)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// A carrier is there. What an earlier one left unacknowledged goes first.
+    pub(crate) fn attach(&mut self) {
+        self.connected = true;
+        for sent in self.take_sent().into_iter().rev() {
+            let lane = self.lane(sent.delivery.priority);
+            let queue = if sent.delivery.position.is_some() { &mut lane.fetched } else { &mut lane.waiting };
+            queue.push_front(sent.delivery);
+        }
+    }
+
+    /// The carrier is gone: what can be stored is, the rest fails, what came from the disk is there still.
+    pub(crate) fn detach(&mut self) -> Vec<Aside> {
+        self.connected = false;
+        let sent = self.take_sent();
+        self.empty_into_aside(sent)
+    }
+
+    /// The recipient is no more: everything in memory fails.
+    pub(crate) fn dissolve(&mut self) -> Vec<Delivery> {
+        self.connected = false;
+        let sent = self.take_sent().into_iter().map(|sent| sent.delivery);
+        let waiting = self.lanes.iter_mut().flat_map(|lane| lane.waiting.drain(..));
+        let all = sent.chain(waiting).filter(|delivery| delivery.position.is_none()).collect();
+        self.read_anew();
+        all
+    }
+
+    /// What waited too long goes to disk or fails; a pause that is over ends.
+    pub(crate) fn lapse(&mut self, now: Instant, limits: &Limits) -> Vec<Aside> {
+        if self
+            .pause
+            .as_ref()
+            .is_some_and(|pause| pause.until <= now && pause.held.is_empty() && self.in_flight.is_empty())
+        {
+            self.pause = None;
+        }
+        let mut asides = Vec::new();
+        for index in 0..self.lanes.len() {
+            while let Some(delivery) = self.overdue(index, now, limits) {
+                asides.push(self.set_aside(delivery));
+            }
+        }
+        asides
+    }
+
+    fn overdue(&mut self, index: usize, now: Instant, limits: &Limits) -> Option<Delivery> {
+        let first = self.lanes.get(index)?.waiting.front()?;
+        if first.accepted_at + limits.queue_timeout() > now || self.direct_in_flight(first) {
+            return None;
+        }
+        self.lanes.get_mut(index)?.waiting.pop_front()
+    }
+
+    /// When [`Pipeline::lapse`] has something to do next.
+    pub(crate) fn next_deadline(&self, limits: &Limits) -> Option<Instant> {
+        let waiting = self
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.waiting.front())
+            .filter(|first| !self.direct_in_flight(first))
+            .map(|first| first.accepted_at + limits.queue_timeout());
+        let settled = self.in_flight.is_empty();
+        let pause = self.pause.iter().filter(|pause| settled && pause.held.is_empty()).map(|pause| pause.until);
+        waiting.chain(pause).min()
+    }
+
+    /// The writer is done with a delivery that was set aside: it is on disk, or it is not.
+    pub(crate) fn store_ended(&mut self, priority: Priority, stored: bool) {
+        let lane = self.lane(priority);
+        lane.storing = lane.storing.saturating_sub(1);
+        lane.unread |= stored;
+    }
+
+    /// What the disk should do now, if anything. One at a time: after it, [`Pipeline::disk_done`].
+    ///
+    /// Reading starts while there is still something to send. Acknowledged messages are removed in batches, and
+    /// whenever something is read anyway or nothing more is to come.
+    pub(crate) fn disk_work(&mut self) -> Option<DiskWork> {
+        if self.disk_busy {
+            return None;
+        }
+        let fetched: usize = self.lanes.iter().map(|lane| lane.fetched.len()).sum();
+        let reader = self.connected && self.pause.is_none();
+        let first_unread = self.lanes.iter().position(|lane| lane.unread).filter(|_| reader);
+        let from = first_unread.filter(|_| fetched < DISK_BATCH / 2);
+        let removal_due = self.acknowledged.len() >= DISK_BATCH || !reader || (fetched == 0 && first_unread.is_none());
+        if from.is_none() && (self.acknowledged.is_empty() || !removal_due) {
+            return None;
+        }
+        self.disk_busy = true;
+        self.removing = std::mem::take(&mut self.acknowledged);
+        self.reading = from;
+        let fetch = from.map(|from| {
+            let after = self.lanes.iter().take(from + 1).rev().find_map(|lane| lane.cursor);
+            self.lanes.iter_mut().skip(from).for_each(|lane| lane.unread = false);
+            Fetch { after, limit: DISK_BATCH, epoch: self.epoch }
+        });
+        Some(DiskWork { remove: self.removing.clone(), fetch })
+    }
+
+    /// The disk work is over. `removed` says whether the removal succeeded; `batch` is what was read, or nothing if
+    /// reading failed.
+    pub(crate) fn disk_done(&mut self, removed: bool, fetch: Option<Fetch>, batch: Option<Batch>) {
+        self.disk_busy = false;
+        let from = self.reading.take().unwrap_or(0);
+        match (fetch, batch) {
+            (Some(fetch), Some(batch)) if fetch.epoch == self.epoch => {
+                if !batch.is_last {
+                    let last = batch.deliveries.last().map_or(from, |delivery| delivery.priority as usize);
+                    self.lanes.iter_mut().skip(last).for_each(|lane| lane.unread = true);
+                }
+                self.take_in(batch.deliveries);
+            }
+            (Some(_), _) => self.lanes.iter_mut().skip(from).for_each(|lane| lane.unread = true),
+            (None, _) => {}
+        }
+        if removed {
+            self.removing.clear();
+        } else {
+            self.acknowledged.append(&mut self.removing);
+        }
+    }
+
+    /// Reading for a higher lane goes over lower ones again: what is before a lane's cursor was read before.
+    fn take_in(&mut self, batch: Vec<Delivery>) {
+        for delivery in batch {
+            let Some(position) = delivery.position else { continue };
+            let gone = [&self.acknowledged, &self.removing, &self.set_apart]
+                .iter()
+                .any(|positions| positions.contains(&position));
+            let lane = self.lane(delivery.priority);
+            if lane.cursor.is_some_and(|cursor| cursor >= position) {
+                continue;
+            }
+            lane.cursor = Some(position);
+            if !gone {
+                lane.fetched.push_back(delivery);
+            }
+        }
+    }
+
+    /// An expired message on disk: true if the caller is to report and remove it, which it ends with
+    /// [`Pipeline::buried`]. False while its delivery is under way, or if somebody else is at it.
+    pub(crate) fn claim_expired(&mut self, position: Position) -> bool {
+        let mut sent = self.in_flight.iter().chain(self.pause.iter().flat_map(|pause| &pause.held));
+        let taken = [&self.acknowledged, &self.removing, &self.set_apart];
+        if sent.any(|sent| sent.delivery.position == Some(position))
+            || taken.iter().any(|positions| positions.contains(&position))
+        {
+            return false;
+        }
+        self.lane(position.priority()).fetched.retain(|delivery| delivery.position != Some(position));
+        self.set_apart.push(position);
+        true
+    }
+
+    /// A message set apart is off the disk, or is given up for now.
+    pub(crate) fn buried(&mut self, position: Position) {
+        self.set_apart.retain(|apart| *apart != position);
+    }
+
+    fn lane(&mut self, priority: Priority) -> &mut Lane {
+        let [high, middle, low] = &mut self.lanes;
+        match priority {
+            Priority::High => high,
+            Priority::Middle => middle,
+            Priority::Low => low,
+        }
+    }
+
+    fn waiting_total(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// True while a message of the same originator and priority that is not on disk is under way: what is stored now
+    /// would go before it if it came back.
+    fn direct_in_flight(&self, delivery: &Delivery) -> bool {
+        self.in_flight.iter().chain(self.pause.iter().flat_map(|pause| &pause.held)).any(|sent| {
+            sent.delivery.position.is_none()
+                && sent.delivery.priority == delivery.priority
+                && sent.delivery.originator == delivery.originator
+        })
+    }
+
+    fn landed(&mut self, tag: u64) -> Option<Sent> {
+        let index = self.in_flight.iter().position(|sent| sent.tag == tag)?;
+        self.in_flight.remove(index)
+    }
+
+    /// Everything sent and not acknowledged, in the order sent.
+    fn take_sent(&mut self) -> Vec<Sent> {
+        let mut sent = self.pause.take().map(|pause| pause.held).unwrap_or_default();
+        sent.extend(self.in_flight.drain(..));
+        sent.sort_by_key(|sent| sent.tag);
+        sent
+    }
+
+    /// Decides on what was sent, then on what waited. What came from the disk is read from there again.
+    fn empty_into_aside(&mut self, sent: Vec<Sent>) -> Vec<Aside> {
+        let mut asides = Vec::new();
+        for delivery in sent.into_iter().map(|sent| sent.delivery) {
+            if delivery.position.is_none() {
+                asides.push(self.set_aside(delivery));
+            }
+        }
+        for index in 0..self.lanes.len() {
+            let waiting = self.lanes.get_mut(index).map(|lane| std::mem::take(&mut lane.waiting));
+            for delivery in waiting.into_iter().flatten() {
+                asides.push(self.set_aside(delivery));
+            }
+        }
+        self.read_anew();
+        asides
+    }
+
+    fn read_anew(&mut self) {
+        self.epoch += 1;
+        let reading = self.reading;
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            lane.fetched = VecDeque::new();
+            lane.unread |= lane.cursor.take().is_some() || reading.is_some_and(|from| index >= from);
+        }
+    }
+
+    fn set_aside(&mut self, delivery: Delivery) -> Aside {
+        if !delivery.storable {
+            return Aside::Fail(delivery, FailureCause::TargetUnreachable);
+        }
+        self.lane(delivery.priority).storing += 1;
+        Aside::Store(delivery)
+    }
+}
+
+/// How far ahead a carrier without order looks for an originator that has nothing under way.
+const LOOK_AHEAD: usize = 256;
+
+fn pick(queue: &mut VecDeque<Delivery>, in_flight: &VecDeque<Sent>, schedule: Schedule) -> Option<Delivery> {
+    match schedule {
+        Schedule::Stream => queue.pop_front(),
+        Schedule::PerOriginator => {
+            let free = queue.iter().take(LOOK_AHEAD).position(|delivery| {
+                !in_flight.iter().any(|sent| {
+                    sent.delivery.priority == delivery.priority && sent.delivery.originator == delivery.originator
+                })
+            })?;
+            queue.remove(free)
+        }
+    }
+}

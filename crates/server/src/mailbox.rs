@@ -1,0 +1,81 @@
+//! How the rest of the server reaches the task that carries messages to one recipient: a session, or an AS's courier.
+//!
+//! Not a channel: a channel of the runtime takes kilobytes before its first use, and a server holds a mailbox for every
+//! idle connection. This one takes what it holds. It is bounded by what can be put into it: one answer for each request
+//! the session took (`requests_per_connection_max`), one order to close, and a mark that deliveries wait.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use coap::ExchangeId;
+use futures_util::task::AtomicWaker;
+
+use crate::delivery::Answer;
+use crate::sync::lock;
+
+/// Why a session is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The same UE Service ID registered on a newer connection.
+    Replaced,
+    /// The registration was removed.
+    Deregistered,
+    /// The server stops: finish what is in flight first.
+    Stopping,
+}
+
+/// One thing put into a mailbox.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// The answer to a request of this session's peer.
+    Answer(ExchangeId, Answer),
+    /// End.
+    Close(CloseReason),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    letters: Mutex<VecDeque<Letter>>,
+    /// Something in the recipient's pipeline changed.
+    knocked: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Mailbox {
+    /// Leaves a letter.
+    pub(crate) fn post(&self, letter: Letter) {
+        lock(&self.letters).push_back(letter);
+        self.waker.wake();
+    }
+
+    /// Says that the recipient's pipeline is worth a look. Cheap when nobody looked since the last time.
+    pub(crate) fn knock(&self) {
+        if !self.knocked.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Ready once there is a letter or a knock; the knock is taken. The task is woken at the next one.
+    pub(crate) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(context.waker());
+        if self.take_knock() || !lock(&self.letters).is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Takes the mark left by [`Mailbox::knock`].
+    pub(crate) fn take_knock(&self) -> bool {
+        self.knocked.swap(false, Ordering::AcqRel)
+    }
+
+    /// The oldest letter. Gives the memory back with the last one.
+    pub(crate) fn take(&self) -> Option<Letter> {
+        let mut letters = lock(&self.letters);
+        let letter = letters.pop_front();
+        if letters.is_empty() && letters.capacity() > 16 {
+            *letters = VecDeque::new();
+        }
+        letter
+    }
+}

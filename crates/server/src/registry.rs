@@ -1,0 +1,230 @@
+//! Who is where: every registered UE and AS, connected or away.
+//!
+//! Sharded by identity, so that registrations and look-ups of different parties rarely meet. A party's own state is
+//! behind its own lock, which is held for no longer than a decision takes and never while waiting for anything.
+//!
+//! A connection belongs to a party by its *generation*: each new registration has a higher one, and whatever an older
+//! connection still says, its own end included, is recognised and ignored.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use message::{Address, AddressType};
+
+use crate::deduplication::{Key, KeyMap, Recent};
+use crate::delivery::Pipeline;
+use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::sync::lock;
+
+const SHARDS: usize = 64;
+
+/// A registered UE or AS, as originator and as recipient.
+#[derive(Debug)]
+pub(crate) struct Party {
+    pub(crate) address: Address,
+    /// What it sent lately.
+    pub(crate) recent: Mutex<Recent>,
+    /// What is for it.
+    pub(crate) state: Mutex<PartyState>,
+}
+
+/// The part of a party that changes.
+#[derive(Debug, Default)]
+pub(crate) struct PartyState {
+    /// Counts registrations.
+    pub(crate) generation: u64,
+    /// Who carries messages to it; none while it is away.
+    pub(crate) carrier: Option<Arc<Mailbox>>,
+    /// It deregistered; this is only still held by somebody who looked it up before.
+    pub(crate) gone: bool,
+    /// The segment size its client gave when it registered (TS 23.554 8.5), in octets of payload.
+    pub(crate) segment_size: Option<u32>,
+    /// Tells whether the durable record would change, without keeping it.
+    pub(crate) record_fingerprint: u64,
+    /// Its last delivery is long ago enough that idle memory is given back.
+    pub(crate) resting: bool,
+    pipeline: Option<Box<Pipeline>>,
+    awaited: Option<Box<AwaitedReports>>,
+}
+
+impl Party {
+    pub(crate) fn new(address: Address) -> Arc<Self> {
+        Arc::new(Self { address, recent: Mutex::default(), state: Mutex::default() })
+    }
+
+    pub(crate) fn is_application_server(&self) -> bool {
+        self.address.addr_type == AddressType::As
+    }
+
+    /// Makes `mailbox` the carrier, in place of an earlier one, which is told to end. None if the party is gone.
+    pub(crate) fn attach(&self, mailbox: &Arc<Mailbox>, segment_size: Option<u32>) -> Option<u64> {
+        let mut state = lock(&self.state);
+        if state.gone {
+            return None;
+        }
+        state.generation += 1;
+        state.segment_size = segment_size;
+        let earlier = state.carrier.replace(Arc::clone(mailbox));
+        if let Some(pipeline) = &mut state.pipeline {
+            pipeline.attach();
+        }
+        let generation = state.generation;
+        drop(state);
+        if let Some(earlier) = earlier
+            && !Arc::ptr_eq(&earlier, mailbox)
+        {
+            earlier.post(Letter::Close(CloseReason::Replaced));
+        }
+        mailbox.knock();
+        Some(generation)
+    }
+
+    /// Gives back memory that an idle party does not need.
+    pub(crate) fn rest(&self, now: tokio::time::Instant, remembered: std::time::Duration) {
+        lock(&self.recent).forget_old(now, remembered);
+        let mut state = lock(&self.state);
+        if std::mem::replace(&mut state.resting, true)
+            && state.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_idle())
+        {
+            state.pipeline = None;
+        }
+    }
+}
+
+impl PartyState {
+    /// The pipeline, made if there is none.
+    pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
+        self.resting = false;
+        let connected = self.carrier.is_some();
+        self.pipeline.get_or_insert_with(|| Box::new(Pipeline::new(connected)))
+    }
+
+    /// The pipeline, if there is anything in it.
+    pub(crate) fn pipeline_if_any(&mut self) -> Option<&mut Pipeline> {
+        self.pipeline.as_deref_mut()
+    }
+
+    /// The pipeline, if there is anything in it and it belongs to the carrier of this generation.
+    pub(crate) fn pipeline_of(&mut self, generation: u64) -> Option<&mut Pipeline> {
+        if self.generation == generation { self.pipeline_if_any() } else { None }
+    }
+
+    /// Says that messages for this party are on disk.
+    pub(crate) fn has_inbox(&mut self) {
+        self.pipeline = Some(Box::new(Pipeline::with_inbox(self.carrier.is_some())));
+    }
+
+    /// Notes that a message was sent to this party whose originator wants a report.
+    pub(crate) fn await_report(&mut self, key: Key, entries_max: usize) {
+        self.awaited.get_or_insert_default().insert(key, entries_max);
+    }
+
+    /// Says that messages were delivered of which nothing is noted here: before a restart.
+    pub(crate) fn awaits_unknown_reports(&mut self) {
+        self.awaited.get_or_insert_default().forgot_some = true;
+    }
+
+    /// False if this party never got the message it reports on.
+    pub(crate) fn may_report(&self, key: Key) -> bool {
+        self.awaited.as_ref().is_some_and(|awaited| awaited.forgot_some || awaited.keys.contains_key(&key))
+    }
+}
+
+/// Messages whose report is awaited. Past its bound, and after a restart, a report on a message not noted here is
+/// believed: its sender is proven all the same, and the originator knows what it sent to whom.
+#[derive(Debug, Default)]
+struct AwaitedReports {
+    keys: KeyMap<()>,
+    order: VecDeque<Key>,
+    forgot_some: bool,
+}
+
+impl AwaitedReports {
+    fn insert(&mut self, key: Key, entries_max: usize) {
+        if self.keys.insert(key, ()).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > entries_max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
+            self.forgot_some = true;
+        }
+    }
+}
+
+type Shard = Mutex<HashMap<Address, Arc<Party>>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    ues: AtomicUsize,
+}
+
+/// The registry holds as many UEs as it may.
+#[derive(Debug)]
+pub(crate) struct RegistryFull;
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hasher: RandomState::new(), ues: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn find(&self, address: &Address) -> Option<Arc<Party>> {
+        lock(self.shard(address)?).get(address).cloned()
+    }
+
+    /// The party of this address, made if there is none and there is room.
+    pub(crate) fn find_or_insert(&self, address: &Address, ues_max: usize) -> Result<Arc<Party>, RegistryFull> {
+        let mut shard = lock(self.shard(address).ok_or(RegistryFull)?);
+        if let Some(party) = shard.get(address) {
+            return Ok(Arc::clone(party));
+        }
+        let is_ue = address.addr_type == AddressType::Ue;
+        if is_ue && self.ues.fetch_add(1, Ordering::Relaxed) >= ues_max {
+            self.ues.fetch_sub(1, Ordering::Relaxed);
+            return Err(RegistryFull);
+        }
+        let party = Party::new(address.clone());
+        shard.insert(address.clone(), Arc::clone(&party));
+        Ok(party)
+    }
+
+    /// Takes this very party out.
+    pub(crate) fn remove(&self, party: &Arc<Party>) {
+        let Some(shard) = self.shard(&party.address) else { return };
+        let mut shard = lock(shard);
+        if shard.get(&party.address).is_some_and(|found| Arc::ptr_eq(found, party)) {
+            shard.remove(&party.address);
+            if !party.is_application_server() {
+                self.ues.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Registered UEs, away or not.
+    pub(crate) fn ues(&self) -> usize {
+        self.ues.load(Ordering::Relaxed)
+    }
+
+    /// The parties of one shard, for work that goes round all of them.
+    pub(crate) fn shard_parties(&self, index: usize) -> Vec<Arc<Party>> {
+        self.shards.get(index).map(|shard| lock(shard).values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn shard(&self, address: &Address) -> Option<&Shard> {
+        let hash = self.hasher.hash_one(address.addr.as_str());
+        self.shards.get(usize::try_from(hash % SHARDS as u64).ok()?)
+    }
+}

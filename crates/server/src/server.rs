@@ -1,0 +1,242 @@
+//! Starting and stopping the whole.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use message::Address;
+use prometheus_client::registry::Registry as MetricsRegistry;
+use sbi::admin::{AdminServer, Health};
+use sbi::naanf::NaanfClient;
+use sbi::ss_upr::SsUprClient;
+use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig};
+use store::{EmbeddedStore, StoreError};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transport::{KeyLookup, PskAcceptor, PskServerConfig, TransportMetrics};
+
+use crate::akma_function::AnchorFunction;
+use crate::api::{self, Api};
+use crate::application_server::ApplicationServers;
+use crate::config::Config;
+use crate::core::{Core, Parts};
+use crate::error::ServerError;
+use crate::inbox;
+use crate::listener;
+use crate::metrics::Metrics;
+use crate::session;
+use crate::sync::lock;
+
+/// How often a stopping server looks whether it is done.
+const STOP_TICK: Duration = Duration::from_millis(10);
+
+/// Recipients looked at together at start-up.
+const RECIPIENTS_BATCH: usize = 4096;
+
+/// Deduplication records forgotten in one go.
+const SWEEP_BATCH: usize = 1024;
+
+/// A running server. Dropping it does not stop it: cancel the token it was started with.
+#[derive(Debug)]
+pub struct Running {
+    coap: SocketAddr,
+    api: SocketAddr,
+    admin: SocketAddr,
+    ended: TaskTracker,
+}
+
+impl Running {
+    /// Where UEs connect: CoAP over TLS over TCP.
+    #[must_use]
+    pub fn coap_address(&self) -> SocketAddr {
+        self.coap
+    }
+
+    /// Where Application Servers connect: HTTP/2 over mutual TLS.
+    #[must_use]
+    pub fn api_address(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// Where health and metrics are: plain HTTP.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits until the server has stopped: everything taken is answered or on disk.
+    pub async fn stopped(&self) {
+        self.ended.wait().await;
+    }
+}
+
+/// Starts a server, which runs until `shutdown` is cancelled. It listens when this returns.
+///
+/// # Errors
+/// [`ServerError`], naming what in the configuration or on this machine is at fault.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ServerError> {
+    config.check()?;
+    let mut metrics_registry = MetricsRegistry::default();
+    let metrics = Metrics::register(&mut metrics_registry);
+    let store = open_store(&config).await?;
+    store.metrics().register(metrics_registry.sub_registry_with_prefix("store"));
+
+    let anchor = NaanfClient::new(client(&config, &config.akma.requests)?, config.akma.aanf.clone());
+    let keys = Arc::new(KeyLookup::new(
+        Arc::new(AnchorFunction::new(anchor)),
+        config.server.fqdn.clone(),
+        config.akma.lookups.clone(),
+        TransportMetrics::register(&mut metrics_registry),
+    ));
+    let associations = SsUprClient::new(
+        client(&config, &config.configuration_function.requests)?,
+        config.configuration_function.url.clone(),
+    );
+    let acceptor = PskAcceptor::new(acceptor_config(&config), Arc::clone(&keys))?;
+
+    let (core, writers) = Core::new(Parts {
+        limits: config.limits.clone(),
+        metrics,
+        store: Arc::new(store.clone()),
+        associations: Arc::new(associations),
+        keys: Some(keys),
+    });
+    let servers =
+        Arc::new(ApplicationServers::new(config.application_server.clone(), client(&config, &config.api.requests)?));
+    load(&core, &servers).await?;
+    writers.run(&core, &core.stopped.clone());
+
+    let listen = config.server.listen;
+    let fault = |source| ServerError::Listen { address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(fault)?;
+    let coap = listener.local_addr().map_err(fault)?;
+    let api_stop = CancellationToken::new();
+    let api = SbiServer::start(
+        SbiServerConfig {
+            listen: config.api.listen,
+            tls: config.certificates.clone(),
+            limits: config.api.limits.clone(),
+        },
+        api::router(Api { core: Arc::clone(&core), servers: Arc::clone(&servers) }),
+        api_stop.clone(),
+    )
+    .await?;
+    let health = Health::new();
+    health.ready("server");
+    let admin_stop = CancellationToken::new();
+    let admin =
+        AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
+    core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, config.server.path.as_str().into()));
+    core.tasks.spawn(keep_house(Arc::clone(&core)));
+    tracing::info!(%coap, api = %api.local_addr(), fqdn = %config.server.fqdn, "MSGin5G server started");
+
+    let running = Running { coap, api: api.local_addr(), admin: admin.local_addr(), ended: TaskTracker::new() };
+    running.ended.spawn(async move {
+        shutdown.cancelled().await;
+        health.not_ready("server", "stopping");
+        stop(&core, &servers, &api, &api_stop).await;
+        if let Err(error) = store.sync().await {
+            tracing::error!(%error, "store not synced at the end");
+        }
+        admin_stop.cancel();
+        admin.stopped().await;
+        tracing::info!("MSGin5G server stopped");
+    });
+    running.ended.close();
+    Ok(running)
+}
+
+async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
+    let (path, options) = (config.store.path.clone(), config.store.options.clone());
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, options)).await;
+    match opened {
+        Ok(opened) => Ok(opened?),
+        Err(error) => Err(ServerError::Configuration { key: "store.path".to_owned(), reason: error.to_string() }),
+    }
+}
+
+fn client(config: &Config, limits: &ClientLimits) -> Result<SbiClient, ServerError> {
+    Ok(SbiClient::new(SbiClientConfig { tls: config.certificates.clone(), limits: limits.clone() })?)
+}
+
+fn acceptor_config(config: &Config) -> PskServerConfig {
+    PskServerConfig {
+        allow_plain_psk_tls12: config.tls.allow_plain_psk_tls12,
+        limits: config.tls.handshakes.clone(),
+        key_log: config.tls.key_log.clone(),
+        ..PskServerConfig::new(config.server.fqdn.clone())
+    }
+}
+
+/// Takes up what is on disk: everybody registered is away, and whoever has messages waiting gets them on return.
+pub(crate) async fn load(core: &Arc<Core>, servers: &ApplicationServers) -> Result<(), StoreError> {
+    for record in core.store.registrations().await? {
+        let address = Address::ue(&record.ue_service_id);
+        let Ok(party) = core.registry.find_or_insert(&address, usize::MAX) else { continue };
+        let mut state = lock(&party.state);
+        state.segment_size = record.segment_size;
+        state.record_fingerprint = session::fingerprint(&record);
+        state.awaits_unknown_reports();
+    }
+    servers.load(core).await?;
+    let mut after: Option<Address> = None;
+    loop {
+        let batch = core.store.pending_recipients(after.as_ref(), RECIPIENTS_BATCH);
+        let Some(last) = batch.last().cloned() else { return Ok(()) };
+        for recipient in batch {
+            match core.registry.find(&recipient) {
+                Some(party) => inbox::found_on_disk(core, &party),
+                // Its registration was removed, and the server ended before its messages were.
+                None => inbox::spawn_clearing(core, recipient),
+            }
+        }
+        after = Some(last);
+    }
+}
+
+/// Expiry, and what would otherwise only grow.
+async fn keep_house(core: Arc<Core>) {
+    let mut ticks = interval(Duration::from_secs(core.limits.expiry_sweep_seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut shard = 0;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = core.stopped.cancelled() => return,
+        }
+        inbox::sweep_expired(&core).await;
+        if let Err(error) = core.store.sweep_deduplication(OffsetDateTime::now_utc(), SWEEP_BATCH).await {
+            tracing::error!(%error, "deduplication records not swept");
+        }
+        for party in core.registry.shard_parties(shard) {
+            party.rest(Instant::now(), core.limits.remembered());
+        }
+        shard = (shard + 1) % core.registry.shards();
+        core.update_gauges();
+    }
+}
+
+/// A graceful stop: nothing new is taken, what was taken is answered, sessions are released, the disk has the rest.
+async fn stop(core: &Arc<Core>, servers: &ApplicationServers, api: &SbiServer, api_stop: &CancellationToken) {
+    let deadline = Instant::now() + core.limits.drain_timeout();
+    core.stopping.cancel();
+    api_stop.cancel();
+    while core.open_requests() > 0 && Instant::now() < deadline {
+        sleep(STOP_TICK).await;
+    }
+    core.sessions.stop_all();
+    servers.stop_all();
+    while core.sessions.connections() > 0 && Instant::now() < deadline {
+        sleep(STOP_TICK).await;
+    }
+    core.stopped.cancel();
+    core.tasks.close();
+    let _ = timeout(LAST_TASKS, core.tasks.wait()).await;
+    let _ = timeout(LAST_TASKS, api.stopped()).await;
+}
+
+/// How long tasks that were told to end may take.
+const LAST_TASKS: Duration = Duration::from_secs(2);

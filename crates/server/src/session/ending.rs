@@ -1,0 +1,211 @@
+//! Why and how a connection ends, and the deadlines that may end it.
+
+use std::time::Duration;
+
+use coap::Release;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::procedure::Outcome;
+use super::{Session, expiry_instant};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The peer closed it.
+    ByPeer,
+    /// The socket failed.
+    Broken,
+    /// The peer broke RFC 8323.
+    Malformed,
+    /// The peer left what was written for it unread.
+    NotReading,
+    /// The peer left a delivery unacknowledged.
+    NotAcknowledging,
+    /// The peer did not answer a ping.
+    Silent,
+    /// No registration in time.
+    NeverRegistered,
+    /// K_AF is past its lifetime.
+    KeyExpired,
+    /// The A-KID is not known any more: authenticated anew, or AKMA was withdrawn.
+    KeyWithdrawn,
+    /// The UE ID is no longer associated with the UE Service ID.
+    AssociationRemoved,
+    /// Neither could be asked for too long.
+    NotRevalidated,
+    /// The same UE Service ID registered on a newer connection.
+    Replaced,
+    /// The registration was removed.
+    Deregistered,
+    /// The server stops.
+    Stopped,
+}
+
+impl Ended {
+    /// For the peer's log, and a label of ours.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ByPeer => "closed by the peer",
+            Self::Broken => "connection broken",
+            Self::Malformed => "malformed CoAP",
+            Self::NotReading => "peer does not read",
+            Self::NotAcknowledging => "peer does not acknowledge",
+            Self::Silent => "peer is silent",
+            Self::NeverRegistered => "no registration in time",
+            Self::KeyExpired => "K_AF expired",
+            Self::KeyWithdrawn => "A-KID no longer valid",
+            Self::AssociationRemoved => "UE Service ID no longer associated",
+            Self::NotRevalidated => "key and association cannot be checked",
+            Self::Replaced => "registered on a newer connection",
+            Self::Deregistered => "deregistered",
+            Self::Stopped => "server stops",
+        }
+    }
+
+    /// Whether the peer gets to read what was written for it.
+    fn flushes(self) -> bool {
+        !matches!(self, Self::ByPeer | Self::Broken | Self::NotReading)
+    }
+}
+
+/// The connection is to end once everything is written, or at the deadline.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    reason: Ended,
+    by: Instant,
+    /// Wait for what is under way, too.
+    settle: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Ends at once, with an Abort for the peer to read.
+    pub(super) fn abort(&mut self, reason: Ended) {
+        self.machine.abort(reason.as_str());
+        self.begin_ending(reason, self.core.limits.write_timeout());
+    }
+
+    /// Ends in good order: what is under way is answered first.
+    pub(super) fn release(&mut self, reason: Ended, within: Duration) {
+        if self.ending.is_none() && self.machine.release(&Release::default()).is_ok() {
+            self.ending = Some(Ending { reason, by: Instant::now() + within, settle: true });
+        }
+    }
+
+    pub(super) fn released_by_peer(&mut self) {
+        if self.ending.is_none() {
+            let by = Instant::now() + self.core.limits.delivery_timeout();
+            self.ending = Some(Ending { reason: Ended::ByPeer, by, settle: true });
+        }
+    }
+
+    pub(super) fn begin_ending(&mut self, reason: Ended, within: Duration) {
+        if self.ending.is_none_or(|ending| ending.settle) {
+            self.ending = Some(Ending { reason, by: Instant::now() + within, settle: false });
+        }
+    }
+
+    /// The reason to end for, or the one decided on before.
+    pub(super) fn ended(&self, reason: Ended) -> Ended {
+        self.ending.map_or(reason, |ending| ending.reason)
+    }
+
+    /// Whether a decided end has come.
+    pub(super) fn check_ending(&self) -> Option<Ended> {
+        let ending = self.ending?;
+        let written = self.outbound.is_empty() && self.machine.transmit_octets() == 0;
+        let settled =
+            !ending.settle || (self.machine.is_settled() && self.unanswered.is_empty() && self.sent.is_empty());
+        (written && settled).then_some(ending.reason)
+    }
+
+    /// The earliest of everything that may be due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let limits = &self.core.limits;
+        let alive = match self.pinged_at {
+            Some(pinged_at) => pinged_at + limits.pong_timeout(),
+            None => self.heard_at + limits.idle_ping(),
+        };
+        [
+            self.ending.map(|ending| ending.by),
+            self.blocked_since.map(|since| since + limits.write_timeout()),
+            self.sent.front().map(|sent| sent.at + limits.delivery_timeout()),
+            self.pipeline_deadline,
+            self.register_by,
+            self.registered.as_ref().map(|_| self.revalidate_at),
+            self.expires,
+            Some(alive),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due.
+    pub(super) fn when_due(&mut self, now: Instant) -> Result<(), Ended> {
+        let limits = &self.core.limits;
+        if let Some(ending) = self.ending {
+            return if ending.by <= now { Err(ending.reason) } else { self.check_blocked(now) };
+        }
+        self.check_blocked(now)?;
+        // Anew each time: the clock of the day may have been set.
+        self.expires = expiry_instant(self.peer.expires_at);
+        if self.expires.is_some_and(|at| at <= now) {
+            tracing::info!(target: "security", a_kid = %self.peer.a_kid, "K_AF expired, connection ended");
+            self.abort(Ended::KeyExpired);
+        } else if self.sent.front().is_some_and(|sent| sent.at + limits.delivery_timeout() <= now) {
+            self.abort(Ended::NotAcknowledging);
+        } else if self.register_by.is_some_and(|by| by <= now) {
+            self.abort(Ended::NeverRegistered);
+        } else if self.pinged_at.is_some_and(|at| at + limits.pong_timeout() <= now) {
+            self.abort(Ended::Silent);
+        } else {
+            self.keep_up(now);
+        }
+        Ok(())
+    }
+
+    fn check_blocked(&self, now: Instant) -> Result<(), Ended> {
+        match self.blocked_since {
+            Some(since) if since + self.core.limits.write_timeout() <= now => Err(Ended::NotReading),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is due and does not end the connection.
+    fn keep_up(&mut self, now: Instant) {
+        if self.pinged_at.is_none() && self.heard_at + self.core.limits.idle_ping() <= now {
+            self.pinged_at = Some(now);
+            // At most one is under way, which is always allowed.
+            let _ = self.machine.ping();
+        }
+        if self.pipeline_deadline.is_some_and(|at| at <= now)
+            && let Some(registered) = &self.registered
+        {
+            self.pipeline_deadline = self.core.lapse(&registered.party, registered.generation);
+            self.look = true;
+        }
+        if self.registered.is_some() && self.revalidate_at <= now {
+            self.revalidate(now);
+        }
+    }
+
+    /// Gives everything back, and the peer the chance to read the last words.
+    pub(super) async fn close(&mut self, ended: Ended) {
+        if let Some(registered) = self.registered.take() {
+            self.core.detach(&registered.party, registered.generation);
+        }
+        if let Some(procedure) = self.procedure.take() {
+            let core = std::sync::Arc::clone(&self.core);
+            // What it began on disk it ends, and a registration without a connection is one that is away.
+            self.core.tasks.spawn(async move {
+                if let Outcome::Registered(_, _, Ok(registered)) = procedure.await {
+                    core.detach(&registered.party, registered.generation);
+                }
+            });
+        }
+        if ended.flushes() {
+            let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+        }
+    }
+}

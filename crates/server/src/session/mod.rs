@@ -1,0 +1,347 @@
+//! One MSGin5G-1 connection's life (TS 24.538 clause 6.3, RFC 8323).
+//!
+//! ```text
+//! TLS-PSK done ─▶ CSMs ─▶ REG ─▶ association asked ─▶ 2.01 ─▶ MSG, IMDN both ways ─▶ DEREG ─▶ 2.02 ─┐
+//!                  │       └─ refused: 4.03, 5.03, may try again               │                    │
+//!                  │                                            K_AF expired, key or association    │
+//!        no REG in time                                         withdrawn: Abort                    │
+//!                  └──────────────────────────┬────────────────────────────────┴────────────────────┘
+//!                                           closed: what it did not acknowledge is stored or failed
+//! ```
+//!
+//! A session is one task, one state machine and one buffer in each direction; it holds no more memory than what is on the
+//! way, because a server has many and most are silent. It never waits for anything but its own socket, mailbox, timer and
+//! the one procedure (registration, de-registration, re-validation) that may be under way.
+//!
+//! A peer that reads nothing stops being read from once `outbound_octets_max` wait for it, and is closed after
+//! `write_timeout_seconds`.
+
+mod ending;
+mod procedure;
+mod requests;
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Buf;
+use coap::{ExchangeId, StreamConfig, StreamConnection, StreamEvent, StreamLimits};
+use message::{Address, MessageId};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+use transport::ProvenPeer;
+
+pub(crate) use ending::Ended;
+use ending::Ending;
+use procedure::Procedure;
+pub(crate) use procedure::fingerprint;
+
+use crate::core::Core;
+use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::registry::Party;
+
+/// Octets read at once: a TLS record's worth is more than a message.
+const READ_OCTETS: usize = 8192;
+
+/// Turns of the loop before other tasks get theirs.
+const TURNS_MAX: usize = 16;
+
+/// Room for the options and header of one CoAP message beside its payload.
+const COAP_OVERHEAD_OCTETS: u32 = 1024;
+
+/// The UE Service ID registered on a connection.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) party: Arc<Party>,
+    pub(crate) generation: u64,
+}
+
+/// A request of the peer that waits for its answer, and what the answer names.
+#[derive(Debug)]
+struct Unanswered {
+    exchange: ExchangeId,
+    originator: Address,
+    message_id: MessageId,
+}
+
+/// A request of ours that carries a delivery.
+#[derive(Debug)]
+struct Sent {
+    exchange: ExchangeId,
+    tag: u64,
+    at: Instant,
+}
+
+/// See the module.
+pub(crate) struct Session<S> {
+    core: Arc<Core>,
+    stream: S,
+    machine: StreamConnection,
+    mailbox: Arc<Mailbox>,
+    peer: Box<ProvenPeer>,
+    source: std::net::IpAddr,
+    path: Arc<str>,
+    registered: Option<Registered>,
+    procedure: Option<Procedure>,
+    unanswered: Vec<Unanswered>,
+    sent: VecDeque<Sent>,
+    /// What the transport has not taken yet.
+    outbound: bytes::Bytes,
+    /// Since when it takes nothing.
+    blocked_since: Option<Instant>,
+    /// The pipeline may have something to send.
+    look: bool,
+    pipeline_deadline: Option<Instant>,
+    /// When K_AF expires.
+    expires: Option<Instant>,
+    register_by: Option<Instant>,
+    revalidate_at: Instant,
+    revalidated_at: Instant,
+    heard_at: Instant,
+    pinged_at: Option<Instant>,
+    ending: Option<Ending>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run<S>(
+    core: Arc<Core>,
+    stream: S,
+    peer: ProvenPeer,
+    source: std::net::IpAddr,
+    path: Arc<str>,
+    mailbox: Arc<Mailbox>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut session = Session::new(core, stream, peer, source, path, mailbox);
+    let ended = poll_fn(|context| session.poll(context)).await;
+    session.close(ended).await;
+    ended
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    fn new(
+        core: Arc<Core>,
+        stream: S,
+        peer: ProvenPeer,
+        source: std::net::IpAddr,
+        path: Arc<str>,
+        mailbox: Arc<Mailbox>,
+    ) -> Self {
+        let now = Instant::now();
+        let limits = &core.limits;
+        let message_octets = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
+        let machine = StreamConnection::new(StreamConfig {
+            max_message_size_own: message_octets.saturating_add(COAP_OVERHEAD_OCTETS),
+            limits: StreamLimits {
+                requests_outstanding_max: limits.delivery_window.saturating_add(1),
+                // Ours is reached first, and says more than a code.
+                peer_requests_outstanding_max: limits.requests_per_connection_max.saturating_mul(2),
+                transmit_octets_max: limits.outbound_octets_max.saturating_mul(2),
+                ..StreamLimits::default()
+            },
+        });
+        Self {
+            expires: expiry_instant(peer.expires_at),
+            register_by: Some(now + limits.registration_timeout()),
+            revalidate_at: now + jittered(Duration::from_secs(limits.revalidation_seconds)),
+            revalidated_at: now,
+            heard_at: now,
+            timer: Box::pin(sleep_until(now)),
+            timer_at: now,
+            core,
+            stream,
+            machine,
+            mailbox,
+            peer: Box::new(peer),
+            source,
+            path,
+            registered: None,
+            procedure: None,
+            unanswered: Vec::new(),
+            sent: VecDeque::new(),
+            outbound: bytes::Bytes::new(),
+            blocked_since: None,
+            look: false,
+            pipeline_deadline: None,
+            pinged_at: None,
+            ending: None,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+        for _ in 0..TURNS_MAX {
+            let mut progress = self.poll_mailbox(context);
+            progress |= self.poll_procedure(context);
+            progress |= match self.poll_read(context) {
+                Ok(progress) => progress,
+                Err(ended) => return Poll::Ready(ended),
+            };
+            progress |= self.dispatch();
+            match self.poll_write(context) {
+                Ok(wrote) => progress |= wrote,
+                Err(_) => return Poll::Ready(self.ended(Ended::Broken)),
+            }
+            if let Some(ended) = self.check_ending() {
+                return Poll::Ready(ended);
+            }
+            if !progress {
+                match self.poll_timer(context) {
+                    Ok(true) => {}
+                    Ok(false) => return Poll::Pending,
+                    Err(ended) => return Poll::Ready(ended),
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes the letters, and the mark that the pipeline is worth a look.
+    fn poll_mailbox(&mut self, context: &mut Context<'_>) -> bool {
+        if self.mailbox.poll_ready(context).is_pending() {
+            return false;
+        }
+        self.look = true;
+        while let Some(letter) = self.mailbox.take() {
+            match letter {
+                Letter::Answer(exchange, answer) => self.answer(exchange, answer),
+                Letter::Close(reason) => self.close_ordered(reason),
+            }
+        }
+        true
+    }
+
+    fn close_ordered(&mut self, reason: CloseReason) {
+        match reason {
+            CloseReason::Replaced => self.abort(Ended::Replaced),
+            CloseReason::Deregistered => self.abort(Ended::Deregistered),
+            CloseReason::Stopping => self.release(Ended::Stopped, self.core.limits.drain_timeout()),
+        }
+    }
+
+    /// Reads unless too much waits to be written; handles what came.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.outbound_octets() >= self.core.limits.outbound_octets_max || self.machine.is_closed() {
+            return Ok(false);
+        }
+        let mut octets = [MaybeUninit::<u8>::uninit(); READ_OCTETS];
+        let mut buffer = ReadBuf::uninit(&mut octets);
+        match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(_)) => return Err(self.ended(Ended::Broken)),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(self.ended(Ended::ByPeer)),
+            Poll::Ready(Ok(())) => {}
+        }
+        self.heard_at = Instant::now();
+        self.pinged_at = None;
+        let result = self.machine.receive(buffer.filled());
+        while let Some(event) = self.machine.poll_event() {
+            self.handle(event);
+        }
+        if let Err(error) = result {
+            tracing::info!(a_kid = %self.peer.a_kid, %error, "malformed CoAP, connection aborted");
+            self.begin_ending(Ended::Malformed, self.core.limits.write_timeout());
+        }
+        Ok(true)
+    }
+
+    fn handle(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Request { request } => self.take_request(request),
+            StreamEvent::Response { exchange, response } => self.take_response(exchange, &response),
+            StreamEvent::Failed { exchange } => self.take_unusable_response(exchange),
+            StreamEvent::Released { .. } => self.released_by_peer(),
+            StreamEvent::Aborted { diagnostic, .. } => {
+                tracing::debug!(a_kid = %self.peer.a_kid, diagnostic, "connection aborted by the peer");
+                self.begin_ending(Ended::ByPeer, Duration::ZERO);
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes until the transport takes no more.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> std::io::Result<bool> {
+        let mut progress = false;
+        loop {
+            if self.outbound.is_empty() {
+                match self.machine.poll_transmit() {
+                    Some(octets) => self.outbound = octets.into(),
+                    None => break,
+                }
+            }
+            match Pin::new(&mut self.stream).poll_write(context, &self.outbound) {
+                Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.outbound.advance(count);
+                    self.blocked_since = None;
+                    progress = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert_with(Instant::now);
+                    return Ok(progress);
+                }
+            }
+        }
+        if progress {
+            self.outbound = bytes::Bytes::new();
+            // What an in-memory stream or a buffering one holds back; a socket holds nothing.
+            if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_flush(context) {
+                result?;
+            }
+        }
+        Ok(progress)
+    }
+
+    fn outbound_octets(&self) -> usize {
+        self.outbound.len() + self.machine.transmit_octets()
+    }
+
+    /// Waits for the next deadline; true if something was due.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        let deadline = self.next_deadline().unwrap_or_else(|| Instant::now() + IDLE_TICK);
+        // Deadlines mostly move away: the timer is set anew for an earlier one, or when it fires.
+        if deadline < self.timer_at {
+            self.timer_at = deadline;
+            self.timer.as_mut().reset(deadline);
+        }
+        if self.timer.as_mut().poll(context).is_pending() {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        let due = deadline <= now;
+        if due {
+            self.when_due(now)?;
+        }
+        self.timer_at = self.next_deadline().unwrap_or_else(|| now + IDLE_TICK).max(now + TIMER_STEP);
+        let timer_at = self.timer_at;
+        self.timer.as_mut().reset(timer_at);
+        Ok(true)
+    }
+}
+
+/// Nothing is due twice within this, whatever the reason that it was not done the first time.
+const TIMER_STEP: Duration = Duration::from_millis(5);
+
+/// How far ahead the timer is set when nothing is due.
+const IDLE_TICK: Duration = Duration::from_secs(3600);
+
+/// Spreads what would otherwise happen at once for everybody who connected at once: within a tenth either way.
+fn jittered(duration: Duration) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let share = (RandomState::new().hash_one(0_u8) % 2001) as f64 / 10_000.0;
+    duration.mul_f64(0.9 + share)
+}
+
+/// K_AF's expiry on the clock that timers run by.
+fn expiry_instant(expires_at: Option<SystemTime>) -> Option<Instant> {
+    expires_at.map(|at| Instant::now() + at.duration_since(SystemTime::now()).unwrap_or_default())
+}

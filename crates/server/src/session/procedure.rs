@@ -1,0 +1,267 @@
+//! Registration, de-registration and re-validation: what a session asks of others. One at a time.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use coap::{Code, ExchangeId};
+use message::{Address, Deregistration, FailureCause, Registration, UeServiceId};
+use store::RegistrationRecord;
+use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use transport::{BoxFuture, KeyRequest, LookupRefusal, ProvenPeer};
+
+use super::{Ended, Registered, Session, jittered};
+use crate::core::Core;
+use crate::mailbox::Mailbox;
+use crate::registry::Party;
+use crate::sync::lock;
+
+/// Something under way that is not the session's own business.
+pub(super) type Procedure = BoxFuture<'static, Outcome>;
+
+/// How it ended.
+pub(super) enum Outcome {
+    Registered(ExchangeId, UeServiceId, Result<Registered, FailureCause>),
+    Deregistered(ExchangeId, UeServiceId, Result<(), FailureCause>),
+    Revalidated(Result<(), Invalid>),
+}
+
+/// What a re-validation found.
+pub(super) enum Invalid {
+    Key,
+    Association,
+    /// No answer, which is not an answer yet.
+    Unknown,
+}
+
+/// Pause before a re-validation without an answer is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// REG (TS 23.554 clause 8.2.1).
+    pub(super) fn register(&mut self, exchange: ExchangeId, registration: Registration) {
+        let id = registration.ue_service_id.clone();
+        if let Err(cause) = self.may_start() {
+            return self.answer_registration(exchange, id, Err(cause));
+        }
+        let (core, peer, mailbox) = (Arc::clone(&self.core), self.peer.clone(), Arc::clone(&self.mailbox));
+        self.start(Box::pin(async move {
+            let result = register(&core, &peer, &mailbox, &registration).await;
+            core.metrics.registration(result.as_ref().err().copied());
+            Outcome::Registered(exchange, id, result)
+        }));
+    }
+
+    /// DEREG (TS 23.554 clause 8.2.2).
+    pub(super) fn deregister(&mut self, exchange: ExchangeId, deregistration: Deregistration) {
+        let id = deregistration.ue_service_id;
+        let party = match &self.registered {
+            None => return self.answer_registration(exchange, id, Err(FailureCause::NotRegistered)),
+            Some(registered) if registered.party.address != Address::ue(&id) => {
+                tracing::warn!(
+                    target: "security", sender = %registered.party.address, claimed = %id,
+                    "de-registration of somebody else refused"
+                );
+                return self.answer_registration(exchange, id, Err(FailureCause::OriginatorNotAllowed));
+            }
+            Some(registered) => Arc::clone(&registered.party),
+        };
+        if let Err(cause) = self.may_start() {
+            return self.answer_registration(exchange, id, Err(cause));
+        }
+        let (core, mailbox) = (Arc::clone(&self.core), Arc::clone(&self.mailbox));
+        self.start(Box::pin(async move {
+            let result = remove_registration(&core, &party, &id, &mailbox).await;
+            Outcome::Deregistered(exchange, id, result)
+        }));
+    }
+
+    /// Asks again for key and association, unless something else is under way.
+    pub(super) fn revalidate(&mut self, now: Instant) {
+        self.revalidate_at = now + RETRY_PAUSE;
+        let Some(registered) = self.registered.as_ref().filter(|_| self.procedure.is_none()) else { return };
+        let (core, peer, source) = (Arc::clone(&self.core), self.peer.clone(), self.source);
+        let party = Arc::clone(&registered.party);
+        self.start(Box::pin(async move { Outcome::Revalidated(revalidate(&core, &peer, source, &party).await) }));
+    }
+
+    fn may_start(&self) -> Result<(), FailureCause> {
+        if self.core.stopping.is_cancelled() {
+            Err(FailureCause::Stopping)
+        } else if self.procedure.is_some() {
+            Err(FailureCause::TooMany)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn start(&mut self, procedure: Procedure) {
+        self.procedure = Some(procedure);
+        self.look = true;
+    }
+
+    pub(super) fn poll_procedure(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(procedure) = &mut self.procedure else { return false };
+        let Poll::Ready(outcome) = procedure.as_mut().poll(context) else { return false };
+        self.procedure = None;
+        match outcome {
+            Outcome::Registered(exchange, id, Ok(registered)) => {
+                let earlier = self.registered.replace(registered);
+                if let Some(earlier) = earlier {
+                    self.leave(earlier);
+                }
+                self.register_by = None;
+                let now = Instant::now();
+                self.revalidated_at = now;
+                self.revalidate_at = now + self.revalidation_interval();
+                // The answer goes out before the first delivery does.
+                self.answer_registration(exchange, id, Ok(Code::CREATED));
+                self.look = true;
+            }
+            Outcome::Registered(exchange, id, Err(cause)) => self.answer_registration(exchange, id, Err(cause)),
+            Outcome::Deregistered(exchange, id, result) => {
+                if result.is_ok() {
+                    self.registered = None;
+                    self.forget_sent();
+                    self.register_by = Some(Instant::now() + self.core.limits.registration_timeout());
+                }
+                self.answer_registration(exchange, id, result.map(|()| Code::DELETED));
+            }
+            Outcome::Revalidated(result) => self.revalidated(result),
+        }
+        true
+    }
+
+    /// This connection registered another UE Service ID: the earlier one is away from now on. If it is the same one, what
+    /// was sent and not acknowledged is sent again, under the new registration.
+    fn leave(&mut self, earlier: Registered) {
+        self.forget_sent();
+        self.core.detach(&earlier.party, earlier.generation);
+    }
+
+    fn forget_sent(&mut self) {
+        for sent in self.sent.drain(..) {
+            self.machine.cancel(sent.exchange);
+        }
+    }
+
+    fn revalidated(&mut self, result: Result<(), Invalid>) {
+        let now = Instant::now();
+        let end = match result {
+            Ok(()) => {
+                self.revalidated_at = now;
+                self.revalidate_at = now + self.revalidation_interval();
+                return;
+            }
+            Err(Invalid::Key) => Ended::KeyWithdrawn,
+            Err(Invalid::Association) => Ended::AssociationRemoved,
+            Err(Invalid::Unknown) => {
+                let grace = Duration::from_secs(self.core.limits.revalidation_grace_seconds);
+                if now.saturating_duration_since(self.revalidated_at) < self.revalidation_interval() + grace {
+                    return;
+                }
+                Ended::NotRevalidated
+            }
+        };
+        tracing::warn!(target: "security", a_kid = %self.peer.a_kid, reason = end.as_str(), "connection ended");
+        self.abort(end);
+    }
+
+    fn revalidation_interval(&self) -> Duration {
+        jittered(Duration::from_secs(self.core.limits.revalidation_seconds))
+    }
+}
+
+/// A registration is accepted if the UE ID that the handshake proved is associated with the UE Service ID, and is on disk
+/// before it is answered. One that is as it was on disk costs no write.
+async fn register(
+    core: &Arc<Core>,
+    peer: &ProvenPeer,
+    mailbox: &Arc<Mailbox>,
+    registration: &Registration,
+) -> Result<Registered, FailureCause> {
+    let id = &registration.ue_service_id;
+    let associated = match &peer.ue_id {
+        Some(ue_id) => core.check_association(ue_id, id).await,
+        None => Err(FailureCause::NotAssociated),
+    };
+    if let Err(cause) = associated {
+        tracing::warn!(
+            target: "security", a_kid = %peer.a_kid, ue_service_id = %id, %cause, "registration refused"
+        );
+        return Err(cause);
+    }
+    let address = Address::ue(id);
+    let _turn = core.registering(&address).await;
+    let segment_size = registration.client_profile.as_ref().and_then(|profile| profile.segment_size);
+    let record = RegistrationRecord {
+        ue_service_id: id.clone(),
+        ue_id: peer.ue_id.as_ref().map(|ue_id| ue_id.as_str().to_owned()),
+        a_kid: Some(peer.a_kid.as_str().to_owned()),
+        segment_size,
+        registered_at: OffsetDateTime::now_utc(),
+    };
+    let fingerprint = fingerprint(&record);
+    let known = core.registry.find(&address);
+    if known.is_none() && core.registry.ues() >= core.limits.registrations_max {
+        return Err(FailureCause::Overloaded);
+    }
+    if known.as_ref().is_none_or(|party| lock(&party.state).record_fingerprint != fingerprint) {
+        core.store.put_registration(record).await.map_err(|error| {
+            tracing::error!(ue_service_id = %id, %error, "registration not stored");
+            if error.is_refusal() { FailureCause::Overloaded } else { FailureCause::StorageFailed }
+        })?;
+    }
+    // Known to others only once it is on disk: what is stored for it from now on has a recipient after a restart, too.
+    let party =
+        core.registry.find_or_insert(&address, core.limits.registrations_max).map_err(|_| FailureCause::Overloaded)?;
+    lock(&party.state).record_fingerprint = fingerprint;
+    let generation = party.attach(mailbox, segment_size).ok_or(FailureCause::Overloaded)?;
+    tracing::info!(a_kid = %peer.a_kid, ue_service_id = %id, generation, "registered");
+    Ok(Registered { party, generation })
+}
+
+/// Tells whether a registration differs from the one on disk. Never 0, which stands for none.
+pub(crate) fn fingerprint(record: &RegistrationRecord) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&record.ue_id, &record.a_kid, record.segment_size).hash(&mut hasher);
+    hasher.finish() | 1
+}
+
+async fn remove_registration(
+    core: &Arc<Core>,
+    party: &Arc<Party>,
+    id: &UeServiceId,
+    mailbox: &Arc<Mailbox>,
+) -> Result<(), FailureCause> {
+    let _turn = core.registering(&party.address).await;
+    if let Err(error) = core.store.remove_registration(id).await {
+        tracing::error!(ue_service_id = %id, %error, "registration not removed");
+        return Err(FailureCause::StorageFailed);
+    }
+    tracing::info!(ue_service_id = %id, "deregistered");
+    core.dissolve(party, Some(mailbox));
+    Ok(())
+}
+
+async fn revalidate(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr, party: &Party) -> Result<(), Invalid> {
+    if let Some(keys) = &core.keys {
+        keys.forget(&peer.a_kid);
+        let request = KeyRequest { a_kid: peer.a_kid.clone(), protocol: peer.protocol, source };
+        match keys.resolve(request).await {
+            Ok(key) if key.ue_id == peer.ue_id => {}
+            Ok(_) | Err(LookupRefusal::Unknown | LookupRefusal::Expired) => return Err(Invalid::Key),
+            Err(_) => return Err(Invalid::Unknown),
+        }
+    }
+    let (Some(ue_id), Some(id)) = (&peer.ue_id, party.address.as_ue()) else { return Err(Invalid::Association) };
+    match core.check_association(ue_id, &id).await {
+        Ok(()) => Ok(()),
+        Err(FailureCause::NotAssociated) => Err(Invalid::Association),
+        Err(_) => Err(Invalid::Unknown),
+    }
+}
