@@ -15,7 +15,8 @@ pub struct UsimCredentials(Algorithm);
 
 #[derive(Clone)]
 enum Algorithm {
-    Milenage(Milenage),
+    /// Boxed: an AES key schedule is large.
+    Milenage(Box<Milenage>),
     /// With the length of RES, at most 16 octets.
     Tuak(Tuak, TuakTagLength),
 }
@@ -48,12 +49,12 @@ pub(crate) struct F2345 {
 impl UsimCredentials {
     /// MILENAGE with K and OPc.
     pub fn milenage_opc(k: &[u8; 16], opc: &[u8; 16]) -> Self {
-        Self(Algorithm::Milenage(Milenage::from_opc(k, opc)))
+        Self(Algorithm::Milenage(Box::new(Milenage::from_opc(k, opc))))
     }
 
     /// MILENAGE with K and OP.
     pub fn milenage_op(k: &[u8; 16], op: &[u8; 16]) -> Self {
-        Self(Algorithm::Milenage(Milenage::from_op(k, op)))
+        Self(Algorithm::Milenage(Box::new(Milenage::from_op(k, op))))
     }
 
     /// TUAK with K (16 or 32 octets) and TOPc, one iteration, RES of 8 octets.

@@ -17,14 +17,14 @@ pub const ABBA_INITIAL: [u8; 2] = [0, 0];
 /// K_AUSF of 5G AKA, TS 33.501 A.2: KDF(CK || IK, FC 0x6A, serving network name, SQN xor AK).
 pub fn k_ausf_5g_aka(ck: &Ck, ik: &Ik, serving_network_name: &ServingNetworkName, sqn_xor_ak: &[u8; 6]) -> KAusf {
     let parameters = [serving_network_name.as_str().as_bytes(), sqn_xor_ak.as_slice()];
-    KAusf::from_bytes(*derive(&*ck_ik(ck, ik), FC_K_AUSF, &parameters))
+    KAusf::from_bytes(*derive(&ck_ik(ck, ik), FC_K_AUSF, &parameters))
 }
 
 /// RES* (of the UE) or XRES* (of the home network), TS 33.501 A.4: the last 16 octets of
 /// KDF(CK || IK, FC 0x6B, serving network name, RAND, RES).
 pub fn res_star(ck: &Ck, ik: &Ik, serving_network_name: &ServingNetworkName, rand: &[u8; 16], res: &Res) -> ResStar {
     let parameters = [serving_network_name.as_str().as_bytes(), rand.as_slice(), res.expose()];
-    ResStar::from_bytes(last_half(&derive(&*ck_ik(ck, ik), FC_RES_STAR, &parameters)))
+    ResStar::from_bytes(last_half(&derive(&ck_ik(ck, ik), FC_RES_STAR, &parameters)))
 }
 
 /// HRES* (of the SEAF) or HXRES* (of the AUSF), TS 33.501 A.5: the last 16 octets of SHA-256(RAND || RES*).

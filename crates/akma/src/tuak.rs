@@ -104,7 +104,7 @@ impl Tuak {
     pub fn from_top(k: &[u8], top: &[u8; 32], iterations: u8) -> Result<Self, Error> {
         let mut tuak = Self::from_topc(k, top, iterations)?;
         // The state of this step is that of the others, with TOP in the place of TOPc and no input.
-        let out = tuak.run(instance::TOPC, None);
+        let out = tuak.run(instance::TOPC, None, None);
         tuak.topc.iter_mut().zip(field(&out, 0, 32).iter()).for_each(|(topc, octet)| *topc = *octet);
         Ok(tuak)
     }
@@ -145,7 +145,7 @@ impl Tuak {
         if ik == TuakKeyLength::Bits256 {
             instance |= instance::IK_256;
         }
-        let out = self.run(instance, Some((rand, None)));
+        let out = self.run(instance, Some(rand), None);
         TuakOutput {
             res: field(&out, 0, res.octets()),
             ck: field(&out, layout::CK_OFFSET, ck.octets()),
@@ -156,7 +156,7 @@ impl Tuak {
 
     /// f5*: AK for a synchronisation failure.
     pub fn f5_star(&self, rand: &[u8; 16]) -> Ak {
-        anonymity_key(&self.run(instance::F5_STAR, Some((rand, None))))
+        anonymity_key(&self.run(instance::F5_STAR, Some(rand), None))
     }
 
     fn mac(
@@ -170,24 +170,24 @@ impl Tuak {
         if length == TuakTagLength::Bits32 {
             return Err(Error::InvalidCredentials("a MAC of TUAK has 8, 16 or 32 octets"));
         }
-        let out = self.run(function | length.instance_bits(), Some((rand, Some((sqn, amf)))));
+        let out = self.run(function | length.instance_bits(), Some(rand), Some((sqn, amf)));
         Ok(field(&out, 0, length.octets()))
     }
 
     /// Fills the state, permutes it, and gives its octets.
-    fn run(&self, instance: u8, input: Option<(&[u8; 16], Option<(Sqn, Amf)>)>) -> Zeroizing<Vec<u8>> {
+    fn run(&self, instance: u8, rand: Option<&[u8; 16]>, sqn_amf: Option<(Sqn, Amf)>) -> Zeroizing<Vec<u8>> {
         let instance = if self.k.len() == layout::KEY_OCTETS { instance | instance::K_256 } else { instance };
         let mut state = Zeroizing::new(Vec::with_capacity(STATE_OCTETS));
         state.extend(self.topc.iter().rev());
         state.push(instance);
         state.extend(layout::ALGONAME.iter().rev());
         let key_offset = state.len() + layout::INPUT_OCTETS;
-        if let Some((rand, sqn_amf)) = input {
+        if let Some(rand) = rand {
             state.extend(rand.iter().rev());
-            if let Some((sqn, amf)) = sqn_amf {
-                state.extend(amf.to_bytes().iter().rev());
-                state.extend(sqn.to_bytes().iter().rev());
-            }
+        }
+        if let Some((sqn, amf)) = sqn_amf {
+            state.extend(amf.to_bytes().iter().rev());
+            state.extend(sqn.to_bytes().iter().rev());
         }
         state.resize(key_offset, 0);
         state.extend(self.k.iter().rev());

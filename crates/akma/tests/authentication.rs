@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use akma::eap_aka_prime::{
-    Attribute, Challenge, EapPacket, KDF_CK_PRIME, Message, Peer, PeerOutcome, PeerRefusal, RejectionCause, Server,
-    ServerOutcome, Subtype, verify_mac,
+    Attribute, Challenge, EAP_OCTETS_MAX, EapPacket, KDF_CK_PRIME, Message, Peer, PeerOutcome, PeerRefusal,
+    RejectionCause, Server, ServerOutcome, Subtype, verify_mac,
 };
 use akma::{
     Amf, AuthenticationVector, Error, HomeNetwork, KAut, Sqn, SqnLimits, SqnRefusal, SqnWindow, Supi, Tuak,
@@ -301,6 +301,7 @@ fn an_eap_request_that_cannot_be_read_is_answered_with_a_client_error() {
     let success = EapPacket::Success { identifier: 1 }.encode().unwrap();
     assert!(matches!(eap.peer.answer(&mut eap.usim, &success), Err(Error::UnexpectedEap(_))));
     assert!(matches!(eap.peer.answer(&mut eap.usim, &[]), Err(Error::InvalidEap(_))));
+    assert!(matches!(eap.peer.answer(&mut eap.usim, &[1; EAP_OCTETS_MAX + 1]), Err(Error::InvalidEap(_))));
 }
 
 #[test]

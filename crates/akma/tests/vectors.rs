@@ -15,8 +15,11 @@ use keccak::Keccak;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+/// Asserts every vector of a file, and says how many there were.
+type Exercise = fn() -> usize;
+
 /// Every fixture file of vectors, how many it holds, and what exercises them.
-const GROUPS: &[(&str, usize, fn() -> usize)] = &[
+const GROUPS: &[(&str, usize, Exercise)] = &[
     ("chain.json", 2, chains),
     ("eap_aka_prime.json", 2, eap_aka_prime_keys),
     ("kdf.json", 4, generic_derivations),

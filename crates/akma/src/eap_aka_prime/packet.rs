@@ -184,9 +184,8 @@ impl EapPacket {
     /// As [`encode`](Self::encode), and [`Error::EapMac`] when the packet has no AT_MAC.
     pub fn encode_authenticated(&self, k_aut: &KAut) -> Result<Vec<u8>, Error> {
         let mut packet = self.encode()?;
-        let (before, _, after) = split_at_mac(&packet)?;
-        let mac = mac(k_aut, before, after);
-        let offset = before.len();
+        let parts = AroundMac::find(&packet)?;
+        let (mac, offset) = (parts.compute(k_aut), parts.before.len());
         packet.iter_mut().skip(offset).zip(mac).for_each(|(octet, mac)| *octet = mac);
         Ok(packet)
     }
@@ -209,33 +208,42 @@ impl EapPacket {
 pub fn verify_mac(packet: &[u8], k_aut: &KAut) -> Result<(), Error> {
     // The packet was most likely decoded before; doing it here keeps the promise for who did not.
     EapPacket::decode(packet)?;
-    let (before, received, after) = split_at_mac(packet)?;
-    if mac(k_aut, before, after).ct_eq(received).into() { Ok(()) } else { Err(Error::EapMac) }
+    let parts = AroundMac::find(packet)?;
+    if parts.compute(k_aut).ct_eq(parts.mac).into() { Ok(()) } else { Err(Error::EapMac) }
 }
 
-fn mac(k_aut: &KAut, before: &[u8], after: &[u8]) -> [u8; MAC_OCTETS] {
-    let tag = hmac_sha_256(k_aut.expose(), &[before, &[0; MAC_OCTETS], after]);
-    *tag.first_chunk().expect("a tag of 32 octets has a first 16")
+/// A packet around the 16 octets of its AT_MAC.
+struct AroundMac<'packet> {
+    before: &'packet [u8],
+    mac: &'packet [u8; MAC_OCTETS],
+    after: &'packet [u8],
 }
 
-/// What stands before the 16 octets of AT_MAC, those octets, and what stands after.
-fn split_at_mac(packet: &[u8]) -> Result<(&[u8], &[u8; MAC_OCTETS], &[u8]), Error> {
-    const HEADERS: usize = 2 * WORD;
-    // Type, length and two reserved octets.
-    const BEFORE_VALUE: usize = 4;
-    let mut offset = HEADERS;
-    while let Some((&[attribute_type, words], _)) = packet.get(offset..).and_then(|rest| rest.split_first_chunk()) {
-        if attribute_type == AT_MAC {
-            let (before, rest) = packet.split_at_checked(offset + BEFORE_VALUE).ok_or(Error::EapMac)?;
-            let (mac, after) = rest.split_first_chunk().ok_or(Error::EapMac)?;
-            return Ok((before, mac, after));
+impl<'packet> AroundMac<'packet> {
+    fn find(packet: &'packet [u8]) -> Result<Self, Error> {
+        const HEADERS: usize = 2 * WORD;
+        // Type, length and two reserved octets.
+        const BEFORE_VALUE: usize = 4;
+        let mut offset = HEADERS;
+        while let Some((&[attribute_type, words], _)) = packet.get(offset..).and_then(|rest| rest.split_first_chunk()) {
+            if attribute_type == AT_MAC {
+                let (before, rest) = packet.split_at_checked(offset + BEFORE_VALUE).ok_or(Error::EapMac)?;
+                let (mac, after) = rest.split_first_chunk().ok_or(Error::EapMac)?;
+                return Ok(Self { before, mac, after });
+            }
+            if words == 0 {
+                break;
+            }
+            offset += usize::from(words) * WORD;
         }
-        if words == 0 {
-            break;
-        }
-        offset += usize::from(words) * WORD;
+        Err(Error::EapMac)
     }
-    Err(Error::EapMac)
+
+    /// The tag over the packet with AT_MAC at zero.
+    fn compute(&self, k_aut: &KAut) -> [u8; MAC_OCTETS] {
+        let tag = hmac_sha_256(k_aut.expose(), &[self.before, &[0; MAC_OCTETS], self.after]);
+        *tag.first_chunk().expect("a tag of 32 octets has a first 16")
+    }
 }
 
 impl Message {

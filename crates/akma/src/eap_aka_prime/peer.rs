@@ -3,7 +3,9 @@
 //! For each EAP-Request/AKA'-Challenge, in the order of RFC 9048 3 and RFC 4187 9: key derivation function, network
 //! name, AUTN, AT_MAC. The first that fails decides the answer.
 
-use super::{Attribute, EapPacket, KDF_CK_PRIME, Keys, Message, Subtype, ck_prime_ik_prime, verify_mac};
+use super::{
+    Attribute, EAP_OCTETS_MAX, EapPacket, KDF_CK_PRIME, Keys, Message, Subtype, ck_prime_ik_prime, verify_mac,
+};
 use crate::{Error, KAusf, Msk, ServingNetworkName, Supi, Usim, UsimFailure};
 
 /// AT_CLIENT_ERROR_CODE "unable to process packet", RFC 4187 10.20.
@@ -83,6 +85,10 @@ impl Peer {
     /// # Errors
     /// [`Error::InvalidEap`] or [`Error::UnexpectedEap`] for what is not a request, and so has no answer.
     pub fn answer(&mut self, usim: &mut Usim, request: &[u8]) -> Result<PeerOutcome, Error> {
+        // What is too long is not worth keeping for comparison, nor an answer.
+        if request.len() > EAP_OCTETS_MAX {
+            return Err(Error::InvalidEap("it is longer than 2048 octets"));
+        }
         if let Some((last, response)) = &self.last
             && last == request
         {
