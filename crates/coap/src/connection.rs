@@ -638,3 +638,31 @@ fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
 fn token_of(exchange: ExchangeId) -> u32 {
     exchange.0 as u32
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_still_in_use_is_passed_over_when_tokens_come_round() {
+        let mut connection = StreamConnection::new(StreamConfig::default());
+        let first = connection.request(Request::get("x")).unwrap();
+        connection.ping().unwrap();
+        connection.next_exchange = 1 << 32;
+        let later = connection.request(Request::get("x")).unwrap();
+        assert_eq!((first.0, later.0), (0, (1 << 32) + 2), "0 waits for its answer, 1 for its Pong");
+        assert_eq!(connection.requests_outstanding(), 2);
+        connection.cancel(ExchangeId(1 << 32));
+        assert_eq!(connection.requests_outstanding(), 2, "another exchange with the same token is not cancelled");
+    }
+
+    #[test]
+    fn memory_of_a_burst_is_given_back() {
+        let mut connection = StreamConnection::new(StreamConfig::default());
+        let exchanges: Vec<_> = (0..200).map(|_| connection.request(Request::get("x")).unwrap()).collect();
+        exchanges.into_iter().for_each(|exchange| connection.cancel(exchange));
+        connection.poll_transmit().unwrap();
+        assert_eq!((connection.requests.capacity(), connection.transmit.capacity()), (0, 0));
+    }
+}

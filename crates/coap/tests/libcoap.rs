@@ -1,25 +1,27 @@
-//! Interoperation with libcoap over TCP, a real peer: its client against our connection on a loopback socket.
+//! Interoperation with libcoap over TCP, a real peer: its client and its server against our connection on loopback
+//! sockets.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coap::{Code, Request, Response, StreamConfig, StreamConnection, StreamCounters, StreamEvent};
 
 /// The build without TLS does what these tests need; the others of the same Debian package do too.
 const CLIENTS: [&str; 4] = ["coap-client-notls", "coap-client", "coap-client-openssl", "coap-client-gnutls"];
 
+const SERVERS: [&str; 4] = ["coap-server-notls", "coap-server", "coap-server-openssl", "coap-server-gnutls"];
+
 /// How long the peer may keep silent before the test gives up on it.
 const SILENCE: Duration = Duration::from_secs(20);
 
-fn start_client(arguments: &[&str], path: &str, listener: &TcpListener) -> Child {
-    let uri = format!("coap+tcp://{}/{path}", listener.local_addr().unwrap());
-    for client in CLIENTS {
-        let started = Command::new(client)
+/// Starts the first of `programs` that is installed.
+fn start(programs: &[&str], arguments: &[&str]) -> Child {
+    for program in programs {
+        let started = Command::new(program)
             .args(arguments)
-            .args(["-B", "15", &uri])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -27,10 +29,60 @@ fn start_client(arguments: &[&str], path: &str, listener: &TcpListener) -> Child
         match started {
             Ok(child) => return child,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => panic!("{client} cannot be started: {error}"),
+            Err(error) => panic!("{program} cannot be started: {error}"),
         }
     }
-    panic!("libcoap's coap-client is not installed: run `cargo xtask setup` (Debian package libcoap3-bin)");
+    panic!("libcoap's {} is not installed: run `cargo xtask setup` (Debian package libcoap3-bin)", programs[0]);
+}
+
+fn start_client(arguments: &[&str], path: &str, listener: &TcpListener) -> Child {
+    let uri = format!("coap+tcp://{}/{path}", listener.local_addr().unwrap());
+    start(&CLIENTS, &[arguments, &["-B", "15", &uri]].concat())
+}
+
+/// libcoap's server on a free port; killed when it goes out of scope.
+struct Server {
+    process: Child,
+    socket: TcpStream,
+}
+
+impl Server {
+    fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let process = start(&SERVERS, &["-A", "127.0.0.1", "-p", &free.port().to_string()]);
+        // It does not say when it listens.
+        let deadline = Instant::now() + SILENCE;
+        let socket = loop {
+            match TcpStream::connect(free) {
+                Ok(socket) => break socket,
+                Err(error) if Instant::now() > deadline => panic!("coap-server does not listen: {error}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        socket.set_read_timeout(Some(SILENCE)).unwrap();
+        Self { process, socket }
+    }
+
+    /// Sends what waits and reads until something happens.
+    fn next_event(&mut self, connection: &mut StreamConnection) -> StreamEvent {
+        let mut buffer = [0; 4_096];
+        loop {
+            send(connection, &mut self.socket);
+            if let Some(event) = connection.poll_event() {
+                return event;
+            }
+            let octets = self.socket.read(&mut buffer).expect("the peer said nothing for too long");
+            assert_ne!(octets, 0, "closed by the peer");
+            connection.receive(&buffer[..octets]).unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Serves one client until it closes the connection; `answer` is the application.
@@ -163,4 +215,38 @@ fn libcoap_answers_our_ping_and_ignores_our_empty_messages() {
     send(&mut connection, &mut socket);
     let output = finish(client);
     assert!(String::from_utf8_lossy(&output.stdout).contains("alive"), "{output:?}");
+}
+
+#[test]
+fn libcoap_serves_our_requests_and_answers_each() {
+    let mut server = Server::start();
+    let mut connection = StreamConnection::new(StreamConfig::default());
+    // Sent before its CSM has come, as RFC 8323 5.3 allows.
+    let root = connection.request(Request::get("")).unwrap();
+    let nowhere = connection.request(Request::get("no/such/thing")).unwrap();
+    let StreamEvent::PeerReady { max_message_size, .. } = server.next_event(&mut connection) else {
+        panic!("the CSM comes first")
+    };
+    assert!(max_message_size > 1_152);
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        match server.next_event(&mut connection) {
+            StreamEvent::Response { exchange, response } => codes.push((exchange, response.code)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(codes, [(root, Code::CONTENT), (nowhere, Code::NOT_FOUND)]);
+
+    let payload = vec![b'y'; 5_000];
+    let stored = connection.request(Request::with_method(Code::PUT, "example_data").payload(&payload)).unwrap();
+    let StreamEvent::Response { exchange, response } = server.next_event(&mut connection) else { panic!("no answer") };
+    assert_eq!((exchange, response.code.is_success()), (stored, true), "{response:?}");
+    let fetched = connection.request(Request::get("example_data")).unwrap();
+    let StreamEvent::Response { exchange, response } = server.next_event(&mut connection) else { panic!("no answer") };
+    assert_eq!((exchange, response.code, response.payload.len()), (fetched, Code::CONTENT, 5_000));
+    assert_eq!(response.payload, payload);
+
+    connection.ping().unwrap();
+    assert!(matches!(server.next_event(&mut connection), StreamEvent::Pong { .. }));
+    assert!(connection.is_settled());
 }
