@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use akma::Fqdn;
-use sbi::{CertificateFiles, ClientLimits, ServerLimits};
+use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
 
@@ -97,6 +97,12 @@ pub struct AfConfig {
     pub kaf_lifetime_seconds: Option<u64>,
 }
 
+impl AfConfig {
+    pub(crate) fn peer_name(&self) -> PeerName {
+        PeerName { nf_instance_id: self.nf_instance_id.clone(), dns_name: self.dns_name.clone() }
+    }
+}
+
 impl Config {
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
@@ -109,14 +115,13 @@ impl Config {
             return fault(format!("kaf_lifetime_seconds must be within {KAF_LIFETIME_SECONDS:?}"));
         }
         for (index, af) in self.afs.iter().enumerate() {
-            if af.nf_instance_id.is_none() && af.dns_name.is_none() {
+            if af.peer_name().is_empty() {
                 return fault(format!("af[{index}] needs nf_instance_id or dns_name"));
             }
             if af.fqdns.is_empty() && !af.may_register {
                 return fault(format!("af[{index}] may do nothing: give it fqdns or may_register"));
             }
-            let twin = |other: &&AfConfig| other.nf_instance_id == af.nf_instance_id && other.dns_name == af.dns_name;
-            if self.afs.iter().filter(twin).count() > 1 {
+            if self.afs.iter().filter(|other| other.peer_name() == af.peer_name()).count() > 1 {
                 return fault(format!("af[{index}] names the same peer as another entry"));
             }
         }

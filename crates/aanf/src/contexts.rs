@@ -163,9 +163,11 @@ impl Contexts {
         if let Some(old) = &old {
             batch = batch.delete(&self.a_kids, old.a_kid.as_str());
         }
-        batch = batch
-            .put(&self.contexts, ue_id.as_str(), coded(&record)?)
-            .put(&self.a_kids, a_kid.as_str(), ue_id.as_str());
+        batch = batch.put(&self.contexts, ue_id.as_str(), coded(&record)?).put(
+            &self.a_kids,
+            a_kid.as_str(),
+            ue_id.as_str(),
+        );
         self.database.commit(batch).await?;
         if old.is_some() {
             return Ok(RegisterOutcome::Replaced);

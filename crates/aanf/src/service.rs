@@ -62,7 +62,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
 type Labelled<T> = Result<(&'static str, T), (&'static str, ProblemDetails)>;
 
 /// Who asks, before the body is looked at: a stranger learns nothing from how its body is refused.
-struct Caller(AfConfig);
+struct Caller(Arc<AfConfig>);
 
 /// A [`Caller`] that may register and remove contexts.
 struct Registrar;
@@ -72,7 +72,7 @@ impl FromRequestParts<Arc<Service>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
         let entry = parts.extensions.get::<PeerIdentity>().and_then(|peer| service.policy.entry(peer));
-        entry.cloned().map(Self).ok_or_else(|| refuse_caller(parts, service, "no policy entry"))
+        entry.map(Self).ok_or_else(|| refuse_caller(parts, service, "no policy entry"))
     }
 }
 
@@ -168,8 +168,8 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
         tracing::info!(target: "security", a_kid = %request.a_kid, af_id = %request.af_id, "expired K_AF refused");
         return Err(("expired", ProblemDetails::forbidden(refusal::K_AF_EXPIRED)));
     }
-    let expiry = OffsetDateTime::from_unix_timestamp(context.kaf_expires_at)
-        .map_err(|_| service.fault(&AanfError::Corrupt))?;
+    let expiry =
+        OffsetDateTime::from_unix_timestamp(context.kaf_expires_at).map_err(|_| service.fault(&AanfError::Corrupt))?;
     let mut data = AkmaAfKeyData {
         supp_feat: None,
         gpsi: None,
@@ -187,11 +187,7 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
     Ok(("found", Some(data)))
 }
 
-async fn remove_context(
-    State(service): State<Arc<Service>>,
-    _: Registrar,
-    Json(request): Json<CtxRemove>,
-) -> Response {
+async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(request): Json<CtxRemove>) -> Response {
     let since = Instant::now();
     let removed = service.contexts.remove(&UeId::Supi(request.supi)).await;
     service.metrics.contexts(service.contexts.count());

@@ -42,6 +42,9 @@ impl Translation {
     }
 
     fn is_paused(&self) -> bool {
-        self.resume_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|resume_at| Instant::now() < resume_at)
+        self.resume_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|resume_at| Instant::now() < resume_at)
     }
 }

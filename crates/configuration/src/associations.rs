@@ -58,11 +58,7 @@ impl Associations {
     }
 
     /// Adds one. On disk when it returns [`Added::New`].
-    pub(crate) async fn add(
-        &self,
-        ue_id: &UeId,
-        ue_service_id: &UeServiceId,
-    ) -> Result<Added, ConfigurationError> {
+    pub(crate) async fn add(&self, ue_id: &UeId, ue_service_id: &UeServiceId) -> Result<Added, ConfigurationError> {
         let _lock = self.lock(ue_id).await;
         let keys = keys(ue_id, ue_service_id);
         if self.by_ue.read(keys.by_ue.as_bytes())?.is_some() {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use sbi::{CertificateFiles, PeerIdentity, ServerLimits};
+use sbi::{CertificateFiles, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
 
@@ -57,30 +57,6 @@ impl Default for TableLimits {
     }
 }
 
-/// A peer by the names in its certificate. One is needed; if both are given, both must match.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PeerName {
-    /// NF instance ID, carried as URI `urn:uuid:...`.
-    pub nf_instance_id: Option<String>,
-    /// DNS name.
-    pub dns_name: Option<String>,
-}
-
-impl PeerName {
-    pub(crate) fn names(&self, peer: &PeerIdentity) -> bool {
-        let instance = self.nf_instance_id.as_ref().map(|wanted| {
-            peer.nf_instance_id.as_ref().is_some_and(|instance| instance.eq_ignore_ascii_case(wanted))
-        });
-        let dns =
-            self.dns_name.as_ref().map(|wanted| peer.dns_names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
-        match (instance, dns) {
-            (None, None) => false,
-            (instance, dns) => instance.unwrap_or(true) && dns.unwrap_or(true),
-        }
-    }
-}
-
 impl Config {
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
@@ -88,7 +64,7 @@ impl Config {
     /// [`ConfigurationError::Configuration`] naming the key.
     pub fn check(&self) -> Result<(), ConfigurationError> {
         for (key, peers) in [("provisioner", &self.provisioners), ("reader", &self.readers)] {
-            if let Some(index) = peers.iter().position(|peer| *peer == PeerName::default()) {
+            if let Some(index) = peers.iter().position(PeerName::is_empty) {
                 return Err(ConfigurationError::Configuration(format!(
                     "{key}[{index}] needs nf_instance_id or dns_name"
                 )));
@@ -98,28 +74,5 @@ impl Config {
             return Err(ConfigurationError::Configuration("tables.page_max must be 1 or more".to_owned()));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer_name(instance: Option<&str>, dns: Option<&str>) -> PeerName {
-        PeerName { nf_instance_id: instance.map(str::to_owned), dns_name: dns.map(str::to_owned) }
-    }
-
-    #[test]
-    fn every_name_given_must_be_in_the_certificate_and_one_must_be_given() {
-        let peer = PeerIdentity {
-            nf_instance_id: Some("aaaa".to_owned()),
-            dns_names: vec!["server.example.com".to_owned()],
-            ..PeerIdentity::default()
-        };
-        assert!(peer_name(Some("AAAA"), None).names(&peer));
-        assert!(peer_name(None, Some("Server.example.com")).names(&peer));
-        assert!(!peer_name(Some("aaaa"), Some("other.example.com")).names(&peer));
-        assert!(!peer_name(None, None).names(&peer));
-        assert!(!peer_name(Some("aaaa"), None).names(&PeerIdentity::default()));
     }
 }

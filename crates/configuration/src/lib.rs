@@ -27,7 +27,7 @@ mod metrics;
 mod running;
 mod service;
 
-pub use config::{Config, PeerName, TableLimits};
+pub use config::{Config, TableLimits};
 pub use error::ConfigurationError;
 pub use running::{Running, start};
 pub use service::refusal;

@@ -1,46 +1,24 @@
-//! What the function counts.
+//! What the function counts: `configuration_associations`, `configuration_answers_total{operation,result}`,
+//! `configuration_latency_seconds{operation}`.
 
 use std::time::Instant;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use sbi::OperationMetrics;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answer {
-    operation: &'static str,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    operation: &'static str,
-}
-
-/// `configuration_associations`, `configuration_answers_total{operation,result}`,
-/// `configuration_latency_seconds{operation}`.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     associations: Gauge,
-    answers: Family<Answer, Counter>,
-    latency: Family<Operation, Histogram, fn() -> Histogram>,
+    operations: OperationMetrics,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            associations: Gauge::default(),
-            answers: Family::default(),
-            latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.0, 16))),
-        };
         let registry = registry.sub_registry_with_prefix("configuration");
-        registry.register("associations", "Associations held", metrics.associations.clone());
-        registry.register("answers", "Answers, by operation and result", metrics.answers.clone());
-        registry.register("latency_seconds", "Time from request to answer", metrics.latency.clone());
-        metrics
+        let associations = Gauge::default();
+        registry.register("associations", "Associations held", associations.clone());
+        Self { associations, operations: OperationMetrics::register(registry) }
     }
 
     pub(crate) fn associations(&self, count: u64) {
@@ -48,7 +26,6 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, operation: &'static str, result: &'static str, since: Instant) {
-        self.answers.get_or_create(&Answer { operation, result }).inc();
-        self.latency.get_or_create(&Operation { operation }).observe(since.elapsed().as_secs_f64());
+        self.operations.answered(operation, result, since);
     }
 }

@@ -60,9 +60,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     // Recovery and counting block; they get a thread of their own.
     let associations = tokio::task::spawn_blocking(move || Associations::open(Database::open(&data, options)?, tables))
         .await
-        .unwrap_or_else(|_| {
-            Err(ConfigurationError::Configuration("the state could not be opened".to_owned()))
-        })?;
+        .unwrap_or_else(|_| Err(ConfigurationError::Configuration("the state could not be opened".to_owned())))?;
     metrics.associations(associations.count());
     health.ready(STORE_CHECK);
     let service = Arc::new(Service {

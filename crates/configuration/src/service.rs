@@ -14,11 +14,10 @@ use message::UeServiceId;
 use sbi::admin::Health;
 use sbi::association::{self, AssociationPage, PageQuery, UeAssociations};
 use sbi::ss_upr::{self, ProfileDoc, ProfileInformation, ProfileQuery, VAL_SERVICE_ID, ValTargetUe};
-use sbi::{Json, Path, PeerIdentity, ProblemDetails, Query, cause};
+use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause};
 use store::StoreError;
 
 use crate::associations::{Added, Associations};
-use crate::config::PeerName;
 use crate::error::ConfigurationError;
 use crate::metrics::Metrics;
 

@@ -45,7 +45,11 @@ where
         let body = Bytes::from_request(request, state).await.map_err(|rejection| {
             let status = rejection.into_response().status();
             let problem = ProblemDetails::new(status);
-            if status == StatusCode::PAYLOAD_TOO_LARGE { problem } else { problem.with_cause(cause::INVALID_MSG_FORMAT) }
+            if status == StatusCode::PAYLOAD_TOO_LARGE {
+                problem
+            } else {
+                problem.with_cause(cause::INVALID_MSG_FORMAT)
+            }
         })?;
         parse_json(&body).map(Self)
     }
@@ -89,10 +93,9 @@ where
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        axum::extract::Path::<T>::from_request_parts(parts, state)
-            .await
-            .map(|path| Self(path.0))
-            .map_err(|_| ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_detail("in the resource's path"))
+        axum::extract::Path::<T>::from_request_parts(parts, state).await.map(|path| Self(path.0)).map_err(|_| {
+            ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_detail("in the resource's path")
+        })
     }
 }
 

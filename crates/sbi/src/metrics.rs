@@ -1,9 +1,13 @@
-//! What a server counts.
+//! What a server counts, and what functions count of their operations.
+
+use std::time::Instant;
 
 use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// Counters of one [`crate::SbiServer`]. A clone counts into the same.
@@ -44,5 +48,42 @@ pub(crate) struct OpenConnection(Gauge);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// What a function answered and how long it took, by operation. A clone counts into the same.
+#[derive(Debug, Clone)]
+pub struct OperationMetrics {
+    answers: Family<Answer, Counter>,
+    latency: Family<Operation, Histogram, fn() -> Histogram>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    operation: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+impl OperationMetrics {
+    /// Adds `answers_total{operation,result}` and `latency_seconds{operation}` to `registry`, under its prefix.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            answers: Family::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.0, 16))),
+        };
+        registry.register("answers", "Answers, by operation and result", metrics.answers.clone());
+        registry.register("latency_seconds", "Time from request to answer", metrics.latency.clone());
+        metrics
+    }
+
+    /// Counts an answer to a request that came at `since`.
+    pub fn answered(&self, operation: &'static str, result: &'static str, since: Instant) {
+        self.answers.get_or_create(&Answer { operation, result }).inc();
+        self.latency.get_or_create(&Operation { operation }).observe(since.elapsed().as_secs_f64());
     }
 }

@@ -200,7 +200,8 @@ mod tests {
 
         let none = parsed(json!({"aKId": "1.a@b", "kAkma": KEY})).unwrap_err();
         assert!(none.has_cause(cause::MANDATORY_IE_MISSING));
-        let both = json!({"supi": "imsi-001010000000001", "gpsi": "msisdn-491700000001", "aKId": "1.a@b", "kAkma": KEY});
+        let both =
+            json!({"supi": "imsi-001010000000001", "gpsi": "msisdn-491700000001", "aKId": "1.a@b", "kAkma": KEY});
         assert!(parsed(both).unwrap_err().has_cause(cause::MANDATORY_IE_INCORRECT));
     }
 
@@ -219,9 +220,10 @@ mod tests {
 
     #[test]
     fn key_data_is_spelled_as_in_29_522() {
-        let data: AkmaAfKeyData =
-            serde_json::from_value(json!({"kaf": KEY, "expiry": "2026-12-01T00:00:00Z", "gpsi": "msisdn-491700000001"}))
-                .unwrap();
+        let data: AkmaAfKeyData = serde_json::from_value(
+            json!({"kaf": KEY, "expiry": "2026-12-01T00:00:00Z", "gpsi": "msisdn-491700000001"}),
+        )
+        .unwrap();
         assert_eq!(data.ue_id().unwrap().as_str(), "msisdn-491700000001");
         assert_eq!(serde_json::to_value(&data).unwrap()["expiry"], "2026-12-01T00:00:00Z");
         assert!(!format!("{data:?}").contains("176cdc"));

@@ -236,10 +236,7 @@ impl NausfClient {
 }
 
 fn link<'a>(links: &'a BTreeMap<String, Link>, relation: &str) -> Result<&'a str, SbiError> {
-    links
-        .get(relation)
-        .map(|link| link.href.as_str())
-        .ok_or_else(|| SbiError::Malformed(format!("no link {relation}")))
+    links.get(relation).map(|link| link.href.as_str()).ok_or_else(|| SbiError::Malformed(format!("no link {relation}")))
 }
 
 /// Resolves links against the resource they came from. A link may lead to another server, which then has to show
@@ -299,7 +296,8 @@ mod tests {
 
     #[test]
     fn results_are_spelled_as_in_29_509() {
-        let response = ConfirmationDataResponse { auth_result: AuthResult::AuthenticationFailure, supi: None, kseaf: None };
+        let response =
+            ConfirmationDataResponse { auth_result: AuthResult::AuthenticationFailure, supi: None, kseaf: None };
         assert_eq!(serde_json::to_value(response).unwrap(), json!({"authResult": "AUTHENTICATION_FAILURE"}));
     }
 

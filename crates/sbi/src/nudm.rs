@@ -183,8 +183,7 @@ impl NudmClient {
     /// # Errors
     /// Any [`SbiError`] but those of starting.
     pub async fn delete_auth(&self, supi: &Supi, event_id: &str, event: &AuthEvent) -> Result<(), SbiError> {
-        let path =
-            format!("{UEAU_API_PATH}/{}/auth-events/{}", path_segment(supi.as_str()), path_segment(event_id));
+        let path = format!("{UEAU_API_PATH}/{}/auth-events/{}", path_segment(supi.as_str()), path_segment(event_id));
         self.http.put::<_, serde_json::Value>(&resource(&self.root, &path), event).await.map(drop)
     }
 

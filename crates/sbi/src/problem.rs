@@ -88,11 +88,7 @@ impl ProblemDetails {
     /// A problem that so far has only a status, and the status' reason phrase for a title.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
-        Self {
-            status: Some(status.as_u16()),
-            title: status.canonical_reason().map(Into::into),
-            ..Self::default()
-        }
+        Self { status: Some(status.as_u16()), title: status.canonical_reason().map(Into::into), ..Self::default() }
     }
 
     /// 400 with a cause.

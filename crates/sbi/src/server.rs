@@ -119,11 +119,7 @@ impl SbiServer {
     ///
     /// # Errors
     /// [`SbiError::Tls`] for an unusable certificate, key or authority; [`SbiError::Listen`] for the address.
-    pub async fn start(
-        config: SbiServerConfig,
-        router: Router,
-        shutdown: CancellationToken,
-    ) -> Result<Self, SbiError> {
+    pub async fn start(config: SbiServerConfig, router: Router, shutdown: CancellationToken) -> Result<Self, SbiError> {
         Self::start_observed(config, router, shutdown, ServerMetrics::default()).await
     }
 
@@ -141,8 +137,7 @@ impl SbiServer {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| SbiError::Listen { address: config.listen, source })?;
-        let local_addr =
-            listener.local_addr().map_err(|source| SbiError::Listen { address: config.listen, source })?;
+        let local_addr = listener.local_addr().map_err(|source| SbiError::Listen { address: config.listen, source })?;
         let limits = config.limits;
         let router = router
             .method_not_allowed_fallback(async || ProblemDetails::new(StatusCode::METHOD_NOT_ALLOWED))
@@ -213,10 +208,8 @@ async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: T
 
 async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: HandshakeSlot, shared: Arc<Shared>) {
     let handshake = async {
-        let authenticated = timeout(
-            Duration::from_secs(shared.limits.handshake_timeout_seconds),
-            authenticate(stream, &shared.tls),
-        );
+        let authenticated =
+            timeout(Duration::from_secs(shared.limits.handshake_timeout_seconds), authenticate(stream, &shared.tls));
         tokio::select! {
             outcome = authenticated => outcome.unwrap_or(Err(Refusal::new("handshake_timeout", "no handshake in time"))),
             () = shared.shutdown.cancelled() => Err(Refusal::new("stopping", "the server stops")),
