@@ -44,6 +44,8 @@ pub struct Network {
     pub subscribers: Vec<LabSubscriber>,
     /// Ports of the last start.
     pub ports: Option<Ports>,
+    /// Whether UDM and Configuration Function have been given the subscribers. After that they are the truth.
+    pub provisioned: bool,
 }
 
 /// A network function's identity.
@@ -177,6 +179,21 @@ impl Directory {
     #[must_use]
     pub fn subscriptions(&self) -> Vec<Subscription> {
         self.network.subscribers.iter().map(subscription).collect()
+    }
+
+    /// Whether UDM and Configuration Function have been given the subscribers of the start.
+    #[must_use]
+    pub fn is_provisioned(&self) -> bool {
+        self.network.provisioned
+    }
+
+    /// Notes that they have.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_provisioned(&mut self) -> Result<(), LabError> {
+        self.network.provisioned = true;
+        self.save_network()
     }
 
     /// The ports for this start: fixed ones from `base_port` on, or free ones, those of the last start where they are
@@ -345,6 +362,7 @@ impl Network {
             application_servers: ["billing", "fleet"].into_iter().map(application_server).collect(),
             subscribers: SUBSCRIBERS.iter().zip(1..).map(generate_subscriber).collect::<Result<_, _>>()?,
             ports: None,
+            provisioned: false,
         })
     }
 }

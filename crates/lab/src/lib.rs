@@ -39,3 +39,4 @@ pub use lab_json::{LabApplicationServer, LabCore, LabHomeNetwork, LabJson, LabNf
 pub use pki::{CertificateAuthority, CertificateRequest};
 pub use ports::Ports;
 pub use subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription, SubscriptionSummary};
+pub use udm::SubscriberClient;

@@ -44,9 +44,9 @@ impl SubscriberTable {
         Ok(Self {
             database: database.clone(),
             subscriptions: database.table("subscriptions")?,
-            sequence_numbers: database.table("sequence-numbers")?,
-            public_identities: database.table("public-identities")?,
-            events: database.table("authentication-events")?,
+            sequence_numbers: database.table("sequence_numbers")?,
+            public_identities: database.table("public_identities")?,
+            events: database.table("authentication_events")?,
             locks: Arc::new((0..LOCKS).map(|_| Mutex::new(())).collect()),
             hasher: RandomState::new(),
         })

@@ -1,0 +1,144 @@
+//! What `msgin5g lab` makes on disk.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use lab::{Directory, LabError, LabJson};
+use openssl::asn1::Asn1Time;
+use openssl::x509::X509;
+
+fn files_below(path: &Path) -> Vec<PathBuf> {
+    fs::read_dir(path)
+        .unwrap()
+        .flat_map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files_below(&path) } else { vec![path] }
+        })
+        .collect()
+}
+
+#[test]
+fn the_same_directory_is_the_same_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Directory::open_or_create(folder.path()).unwrap();
+    let ports = first.choose_ports(None).unwrap();
+    let before = first.lab_json(&ports);
+    let certificates: Vec<_> =
+        files_below(&folder.path().join("pki")).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    let mut second = Directory::open_or_create(folder.path()).unwrap();
+    assert_eq!(second.choose_ports(None).unwrap(), ports, "free ports of before are taken again");
+    assert_eq!(second.lab_json(&ports), before);
+    for (content, path) in certificates {
+        assert_eq!(fs::read(&path).unwrap(), content, "{}", path.display());
+    }
+}
+
+#[test]
+fn two_directories_share_no_key() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let networks = folders.each_ref().map(|folder| Directory::open_or_create(folder.path()).unwrap());
+    for (one, other) in networks[0].network().subscribers.iter().zip(&networks[1].network().subscribers) {
+        assert_ne!(one.k, other.k);
+        assert_ne!(one.opc, other.opc);
+    }
+}
+
+#[test]
+fn every_file_is_the_owners_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("lab");
+    let mut directory = Directory::open_or_create(&root).unwrap();
+    let ports = directory.choose_ports(None).unwrap();
+    directory.write_configurations(&ports).unwrap();
+    directory.write_lab_json(&ports).unwrap();
+    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+    for path in files_below(&root) {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn lab_json_names_files_that_are_there_and_only_functions_that_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut directory = Directory::open_or_create(folder.path()).unwrap();
+    let ports = directory.choose_ports(Some(7000)).unwrap();
+    let path = directory.write_lab_json(&ports).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(value["home_network"], serde_json::json!({"mcc": "001", "mnc": "01"}));
+    assert_eq!(value["server"]["coaps_tcp"], "127.0.0.1:7000");
+    assert_eq!(value["server"]["api"], "https://127.0.0.1:7001");
+    assert_eq!(value["server"]["admin"], "http://127.0.0.1:7002");
+    assert_eq!(value["core"]["ausf"], "https://127.0.0.1:7004");
+    assert!(value["core"].get("nrf").is_none() && value["server"].get("coaps").is_none());
+    let lab: LabJson = serde_json::from_value(value).unwrap();
+    assert_eq!(lab.nf_client.nf_type, "AMF");
+    let named = lab.application_servers.iter().flat_map(|server| [&server.cert, &server.key]);
+    for file in named.chain([&lab.ca, &lab.nf_client.cert, &lab.nf_client.key]) {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+    assert!(lab.application_servers.len() >= 2 && lab.subscribers.len() >= 4);
+}
+
+#[test]
+fn configuration_files_are_read_by_the_functions() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut directory = Directory::open_or_create(folder.path()).unwrap();
+    let ports = directory.choose_ports(None).unwrap();
+    directory.write_configurations(&ports).unwrap();
+    let text = |name: &str| fs::read_to_string(directory.configuration_file(name)).unwrap();
+    assert_eq!(toml::from_str::<lab::udm::Config>(&text("udm")).unwrap(), directory.udm_configuration(&ports).unwrap());
+    assert_eq!(
+        toml::from_str::<lab::ausf::Config>(&text("ausf")).unwrap(),
+        directory.ausf_configuration(&ports).unwrap()
+    );
+    toml::from_str::<aanf::Config>(&text("aanf")).unwrap().check().unwrap();
+}
+
+#[test]
+fn a_file_edited_by_hand_is_named_and_its_keys_are_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open_or_create(folder.path()).unwrap();
+    let key = directory.network().subscribers[0].k.to_hex();
+    let path = folder.path().join("network.json");
+    let text = fs::read_to_string(&path).unwrap().replace("\"milenage\"", "\"none\"");
+    fs::write(&path, text).unwrap();
+    let Err(error) = Directory::open_or_create(folder.path()) else { panic!("it should be refused") };
+    assert!(matches!(error, LabError::Content { .. }));
+    assert!(error.to_string().contains("network.json") && !error.to_string().contains(key.as_str()));
+}
+
+#[test]
+fn certificates_follow_the_profile_of_service_based_interfaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open_or_create(folder.path()).unwrap();
+    let read = |file: PathBuf| X509::from_pem(&fs::read(file).unwrap()).unwrap();
+    let authority = read(directory.certificate("ca").certificate);
+    for name in ["udm", "ausf", "aanf", "configuration", "server", "lab-nf", "provisioner", "as-billing", "as-fleet"] {
+        let certificate = read(directory.certificate(name).certificate);
+        assert!(certificate.verify(&authority.public_key().unwrap()).unwrap(), "{name}");
+        let lifetime = certificate.not_before().diff(certificate.not_after()).unwrap();
+        assert!(lifetime.days > 365 && lifetime.days <= 3 * 365, "{name}: {} days", lifetime.days);
+        assert!(certificate.not_before() < Asn1Time::days_from_now(0).unwrap());
+        let text = String::from_utf8(certificate.to_text().unwrap()).unwrap();
+        for part in [
+            "X509v3 Subject Alternative Name: critical",
+            "URI:urn:uuid:",
+            "IP Address:127.0.0.1",
+            "X509v3 Key Usage: critical\n                Digital Signature\n",
+            "TLS Web Server Authentication, TLS Web Client Authentication",
+            "X509v3 Authority Key Identifier",
+            "X509v3 CRL Distribution Points",
+            "1.3.6.1.5.5.7.1.34",
+            "O=5gc.mnc001.mcc001.3gppnetwork.org",
+            "prime256v1",
+        ] {
+            assert!(text.contains(part), "{name} lacks {part}:\n{text}");
+        }
+    }
+    let server = read(directory.certificate("server").certificate);
+    let names: Vec<String> =
+        server.subject_alt_names().unwrap().iter().filter_map(|name| name.dnsname().map(str::to_owned)).collect();
+    assert_eq!(names, ["msgin5g.lab.example", "localhost"]);
+}
