@@ -1,5 +1,5 @@
 //! The real program, in the real lab, for tests that look from outside.
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "a module of each test program, which uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::io::{BufRead, BufReader, Read};
