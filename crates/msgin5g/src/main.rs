@@ -5,16 +5,25 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod client_command;
+mod config_check;
+mod demo;
+mod function;
+mod generate;
+mod keys;
 mod lab;
 mod logging;
 mod outcome;
+mod overlay;
+mod profile;
+mod provisioning;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, ConfigCommand, KeysCommand},
     outcome::{Failure, Output},
 };
 
@@ -39,9 +48,17 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
-    let _ = output;
     match command {
-        Command::Lab(arguments) => lab::run(arguments).await,
-        _ => Err(Failure::new("not wired yet")),
+        Command::Lab(arguments) => Box::pin(lab::run(arguments, output)).await,
+        Command::Server(arguments) => function::run::<function::Server>(&arguments.config, output).await,
+        Command::Aanf(arguments) => function::run::<function::Aanf>(&arguments.config, output).await,
+        Command::Configuration(arguments) => function::run::<function::Configuration>(&arguments.config, output).await,
+        Command::Client { command } => Box::pin(client_command::run(command, output)).await,
+        Command::Subscriber { command } => Box::pin(provisioning::subscriber(command, output)).await,
+        Command::Association { command } => Box::pin(provisioning::association(command, output)).await,
+        Command::Keys { command: KeysCommand::Derive(arguments) } => keys::derive(&arguments, output),
+        Command::Config { command: ConfigCommand::Check { file, kind } } => config_check::check(&file, kind, output),
+        Command::Completions { shell } => generate::completions(shell, output),
+        Command::Man { out } => generate::man(&out, output),
     }
 }

@@ -69,23 +69,18 @@ impl Output {
 
     /// Prints one value: as one line of JSON, or as the text `text` makes of it.
     pub(crate) fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
-        if self.json {
-            let line = serde_json::to_string(value).map_err(|error| Failure::new(format!("cannot print: {error}")))?;
-            self.line(&line)
-        } else {
-            let text = text(value);
-            if text.is_empty() { Ok(()) } else { self.line(text.trim_end_matches('\n')) }
-        }
+        done(self.try_print(value, text))
+    }
+
+    /// As [`Output::print`], for what must not be lost: a reader that has gone is an error too.
+    pub(crate) fn try_print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        let line = if self.json { serde_json::to_string(value)? } else { text(value) };
+        write_line(&line)
     }
 
     /// Prints one line as it is.
     pub(crate) fn line(self, line: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).or_else(|error| match error.kind() {
-            // `msgin5g ... | head` is not a failure.
-            io::ErrorKind::BrokenPipe => Ok(()),
-            _ => Err(Failure::new(format!("cannot write to standard output: {error}"))),
-        })
+        done(write_line(line))
     }
 
     /// Tells a person at a terminal what is being waited for; silent in pipes and scripts.
@@ -95,4 +90,33 @@ impl Output {
             let _ = writeln!(stderr, "{what}");
         }
     }
+}
+
+fn write_line(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", line.trim_end_matches('\n'))?;
+    stdout.flush()
+}
+
+fn done(written: io::Result<()>) -> Result<(), Failure> {
+    written.or_else(|error| match error.kind() {
+        // `msgin5g ... | head` is not a failure.
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Failure::new(format!("cannot write to standard output: {error}"))),
+    })
+}
+
+/// An error with its causes, as far as they say something new.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
 }
