@@ -44,6 +44,8 @@ mod routing;
 mod server;
 mod session;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use association::{AssociationError, AssociationSource};
 pub use config::{

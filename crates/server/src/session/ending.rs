@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.check_blocked(now)?;
         // Anew each time: the clock of the day may have been set.
-        self.expires = expiry_instant(self.peer.expires_at);
+        self.expires = expiry_instant(self.peer.expires_at, now);
         if self.expires.is_some_and(|at| at <= now) {
             tracing::info!(target: "security", a_kid = %self.peer.a_kid, "K_AF expired, connection ended");
             self.abort(Ended::KeyExpired);

@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             },
         });
         Self {
-            expires: expiry_instant(peer.expires_at),
+            expires: expiry_instant(peer.expires_at, now),
             register_by: Some(now + limits.registration_timeout()),
             revalidate_at: now + jittered(Duration::from_secs(limits.revalidation_seconds)),
             revalidated_at: now,
@@ -342,6 +342,6 @@ fn jittered(duration: Duration) -> Duration {
 }
 
 /// K_AF's expiry on the clock that timers run by.
-fn expiry_instant(expires_at: Option<SystemTime>) -> Option<Instant> {
-    expires_at.map(|at| Instant::now() + at.duration_since(SystemTime::now()).unwrap_or_default())
+fn expiry_instant(expires_at: Option<SystemTime>, now: Instant) -> Option<Instant> {
+    expires_at.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default())
 }

@@ -1,0 +1,411 @@
+//! Sessions, routing, pipelines and the disk together: real [`store::EmbeddedStore`], real CoAP on both ends, an in-memory
+//! stream in the place of TLS, and a table in the place of the Configuration Function.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod application_server;
+mod delivery;
+mod limits;
+mod registration;
+mod report;
+mod restart;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use akma::{AKid, UaProtocolId, UeId};
+use coap::{Code, ExchangeId, Request, Response, StreamConfig, StreamConnection, StreamEvent};
+use message::{
+    Address, ClientProfile, DecodeLimits, DeliveryStatus, DeliveryStatusReport, Deregistration, Message, MessageResponse,
+    Priority, Registration, RegistrationResponse, ReportDeliveryStatus, UeMessage, UeServiceId,
+};
+use prometheus_client::registry::Registry as MetricsRegistry;
+use store::{EmbeddedStore, Store, StoreOptions};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use transport::{BoxFuture, ProvenPeer, TlsVersion};
+
+use crate::application_server::ApplicationServers;
+use crate::association::{AssociationError, AssociationSource};
+use crate::core::{Core, Parts};
+use crate::limits::Limits;
+use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::session::{self, Ended};
+
+/// Longer than anything here takes: a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Octets that the in-memory stream holds in each direction.
+const STREAM_OCTETS: usize = 65_536;
+
+/// Associations as a test wants them.
+#[derive(Default)]
+struct Associations {
+    known: Mutex<BTreeMap<String, BTreeSet<UeServiceId>>>,
+    mood: Mutex<Mood>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Mood {
+    #[default]
+    Answers,
+    Fails,
+    NeverAnswers,
+}
+
+impl AssociationSource for Associations {
+    fn ue_service_ids(&self, ue_id: UeId) -> BoxFuture<'_, Result<BTreeSet<UeServiceId>, AssociationError>> {
+        let mood = *self.mood.lock().unwrap();
+        Box::pin(async move {
+            match mood {
+                Mood::Answers => Ok(self.known.lock().unwrap().get(ue_id.as_str()).cloned().unwrap_or_default()),
+                Mood::Fails => Err(AssociationError("down".to_owned())),
+                Mood::NeverAnswers => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// A server without its listeners.
+struct Net {
+    core: Arc<Core>,
+    associations: Arc<Associations>,
+    directory: Arc<TempDir>,
+    limits: Limits,
+}
+
+impl Net {
+    async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
+        Self::open(limits, Arc::new(tempfile::tempdir().unwrap()), Arc::default(), StoreOptions::default()).await
+    }
+
+    async fn open(
+        limits: Limits,
+        directory: Arc<TempDir>,
+        associations: Arc<Associations>,
+        options: StoreOptions,
+    ) -> Self {
+        let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
+        let (core, writers) = Core::new(Parts {
+            limits: limits.clone(),
+            metrics: Metrics::register(&mut MetricsRegistry::default()),
+            store: Arc::new(store),
+            associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,
+            keys: None,
+        });
+        let servers = ApplicationServers::new(Vec::new(), application_server::idle_client());
+        crate::server::load(&core, &servers).await.unwrap();
+        writers.run(&core, &core.stopped.clone());
+        Self { core, associations, directory, limits }
+    }
+
+    /// As after a crash: everything in memory is gone, and nothing was said goodbye to.
+    async fn restart(self) -> Self {
+        let Self { core, associations, directory, limits } = self;
+        core.stopped.cancel();
+        core.tasks.close();
+        timeout(PATIENCE, core.tasks.wait()).await.unwrap();
+        let store = Arc::downgrade(&core.store);
+        drop(core);
+        until(|| store.strong_count() == 0).await;
+        Self::open(limits, directory, associations, StoreOptions::default()).await
+    }
+
+    fn associate(&self, supi: &str, ue_service_id: &str) {
+        let mut known = self.associations.known.lock().unwrap();
+        known.entry(supi.to_owned()).or_default().insert(ue_service_id.parse().unwrap());
+    }
+
+    /// A connection of a UE with this SUPI.
+    fn connect(&self, supi: &str) -> Ue {
+        self.connect_as(peer(Some(supi), None), STREAM_OCTETS)
+    }
+
+    fn connect_as(&self, peer: ProvenPeer, stream_octets: usize) -> Ue {
+        let (near, far) = duplex(stream_octets);
+        let mailbox = Arc::new(Mailbox::default());
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let session = tokio::spawn(session::run(Arc::clone(&self.core), far, peer, source, "msgin5g".into(), mailbox));
+        Ue {
+            stream: near,
+            machine: StreamConnection::new(StreamConfig::default()),
+            requests: VecDeque::new(),
+            responses: Vec::new(),
+            ended: false,
+            session,
+        }
+    }
+
+    /// A UE that is associated, connected and registered.
+    async fn ue(&self, name: &str) -> Ue {
+        let supi = supi_of(name);
+        self.associate(&supi, name);
+        let mut ue = self.connect(&supi);
+        assert_eq!(ue.register(name).await.code, Code::CREATED);
+        ue
+    }
+
+    /// Registers a UE and takes its connection away.
+    async fn away_ue(&self, name: &str) {
+        self.ue(name).await.leave().await;
+    }
+
+    fn stored_for(&self, name: &str) -> usize {
+        self.core.store.pending_count(&address(name))
+    }
+}
+
+fn supi_of(name: &str) -> String {
+    let number = name.bytes().fold(7_u64, |number, octet| number.wrapping_mul(31).wrapping_add(octet.into()));
+    format!("imsi-00101{:010}", number % 10_000_000_000)
+}
+
+fn peer(supi: Option<&str>, expires_at: Option<SystemTime>) -> ProvenPeer {
+    let a_kid: AKid = "0.00ff@5gc.mnc001.mcc001.3gppnetwork.org".parse().unwrap();
+    ProvenPeer {
+        a_kid,
+        ue_id: supi.map(|supi| supi.parse().unwrap()),
+        expires_at,
+        protocol: UaProtocolId::TLS_1_3,
+        tls_version: TlsVersion::Tls13,
+        cipher: "TLS_AES_128_GCM_SHA256",
+    }
+}
+
+fn address(name: &str) -> Address {
+    Address::ue(&name.parse().unwrap())
+}
+
+fn message(from: &str, to: &str, id: &str) -> Message {
+    Message {
+        originator: address(from),
+        destination: address(to),
+        message_id: id.parse().unwrap(),
+        application_id: None,
+        delivery_status_required: false,
+        store_and_forward: false,
+        expiration_time: None,
+        priority: Priority::Middle,
+        payload: b"21.5".to_vec(),
+        segment: None,
+        latency: None,
+    }
+}
+
+fn storable(from: &str, to: &str, id: &str) -> Message {
+    Message { store_and_forward: true, ..message(from, to, id) }
+}
+
+fn report(from: &str, to: &str, id: &str) -> UeMessage {
+    UeMessage::DeliveryStatusReport(DeliveryStatusReport {
+        originator: address(from),
+        destination: address(to),
+        message_id: id.parse().unwrap(),
+        delivery_status: ReportDeliveryStatus::Success,
+        failure_cause: None,
+    })
+}
+
+/// Waits for something that happens in another task.
+async fn until(mut condition: impl FnMut() -> bool) {
+    timeout(PATIENCE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// The client's end of a connection.
+struct Ue {
+    stream: DuplexStream,
+    machine: StreamConnection,
+    requests: VecDeque<Request>,
+    responses: Vec<(ExchangeId, Response)>,
+    ended: bool,
+    session: JoinHandle<Ended>,
+}
+
+impl Ue {
+    async fn flush(&mut self) {
+        while let Some(octets) = self.machine.poll_transmit() {
+            if timeout(PATIENCE, self.stream.write_all(&octets)).await.unwrap().is_err() {
+                self.ended = true;
+            }
+        }
+    }
+
+    /// Reads once and sorts what came.
+    async fn turn(&mut self) {
+        self.flush().await;
+        let mut octets = [0; 4096];
+        let count = timeout(PATIENCE, self.stream.read(&mut octets)).await.unwrap().unwrap_or(0);
+        if count == 0 {
+            self.ended = true;
+        } else if self.machine.receive(&octets[..count]).is_err() {
+            self.ended = true;
+        }
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                StreamEvent::Request { request } => self.requests.push_back(request),
+                StreamEvent::Response { exchange, response } => self.responses.push((exchange, response)),
+                _ => {}
+            }
+        }
+        self.flush().await;
+    }
+
+    async fn ask(&mut self, payload: &[u8]) -> ExchangeId {
+        let request = Request::post("msgin5g").content_format(50).payload(payload.to_vec());
+        let exchange = self.machine.request(request).unwrap();
+        self.flush().await;
+        exchange
+    }
+
+    async fn answer(&mut self, exchange: ExchangeId) -> Response {
+        loop {
+            if let Some(index) = self.responses.iter().position(|(answered, _)| *answered == exchange) {
+                return self.responses.remove(index).1;
+            }
+            assert!(!self.ended, "connection ended before the answer");
+            self.turn().await;
+        }
+    }
+
+    async fn exchange(&mut self, payload: &[u8]) -> Response {
+        let exchange = self.ask(payload).await;
+        self.answer(exchange).await
+    }
+
+    async fn register(&mut self, name: &str) -> Response {
+        self.register_with(name, None).await
+    }
+
+    async fn register_with(&mut self, name: &str, segment_size: Option<u32>) -> Response {
+        let registration = Registration {
+            ue_service_id: name.parse().unwrap(),
+            client_profile: segment_size.map(|octets| ClientProfile { segment_size: Some(octets) }),
+        };
+        self.exchange(&registration.encode()).await
+    }
+
+    async fn deregister(&mut self, name: &str) -> Response {
+        self.exchange(&Deregistration { ue_service_id: name.parse().unwrap() }.encode()).await
+    }
+
+    /// Sends without waiting for the answer.
+    async fn post(&mut self, message: &Message) -> ExchangeId {
+        self.ask(&message.encode()).await
+    }
+
+    /// Sends, and says what came of it.
+    async fn send(&mut self, message: &Message) -> Fate {
+        let exchange = self.post(message).await;
+        self.fate(exchange).await
+    }
+
+    async fn send_report(&mut self, report: &UeMessage) -> Fate {
+        let response = self.exchange(&report.encode()).await;
+        Fate::of(&response)
+    }
+
+    async fn fate(&mut self, exchange: ExchangeId) -> Fate {
+        let response = self.answer(exchange).await;
+        Fate::of(&response)
+    }
+
+    /// The next delivery, not yet acknowledged.
+    async fn delivery(&mut self) -> (ExchangeId, UeMessage) {
+        loop {
+            if let Some(request) = self.requests.pop_front() {
+                assert_eq!(request.path, ["msgin5g"]);
+                assert_eq!(request.content_format, Some(50));
+                return (request.exchange, UeMessage::decode(&request.payload, &DecodeLimits::default()).unwrap());
+            }
+            assert!(!self.ended, "connection ended before a delivery");
+            self.turn().await;
+        }
+    }
+
+    async fn respond(&mut self, exchange: ExchangeId, code: Code) {
+        self.machine.respond(exchange, Response::new(code)).unwrap();
+        self.flush().await;
+    }
+
+    /// Takes the next message and acknowledges it.
+    async fn receive(&mut self) -> Message {
+        let (exchange, message) = self.delivery().await;
+        self.respond(exchange, Code::CHANGED).await;
+        let UeMessage::Message(message) = message else { panic!("not a message: {message:?}") };
+        *message
+    }
+
+    async fn receive_report(&mut self) -> DeliveryStatusReport {
+        let (exchange, message) = self.delivery().await;
+        self.respond(exchange, Code::CHANGED).await;
+        let UeMessage::DeliveryStatusReport(report) = message else { panic!("not a report: {message:?}") };
+        report
+    }
+
+    /// Closes, and waits until the server has noticed.
+    async fn leave(self) -> Ended {
+        drop(self.stream);
+        timeout(PATIENCE, self.session).await.unwrap().unwrap()
+    }
+
+    /// Waits for the server to end the connection.
+    async fn ended(mut self) -> Ended {
+        while !self.ended {
+            self.turn().await;
+        }
+        timeout(PATIENCE, self.session).await.unwrap().unwrap()
+    }
+}
+
+/// What a sender was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fate {
+    code: String,
+    status: Option<DeliveryStatus>,
+    cause: Option<String>,
+    max_age: Option<u32>,
+}
+
+impl Fate {
+    fn of(response: &Response) -> Self {
+        let body = MessageResponse::decode(&response.payload, &DecodeLimits::default()).unwrap();
+        Self {
+            code: response.code.to_string(),
+            status: body.status,
+            cause: body.failure_cause,
+            max_age: response.max_age,
+        }
+    }
+
+    fn delivered() -> Self {
+        Self { code: "2.04".into(), status: None, cause: None, max_age: None }
+    }
+
+    fn stored() -> Self {
+        Self { status: Some(DeliveryStatus::Stored), ..Self::delivered() }
+    }
+
+    fn failed(code: &str, cause: &str) -> Self {
+        let max_age = matches!(code, "4.29" | "5.03").then_some(2);
+        Self { code: code.into(), status: Some(DeliveryStatus::Failed), cause: Some(cause.into()), max_age }
+    }
+}
+
+fn registration_cause(response: &Response) -> String {
+    let body = RegistrationResponse::decode(&response.payload, &DecodeLimits::default()).unwrap();
+    body.failure_cause.unwrap()
+}

@@ -1,0 +1,158 @@
+//! Who is let in, who is not, and how a connection ends.
+
+use super::*;
+
+#[tokio::test]
+async fn a_ue_registers_the_service_id_it_is_associated_with() {
+    let net = Net::new().await;
+    net.associate("imsi-001010000000001", "meter-1");
+    let mut ue = net.connect("imsi-001010000000001");
+    let response = ue.register("meter-1").await;
+    assert_eq!(response.code, Code::CREATED);
+    let body = RegistrationResponse::decode(&response.payload, &DecodeLimits::default()).unwrap();
+    assert_eq!((body.ue_service_id.as_str(), body.failure_cause), ("meter-1", None));
+    assert_eq!(net.core.registry.ues(), 1);
+}
+
+#[tokio::test]
+async fn somebody_elses_service_id_is_refused_and_the_right_one_then_accepted() {
+    let net = Net::new().await;
+    net.associate("imsi-001010000000001", "meter-1");
+    net.associate("imsi-001010000000002", "meter-2");
+    let mut ue = net.connect("imsi-001010000000001");
+    for id in ["meter-2", "meter-3", "METER-1"] {
+        let response = ue.register(id).await;
+        assert_eq!((response.code, registration_cause(&response).as_str()), (Code::FORBIDDEN, "NOT_ASSOCIATED"), "{id}");
+    }
+    assert_eq!(ue.register("meter-1").await.code, Code::CREATED);
+    assert_eq!(net.core.registry.ues(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_without_a_proven_ue_id_is_refused() {
+    let net = Net::new().await;
+    let mut ue = net.connect_as(peer(None, None), STREAM_OCTETS);
+    let response = ue.register("meter-1").await;
+    assert_eq!((response.code, registration_cause(&response).as_str()), (Code::FORBIDDEN, "NOT_ASSOCIATED"));
+}
+
+#[tokio::test]
+async fn no_answer_on_the_association_is_a_refusal() {
+    let net = Net::with(Limits { association_timeout_seconds: 1, ..Limits::default() }).await;
+    net.associate("imsi-001010000000001", "meter-1");
+    for mood in [Mood::Fails, Mood::NeverAnswers] {
+        *net.associations.mood.lock().unwrap() = mood;
+        let response = net.connect("imsi-001010000000001").register("meter-1").await;
+        assert_eq!(response.code, Code::SERVICE_UNAVAILABLE);
+        assert_eq!(response.max_age, Some(2));
+        assert_eq!(registration_cause(&response), "ASSOCIATION_UNKNOWN");
+    }
+    assert_eq!(net.core.registry.ues(), 0);
+}
+
+#[tokio::test]
+async fn everything_before_registration_is_refused_with_4_01() {
+    let net = Net::new().await;
+    net.away_ue("bob").await;
+    let mut ue = net.connect("imsi-001010000000001");
+    assert_eq!(ue.send(&message("alice", "bob", "1")).await, Fate::failed("4.01", "NOT_REGISTERED"));
+    assert_eq!(ue.send_report(&report("alice", "bob", "1")).await, Fate::failed("4.01", "NOT_REGISTERED"));
+    let response = ue.deregister("alice").await;
+    assert_eq!((response.code, registration_cause(&response).as_str()), (Code::UNAUTHORIZED, "NOT_REGISTERED"));
+}
+
+#[tokio::test]
+async fn a_newer_connection_closes_the_older_and_survives_its_end() {
+    let net = Net::new().await;
+    let older = net.ue("alice").await;
+    let mut newer = net.ue("alice").await;
+    assert_eq!(older.ended().await, Ended::Replaced);
+    let mut bob = net.ue("bob").await;
+    let exchange = bob.post(&message("bob", "alice", "1")).await;
+    assert_eq!(newer.receive().await.message_id.as_str(), "1");
+    assert_eq!(bob.fate(exchange).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn one_connection_may_register_another_of_its_service_ids_and_the_first_is_then_away() {
+    let net = Net::new().await;
+    let mut bob = net.ue("bob").await;
+    let mut alice = net.ue("alice").await;
+    net.associate(&supi_of("alice"), "alice-2");
+    assert_eq!(alice.register("alice-2").await.code, Code::CREATED);
+    assert_eq!(bob.send(&message("bob", "alice", "1")).await, Fate::failed("2.04", "TARGET_UNREACHABLE"));
+    let exchange = bob.post(&message("bob", "alice-2", "2")).await;
+    assert_eq!(alice.receive().await.message_id.as_str(), "2");
+    assert_eq!(bob.fate(exchange).await, Fate::delivered());
+    assert_eq!(alice.send(&message("alice", "bob", "3")).await, Fate::failed("4.03", "ORIGINATOR_NOT_ALLOWED"));
+}
+
+#[tokio::test]
+async fn after_deregistration_the_ue_is_unknown_and_its_connection_may_register_again() {
+    let net = Net::new().await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.ue("bob").await;
+    let refused = alice.deregister("bob").await;
+    assert_eq!(
+        (refused.code, registration_cause(&refused).as_str()),
+        (Code::FORBIDDEN, "ORIGINATOR_NOT_ALLOWED")
+    );
+    assert_eq!(alice.deregister("alice").await.code, Code::DELETED);
+    assert_eq!(bob.send(&storable("bob", "alice", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    assert_eq!(alice.send(&message("alice", "bob", "1")).await, Fate::failed("4.01", "NOT_REGISTERED"));
+    assert_eq!(alice.register("alice").await.code, Code::CREATED);
+    let exchange = bob.post(&message("bob", "alice", "2")).await;
+    alice.receive().await;
+    assert_eq!(bob.fate(exchange).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_key_expires() {
+    let net = Net::new().await;
+    net.associate("imsi-001010000000001", "meter-1");
+    let expires_at = SystemTime::now() + Duration::from_millis(300);
+    let mut ue = net.connect_as(peer(Some("imsi-001010000000001"), Some(expires_at)), STREAM_OCTETS);
+    assert_eq!(ue.register("meter-1").await.code, Code::CREATED);
+    assert_eq!(ue.ended().await, Ended::KeyExpired);
+    assert!(SystemTime::now() >= expires_at);
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_association_is_removed() {
+    let net = Net::with(Limits { revalidation_seconds: 1, ..Limits::default() }).await;
+    let ue = net.ue("alice").await;
+    net.associations.known.lock().unwrap().clear();
+    assert_eq!(ue.ended().await, Ended::AssociationRemoved);
+}
+
+#[tokio::test]
+async fn a_connection_outlives_a_silent_configuration_function_for_the_grace_and_no_longer() {
+    let limits = Limits { revalidation_seconds: 1, revalidation_grace_seconds: 0, ..Limits::default() };
+    let net = Net::with(limits).await;
+    let ue = net.ue("alice").await;
+    *net.associations.mood.lock().unwrap() = Mood::Fails;
+    assert_eq!(ue.ended().await, Ended::NotRevalidated);
+}
+
+#[tokio::test]
+async fn a_connection_that_never_registers_is_closed() {
+    let net = Net::with(Limits { registration_timeout_seconds: 1, ..Limits::default() }).await;
+    assert_eq!(net.connect("imsi-001010000000001").ended().await, Ended::NeverRegistered);
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_pinged_and_closed_if_it_does_not_answer() {
+    let net = Net::with(Limits { idle_ping_seconds: 1, pong_timeout_seconds: 1, ..Limits::default() }).await;
+    let mut answering = net.ue("alice").await;
+    let silent = net.ue("bob").await;
+    // The client's machine answers pings as long as it is driven.
+    let driven = tokio::spawn(async move {
+        loop {
+            answering.turn().await;
+            assert!(!answering.ended);
+        }
+    });
+    assert_eq!(timeout(PATIENCE, silent.session).await.unwrap().unwrap(), Ended::Silent);
+    assert!(!driven.is_finished());
+    driven.abort();
+}
