@@ -1,26 +1,101 @@
 //! `msgin5g lab`: every function in one process on loopback.
 
+mod running;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::outcome::Failure;
+pub(crate) use running::RunningLab;
+
+use crate::{
+    demo,
+    outcome::{Failure, Output},
+};
 
 /// Arguments of `msgin5g lab`.
 #[derive(Args, Debug)]
 pub(crate) struct LabArgs {
-    /// Directory of the lab: keys, certificates, subscribers, configuration; made on first use
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// Play a scripted day of what the product can do, tell it, and exit 0 only if all of it held
+    /// Directory of the lab: keys, certificates, subscribers, configuration, state; made on first use
+    #[arg(long, value_name = "DIR", required_unless_present = "demo")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Play a scripted day of what the product can do, tell it, and exit 0 only if all of it held; without --dir in a
+    /// lab of its own that is gone afterwards
     #[arg(long)]
     pub(crate) demo: bool,
     /// Use fixed ports from N upwards instead of free ones
     #[arg(long, value_name = "N")]
     pub(crate) base_port: Option<u16>,
+    /// Development only: append the secrets of every MSGin5G-1 connection to FILE, for tools that decode captures
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_log: Option<PathBuf>,
 }
 
-/// Runs the lab until SIGINT or SIGTERM.
-pub(crate) async fn run(_arguments: LabArgs) -> Result<ExitCode, Failure> {
-    Err(Failure::new("the lab is not wired yet"))
+/// Runs the lab until SIGINT or SIGTERM, or plays the demo in it.
+pub(crate) async fn run(arguments: LabArgs, output: Output) -> Result<ExitCode, Failure> {
+    // Before anything starts, so that no signal finds us without an answer.
+    let mut interrupts = Interrupts::new()?;
+    let (directory, passing) = match arguments.dir {
+        Some(directory) => (directory, None),
+        None => {
+            let passing = PassingDirectory::new();
+            (passing.0.clone(), Some(passing))
+        }
+    };
+    let options = running::Options { directory, base_port: arguments.base_port, key_log: arguments.key_log };
+    let mut lab = tokio::select! {
+        lab = Box::pin(RunningLab::start(options)) => lab?,
+        () = interrupts.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let outcome = if arguments.demo {
+        tokio::select! {
+            outcome = Box::pin(demo::play(&mut lab, output)) => outcome,
+            () = interrupts.next() => Err(Failure::new("interrupted")),
+        }
+    } else {
+        output.line(&format!("READY {}", lab.lab_json().display()))?;
+        interrupts.next().await;
+        Ok(ExitCode::SUCCESS)
+    };
+    lab.stop().await;
+    drop(passing);
+    outcome
+}
+
+/// SIGINT and SIGTERM.
+struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// A directory that is gone when this is dropped.
+struct PassingDirectory(PathBuf);
+
+impl PassingDirectory {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("msgin5g-demo-{}", uuid::Uuid::new_v4())))
+    }
+}
+
+impl Drop for PassingDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(directory = %self.0.display(), %error, "the demo's lab was not removed");
+        }
+    }
 }

@@ -1,0 +1,155 @@
+//! The functions of a lab, running.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use lab::{Directory, LabJson, Ports, SubscriberClient, ausf, udm};
+use sbi::{SbiClient, SbiClientConfig, association::AssociationClient};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::outcome::Failure;
+
+/// How to start a lab.
+pub(crate) struct Options {
+    pub(crate) directory: PathBuf,
+    pub(crate) base_port: Option<u16>,
+    pub(crate) key_log: Option<PathBuf>,
+}
+
+/// A lab whose functions all run, each behind its real interface.
+pub(crate) struct RunningLab {
+    directory: Directory,
+    description: LabJson,
+    lab_json: PathBuf,
+    /// In the order they stop: each before those it asks.
+    server: Option<RunningServer>,
+    ausf: ausf::Running,
+    aanf: aanf::Running,
+    configuration: configuration::Running,
+    udm: udm::Running,
+    core: CancellationToken,
+}
+
+struct RunningServer {
+    running: server::Running,
+    shutdown: CancellationToken,
+}
+
+impl RunningLab {
+    /// Makes the directory if need be, starts every function from its configuration file, and writes `lab.json`.
+    pub(crate) async fn start(options: Options) -> Result<Self, Failure> {
+        let mut directory = Directory::open_or_create(&options.directory).map_err(failure)?;
+        directory.log_keys_to(options.key_log.map(std::path::absolute).transpose().map_err(failure)?);
+        let ports = directory.choose_ports(options.base_port).map_err(failure)?;
+        directory.write_configurations(&ports).map_err(failure)?;
+
+        let core = CancellationToken::new();
+        let start = |name: &'static str| move |error: &dyn std::error::Error| start_failure(name, error);
+        let udm = udm::start(read(&directory, "udm")?, core.clone()).await.map_err(|error| start("UDM")(&error))?;
+        let configuration = configuration::start(read(&directory, "configuration")?, core.clone())
+            .await
+            .map_err(|error| start("Configuration Function")(&error))?;
+        let aanf = aanf::start(read(&directory, "aanf")?, core.clone()).await.map_err(|error| start("AAnF")(&error))?;
+        let ausf = ausf::start(read(&directory, "ausf")?, core.clone()).await.map_err(|error| start("AUSF")(&error))?;
+        provision(&mut directory, &ports).await?;
+
+        let description = directory.lab_json(&ports);
+        // As the user wrote it, so that a script finds in the READY line the path it gave.
+        let lab_json = options.directory.join("lab.json");
+        let mut lab = Self { directory, description, lab_json, server: None, ausf, aanf, configuration, udm, core };
+        lab.start_server().await?;
+        // Last: whoever finds the file finds everything running.
+        lab.directory.write_lab_json(&ports).map_err(failure)?;
+        Ok(lab)
+    }
+
+    /// `lab.json` on disk.
+    pub(crate) fn lab_json(&self) -> &Path {
+        &self.lab_json
+    }
+
+    /// What is in `lab.json`.
+    pub(crate) fn description(&self) -> &LabJson {
+        &self.description
+    }
+
+    /// The lab's directory.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Starts the MSGin5G Server, if it does not run.
+    pub(crate) async fn start_server(&mut self) -> Result<(), Failure> {
+        if self.server.is_none() {
+            let shutdown = CancellationToken::new();
+            let running = server::start(read(&self.directory, "server")?, shutdown.clone())
+                .await
+                .map_err(|error| start_failure("MSGin5G Server", &error))?;
+            self.server = Some(RunningServer { running, shutdown });
+        }
+        Ok(())
+    }
+
+    /// Stops the MSGin5G Server and waits until it has stopped.
+    pub(crate) async fn stop_server(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown.cancel();
+            server.running.stopped().await;
+        }
+    }
+
+    /// Stops everything: the server first, while those it asks still answer.
+    pub(crate) async fn stop(mut self) {
+        self.stop_server().await;
+        self.core.cancel();
+        self.ausf.stopped().await;
+        self.aanf.stopped().await;
+        self.configuration.stopped().await;
+        self.udm.stopped().await;
+    }
+}
+
+/// Puts the subscribers of a new lab into UDM and their UE Service IDs into the Configuration Function, over the
+/// interfaces that any provisioner uses.
+async fn provision(directory: &mut Directory, ports: &Ports) -> Result<(), Failure> {
+    if directory.is_provisioned() {
+        return Ok(());
+    }
+    let tls = directory.certificate("provisioner");
+    let http = SbiClient::new(SbiClientConfig { tls, limits: sbi::ClientLimits::default() }).map_err(failure)?;
+    let subscribers = SubscriberClient::new(http.clone(), &format!("https://{}", ports.udm));
+    let associations = AssociationClient::new(http, format!("https://{}", ports.configuration));
+    for subscription in directory.subscriptions() {
+        subscribers.put(&subscription).await.map_err(failure)?;
+    }
+    for subscriber in &directory.network().subscribers {
+        let ue_service_id = subscriber.ue_service_id.parse().map_err(failure)?;
+        associations.associate(&subscriber.supi.clone().into(), &ue_service_id).await.map_err(failure)?;
+    }
+    directory.set_provisioned().map_err(failure)
+}
+
+/// Reads the file that `msgin5g <function> --config` would read, so that the lab runs what it shows.
+fn read<T: DeserializeOwned>(directory: &Directory, name: &str) -> Result<T, Failure> {
+    let path = directory.configuration_file(name);
+    let wrong = |error: &dyn std::error::Error| Failure::new(format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
+    toml::from_str(&text).map_err(|error| wrong(&error))
+}
+
+fn start_failure(name: &str, error: &dyn std::error::Error) -> Failure {
+    let mut reasons = format!("{name}: {error}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        reasons.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    Failure::new(reasons).help("is another lab running with this --dir or --base-port? Stop it, or choose others")
+}
+
+fn failure(error: impl std::error::Error) -> Failure {
+    Failure::new(error)
+}
