@@ -58,8 +58,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
-/// A result label and the answer that goes with it.
-type Labelled<T> = Result<(&'static str, T), (&'static str, ProblemDetails)>;
+/// A label for the metrics, and the answer or refusal that goes with it.
+type Labelled<T> = Result<(&'static str, T), (&'static str, Box<ProblemDetails>)>;
 
 /// Who asks, before the body is looked at: a stranger learns nothing from how its body is refused.
 struct Caller(Arc<AfConfig>);
@@ -104,9 +104,14 @@ async fn register_anchorkey(
     Json(info): Json<AkmaKeyInfo>,
 ) -> Response {
     let since = Instant::now();
-    let outcome = register(&service, &info).await;
-    service.metrics.contexts(service.contexts.count());
-    service.answer(REGISTER, since, outcome.map(|(label, ())| (label, Json(info))))
+    let registrar = Arc::clone(&service);
+    let outcome = to_the_end(async move {
+        let outcome = register(&registrar, &info).await;
+        registrar.metrics.contexts(registrar.contexts.count());
+        outcome.map(|(label, ())| (label, Json(info)))
+    })
+    .await;
+    service.answer(REGISTER, since, outcome)
 }
 
 async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
@@ -117,12 +122,12 @@ async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
         RegisterOutcome::Same => return Ok(("same", ())),
         RegisterOutcome::AKidInUse => {
             tracing::warn!(target: "security", a_kid = %info.a_kid, "registration of another UE's A-KID refused");
-            return Err(("a_kid_in_use", ProblemDetails::forbidden(refusal::A_KID_IN_USE)));
+            return Err(refuse("a_kid_in_use", ProblemDetails::forbidden(refusal::A_KID_IN_USE)));
         }
         RegisterOutcome::Full => {
             tracing::error!("the context table is full");
             let problem = ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR);
-            return Err(("full", problem.with_cause(cause::INSUFFICIENT_RESOURCES)));
+            return Err(refuse("full", problem.with_cause(cause::INSUFFICIENT_RESOURCES)));
         }
     };
     // Asked for ahead of the first need, so that no handshake waits for UDM; AUSF does not wait for it, either.
@@ -151,7 +156,7 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
     if !owns(entry, &request.af_id) {
         tracing::warn!(target: "security", af_id = %request.af_id,
             nf_instance_id = entry.nf_instance_id.as_deref().unwrap_or("none"), "K_AF for another's AF_ID refused");
-        return Err(("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
+        return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let lifetime = i64::try_from(service.policy.kaf_lifetime_seconds(entry)).unwrap_or(i64::MAX);
@@ -161,12 +166,12 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
         LookupOutcome::Found(context) => context,
         LookupOutcome::Unknown => return Ok(("unknown", None)),
         LookupOutcome::TooManyKeys => {
-            return Err(("too_many_keys", ProblemDetails::forbidden(refusal::TOO_MANY_APPLICATION_KEYS)));
+            return Err(refuse("too_many_keys", ProblemDetails::forbidden(refusal::TOO_MANY_APPLICATION_KEYS)));
         }
     };
     if context.kaf_expires_at <= now {
         tracing::info!(target: "security", a_kid = %request.a_kid, af_id = %request.af_id, "expired K_AF refused");
-        return Err(("expired", ProblemDetails::forbidden(refusal::K_AF_EXPIRED)));
+        return Err(refuse("expired", ProblemDetails::forbidden(refusal::K_AF_EXPIRED)));
     }
     let expiry =
         OffsetDateTime::from_unix_timestamp(context.kaf_expires_at).map_err(|_| service.fault(&AanfError::Corrupt))?;
@@ -189,11 +194,15 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
 
 async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(request): Json<CtxRemove>) -> Response {
     let since = Instant::now();
-    let removed = service.contexts.remove(&UeId::Supi(request.supi)).await;
-    service.metrics.contexts(service.contexts.count());
-    let outcome = removed
-        .map(|removed| (if removed { "removed" } else { "unknown" }, StatusCode::NO_CONTENT))
-        .map_err(|error| service.fault(&error));
+    let remover = Arc::clone(&service);
+    let outcome = to_the_end(async move {
+        let removed = remover.contexts.remove(&UeId::Supi(request.supi)).await;
+        remover.metrics.contexts(remover.contexts.count());
+        removed
+            .map(|removed| (if removed { "removed" } else { "unknown" }, StatusCode::NO_CONTENT))
+            .map_err(|error| remover.fault(&error))
+    })
+    .await;
     service.answer(REMOVE, since, outcome)
 }
 
@@ -238,25 +247,35 @@ impl Service {
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
-    fn fault(&self, error: &AanfError) -> (&'static str, ProblemDetails) {
+    fn fault(&self, error: &AanfError) -> (&'static str, Box<ProblemDetails>) {
         match error {
             AanfError::Store(StoreError::Overloaded) => {
-                ("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
+                refuse("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
             }
             AanfError::Store(StoreError::DiskFull) => {
                 tracing::error!(%error, "no context can be written");
                 let problem = ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR);
-                ("disk_full", problem.with_cause(cause::INSUFFICIENT_RESOURCES))
+                refuse("disk_full", problem.with_cause(cause::INSUFFICIENT_RESOURCES))
             }
             error => {
                 tracing::error!(%error, "request failed");
                 if matches!(error, AanfError::Store(_)) {
                     self.health.not_ready(STORE_CHECK, error.to_string());
                 }
-                ("failed", ProblemDetails::internal())
+                refuse("failed", ProblemDetails::internal())
             }
         }
     }
+}
+
+/// Lets a change finish even when the caller leaves: the tables, and what is counted of them, change together.
+async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Labelled<T>> + Send + 'static) -> Labelled<T> {
+    tokio::spawn(change).await.unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())))
+}
+
+/// A refusal under its label.
+fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static str, Box<ProblemDetails>) {
+    (label, Box::new(problem))
 }
 
 /// Name of the health check of the database.

@@ -50,8 +50,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
 }
 
 type Shared = State<Arc<Service>>;
-/// A result label and the answer that goes with it.
-type Labelled<T> = Result<(&'static str, T), (&'static str, ProblemDetails)>;
+/// A label for the metrics, and the answer or refusal that goes with it.
+type Labelled<T> = Result<(&'static str, T), (&'static str, Box<ProblemDetails>)>;
 
 /// The caller may ask for profiles.
 struct Reader;
@@ -100,7 +100,7 @@ async fn retrieve_profile(State(service): Shared, _: Reader, RawQuery(query): Ra
 }
 
 fn profiles(service: &Service, query: &str) -> Labelled<Vec<ProfileDoc>> {
-    let query = ProfileQuery::parse(query).map_err(|problem| ("invalid", problem))?;
+    let query = ProfileQuery::parse(query).map_err(|problem| refuse("invalid", problem))?;
     if query.val_service_id.as_deref().is_some_and(|service| service != VAL_SERVICE_ID) {
         return Ok(("other_service", Vec::new()));
     }
@@ -110,7 +110,7 @@ fn profiles(service: &Service, query: &str) -> Labelled<Vec<ProfileDoc>> {
     };
     let ue_id: UeId = text.parse().map_err(|_| {
         let problem = ProblemDetails::bad_request(cause::MANDATORY_QUERY_PARAM_INCORRECT);
-        ("invalid", problem.with_invalid_param("query val-tgt-ue", "valUeId is neither a SUPI nor a GPSI"))
+        refuse("invalid", problem.with_invalid_param("query val-tgt-ue", "valUeId is neither a SUPI nor a GPSI"))
     })?;
     let ue_service_ids = service.associations.of_ue(&ue_id).map_err(|error| service.fault(&error))?;
     if ue_service_ids.is_empty() {
@@ -127,14 +127,19 @@ async fn add(
     Path((ue_id, ue_service_id)): Path<(UeId, UeServiceId)>,
 ) -> Response {
     let since = Instant::now();
-    let outcome = match service.associations.add(&ue_id, &ue_service_id).await {
-        Ok(Added::New) => Ok(("added", StatusCode::CREATED)),
-        Ok(Added::Already) => Ok(("already", StatusCode::NO_CONTENT)),
-        Ok(Added::TooMany) => Err(("too_many", ProblemDetails::forbidden(refusal::TOO_MANY_ASSOCIATIONS))),
-        Ok(Added::Full) => Err(("full", full())),
-        Err(error) => Err(service.fault(&error)),
-    };
-    service.changed();
+    let changer = Arc::clone(&service);
+    let outcome = to_the_end(async move {
+        let added = changer.associations.add(&ue_id, &ue_service_id).await;
+        changer.metrics.associations(changer.associations.count());
+        match added {
+            Ok(Added::New) => Ok(("added", StatusCode::CREATED)),
+            Ok(Added::Already) => Ok(("already", StatusCode::NO_CONTENT)),
+            Ok(Added::TooMany) => Err(refuse("too_many", ProblemDetails::forbidden(refusal::TOO_MANY_ASSOCIATIONS))),
+            Ok(Added::Full) => Err(refuse("full", full())),
+            Err(error) => Err(changer.fault(&error)),
+        }
+    })
+    .await;
     service.answer("add", since, outcome)
 }
 
@@ -144,14 +149,24 @@ async fn remove(
     Path((ue_id, ue_service_id)): Path<(UeId, UeServiceId)>,
 ) -> Response {
     let since = Instant::now();
-    let outcome = service.associations.remove(&ue_id, &ue_service_id).await;
-    service.removed(since, outcome)
+    let changer = Arc::clone(&service);
+    let outcome = to_the_end(async move {
+        let there = changer.associations.remove(&ue_id, &ue_service_id).await;
+        changer.removed(there)
+    })
+    .await;
+    service.answer("remove", since, outcome)
 }
 
 async fn remove_all(State(service): Shared, _: Provisioner, Path(ue_id): Path<UeId>) -> Response {
     let since = Instant::now();
-    let outcome = service.associations.remove_all(&ue_id).await;
-    service.removed(since, outcome.map(|count| count > 0))
+    let changer = Arc::clone(&service);
+    let outcome = to_the_end(async move {
+        let count = changer.associations.remove_all(&ue_id).await;
+        changer.removed(count.map(|count| count > 0))
+    })
+    .await;
+    service.answer("remove", since, outcome)
 }
 
 async fn of_ue(State(service): Shared, _: Provisioner, Path(ue_id): Path<UeId>) -> Response {
@@ -173,16 +188,11 @@ async fn list(State(service): Shared, _: Provisioner, Query(query): Query<PageQu
 }
 
 impl Service {
-    fn removed(&self, since: Instant, outcome: Result<bool, ConfigurationError>) -> Response {
-        self.changed();
-        let outcome = outcome
-            .map(|there| (if there { "removed" } else { "unknown" }, StatusCode::NO_CONTENT))
-            .map_err(|error| self.fault(&error));
-        self.answer("remove", since, outcome)
-    }
-
-    fn changed(&self) {
+    fn removed(&self, there: Result<bool, ConfigurationError>) -> Labelled<StatusCode> {
         self.metrics.associations(self.associations.count());
+        there
+            .map(|there| (if there { "removed" } else { "unknown" }, StatusCode::NO_CONTENT))
+            .map_err(|error| self.fault(&error))
     }
 
     fn answer<T: IntoResponse>(&self, operation: &'static str, since: Instant, outcome: Labelled<T>) -> Response {
@@ -195,21 +205,21 @@ impl Service {
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
-    fn fault(&self, error: &ConfigurationError) -> (&'static str, ProblemDetails) {
+    fn fault(&self, error: &ConfigurationError) -> (&'static str, Box<ProblemDetails>) {
         match error {
             ConfigurationError::Store(StoreError::Overloaded) => {
-                ("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
+                refuse("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
             }
             ConfigurationError::Store(StoreError::DiskFull) => {
                 tracing::error!(%error, "no association can be written");
-                ("disk_full", full())
+                refuse("disk_full", full())
             }
             error => {
                 tracing::error!(%error, "request failed");
                 if matches!(error, ConfigurationError::Store(_)) {
                     self.health.not_ready(STORE_CHECK, error.to_string());
                 }
-                ("failed", ProblemDetails::internal())
+                refuse("failed", ProblemDetails::internal())
             }
         }
     }
@@ -217,6 +227,16 @@ impl Service {
 
 fn full() -> ProblemDetails {
     ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR).with_cause(cause::INSUFFICIENT_RESOURCES)
+}
+
+/// Lets a change finish even when the caller leaves: the tables, and what is counted of them, change together.
+async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Labelled<T>> + Send + 'static) -> Labelled<T> {
+    tokio::spawn(change).await.unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())))
+}
+
+/// A refusal under its label.
+fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static str, Box<ProblemDetails>) {
+    (label, Box::new(problem))
 }
 
 /// Name of the health check of the database.

@@ -61,7 +61,7 @@ pub struct ServerLimits {
     pub handshakes_max: usize,
     /// The same, from one IP address: strangers in one place cannot take all of `handshakes_max`.
     pub handshakes_per_source_max: usize,
-    /// Time for the TLS handshake; then the connection is closed.
+    /// Time for the TLS handshake and the first octet of HTTP/2; then the connection is closed.
     pub handshake_timeout_seconds: u64,
     /// Requests at once on one connection (SETTINGS_MAX_CONCURRENT_STREAMS); one more is reset by HTTP/2.
     pub streams_per_connection_max: u32,
@@ -258,6 +258,12 @@ async fn authenticate(stream: TcpStream, tls: &SslContext) -> Result<(SslStream<
         return Err(Refusal::new("alpn", "the client did not offer h2"));
     }
     let peer = peer_identity(stream.ssl()).ok_or_else(|| Refusal::new("certificate", "no client certificate"))?;
+    // HTTP/2 clients speak first and at once (RFC 9113 clause 3.4); pings watch over a connection only after that.
+    match Pin::new(&mut stream).peek(&mut [0]).await {
+        Ok(1) => {}
+        Ok(_) => return Err(Refusal::new("closed", "the client left without a request")),
+        Err(error) => return Err(Refusal::new("tls", error)),
+    }
     Ok((stream, peer))
 }
 

@@ -259,6 +259,18 @@ async fn handshakes_that_never_finish_are_closed_and_cannot_take_all_slots() {
 }
 
 #[tokio::test]
+async fn a_client_that_proves_itself_and_then_says_nothing_is_closed() {
+    let fixture = Fixture::start(ServerLimits { handshake_timeout_seconds: 1, ..ServerLimits::default() }).await;
+    let files = fixture.authority.issue(CLIENT, &[]);
+    let context = context(Some(&files), &fixture.authority.ca(), Some(b"\x02h2"));
+    let stream = TcpStream::connect(fixture.server.local_addr()).await.unwrap();
+    let mut stream = SslStream::new(Ssl::new(&context).unwrap(), stream).unwrap();
+    Pin::new(&mut stream).connect().await.unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert!(fixture.counted().contains("reason=\"handshake_timeout\""));
+}
+
+#[tokio::test]
 async fn a_stop_lets_requests_finish_and_takes_no_new_ones() {
     let fixture = Fixture::start(ServerLimits::default()).await;
     let (client, uri) = (fixture.client(), fixture.uri("/wait"));
