@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use akma::{AKid, AfId, Gpsi, KAkma, UeId};
 use serde::{Deserialize, Serialize};
-use store::{Batch, Database, Table};
+use store::{Batch, Database, StoreMetrics, Table};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::TableLimits;
@@ -117,6 +117,11 @@ impl Contexts {
         };
         this.count_and_check()?;
         Ok(this)
+    }
+
+    /// The figures of the database below.
+    pub(crate) fn store_metrics(&self) -> &StoreMetrics {
+        self.database.metrics()
     }
 
     /// How many UEs have a context.

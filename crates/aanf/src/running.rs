@@ -62,6 +62,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let health = Health::new();
 
     let contexts = open_contexts(&config).await?;
+    contexts.store_metrics().register(&mut registry);
     metrics.contexts(contexts.count());
     health.ready(STORE_CHECK);
     let translation = match &config.udm {

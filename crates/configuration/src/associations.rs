@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use akma::UeId;
 use message::UeServiceId;
 use sbi::association::{Association, AssociationPage};
-use store::{Batch, Database, Table};
+use store::{Batch, Database, StoreMetrics, Table};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::TableLimits;
@@ -50,6 +50,11 @@ impl Associations {
         let count = AtomicU64::new(count(&by_ue)?);
         let locks = (0..LOCKS).map(|_| Mutex::default()).collect();
         Ok(Self { database, by_ue, by_service, limits, count, locks, hasher: std::hash::RandomState::new() })
+    }
+
+    /// The figures of the database below.
+    pub(crate) fn store_metrics(&self) -> &StoreMetrics {
+        self.database.metrics()
     }
 
     /// How many there are.

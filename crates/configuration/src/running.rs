@@ -62,6 +62,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         .await
         .unwrap_or_else(|_| Err(ConfigurationError::Configuration("the state could not be opened".to_owned())))?;
     metrics.associations(associations.count());
+    associations.store_metrics().register(&mut registry);
     health.ready(STORE_CHECK);
     let service = Arc::new(Service {
         associations,
