@@ -30,7 +30,8 @@ struct Ledger {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_under_load_loses_nothing_and_repeats_nothing() {
-    let rounds: u32 = std::env::var("MSGIN5G_CRASH_ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number of rounds"));
+    let rounds: u32 =
+        std::env::var("MSGIN5G_CRASH_ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number of rounds"));
     let mut lab = Lab::start();
     let ledger = Arc::new(Ledger::default());
     let going = Arc::new(AtomicBool::new(true));
@@ -49,7 +50,13 @@ async fn kill_9_under_load_loses_nothing_and_repeats_nothing() {
         tokio::spawn(keep_accepting(incoming, name, ledger.clone()));
         for recipient in [1, 2, 3] {
             let to = service_id(&lab, recipient);
-            senders.push(tokio::spawn(keep_sending(going.clone(), client.clone(), to, format!("{name}-{recipient}"), ledger.clone())));
+            senders.push(tokio::spawn(keep_sending(
+                going.clone(),
+                client.clone(),
+                to,
+                format!("{name}-{recipient}"),
+                ledger.clone(),
+            )));
         }
     }
 
@@ -95,13 +102,19 @@ async fn wait_until_all_arrived(ledger: &Ledger) {
     loop {
         let missing: Vec<_> = {
             let accepted = ledger.accepted.lock().unwrap();
-            let handed_over: std::collections::HashSet<_> = ledger.handed_over.lock().unwrap().iter().cloned().collect();
+            let handed_over: std::collections::HashSet<_> =
+                ledger.handed_over.lock().unwrap().iter().cloned().collect();
             accepted.iter().filter(|each| !handed_over.contains(*each)).cloned().collect()
         };
         if missing.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "{} accepted messages never arrived, such as {:?}", missing.len(), &missing[..missing.len().min(5)]);
+        assert!(
+            Instant::now() < deadline,
+            "{} accepted messages never arrived, such as {:?}",
+            missing.len(),
+            &missing[..missing.len().min(5)]
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -124,9 +137,12 @@ async fn keep_sending(going: Arc<AtomicBool>, client: Client, to: UeServiceId, s
     while going.load(Ordering::SeqCst) {
         number += 1;
         let id = format!("{stream}#{number}");
-        let message = OutgoingMessage::to_ue(&to, vec![b'x'; 200]).message_id(id.parse().unwrap()).store_and_forward(None);
+        let message =
+            OutgoingMessage::to_ue(&to, vec![b'x'; 200]).message_id(id.parse().unwrap()).store_and_forward(None);
         match client.send(message).await {
-            Ok(Outcome::Delivered | Outcome::Stored) => ledger.accepted.lock().unwrap().push((recipient.to_owned(), id)),
+            Ok(Outcome::Delivered | Outcome::Stored) => {
+                ledger.accepted.lock().unwrap().push((recipient.to_owned(), id))
+            }
             _ => {
                 ledger.refused.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -199,7 +215,8 @@ impl CrashUe {
         let state = lab.path(&format!("ue-{name}"));
         std::fs::create_dir_all(&state).unwrap();
         let home_network =
-            HomeNetwork::new(&text(&description["home_network"]["mcc"]), &text(&description["home_network"]["mnc"])).unwrap();
+            HomeNetwork::new(&text(&description["home_network"]["mcc"]), &text(&description["home_network"]["mnc"]))
+                .unwrap();
         let usim = SoftUsimConfig {
             supi: text(&subscriber["supi"]).parse().unwrap(),
             credentials: UsimCredentials::milenage_opc(&octets(&subscriber["k"]), &octets(&subscriber["opc"])),
@@ -232,7 +249,8 @@ impl CrashUe {
     async fn connect(&self) -> (Client, IncomingStream) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let http = SbiClient::new(SbiClientConfig { tls: self.tls.clone(), limits: sbi::ClientLimits::default() }).unwrap();
+            let http = SbiClient::new(SbiClientConfig { tls: self.tls.clone(), limits: sbi::ClientLimits::default() })
+                .unwrap();
             let usim = SoftUsim::new(self.usim.clone(), http).unwrap();
             match Client::connect(self.config.clone(), usim).await {
                 Ok(connected) => return connected,

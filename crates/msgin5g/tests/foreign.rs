@@ -11,7 +11,9 @@ use common::{Lab, foreign};
 fn a_foreign_ue_registers_sends_receives_and_reports_over_openssl_and_gnutls() {
     let lab = Lab::start();
     let printed = foreign("service.py", &[&lab.lab_json_path()]);
-    for client in ["openssl tls1.3", "openssl tls1.2 ecdhe-psk", "openssl tls1.2 psk", "gnutls tls1.3", "gnutls tls1.2 ecdhe-psk"] {
+    for client in
+        ["openssl tls1.3", "openssl tls1.2 ecdhe-psk", "openssl tls1.2 psk", "gnutls tls1.3", "gnutls tls1.2 psk"]
+    {
         assert!(printed.contains(&format!("served: {client}\n")), "{client} was not served:\n{printed}");
     }
 }

@@ -1,7 +1,9 @@
 """Registers, sends, receives and reports over every TLS client that speaks the profile."""
 
+import base64
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from ue import CLIENTS, Connection, Network, Ue, subscribers
 
@@ -18,10 +20,12 @@ def main(lab_json):
         message_id, payload = str(uuid.uuid4()), f"hello over {client}\0\xff".encode()
         code, answer = deliver(sender, receiver, bob, message_id, payload)
         assert code == "2.04" and "status" not in answer and answer["msgId"] == message_id, (client, code, answer)
-        code, answer = receiver.request(msgType="IMDN", oriAddr=bob.address(), destAddr=alice.address(),
-                                        msgId=message_id, delivSt="REPT_DELY_SUCCESS")
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(receiver.request, msgType="IMDN", oriAddr=bob.address(), destAddr=alice.address(),
+                                  msgId=message_id, delivSt="REPT_DELY_SUCCESS")
+            report = sender.receive()
+            code, answer = pending.result()
         assert code == "2.04", (client, code, answer)
-        report = sender.receive()
         assert report["msgType"] == "IMDN" and report["msgId"] == message_id, report
         assert report["delivSt"] == "REPT_DELY_SUCCESS", report
         for connection in (sender, receiver):
@@ -34,9 +38,6 @@ def main(lab_json):
 
 def deliver(sender, receiver, bob, message_id, payload):
     """Sends in one thread while the other end takes and checks the message in this one."""
-    import base64
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(sender.send, bob.address(), payload, message_id=message_id, report=True)
         message = receiver.receive()

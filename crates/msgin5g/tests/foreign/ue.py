@@ -137,8 +137,9 @@ CLIENTS = {
     "openssl tls1.2 ecdhe-psk": (bytes.fromhex("010001ccac"), ["-tls1_2", "-cipher", "ECDHE-PSK-CHACHA20-POLY1305"]),
     "openssl tls1.2 psk": (bytes.fromhex("01000100a8"), ["-tls1_2", "-cipher", "PSK-AES128-GCM-SHA256"]),
     "gnutls tls1.3": (TLS_1_3, ["NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:-CIPHER-ALL:+AES-128-GCM"]),
-    "gnutls tls1.2 ecdhe-psk": (bytes.fromhex("010001ccac"),
-                                ["NORMAL:-VERS-ALL:+VERS-TLS1.2:-KX-ALL:+ECDHE-PSK:-CIPHER-ALL:+CHACHA20-POLY1305"]),
+    # Debian 12's gnutls-cli crashes in its own summary of an ECDHE_PSK handshake of TLS 1.2; plain PSK it can.
+    "gnutls tls1.2 psk": (bytes.fromhex("01000100a8"),
+                          ["NORMAL:-VERS-ALL:+VERS-TLS1.2:-KX-ALL:+PSK:-CIPHER-ALL:+AES-128-GCM"]),
 }
 
 
@@ -168,7 +169,7 @@ class Connection:
                                         stderr=self.diagnostics, bufsize=0)
         self.incoming, self.responses, self.requests, self.token = queue.Queue(), queue.Queue(), queue.Queue(), 0
         threading.Thread(target=self._read, daemon=True).start()
-        self._write(frame(0xE1, b"", b"", b""))  # 7.01 CSM
+        self._write(frame(0xE1, b"", b"\x23\x01\x00\x00", b""))  # 7.01 CSM, Max-Message-Size 65536
         code, _, _ = self._next(self.incoming)
         assert code == 0xE1, f"the server's first message is {code:#x}, not CSM"
 
