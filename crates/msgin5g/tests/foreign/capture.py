@@ -64,6 +64,16 @@ class Relay:
                     packet(outward, data, 0x18)
 
 
+def walk(value):
+    """Each member of tshark's JSON, which repeats names."""
+    for each in value if isinstance(value, list) else []:
+        if isinstance(each, tuple):
+            yield each
+            yield from walk(each[1])
+        else:
+            yield from walk(each)
+
+
 def main(lab_json, key_log, directory):
     network = Network(lab_json)
     relay = Relay(network.lab["server"]["coaps_tcp"])
@@ -85,15 +95,12 @@ def main(lab_json, key_log, directory):
     decoded = subprocess.run(
         ["tshark", "-r", pcap, "-o", f"tls.keylog_file:{key_log}", "-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},coap",
          "-T", "json", "-Y", "coap"], capture_output=True, check=True, text=True)
-    frames = json.loads(decoded.stdout)
-    text = decoded.stdout
-    codes = set()
-    for each in frames:
-        layers = each["_source"]["layers"]
-        assert "_ws.malformed" not in layers, layers
-        for layer in layers["coap"] if isinstance(layers["coap"], list) else [layers["coap"]]:
-            codes.add(int(layer["coap.code"]))
-    assert "_ws.malformed" not in text and "Malformed" not in text, "tshark found a malformed message"
+    frames, codes = json.loads(decoded.stdout, object_pairs_hook=lambda pairs: pairs), set()
+    for name, value in walk(frames):
+        if name == "coap.code":
+            codes.add(int(value))
+        # tshark 4.0 does not know CSM's Max-Message-Size (RFC 8323 5.3.1) and says so; nothing else may be amiss.
+        assert name != "_ws.malformed" and (name != "_ws.expert.message" or value == "Invalid Option Number 2"), (name, value)
     assert {0xE1, 0x02, 0x41, 0x44, 0x42} <= codes, f"codes seen: {sorted(codes)}"
     print(f"tshark decoded {len(frames)} frames, codes {[f'{c >> 5}.{c & 31:02}' for c in sorted(codes)]}")
     print("all held")
