@@ -100,7 +100,8 @@ pub(crate) struct Session<S> {
     expires: Option<Instant>,
     register_by: Option<Instant>,
     revalidate_at: Instant,
-    revalidated_at: Instant,
+    /// When a connection that cannot be re-validated ends.
+    revalidate_by: Instant,
     heard_at: Instant,
     pinged_at: Option<Instant>,
     ending: Option<Ending>,
@@ -151,8 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Self {
             expires: expiry_instant(peer.expires_at, now),
             register_by: Some(now + limits.registration_timeout()),
-            revalidate_at: now + jittered(Duration::from_secs(limits.revalidation_seconds)),
-            revalidated_at: now,
+            revalidate_at: now,
+            revalidate_by: now,
             heard_at: now,
             timer: Box::pin(sleep_until(now)),
             timer_at: now,

@@ -115,9 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     self.leave(earlier);
                 }
                 self.register_by = None;
-                let now = Instant::now();
-                self.revalidated_at = now;
-                self.revalidate_at = now + self.revalidation_interval();
+                self.schedule_revalidation();
                 // The answer goes out before the first delivery does.
                 self.answer_registration(exchange, id, Ok(Code::CREATED));
                 self.look = true;
@@ -152,27 +150,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn revalidated(&mut self, result: Result<(), Invalid>) {
         let now = Instant::now();
         let end = match result {
-            Ok(()) => {
-                self.revalidated_at = now;
-                self.revalidate_at = now + self.revalidation_interval();
-                return;
-            }
+            Ok(()) => return self.schedule_revalidation(),
             Err(Invalid::Key) => Ended::KeyWithdrawn,
             Err(Invalid::Association) => Ended::AssociationRemoved,
-            Err(Invalid::Unknown) => {
-                let grace = Duration::from_secs(self.core.limits.revalidation_grace_seconds);
-                if now.saturating_duration_since(self.revalidated_at) < self.revalidation_interval() + grace {
-                    return;
-                }
-                Ended::NotRevalidated
+            Err(Invalid::Unknown) if now < self.revalidate_by => {
+                self.revalidate_at = (now + RETRY_PAUSE).min(self.revalidate_by);
+                return;
             }
+            Err(Invalid::Unknown) => Ended::NotRevalidated,
         };
         tracing::warn!(target: "security", a_kid = %self.peer.a_kid, reason = end.as_str(), "connection ended");
         self.abort(end);
     }
 
-    fn revalidation_interval(&self) -> Duration {
-        jittered(Duration::from_secs(self.core.limits.revalidation_seconds))
+    fn schedule_revalidation(&mut self) {
+        let limits = &self.core.limits;
+        let (now, interval) = (Instant::now(), Duration::from_secs(limits.revalidation_seconds));
+        self.revalidate_at = now + jittered(interval);
+        self.revalidate_by = self.revalidate_at + Duration::from_secs(limits.revalidation_grace_seconds);
     }
 }
 

@@ -43,7 +43,10 @@ async fn what_cannot_be_delivered_is_answered_with_its_cause() {
         (storable("alice", "nobody", "2"), Fate::failed("4.04", "UNKNOWN_TARGET")),
         (message("alice", "bob", "3"), Fate::failed("2.04", "TARGET_UNREACHABLE")),
         (message("bob", "bob", "4"), Fate::failed("4.03", "ORIGINATOR_NOT_ALLOWED")),
-        (Message { destination: group, ..message("alice", "bob", "5") }, Fate::failed("4.04", "TARGET_TYPE_NOT_SUPPORTED")),
+        (
+            Message { destination: group, ..message("alice", "bob", "5") },
+            Fate::failed("4.04", "TARGET_TYPE_NOT_SUPPORTED"),
+        ),
         (Message { expiration_time: Some(past), ..storable("alice", "bob", "6") }, Fate::failed("2.04", "EXPIRED")),
         (message("alice", "carol", "7"), Fate::failed("4.13", "PAYLOAD_TOO_LARGE")),
     ];

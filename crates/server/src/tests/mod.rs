@@ -5,6 +5,7 @@
 mod application_server;
 mod delivery;
 mod limits;
+mod pki;
 mod registration;
 mod report;
 mod restart;
@@ -17,10 +18,11 @@ use std::time::{Duration, SystemTime};
 use akma::{AKid, UaProtocolId, UeId};
 use coap::{Code, ExchangeId, Request, Response, StreamConfig, StreamConnection, StreamEvent};
 use message::{
-    Address, ClientProfile, DecodeLimits, DeliveryStatus, DeliveryStatusReport, Deregistration, Message, MessageResponse,
-    Priority, Registration, RegistrationResponse, ReportDeliveryStatus, UeMessage, UeServiceId,
+    Address, ClientProfile, DecodeLimits, DeliveryStatus, DeliveryStatusReport, Deregistration, Message,
+    MessageResponse, Priority, Registration, RegistrationResponse, ReportDeliveryStatus, UeMessage, UeServiceId,
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
+use sbi::{ClientLimits, SbiClient, SbiClientConfig};
 use store::{EmbeddedStore, Store, StoreOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -30,6 +32,7 @@ use transport::{BoxFuture, ProvenPeer, TlsVersion};
 
 use crate::application_server::ApplicationServers;
 use crate::association::{AssociationError, AssociationSource};
+use crate::config::ApplicationServerSection;
 use crate::core::{Core, Parts};
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
@@ -74,8 +77,17 @@ impl AssociationSource for Associations {
 struct Net {
     core: Arc<Core>,
     associations: Arc<Associations>,
+    servers: Arc<ApplicationServers>,
     directory: Arc<TempDir>,
+    setup: Setup,
+}
+
+/// What a server is made of.
+#[derive(Clone, Default)]
+struct Setup {
     limits: Limits,
+    store: StoreOptions,
+    bindings: Vec<ApplicationServerSection>,
 }
 
 impl Net {
@@ -84,39 +96,46 @@ impl Net {
     }
 
     async fn with(limits: Limits) -> Self {
-        Self::open(limits, Arc::new(tempfile::tempdir().unwrap()), Arc::default(), StoreOptions::default()).await
+        Self::of(Setup { limits, ..Setup::default() }).await
     }
 
-    async fn open(
-        limits: Limits,
-        directory: Arc<TempDir>,
-        associations: Arc<Associations>,
-        options: StoreOptions,
-    ) -> Self {
+    async fn of(setup: Setup) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        pki::create(directory.path());
+        Self::open(setup, Arc::new(directory), Arc::default()).await
+    }
+
+    async fn open(setup: Setup, directory: Arc<TempDir>, associations: Arc<Associations>) -> Self {
+        let Setup { limits, store: options, bindings } = setup.clone();
         let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
         let (core, writers) = Core::new(Parts {
-            limits: limits.clone(),
+            limits,
             metrics: Metrics::register(&mut MetricsRegistry::default()),
             store: Arc::new(store),
             associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,
             keys: None,
         });
-        let servers = ApplicationServers::new(Vec::new(), application_server::idle_client());
+        let client = SbiClient::new(SbiClientConfig {
+            tls: pki::server(directory.path()),
+            limits: ClientLimits { connect_timeout_milliseconds: 500, ..ClientLimits::default() },
+        });
+        let servers = Arc::new(ApplicationServers::new(bindings, client.unwrap()));
         crate::server::load(&core, &servers).await.unwrap();
         writers.run(&core, &core.stopped.clone());
-        Self { core, associations, directory, limits }
+        Self { core, associations, servers, directory, setup }
     }
 
     /// As after a crash: everything in memory is gone, and nothing was said goodbye to.
     async fn restart(self) -> Self {
-        let Self { core, associations, directory, limits } = self;
+        let Self { core, associations, servers, directory, setup } = self;
+        servers.stop_all();
         core.stopped.cancel();
         core.tasks.close();
         timeout(PATIENCE, core.tasks.wait()).await.unwrap();
         let store = Arc::downgrade(&core.store);
         drop(core);
         until(|| store.strong_count() == 0).await;
-        Self::open(limits, directory, associations, StoreOptions::default()).await
+        Self::open(setup, directory, associations).await
     }
 
     fn associate(&self, supi: &str, ue_service_id: &str) {

@@ -22,7 +22,11 @@ async fn somebody_elses_service_id_is_refused_and_the_right_one_then_accepted() 
     let mut ue = net.connect("imsi-001010000000001");
     for id in ["meter-2", "meter-3", "METER-1"] {
         let response = ue.register(id).await;
-        assert_eq!((response.code, registration_cause(&response).as_str()), (Code::FORBIDDEN, "NOT_ASSOCIATED"), "{id}");
+        assert_eq!(
+            (response.code, registration_cause(&response).as_str()),
+            (Code::FORBIDDEN, "NOT_ASSOCIATED"),
+            "{id}"
+        );
     }
     assert_eq!(ue.register("meter-1").await.code, Code::CREATED);
     assert_eq!(net.core.registry.ues(), 1);
@@ -93,10 +97,7 @@ async fn after_deregistration_the_ue_is_unknown_and_its_connection_may_register_
     let mut alice = net.ue("alice").await;
     let mut bob = net.ue("bob").await;
     let refused = alice.deregister("bob").await;
-    assert_eq!(
-        (refused.code, registration_cause(&refused).as_str()),
-        (Code::FORBIDDEN, "ORIGINATOR_NOT_ALLOWED")
-    );
+    assert_eq!((refused.code, registration_cause(&refused).as_str()), (Code::FORBIDDEN, "ORIGINATOR_NOT_ALLOWED"));
     assert_eq!(alice.deregister("alice").await.code, Code::DELETED);
     assert_eq!(bob.send(&storable("bob", "alice", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
     assert_eq!(alice.send(&message("alice", "bob", "1")).await, Fate::failed("4.01", "NOT_REGISTERED"));
