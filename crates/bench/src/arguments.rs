@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// What to measure, and against what.
+#[derive(Args, Debug, Clone)]
+pub struct Arguments {
+    /// What to measure
+    #[arg(value_enum, default_value = "all")]
+    pub work: Work,
+    /// Which servers to measure
+    #[arg(long, value_enum, default_value = "both")]
+    pub peer: PeerChoice,
+    /// Print the figures as JSON
+    // Not --json with a clash: msgin5g has a global option of that name, and hands its value on.
+    #[arg(long)]
+    pub json: bool,
+    /// How long each figure is measured
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub seconds: u64,
+    /// Octets of a message's payload, at least 16
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(16..=2048))]
+    pub payload: u32,
+    /// Fixed rates to measure latency at, in messages a second
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [200, 1_000, 4_000])]
+    pub rates: Vec<u32>,
+    /// Idle connections whose memory is measured
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub idle: usize,
+    /// Messages to store for recipients that are away
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub stored: usize,
+    /// The msgin5g program to measure [default: beside this program; built first when run by cargo]
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Measure the server of this running lab instead of starting one
+    #[arg(long, value_name = "FILE", requires = "pid")]
+    pub lab: Option<PathBuf>,
+    /// The process of that lab's server
+    #[arg(long, value_name = "PID", requires = "lab")]
+    pub pid: Option<u32>,
+    /// The mosquitto program
+    #[arg(long, value_name = "FILE", default_value = "mosquitto")]
+    pub mosquitto: PathBuf,
+    /// Directory for the servers' files [default: a temporary one]. Durable figures mean something only on the disk
+    /// that counts: not on a memory file system
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Work {
+    /// All of it
+    All,
+    /// TLS-PSK handshakes, without and with registration
+    Handshakes,
+    /// Messages from UE to UE, at fixed rates and as many as go
+    Messages,
+    /// Messages to recipients that are away; the server killed; the messages fetched
+    Store,
+    /// Memory of idle registered connections
+    Memory,
+}
+
+impl Work {
+    pub(crate) fn includes(self, work: Work) -> bool {
+        self == Work::All || self == work
+    }
+}
+
+/// Which servers to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PeerChoice {
+    /// mosquitto, then msgin5g
+    Both,
+    /// mosquitto only
+    Mosquitto,
+    /// msgin5g only
+    Msgin5g,
+}
+
+impl PeerChoice {
+    pub(crate) fn includes_mosquitto(self) -> bool {
+        self != PeerChoice::Msgin5g
+    }
+
+    pub(crate) fn includes_msgin5g(self) -> bool {
+        self != PeerChoice::Mosquitto
+    }
+}
+
+impl Arguments {
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds.max(1))
+    }
+
+    /// How many different users the workloads need.
+    pub(crate) fn users(&self) -> usize {
+        let idle = if self.work.includes(Work::Memory) { self.idle } else { 0 };
+        idle.max(crate::workload::USERS_MIN)
+    }
+
+    pub(crate) fn payload_octets(&self) -> usize {
+        self.payload as usize
+    }
+
+    /// A directory of its own for one server.
+    pub(crate) fn directory(&self) -> std::io::Result<tempfile::TempDir> {
+        match &self.dir {
+            Some(parent) => {
+                std::fs::create_dir_all(parent)?;
+                tempfile::Builder::new().prefix("bench-").tempdir_in(parent)
+            }
+            None => tempfile::Builder::new().prefix("bench-").tempdir(),
+        }
+    }
+}

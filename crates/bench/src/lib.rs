@@ -1,0 +1,80 @@
+//! Load, latency, memory and durability figures of the MSGin5G Server, beside mosquitto in the same run.
+//!
+//! Start from [`Arguments`], what the command line says, and [`run`]. What is measured and how: `README.md`.
+//!
+//! ```no_run
+//! use clap::Parser;
+//!
+//! #[derive(Parser)]
+//! struct CommandLine {
+//!     #[command(flatten)]
+//!     arguments: bench::Arguments,
+//! }
+//!
+//! # async fn example() -> Result<(), bench::BenchError> {
+//! let line = CommandLine::parse_from(["bench", "messages", "--seconds", "5"]);
+//! bench::run(line.arguments).await
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod error;
+mod latency;
+mod mosquitto;
+mod msgin5g;
+mod peer;
+mod process;
+mod report;
+mod wire;
+mod workload;
+
+pub use arguments::{Arguments, PeerChoice, Work};
+pub use error::BenchError;
+
+use mosquitto::Durability;
+use peer::Peer;
+use report::Report;
+
+/// Measures what `arguments` ask for and prints the figures.
+///
+/// # Errors
+/// [`BenchError`] when a server cannot be started or does not do its work; figures measured until then are not printed.
+pub async fn run(arguments: Arguments) -> Result<(), BenchError> {
+    process::raise_file_limit()?;
+    let mut report = Report::new(&arguments);
+    if arguments.peer.includes_mosquitto() {
+        let broker = mosquitto::Mosquitto::start(&arguments, Durability::Snapshots).await?;
+        measure(&broker, &arguments, false, &mut report).await?;
+        drop(broker);
+        if arguments.work.includes(Work::Store) {
+            let broker = mosquitto::Mosquitto::start(&arguments, Durability::EachChange).await?;
+            workload::store(&broker, &arguments, true, &mut report).await?;
+        }
+    }
+    if arguments.peer.includes_msgin5g() {
+        let server = msgin5g::Msgin5g::start(&arguments).await?;
+        let may_kill = server.may_be_killed();
+        measure(&server, &arguments, may_kill, &mut report).await?;
+        server.stop().await;
+    }
+    report.print(arguments.json)
+}
+
+async fn measure<P: Peer>(peer: &P, arguments: &Arguments, kill: bool, report: &mut Report) -> Result<(), BenchError> {
+    // First, because memory once taken is seldom given back.
+    if arguments.work.includes(Work::Memory) {
+        workload::memory(peer, arguments, report).await?;
+    }
+    if arguments.work.includes(Work::Handshakes) {
+        workload::handshakes(peer, arguments, report).await?;
+    }
+    if arguments.work.includes(Work::Messages) {
+        workload::messages(peer, arguments, report).await?;
+    }
+    if arguments.work.includes(Work::Store) {
+        workload::store(peer, arguments, kill, report).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! The processes: the lab for everything but the measured server, and that server.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use crate::{Arguments, BenchError};
+
+/// The program to measure: named, or beside this one, or built by the cargo that runs this one.
+pub(super) fn find_or_build(arguments: &Arguments) -> Result<PathBuf, BenchError> {
+    if let Some(program) = &arguments.program {
+        return Ok(program.clone());
+    }
+    let this = std::env::current_exe()?;
+    if this.file_name().is_some_and(|name| name == PROGRAM) {
+        return Ok(this);
+    }
+    let beside = this.with_file_name(PROGRAM);
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = std::process::Command::new(&cargo);
+        build.args(["build", "--package", PROGRAM]).stdout(Stdio::null());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let status = build.status().map_err(|source| BenchError::Start { program: cargo.into(), source })?;
+        if !status.success() {
+            return Err(BenchError::Server { server: "msgin5g", reason: "it does not build".to_owned() });
+        }
+    }
+    Ok(beside)
+}
+
+/// The lab: AUSF, UDM, AAnF and Configuration Function, and a server that is left alone.
+pub(super) struct Core {
+    program: PathBuf,
+    lab_json: PathBuf,
+    child: Child,
+}
+
+impl Core {
+    pub(super) async fn start(program: &Path, directory: &Path) -> Result<Self, BenchError> {
+        let mut command = Command::new(program);
+        command.arg("lab").arg("--dir").arg(directory);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|source| BenchError::Start { program: program.to_owned(), source })?;
+        let failed = |reason: String| BenchError::Server { server: "msgin5g lab", reason };
+        let stdout = child.stdout.take().ok_or_else(|| failed("has no output".to_owned()))?;
+        let mut lines = BufReader::new(stdout).lines();
+        let ready = tokio::time::timeout(READY_MAX, async {
+            while let Some(line) = lines.next_line().await? {
+                if let Some(path) = line.strip_prefix("READY ") {
+                    return Ok::<_, std::io::Error>(Some(PathBuf::from(path)));
+                }
+            }
+            Ok(None)
+        });
+        let path = ready.await.map_err(|_| failed("is not ready".to_owned()))??;
+        let lab_json = path.ok_or_else(|| failed("ended before it was ready".to_owned()))?;
+        Ok(Self { program: program.to_owned(), lab_json, child })
+    }
+
+    pub(super) fn lab_json(&self) -> &Path {
+        &self.lab_json
+    }
+
+    pub(super) async fn stop(mut self) {
+        // It may be gone already.
+        let _ = self.child.kill().await;
+    }
+}
+
+/// The measured server: the lab's own configuration, but with other ports and an empty store.
+pub(super) struct ServerProcess {
+    child: Child,
+    addresses: Addresses,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    coaps_tcp: SocketAddr,
+    api: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl ServerProcess {
+    pub(super) async fn start(core: &Core) -> Result<Self, BenchError> {
+        let listeners = [TcpListener::bind(ANY).await?, TcpListener::bind(ANY).await?, TcpListener::bind(ANY).await?];
+        let [coaps_tcp, api, admin] = listeners.each_ref().map(TcpListener::local_addr);
+        let addresses = Addresses { coaps_tcp: coaps_tcp?, api: api?, admin: admin? };
+        drop(listeners);
+        Self::start_at(core, addresses).await
+    }
+
+    async fn start_at(core: &Core, addresses: Addresses) -> Result<Self, BenchError> {
+        let directory = core.lab_json.parent().unwrap_or(Path::new("."));
+        let mut command = Command::new(&core.program);
+        command.arg("--log").arg("error").arg("server").arg("--config").arg(directory.join("config/server.toml"));
+        command.env("MSGIN5G_SERVER__LISTEN", addresses.coaps_tcp.to_string());
+        command.env("MSGIN5G_API__LISTEN", addresses.api.to_string());
+        command.env("MSGIN5G_ADMIN__LISTEN", addresses.admin.to_string());
+        command.env("MSGIN5G_STORE__PATH", directory.join("state/bench-server"));
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let mut child =
+            command.spawn().map_err(|source| BenchError::Start { program: core.program.clone(), source })?;
+        let failed = |reason: String| BenchError::Server { server: "msgin5g server", reason };
+        for _ in 0..START_ATTEMPTS {
+            if TcpStream::connect(addresses.coaps_tcp).await.is_ok() {
+                return Ok(Self { child, addresses });
+            }
+            if let Some(status) = child.try_wait()? {
+                return Err(failed(format!("ended with {status}")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(failed("does not listen".to_owned()))
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.addresses.coaps_tcp
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// SIGKILL, then the same again.
+    pub(super) async fn kill_and_restart(mut self, core: &Core) -> Result<Self, BenchError> {
+        self.child.kill().await?;
+        Self::start_at(core, self.addresses).await
+    }
+}
+
+const PROGRAM: &str = "msgin5g";
+const ANY: &str = "127.0.0.1:0";
+const READY_MAX: Duration = Duration::from_secs(60);
+const START_ATTEMPTS: u32 = 400;
