@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_openssl::SslStream;
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::ffi;
 use crate::gate::Gate;
@@ -39,6 +39,8 @@ pub(crate) struct Handshake<'a> {
     sniffer: HandshakeSniffer,
     /// The version whose alerts the peer expects of us.
     version: TlsVersion,
+    /// Whom the peer claims to be, once it has said so.
+    a_kid: Option<AKid>,
     /// Whether an alert of our own makes sense: nothing is encrypted yet, and OpenSSL has sent none.
     may_alert: bool,
 }
@@ -71,20 +73,19 @@ impl<'a> Handshake<'a> {
             source,
             sniffer: HandshakeSniffer::new(acceptor.config.limits.octets_max),
             version: TlsVersion::Tls12,
+            a_kid: None,
             may_alert: true,
         };
-        let opening = match timeout_at(deadline, handshake.open(&mut socket)).await {
-            Ok(Ok(opening)) => opening,
-            Ok(Err(error)) => return Err(handshake.refuse(&socket, error)),
-            Err(_) => return Err(HandshakeError::TimedOut),
-        };
+        let opened = timeout_at(deadline, handshake.open(&mut socket)).await;
+        let opening =
+            opened.unwrap_or(Err(HandshakeError::TimedOut)).map_err(|error| handshake.refuse(&socket, error))?;
         let mut session = Ssl::new(&acceptor.context)?;
         attach_server_psk(&mut session, Arc::clone(&opening.psk))?;
         let mut stream = SslStream::new(session, Gate::new(socket))?;
-        match timeout_at(deadline, handshake.conclude(&mut stream, opening)).await {
-            Ok(Ok(peer)) => Ok(SecuredStream::new(stream, peer)),
-            Ok(Err(error)) => Err(handshake.refuse(stream.get_mut().transport(), error)),
-            Err(_) => Err(HandshakeError::TimedOut),
+        let concluded = timeout_at(deadline, handshake.conclude(&mut stream, opening)).await;
+        match concluded.unwrap_or(Err(HandshakeError::TimedOut)) {
+            Ok(peer) => Ok(SecuredStream::new(stream, peer)),
+            Err(error) => Err(handshake.refuse(stream.get_mut().transport(), error)),
         }
     }
 
@@ -195,7 +196,7 @@ impl<'a> Handshake<'a> {
     }
 
     /// TLS 1.3: the key of the first identity that has one.
-    async fn key_of_hello(&self, hello: ClientHello, psk: &ServerPsk) -> Result<Found, HandshakeError> {
+    async fn key_of_hello(&mut self, hello: ClientHello, psk: &ServerPsk) -> Result<Found, HandshakeError> {
         let identities = hello.psk_identities.ok_or(HandshakeError::NoAKid)?;
         if !hello.psk_dhe_ke {
             return Err(HandshakeError::NoForwardSecrecy);
@@ -204,7 +205,7 @@ impl<'a> Handshake<'a> {
             return Err(HandshakeError::NothingInCommon);
         }
         if hello.early_data {
-            info!(target: "security", source = %self.source, "early data offered; it is not accepted");
+            debug!(target: "security", source = %self.source, "early data offered; it is not accepted");
         }
         let mut refusal = HandshakeError::NoAKid;
         for identity in identities {
@@ -223,7 +224,7 @@ impl<'a> Handshake<'a> {
 
     /// TLS 1.2: the key of the one identity, for the suite chosen.
     async fn key_of_exchange(
-        &self,
+        &mut self,
         identity: Option<Vec<u8>>,
         suite: u16,
         psk: &ServerPsk,
@@ -235,13 +236,11 @@ impl<'a> Handshake<'a> {
         Ok(found)
     }
 
-    async fn look_up(&self, a_kid: AKid, protocol: UaProtocolId) -> Result<Found, LookupRefusal> {
+    async fn look_up(&mut self, a_kid: AKid, protocol: UaProtocolId) -> Result<Found, LookupRefusal> {
+        self.a_kid = Some(a_kid.clone());
         let request = KeyRequest { a_kid: a_kid.clone(), protocol, source: self.source };
-        let key = self.acceptor.lookup.resolve(request).await;
-        if let Err(reason) = &key {
-            info!(target: "security", source = %self.source, %a_kid, %protocol, %reason, "no key for a peer");
-        }
-        Ok(Found { a_kid, protocol, key: key? })
+        let key = self.acceptor.lookup.resolve(request).await?;
+        Ok(Found { a_kid, protocol, key })
     }
 
     /// Lets OpenSSL go on with what it was given, and sends what it has to say. Whether the handshake is done.
@@ -259,9 +258,17 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Tells the peer, as far as it would understand, and leaves nothing unread: closing a socket with unread
-    /// octets resets the connection, and the alert might be lost.
+    /// Tells the log, and the peer as far as it would understand, and leaves nothing unread: closing a socket with
+    /// unread octets resets the connection, and the alert might be lost.
     fn refuse(&self, socket: &TcpStream, error: HandshakeError) -> HandshakeError {
+        let (source, reason) = (self.source, error.label());
+        let a_kid = self.a_kid.as_ref().map(tracing::field::display);
+        match &error {
+            HandshakeError::WrongKey => warn!(target: "security", %source, a_kid, reason, "peer refused"),
+            HandshakeError::Lookup(_) => info!(target: "security", %source, a_kid, reason, "peer refused"),
+            // Anybody can cause these over and over without knowing an A-KID.
+            _ => debug!(target: "security", %source, a_kid, reason, %error, "handshake failed"),
+        }
         if let Some(alert) = error.alert(self.version).filter(|_| self.may_alert) {
             // Seven octets fit into a fresh socket's buffer; if they do not, the peer does not listen.
             let _ = socket.try_write(&alert.record());

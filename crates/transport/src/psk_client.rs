@@ -1,5 +1,6 @@
 //! The connecting side of Ua* over TLS-PSK (TS 33.535 B.1.3).
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -226,6 +227,13 @@ impl ClientStream {
     /// The cipher suite's IANA name.
     pub fn cipher(&self) -> &'static str {
         self.cipher
+    }
+}
+
+impl fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tls_version, cipher, .. } = self;
+        write!(f, "ClientStream({tls_version}, {cipher})")
     }
 }
 

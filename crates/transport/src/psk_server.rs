@@ -1,5 +1,6 @@
 //! The accepting side of Ua* over TLS-PSK (TS 33.535 B.1.3).
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -150,8 +151,13 @@ impl PskAcceptor {
                 // On the heap: the handshake's state is not worth carrying once the connection stands.
                 Box::pin(Handshake::run(&self.shared, stream, source.ip())).await
             }
-            Err(Full::Source) => Err(HandshakeError::TooManyFromSource),
-            Err(Full::All) => Err(HandshakeError::TooMany),
+            Err(full) => {
+                debug!(target: "security", %source, limit = ?full, "connection dropped at a limit");
+                Err(match full {
+                    Full::Source => HandshakeError::TooManyFromSource,
+                    Full::All => HandshakeError::TooMany,
+                })
+            }
         };
         match &result {
             Ok(secured) => {
@@ -160,25 +166,9 @@ impl PskAcceptor {
                 let ProvenPeer { a_kid, tls_version, cipher, .. } = secured.peer();
                 info!(target: "security", %source, %a_kid, %tls_version, cipher, "peer proven");
             }
-            Err(error) => {
-                metrics.handshake_ended(error.label());
-                report(error, source);
-            }
+            Err(error) => metrics.handshake_ended(error.label()),
         }
         result
-    }
-}
-
-/// What the peer alone can cause over and over is told at `debug`, what speaks of a UE or an attack at `warn`.
-fn report(error: &HandshakeError, source: SocketAddr) {
-    match error {
-        HandshakeError::WrongKey | HandshakeError::Lookup(_) | HandshakeError::ServerName => {
-            warn!(target: "security", %source, reason = error.label(), "peer refused");
-        }
-        HandshakeError::TooMany | HandshakeError::TooManyFromSource => {
-            debug!(target: "security", %source, reason = error.label(), "peer dropped at a limit");
-        }
-        _ => debug!(target: "security", %source, reason = error.label(), %error, "handshake failed"),
     }
 }
 
@@ -225,6 +215,12 @@ impl SecuredStream {
     /// Who is at the other end.
     pub fn peer(&self) -> &ProvenPeer {
         &self.peer
+    }
+}
+
+impl fmt::Debug for SecuredStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecuredStream").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 

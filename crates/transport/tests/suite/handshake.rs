@@ -123,3 +123,22 @@ async fn the_key_log_is_written_only_where_configuration_says_so() {
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[tokio::test]
+async fn operators_see_how_handshakes_end() {
+    let (ue, stranger) = (Ue::number(1), Ue::number(2));
+    let mut server = Server::start(&Home::knowing(&[&ue])).await;
+    let _stream = server.connect(&ue).await.unwrap();
+    server.result().await.unwrap();
+    server.connect(&stranger).await.unwrap_err();
+    server.refusal().await;
+    let text = server.metrics();
+    for line in [
+        "psk_handshakes_total{outcome=\"accepted\"} 1",
+        "psk_handshakes_total{outcome=\"unknown_a_kid\"} 1",
+        "psk_handshakes_in_progress 0",
+        "psk_handshake_seconds_count 1",
+    ] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+}

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use transport::handshake_sniffer::SniffError;
-use transport::{ClientHandshakeError, HandshakeError, PskClientConfig, PskConnector};
+use transport::{
+    ClientHandshakeError, HandshakeError, HandshakeLimits, PskClientConfig, PskConnector, PskServerConfig,
+};
 
 use crate::scene::{HelloByHand, Home, Mood, Server, Ue, alert, assert_echo, fqdn, heard, record};
 
@@ -132,23 +134,24 @@ async fn lookups_of_one_source_are_limited_and_others_are_served() {
     drop(waiting);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn ten_thousand_connections_that_say_nothing_shut_nobody_out() {
     let ue = Ue::number(1);
-    let home = Home::knowing(&[&ue]);
-    let server = Server::start(&home).await;
-    let mut held = std::collections::VecDeque::new();
-    for number in 0..10_000 {
-        held.push_back(server.socket_from("127.0.0.66").await);
-        // The process may have few file descriptors; the server closes what is over its limit.
-        if held.len() > 300 {
-            held.pop_front();
-        }
-        if number % 2_500 == 2_499 {
+    let patient = |config: &mut PskServerConfig| config.limits.client_hello_timeout_ms = 600_000;
+    let mut server = Server::start_with(&Home::knowing(&[&ue]), patient, |_| {}).await;
+    let held_max = HandshakeLimits::default().in_progress_per_source_max;
+    let mut held = Vec::new();
+    for _ in 0..held_max {
+        held.push(server.socket_from("127.0.0.66").await);
+    }
+    for number in held_max..10_000 {
+        assert_eq!(heard(&mut server.socket_from("127.0.0.66").await).await, b"");
+        assert!(matches!(server.refusal().await, HandshakeError::TooManyFromSource));
+        if number % 2_000 == 0 {
             assert_echo(&mut server.connect(&ue).await.unwrap(), b"served").await;
+            assert!(server.result().await.is_ok());
         }
     }
-    assert_echo(&mut server.connect(&ue).await.unwrap(), b"served").await;
 }
 
 #[tokio::test]

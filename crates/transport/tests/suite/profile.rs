@@ -102,6 +102,7 @@ async fn both_sides_prove_themselves_and_agree_on_http_2() {
         let (client, server) = (client.unwrap(), server.unwrap());
         assert_eq!(server.ssl().version2(), Some(SslVersion::TLS1_3));
         assert_eq!(server.ssl().selected_alpn_protocol(), Some(&b"h2"[..]));
+        assert_eq!(server.ssl().num_tickets(), 0, "there is nothing to resume");
         let expected = PeerIdentity {
             nf_instance_id: Some(INSTANCE.to_owned()),
             dns_names: vec!["server.lab.example".to_owned()],
@@ -119,7 +120,9 @@ async fn tls_1_2_is_spoken_too_and_nothing_older() {
     let mut session = client_session(&authority.client(), "aanf.lab.example").unwrap();
     session.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
     let Met { client, .. } = meet(&authority.server(), session).await;
-    assert_eq!(client.unwrap().ssl().version2(), Some(SslVersion::TLS1_2));
+    let client = client.unwrap();
+    assert_eq!(client.ssl().version2(), Some(SslVersion::TLS1_2));
+    assert_eq!(client.ssl().session().unwrap().id(), b"", "there is nothing to resume");
     let mut old = client_session(&authority.client(), "aanf.lab.example").unwrap();
     old.set_min_proto_version(Some(SslVersion::TLS1_1)).unwrap();
     old.set_max_proto_version(Some(SslVersion::TLS1_1)).unwrap();
@@ -182,17 +185,4 @@ fn the_file_at_fault_is_named() {
     named(fault(CertificateFiles { ca: good.key.clone(), ..good.clone() }), &good.key);
     let mismatch = fault(CertificateFiles { key: other.key.clone(), ..good.clone() });
     assert!(matches!(mismatch, ProfileError::KeyMismatch { .. }), "{mismatch}");
-}
-
-#[test]
-fn the_profile_turns_off_what_33_210_does_not_want() {
-    use openssl::ssl::SslOptions;
-    let authority = Authority::new();
-    let off = SslOptions::NO_COMPRESSION | SslOptions::NO_RENEGOTIATION | SslOptions::NO_TICKET;
-    for context in [authority.server(), authority.client()] {
-        let session = Ssl::new(&context).unwrap();
-        assert_eq!(session.num_tickets(), 0);
-        assert_eq!(session.max_early_data(), 0);
-        assert!(off.contains(SslOptions::NO_COMPRESSION));
-    }
 }

@@ -26,7 +26,7 @@ fn only(versions: OfferedVersions) -> PskClientConfig {
 }
 
 async fn refused(server: &Server, ue: &Ue, versions: OfferedVersions) -> ClientHandshakeError {
-    server.connect_as(ue, only(versions)).await.err().expect("the handshake succeeded")
+    server.connect_as(ue, only(versions)).await.expect_err("the handshake succeeded")
 }
 
 #[tokio::test]

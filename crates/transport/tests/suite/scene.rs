@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use akma::{AKid, AfId, Fqdn, KAf, KAkma, UaProtocolId, k_af};
+use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -118,6 +119,7 @@ impl KeySource for Home {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     results: mpsc::UnboundedReceiver<Result<ProvenPeer, HandshakeError>>,
+    registry: Registry,
 }
 
 impl Server {
@@ -130,10 +132,12 @@ impl Server {
         config: impl FnOnce(&mut PskServerConfig),
         limits: impl FnOnce(&mut LookupLimits),
     ) -> Self {
+        let mut registry = Registry::default();
+        let metrics = TransportMetrics::register(&mut registry);
         let mut lookup_limits = LookupLimits::default();
         limits(&mut lookup_limits);
         let source: Arc<dyn KeySource> = home.clone();
-        let lookup = Arc::new(KeyLookup::new(source, fqdn(), lookup_limits, TransportMetrics::default()));
+        let lookup = Arc::new(KeyLookup::new(source, fqdn(), lookup_limits, metrics));
         let mut server_config = PskServerConfig::new(fqdn());
         config(&mut server_config);
         let acceptor = PskAcceptor::new(server_config, lookup).unwrap();
@@ -160,7 +164,7 @@ impl Server {
                 });
             }
         });
-        Self { address, results }
+        Self { address, results, registry }
     }
 
     /// How the next handshake to end ended.
@@ -170,6 +174,12 @@ impl Server {
 
     pub(crate) async fn refusal(&mut self) -> HandshakeError {
         self.result().await.expect_err("the handshake was accepted")
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
     }
 
     pub(crate) async fn socket(&self) -> TcpStream {
