@@ -93,6 +93,8 @@ impl Command {
     pub(crate) fn default_log(&self) -> &'static str {
         match self {
             Command::Server(_) | Command::Aanf(_) | Command::Configuration(_) => "info",
+            // The demo tells of every refusal itself.
+            Command::Lab(arguments) if arguments.demo => "error",
             _ => "warn",
         }
     }
