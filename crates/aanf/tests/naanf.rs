@@ -360,6 +360,46 @@ async fn tables_have_limits() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_taken() {
+    let full = Fixture::start_with(|_, config| config.store.free_bytes_min = u64::MAX).await;
+    let problem = refused(full.client(AUSF).register_anchorkey(&key_info(SUPI, A_KID, K_AKMA)).await);
+    assert_eq!(problem.status, Some(500));
+    assert!(problem.has_cause(cause::INSUFFICIENT_RESOURCES));
+    assert_eq!(full.retrieve(INSIDE_AF, INSIDE, A_KID).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn when_the_queue_is_full_registrations_are_503_and_what_is_200_is_there() {
+    let fixture = Fixture::start_with(|_, config| config.store.queue_bytes_max = 0).await;
+    let client = fixture.client(AUSF);
+    let (mut refusals, mut taken) = (0, Vec::new());
+    while refusals == 0 {
+        let mut asked = tokio::task::JoinSet::new();
+        for index in 0..100 {
+            let (client, a_kid) = (client.clone(), format!("0.{index}@example.com"));
+            let info = key_info(&format!("imsi-0010100000001{index:02}"), &a_kid, K_AKMA);
+            asked.spawn(async move { (a_kid, client.register_anchorkey(&info).await) });
+        }
+        for (a_kid, answer) in asked.join_all().await {
+            if answer.is_ok() {
+                taken.push(a_kid);
+                continue;
+            }
+            let problem = refused(answer);
+            assert_eq!(problem.status, Some(503));
+            assert!(problem.has_cause(cause::NF_CONGESTION));
+            assert_eq!(problem.retry_after_seconds, Some(1));
+            refusals += 1;
+        }
+    }
+    // Alone, a first request finds room in the queue.
+    let af = fixture.client(INSIDE_AF);
+    for a_kid in taken {
+        assert!(af.retrieve_applicationkey(&request(INSIDE, &a_kid)).await.unwrap().is_some(), "{a_kid}");
+    }
+}
+
+#[tokio::test]
 async fn an_anonymous_request_gets_the_key_and_no_identity() {
     let fixture = Fixture::start().await;
     fixture.register(SUPI, A_KID).await;
@@ -555,6 +595,13 @@ async fn an_a_kid_is_opaque() {
         assert!(data.is_some(), "{a_kid}");
     }
     assert!("z".repeat(254).parse::<AKid>().is_err());
+}
+
+#[test]
+fn the_documented_configuration_is_one() {
+    let text = include_str!("../../../docs/reference/aanf.md");
+    let example = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    toml::from_str::<Config>(example).unwrap().check().unwrap();
 }
 
 async fn metrics(fixture: &Fixture) -> String {

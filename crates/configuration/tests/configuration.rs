@@ -309,3 +309,18 @@ async fn curl_can_provision() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "201", "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(fixture.may_register(SUPI).await, services(["meter-7@lab.example"]));
 }
+
+#[test]
+fn the_documented_configuration_is_one() {
+    let text = include_str!("../../../docs/reference/configuration-function.md");
+    let example = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    toml::from_str::<Config>(example).unwrap().check().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_taken() {
+    let full = Fixture::start_with(|config| config.store.free_bytes_min = u64::MAX).await;
+    let problem = refused(full.provisioner(PROVISIONER).associate(&ue(SUPI), &service("a")).await);
+    assert!(problem.has_cause(cause::INSUFFICIENT_RESOURCES));
+    assert_eq!(full.may_register(SUPI).await, services([]));
+}

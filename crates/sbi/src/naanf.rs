@@ -180,6 +180,7 @@ fn is_false(value: &bool) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -234,5 +235,19 @@ mod tests {
         let request: AkmaAfKeyRequest =
             serde_json::from_value(json!({"afId": "msgin5g.example.com:0100000007", "aKId": "1.a@b"})).unwrap();
         assert!(!request.anon_ind);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_is_accepted_is_written_and_read_back_the_same(
+            supi in ".{0,24}", a_kid in ".{0,24}", key in "[0-9a-fA-F]{62,66}",
+        ) {
+            let text = json!({"supi": supi, "aKId": a_kid, "kAkma": key}).to_string();
+            if let Ok(info) = parse_json::<AkmaKeyInfo>(text.as_bytes()) {
+                let again = serde_json::to_vec(&info).unwrap();
+                prop_assert_eq!(parse_json::<AkmaKeyInfo>(&again).unwrap(), info);
+            }
+        }
     }
 }

@@ -271,6 +271,29 @@ async fn a_client_that_proves_itself_and_then_says_nothing_is_closed() {
 }
 
 #[tokio::test]
+async fn the_stream_limit_is_told_and_a_peer_that_answers_no_ping_is_closed() {
+    let fixture = Fixture::start(ServerLimits {
+        streams_per_connection_max: 17,
+        keepalive_interval_seconds: 1,
+        keepalive_timeout_seconds: 1,
+        ..ServerLimits::default()
+    })
+    .await;
+    let files = fixture.authority.issue(CLIENT, &[]);
+    let context = context(Some(&files), &fixture.authority.ca(), Some(b"\x02h2"));
+    let stream = TcpStream::connect(fixture.server.local_addr()).await.unwrap();
+    let mut stream = SslStream::new(Ssl::new(&context).unwrap(), stream).unwrap();
+    Pin::new(&mut stream).connect().await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut received = Vec::new();
+    // The server ends this, not the test.
+    let _ = stream.read_to_end(&mut received).await;
+    assert_eq!(received[3], 4, "SETTINGS come first");
+    let settings = &received[9..9 + usize::from(received[2])];
+    assert!(settings.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 17]), "{settings:?}");
+}
+
+#[tokio::test]
 async fn a_stop_lets_requests_finish_and_takes_no_new_ones() {
     let fixture = Fixture::start(ServerLimits::default()).await;
     let (client, uri) = (fixture.client(), fixture.uri("/wait"));
