@@ -180,7 +180,8 @@ impl Driver {
             Ending::Close { deadline, .. } => {
                 let idle = self.journal.as_ref().is_none_or(JournalWriter::is_idle);
                 let under_way = self.requests.messages() + self.requests.reports() > 0;
-                *deadline <= Instant::now() || (idle && (!self.link.is_registered() || !under_way))
+                let decided = self.decisions.is_empty();
+                *deadline <= Instant::now() || (idle && decided && (!self.link.is_registered() || !under_way))
             }
         }
     }

@@ -13,12 +13,15 @@ pub(crate) struct Batch {
     pub(crate) result: io::Result<()>,
 }
 
+/// What a writing thread gives back: the journal, if it had one, and how the writing went.
+type Written = (Option<Journal>, io::Result<()>);
+
 /// The journal of a running client.
 pub(crate) struct JournalWriter {
     /// None while a batch is being written, or after the writing thread panicked.
     idle: Option<Journal>,
     waiting: Vec<Record>,
-    writing: Option<(Vec<Record>, JoinHandle<(Option<Journal>, io::Result<()>)>)>,
+    writing: Option<(Vec<Record>, JoinHandle<Written>)>,
 }
 
 impl JournalWriter {

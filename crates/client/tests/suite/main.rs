@@ -1,0 +1,7 @@
+//! The client against a server that the test plays: real sockets, real TLS-PSK, every answer chosen by the test.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod connection;
+mod receiving;
+mod sending;
+mod server;
