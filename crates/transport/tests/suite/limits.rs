@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use transport::handshake_sniffer::SniffError;
 use transport::{
-    ClientHandshakeError, HandshakeError, HandshakeLimits, PskClientConfig, PskConnector, PskServerConfig,
+    ClientHandshakeError, HandshakeError, HandshakeLimits, LookupLimits, PskClientConfig, PskConnector, PskServerConfig,
 };
 
 use crate::scene::{HelloByHand, Home, Mood, Server, Ue, alert, assert_echo, fqdn, heard, record};
@@ -93,7 +93,7 @@ async fn a_client_hello_that_does_not_come_is_waited_for_so_long() {
 #[tokio::test]
 async fn a_handshake_that_stops_half_way_is_ended() {
     let mut server =
-        Server::start_with(&Home::knowing(&[]), |config| config.handshake_timeout = Duration::from_millis(200), |_| {})
+        Server::start_with(&Home::knowing(&[]), |config| config.handshake_timeout = Duration::from_secs(1), |_| {})
             .await;
     let tls12 = HelloByHand { versions: vec![], suites: vec![0xCCAC], ..HelloByHand::tls13(&[]) };
     let told = server.say(&tls12.record()).await;
@@ -115,7 +115,11 @@ async fn lookups_of_one_source_are_limited_and_others_are_served() {
     let (ue, other) = (Ue::number(1), Ue::number(200));
     let home = Home::knowing(&[&ue, &other]);
     home.becomes(Mood::Silent);
-    let mut server = Server::start_with(&home, |_| {}, |limits| limits.in_flight_per_source_max = 4).await;
+    let few_and_patient = |limits: &mut LookupLimits| {
+        limits.in_flight_per_source_max = 4;
+        limits.timeout_ms = 600_000;
+    };
+    let mut server = Server::start_with(&home, |_| {}, few_and_patient).await;
     let mut waiting = Vec::new();
     for number in 10..14 {
         let mut socket = server.socket_from("127.0.0.66").await;

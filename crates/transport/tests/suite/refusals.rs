@@ -143,8 +143,10 @@ async fn a_slow_key_server_delays_its_own_peer_only_and_is_given_up() {
     }
     home.becomes(Mood::Answers);
     assert_echo(&mut server.connect(&other).await.unwrap(), b"not held up").await;
-    assert!(server.result().await.is_ok());
-    assert!(matches!(server.refusal().await, HandshakeError::Lookup(LookupRefusal::TimedOut)));
+    let results = [server.result().await, server.result().await];
+    assert!(results.iter().any(Result::is_ok));
+    let timed_out = |result: &Result<_, _>| matches!(result, Err(HandshakeError::Lookup(LookupRefusal::TimedOut)));
+    assert!(results.iter().any(timed_out));
     assert!(matches!(waiting.await.unwrap(), Some(ClientHandshakeError::Busy)));
 }
 
