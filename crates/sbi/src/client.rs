@@ -153,6 +153,18 @@ impl SbiClient {
         self.exchange(Method::POST, uri, Some(coded(body)?)).await
     }
 
+    /// POST of a JSON body to a peer whose success says all: its answer's body, if any, may be of whatever media type.
+    ///
+    /// # Errors
+    /// Any [`SbiError`] but those of starting.
+    pub async fn post_any<B>(&self, uri: &str, body: &B) -> Result<SbiResponse<Bytes>, SbiError>
+    where
+        B: Serialize + ?Sized + Sync,
+    {
+        let (parts, body) = self.send(Method::POST, uri, Some(coded(body)?)).await?;
+        interpret(parts.status, &parts.headers, &body, |octets| Ok(Bytes::copy_from_slice(octets)))
+    }
+
     /// PUT of a JSON body.
     ///
     /// # Errors
@@ -179,6 +191,16 @@ impl SbiClient {
         uri: &str,
         body: Option<Bytes>,
     ) -> Result<SbiResponse<T>, SbiError> {
+        let (parts, body) = self.send(method, uri, body).await?;
+        interpret(parts.status, &parts.headers, &body, |octets| json_of(&parts.headers, octets))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Option<Bytes>,
+    ) -> Result<(http::response::Parts, Bytes), SbiError> {
         let uri: Uri = uri.parse().map_err(|_| SbiError::InvalidUri)?;
         if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
             return Err(SbiError::InvalidUri);
@@ -193,13 +215,12 @@ impl SbiClient {
 
         let _slot = self.outstanding.try_acquire().map_err(|_| SbiError::Overloaded)?;
         let limit = Duration::from_millis(self.limits.request_timeout_milliseconds);
-        let (parts, body) = timeout(limit, async {
+        timeout(limit, async {
             let response = self.http.request(request).await.map_err(request_error)?;
             self.read_body(response).await
         })
         .await
-        .map_err(|_| SbiError::TimedOut)??;
-        interpret(parts.status, &parts.headers, &body)
+        .map_err(|_| SbiError::TimedOut)?
     }
 
     async fn read_body(&self, response: Response<Incoming>) -> Result<(http::response::Parts, Bytes), SbiError> {

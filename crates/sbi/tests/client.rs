@@ -176,7 +176,7 @@ async fn only_absolute_https_uris_are_asked() {
 async fn a_connection_is_kept_after_a_time_out() {
     let authority = TestAuthority::new();
     let (_server, root) = started(&authority).await;
-    let client = client(&authority, ClientLimits { request_timeout_milliseconds: 500, ..ClientLimits::default() });
+    let client = client(&authority, ClientLimits { request_timeout_milliseconds: 2_000, ..ClientLimits::default() });
     client.get::<String>(&format!("{root}/ok")).await.unwrap();
     assert!(matches!(client.get::<Value>(&format!("{root}/wait")).await, Err(SbiError::TimedOut)));
     tokio::time::timeout(Duration::from_secs(30), client.get::<String>(&format!("{root}/ok"))).await.unwrap().unwrap();

@@ -243,7 +243,7 @@ async fn one_connection_too_many_is_closed_and_the_first_is_served() {
 
 #[tokio::test]
 async fn handshakes_that_never_finish_are_closed_and_cannot_take_all_slots() {
-    let limits = ServerLimits { handshakes_per_source_max: 4, handshake_timeout_seconds: 1, ..ServerLimits::default() };
+    let limits = ServerLimits { handshakes_per_source_max: 4, handshake_timeout_seconds: 3, ..ServerLimits::default() };
     let fixture = Fixture::start(limits).await;
     let mut silent = Vec::new();
     for _ in 0..8 {
@@ -260,7 +260,7 @@ async fn handshakes_that_never_finish_are_closed_and_cannot_take_all_slots() {
 
 #[tokio::test]
 async fn a_client_that_proves_itself_and_then_says_nothing_is_closed() {
-    let fixture = Fixture::start(ServerLimits { handshake_timeout_seconds: 1, ..ServerLimits::default() }).await;
+    let fixture = Fixture::start(ServerLimits { handshake_timeout_seconds: 3, ..ServerLimits::default() }).await;
     let files = fixture.authority.issue(CLIENT, &[]);
     let context = context(Some(&files), &fixture.authority.ca(), Some(b"\x02h2"));
     let stream = TcpStream::connect(fixture.server.local_addr()).await.unwrap();
