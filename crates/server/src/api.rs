@@ -67,7 +67,7 @@ async fn deregister(
     Extension(identity): Extension<PeerIdentity>,
     Path(registration_id): Path<String>,
 ) -> Result<StatusCode, ProblemDetails> {
-    api.servers.deregister(&api.core, &identity, &registration_id).await.map_err(|refusal| {
+    api.servers.deregister(&api.core, &identity, registration_id.clone()).await.map_err(|refusal| {
         if refusal == Refusal::NotYours {
             api.not_yours(&identity, &registration_id);
         }

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::config::ApplicationServerSection;
 use crate::core::Core;
 use crate::delivery::{Dispatch, Kind, Schedule};
+use crate::inbox;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::registry::Party;
 use crate::sync::lock;
@@ -72,22 +73,20 @@ impl ApplicationServers {
         self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.admits(identity))
     }
 
-    /// Registers an AS, in place of an earlier registration of it; returns the registration's identifier.
+    /// Registers an AS, in place of an earlier registration of it; returns the registration's identifier. Runs to its end
+    /// even if whoever asked has left.
     pub(crate) async fn register(
-        &self,
+        self: &Arc<Self>,
         core: &Arc<Core>,
         identity: &PeerIdentity,
         request: AsRegistration,
     ) -> Result<String, Refusal> {
-        let id = request.as_svc_id.clone();
-        let binding = self
-            .bindings
-            .iter()
-            .find(|binding| binding.as_service_id == id && binding.admits(identity))
+        let id = &request.as_svc_id;
+        let mut bindings = self.bindings.iter();
+        let binding = bindings
+            .find(|binding| binding.as_service_id == *id && binding.admits(identity))
             .ok_or(Refusal::NotYours)?;
-        if let Some(target) = &request.target_uri
-            && !binding.may_name(target)
-        {
+        if request.target_uri.as_ref().is_some_and(|target| !binding.may_name(target)) {
             return Err(Refusal::TargetUri);
         }
         let registration_id = Uuid::new_v4().to_string();
@@ -100,8 +99,22 @@ impl ApplicationServers {
             })),
             registered_at: OffsetDateTime::now_utc(),
         };
-        let address = Address::application_server(&id);
-        let _turn = core.registering(&address).await;
+        let (servers, core) = (Arc::clone(self), Arc::clone(core));
+        core.tasks
+            .clone()
+            .spawn(async move { servers.register_record(&core, record, registration_id).await })
+            .await
+            .unwrap_or(Err(ENDED))
+    }
+
+    async fn register_record(
+        &self,
+        core: &Arc<Core>,
+        record: ApplicationServerRecord,
+        registration_id: String,
+    ) -> Result<String, Refusal> {
+        let id = record.as_service_id.clone();
+        let _turn = core.registering(&Address::application_server(&id)).await;
         core.store.put_application_server(record.clone()).await.map_err(|error| {
             tracing::error!(as_service_id = %id, %error, "AS registration not stored");
             Refusal::Storage(if error.is_refusal() { FailureCause::Overloaded } else { FailureCause::StorageFailed })
@@ -111,12 +124,12 @@ impl ApplicationServers {
         Ok(registration_id)
     }
 
-    /// Removes a registration; only its AS may.
+    /// Removes a registration; only its AS may. Runs to its end even if whoever asked has left.
     pub(crate) async fn deregister(
-        &self,
+        self: &Arc<Self>,
         core: &Arc<Core>,
         identity: &PeerIdentity,
-        registration_id: &str,
+        registration_id: String,
     ) -> Result<AsServiceId, Refusal> {
         let id = lock(&self.registered)
             .iter()
@@ -126,9 +139,18 @@ impl ApplicationServers {
         if !self.is_bound(identity, &id) {
             return Err(Refusal::NotYours);
         }
+        let (servers, core) = (Arc::clone(self), Arc::clone(core));
+        core.tasks
+            .clone()
+            .spawn(async move { servers.remove(&core, id, &registration_id).await })
+            .await
+            .unwrap_or(Err(ENDED))
+    }
+
+    async fn remove(&self, core: &Arc<Core>, id: AsServiceId, registration_id: &str) -> Result<AsServiceId, Refusal> {
         let address = Address::application_server(&id);
         let _turn = core.registering(&address).await;
-        if !lock(&self.registered).get(&id).is_some_and(|registration| registration.id == registration_id) {
+        if lock(&self.registered).get(&id).is_none_or(|registration| registration.id != registration_id) {
             return Err(Refusal::Unknown);
         }
         core.store.remove_application_server(&id).await.map_err(|error| {
@@ -138,6 +160,7 @@ impl ApplicationServers {
         lock(&self.registered).remove(&id);
         if let Some(party) = core.registry.find(&address) {
             core.dissolve(&party, None);
+            inbox::clear(core, &address).await;
         }
         tracing::info!(as_service_id = %id, "AS deregistered");
         Ok(id)
@@ -154,6 +177,9 @@ impl ApplicationServers {
             let id = record.profile.as_ref().and_then(|profile| profile.get(REGISTRATION_ID)).and_then(Value::as_str);
             let id = id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
             self.start(core, &record, id);
+            if let Some(party) = core.registry.find(&Address::application_server(&record.as_service_id)) {
+                lock(&party.state).awaits_unknown_reports();
+            }
         }
         Ok(())
     }
@@ -170,6 +196,9 @@ impl ApplicationServers {
         let mailbox = (!record.target_uri.is_empty()).then(|| Arc::new(Mailbox::default()));
         let registration = Registration { id: registration_id, mailbox: mailbox.clone() };
         lock(&self.registered).insert(record.as_service_id.clone(), registration);
+        if core.store.pending_count(&address) > 0 {
+            inbox::found_on_disk(core, &party);
+        }
         if let Some(mailbox) = mailbox
             && let Some(generation) = party.attach(&mailbox, None)
         {
@@ -190,6 +219,9 @@ impl ApplicationServers {
 }
 
 const REGISTRATION_ID: &str = "registrationId";
+
+/// The answer of a task that was ended with the server.
+const ENDED: Refusal = Refusal::Storage(FailureCause::Stopping);
 
 impl ApplicationServerSection {
     fn admits(&self, identity: &PeerIdentity) -> bool {
@@ -271,7 +303,8 @@ impl Courier {
                             Letter::Close(CloseReason::Stopping) => {
                                 stop_by.get_or_insert(Instant::now() + self.core.limits.drain_timeout());
                             }
-                            Letter::Close(_) => return,
+                            // What is under way is given up; it was handed over already, or nobody is left to wait for it.
+                            Letter::Close(_) => return self.core.detach(&self.party, self.generation),
                             Letter::Answer(..) => {}
                         }
                     }
@@ -301,8 +334,8 @@ impl Courier {
     async fn post<B: serde::Serialize + Sync>(&self, operation: &str, body: &B) -> Verdict {
         let uri = format!("{}/{operation}", self.target);
         let limit = self.core.limits.application_server_timeout();
-        match tokio::time::timeout(limit, self.client.post::<_, Value>(&uri, body)).await {
-            Ok(Ok(response)) => verdict_of_body(response.body),
+        match tokio::time::timeout(limit, self.client.post_any(&uri, body)).await {
+            Ok(Ok(response)) => verdict_of_body(response.body.as_deref()),
             Ok(Err(error)) => self.verdict_of_error(&error),
             Err(_) => {
                 tracing::warn!(recipient = %self.party.address, "AS gave no answer in time");
@@ -352,8 +385,8 @@ impl Courier {
 }
 
 /// A 2xx without a body, or with one that is no ack, says taken.
-fn verdict_of_body(body: Option<Value>) -> Verdict {
-    match body.map(serde_json::from_value::<MessageDeliveryAck>) {
+fn verdict_of_body(body: Option<&[u8]>) -> Verdict {
+    match body.map(serde_json::from_slice::<MessageDeliveryAck>) {
         Some(Ok(MessageDeliveryAck { status: Some(DeliveryStatus::Failed), .. })) => {
             Verdict::Refused(FailureCause::TargetRefused)
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use message::DecodeLimits;
+use sbi::admin::Health;
 use store::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,11 +41,13 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
+    /// Whether the server can do its work, for whoever asks on the management network.
+    pub(crate) health: Health,
     /// Every task of the server.
     pub(crate) tasks: TaskTracker,
     open_requests: AtomicUsize,
     /// Registrations of one UE are made one after the other.
-    registering: Box<[tokio::sync::Mutex<()>]>,
+    registering: Box<[Arc<tokio::sync::Mutex<()>>]>,
 }
 
 /// Registrations of different UEs that wait for each other by accident at most once in so many.
@@ -86,9 +89,10 @@ impl Core {
             stored_limits,
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            health: Health::new(),
             tasks: TaskTracker::new(),
             open_requests: AtomicUsize::new(0),
-            registering: (0..REGISTERING_STRIPES).map(|_| tokio::sync::Mutex::default()).collect(),
+            registering: (0..REGISTERING_STRIPES).map(|_| Arc::default()).collect(),
         };
         (Arc::new(core), writers)
     }
@@ -138,11 +142,11 @@ impl Core {
     }
 
     /// Waits until no other registration of this party is under way.
-    pub(crate) async fn registering(&self, address: &message::Address) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    pub(crate) async fn registering(&self, address: &message::Address) -> Option<tokio::sync::OwnedMutexGuard<()>> {
         let hash =
             address.addr.as_str().bytes().fold(0_usize, |hash, octet| hash.wrapping_mul(31) + usize::from(octet));
         let stripe = self.registering.get(hash % REGISTERING_STRIPES)?;
-        Some(stripe.lock().await)
+        Some(Arc::clone(stripe).lock_owned().await)
     }
 }
 

@@ -69,12 +69,12 @@ impl Inbox {
     }
 
     /// Hands a delivery for `party` to its writer. It comes back if the writer has too much to do.
-    pub(crate) fn submit(&self, party: &Arc<Party>, delivery: Delivery) -> Result<(), Delivery> {
+    pub(crate) fn submit(&self, party: &Arc<Party>, delivery: Delivery) -> Option<Delivery> {
         let index = usize::try_from(self.hasher.hash_one(&party.address) % WRITERS as u64).unwrap_or(0);
         let job = StoreJob { party: Arc::clone(party), delivery };
         match self.writers.get(index) {
-            Some(writer) => writer.try_send(job).map_err(|refused| refused.into_inner().delivery),
-            None => Err(job.delivery),
+            Some(writer) => writer.try_send(job).err().map(|refused| refused.into_inner().delivery),
+            None => Some(job.delivery),
         }
     }
 
@@ -116,6 +116,9 @@ async fn store_one(core: &Arc<Core>, job: StoreJob) {
         Ok(_) => Answer::Stored,
         Err(error) => {
             tracing::warn!(recipient = %party.address, %error, "message not stored");
+            if !error.is_refusal() {
+                core.health.not_ready("store", error.to_string());
+            }
             Answer::Failed(cause_of(error))
         }
     };
@@ -319,13 +322,7 @@ async fn report_failure(core: &Arc<Core>, recipient: &Address, failed: &Failed) 
     };
     for _ in 0..REPORT_ATTEMPTS {
         match core.store.store_message(stored.clone()).await {
-            Ok(_) => {
-                let mut guard = lock(&originator.state);
-                let state = &mut *guard;
-                state.pipeline().stored_beside(Priority::default());
-                start_disk_work(core, &originator, state);
-                return;
-            }
+            Ok(_) => return found_on_disk(core, &originator),
             Err(error) => tracing::warn!(originator = %failed.originator, %error, "failure report not stored"),
         }
         sleep(RETRY_PAUSE).await;
@@ -333,28 +330,38 @@ async fn report_failure(core: &Arc<Core>, recipient: &Address, failed: &Failed) 
     core.metrics.report_lost();
 }
 
-/// Buries everything on disk for a recipient that is no more.
+/// Buries everything on disk for a recipient that is no more. Its turn among registrations is held meanwhile, so that what
+/// was for the one is not delivered to the next of the same name.
+pub(crate) async fn clear(core: &Arc<Core>, recipient: &Address) {
+    while !core.stopped.is_cancelled() {
+        match core.store.pending(recipient, None, BURIAL_BATCH).await {
+            Ok(batch) if batch.is_empty() => return,
+            Ok(batch) => bury_batch(core, batch, FailureCause::UnknownTarget).await,
+            Err(error) => {
+                tracing::error!(%recipient, %error, "inbox of a deregistered recipient not read");
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Clears what is on disk for nobody, unless somebody registers under the name first, who then gets it.
 pub(crate) fn spawn_clearing(core: &Arc<Core>, recipient: Address) {
     let core = Arc::clone(core);
     core.tasks.clone().spawn(async move {
-        while !core.stopped.is_cancelled() && core.registry.find(&recipient).is_none() {
-            match core.store.pending(&recipient, None, BURIAL_BATCH).await {
-                Ok(batch) if batch.is_empty() => return,
-                Ok(batch) => bury_batch(&core, batch, FailureCause::UnknownTarget).await,
-                Err(error) => {
-                    tracing::error!(%recipient, %error, "inbox of a deregistered recipient not read");
-                    sleep(RETRY_PAUSE).await;
-                }
-            }
+        let _turn = core.registering(&recipient).await;
+        match core.registry.find(&recipient) {
+            Some(party) => found_on_disk(&core, &party),
+            None => clear(&core, &recipient).await,
         }
     });
 }
 
-/// Says at start-up that a party has messages on disk.
+/// Says that there may be messages on disk that the party's pipeline does not know of.
 pub(crate) fn found_on_disk(core: &Arc<Core>, party: &Arc<Party>) {
     let mut guard = lock(&party.state);
     let state = &mut *guard;
-    state.has_inbox();
+    state.pipeline().stored_beside();
     start_disk_work(core, party, state);
 }
 

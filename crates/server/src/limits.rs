@@ -83,8 +83,6 @@ pub struct Limits {
     pub retry_after_seconds: u32,
     /// How long a graceful stop waits for what is in flight.
     pub drain_timeout_seconds: u64,
-    /// Concurrent streams of one HTTP/2 connection and requests at once on the API: further ones get 503.
-    pub api_requests_max: usize,
 }
 
 impl Default for Limits {
@@ -124,7 +122,6 @@ impl Default for Limits {
             backoff_max_seconds: 60,
             retry_after_seconds: 2,
             drain_timeout_seconds: 10,
-            api_requests_max: 4096,
         }
     }
 }
@@ -148,7 +145,6 @@ impl Limits {
             ("association_lookups_max", self.association_lookups_max),
             ("remembered_per_ue_max", self.remembered_per_ue_max),
             ("remembered_per_application_server_max", self.remembered_per_application_server_max),
-            ("api_requests_max", self.api_requests_max),
         ];
         let seconds = [
             ("write_timeout_seconds", self.write_timeout_seconds),

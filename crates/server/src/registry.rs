@@ -111,11 +111,6 @@ impl PartyState {
         if self.generation == generation { self.pipeline_if_any() } else { None }
     }
 
-    /// Says that messages for this party are on disk.
-    pub(crate) fn has_inbox(&mut self) {
-        self.pipeline = Some(Box::new(Pipeline::with_inbox(self.carrier.is_some())));
-    }
-
     /// Notes that a message was sent to this party whose originator wants a report.
     pub(crate) fn await_report(&mut self, key: Key, entries_max: usize) {
         self.awaited.get_or_insert_default().insert(key, entries_max);

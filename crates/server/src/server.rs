@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use message::Address;
 use prometheus_client::registry::Registry as MetricsRegistry;
-use sbi::admin::{AdminServer, Health};
+use sbi::admin::AdminServer;
 use sbi::naanf::NaanfClient;
 use sbi::ss_upr::SsUprClient;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig};
@@ -124,8 +124,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         api_stop.clone(),
     )
     .await?;
-    let health = Health::new();
+    let health = core.health.clone();
     health.ready("server");
+    health.ready("store");
     let admin_stop = CancellationToken::new();
     let admin =
         AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;

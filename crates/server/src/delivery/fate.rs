@@ -7,7 +7,7 @@ use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::pipeline::{Accepted, Aside, Pipeline, Schedule, Take};
+use super::pipeline::{Aside, Pipeline, Schedule, Take};
 use super::{Answer, Asker, Delivery, Kind};
 use crate::core::Core;
 use crate::deduplication::Key;
@@ -47,21 +47,17 @@ impl Core {
             return self.answer(delivery.asker, Answer::Failed(FailureCause::UnknownTarget));
         }
         match state.pipeline().accept(delivery, &self.limits) {
-            Ok(Accepted::Queued) => {
+            None => {
                 let carrier = state.carrier.clone();
                 drop(state);
                 if let Some(carrier) = carrier {
                     carrier.knock();
                 }
             }
-            Ok(Accepted::ToStore(delivery)) => {
-                let answers = self.store(party, &mut state, delivery);
+            Some(aside) => {
+                let answer = self.carry_out_one(party, &mut state, aside);
                 drop(state);
-                self.answer_all(answers);
-            }
-            Err((delivery, cause)) => {
-                drop(state);
-                self.answer(delivery.asker, Answer::Failed(cause));
+                self.answer_all(answer);
             }
         }
     }
@@ -173,8 +169,8 @@ impl Core {
         self.answer_all(answers);
     }
 
-    /// The party is no more: its carrier ends unless it is `but`, what waits for it fails, what is on disk for it is
-    /// reported as failed.
+    /// The party is no more: its carrier ends unless it is `but`, what waits in memory for it fails. What is on disk for it
+    /// is left to [`inbox::clear`].
     pub(crate) fn dissolve(self: &Arc<Self>, party: &Arc<Party>, but: Option<&Arc<Mailbox>>) {
         self.registry.remove(party);
         let mut state = lock(&party.state);
@@ -189,28 +185,27 @@ impl Core {
         for delivery in failed {
             self.answer(delivery.asker, Answer::Failed(FailureCause::UnknownTarget));
         }
-        inbox::spawn_clearing(self, party.address.clone());
     }
 
     fn carry_out(&self, party: &Arc<Party>, state: &mut PartyState, asides: Vec<Aside>) -> Answers {
-        let mut answers = Vec::new();
-        for aside in asides {
-            match aside {
-                Aside::Store(delivery) => answers.extend(self.store(party, state, delivery)),
-                Aside::Fail(delivery, cause) => answers.push((delivery.asker, Answer::Failed(cause))),
-            }
-        }
-        answers
+        asides.into_iter().filter_map(|aside| self.carry_out_one(party, state, aside)).collect()
     }
 
-    /// Hands a delivery to the disk's writer; the party's lock is held, so that the order is the pipeline's.
-    fn store(&self, party: &Arc<Party>, state: &mut PartyState, delivery: Delivery) -> Answers {
-        match self.inbox.submit(party, delivery) {
-            Ok(()) => Vec::new(),
-            Err(delivery) => {
-                state.pipeline().store_ended(delivery.priority, false);
-                vec![(delivery.asker, Answer::Failed(FailureCause::Overloaded))]
+    /// Hands a delivery to the disk's writer, or says what to answer. The party's lock is held, so that the order on disk
+    /// is the pipeline's.
+    fn carry_out_one(
+        &self,
+        party: &Arc<Party>,
+        state: &mut PartyState,
+        aside: Aside,
+    ) -> Option<(Option<Asker>, Answer)> {
+        match aside {
+            Aside::Store(delivery) => {
+                let refused = self.inbox.submit(party, delivery)?;
+                state.pipeline().store_ended(refused.priority, false);
+                Some((refused.asker, Answer::Failed(FailureCause::Overloaded)))
             }
+            Aside::Fail(delivery, cause) => Some((delivery.asker, Answer::Failed(cause))),
         }
     }
 
@@ -222,7 +217,7 @@ impl Core {
         self.metrics.answered(answer);
     }
 
-    fn answer_all(&self, answers: Answers) {
+    fn answer_all(&self, answers: impl IntoIterator<Item = (Option<Asker>, Answer)>) {
         for (asker, answer) in answers {
             self.answer(asker, answer);
         }

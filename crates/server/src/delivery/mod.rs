@@ -53,6 +53,8 @@
 
 mod fate;
 mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 
 use std::sync::Arc;
 

@@ -33,15 +33,6 @@ pub(crate) enum Schedule {
     PerOriginator,
 }
 
-/// What [`Pipeline::accept`] decided.
-#[derive(Debug)]
-pub(crate) enum Accepted {
-    /// It waits for the carrier: knock.
-    Queued,
-    /// Hand it to the disk's writer.
-    ToStore(Delivery),
-}
-
 /// What [`Pipeline::take`] yields.
 #[derive(Debug)]
 pub(crate) enum Take<'a> {
@@ -53,7 +44,7 @@ pub(crate) enum Take<'a> {
     Nothing,
 }
 
-/// A delivery that leaves the queue without having been delivered.
+/// A delivery that does not wait in the queue, or not any longer.
 #[derive(Debug)]
 pub(crate) enum Aside {
     /// Hand it to the disk's writer.
@@ -154,16 +145,10 @@ impl Pipeline {
         Self { connected, ..Self::default() }
     }
 
-    /// A pipeline for a recipient for whom messages are on disk.
-    pub(crate) fn with_inbox(connected: bool) -> Self {
-        let mut pipeline = Self::new(connected);
-        pipeline.lanes.iter_mut().for_each(|lane| lane.unread = true);
-        pipeline
-    }
-
-    /// Something was put on disk for this recipient past the pipeline: a report on a message that failed there.
-    pub(crate) fn stored_beside(&mut self, priority: Priority) {
-        self.lane(priority).unread = true;
+    /// There may be something on disk for this recipient that did not go through here: from before a restart, or a report
+    /// on a message that failed there.
+    pub(crate) fn stored_beside(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.unread = true);
     }
 
     /// True if it holds nothing that a new one would not.
@@ -176,29 +161,26 @@ impl Pipeline {
             && self.lanes.iter().all(|lane| lane.waiting.is_empty() && lane.backlog() == 0)
     }
 
-    /// Decides what becomes of a new delivery.
+    /// Decides what becomes of a new delivery. None: it waits for the carrier, which is to be knocked up.
     ///
     /// Away: to disk if storable, else refused with `TARGET_UNREACHABLE`. There: queued, or, behind a long backlog on
     /// disk with nothing older in memory, added to that backlog, so that its sender need not wait for all of it.
-    pub(crate) fn accept(&mut self, delivery: Delivery, limits: &Limits) -> Result<Accepted, (Delivery, FailureCause)> {
+    pub(crate) fn accept(&mut self, delivery: Delivery, limits: &Limits) -> Option<Aside> {
         let settling = self.pause.is_some() && !self.in_flight.is_empty();
         let available = self.connected && self.pause.is_none();
-        let queue_full = self.waiting_total() >= limits.recipient_queue_max;
-        let under_way = self.direct_in_flight(&delivery);
+        if !available && !settling {
+            return Some(self.set_aside(delivery));
+        }
         let lane = self.lane(delivery.priority);
-        let joins_backlog =
-            available && delivery.storable && lane.waiting.is_empty() && lane.backlog() > BACKLOG_SHORT && !under_way;
-        if joins_backlog || !(available || settling) {
-            return match self.set_aside(delivery) {
-                Aside::Store(delivery) => Ok(Accepted::ToStore(delivery)),
-                Aside::Fail(delivery, cause) => Err((delivery, cause)),
-            };
+        let long_backlog = lane.waiting.is_empty() && lane.backlog() > BACKLOG_SHORT;
+        if available && delivery.storable && long_backlog && !self.direct_in_flight(&delivery) {
+            return Some(self.set_aside(delivery));
         }
-        if queue_full {
-            return Err((delivery, FailureCause::TooMany));
+        if self.waiting_total() >= limits.recipient_queue_max {
+            return Some(Aside::Fail(delivery, FailureCause::TooMany));
         }
-        lane.waiting.push_back(delivery);
-        Ok(Accepted::Queued)
+        self.lane(delivery.priority).waiting.push_back(delivery);
+        None
     }
 
     /// The next delivery to send, if the window and the order allow one. `window` bounds what is sent and not

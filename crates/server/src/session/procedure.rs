@@ -16,6 +16,7 @@ use transport::{BoxFuture, KeyRequest, LookupRefusal, ProvenPeer};
 
 use super::{Ended, Registered, Session, jittered};
 use crate::core::Core;
+use crate::inbox;
 use crate::mailbox::Mailbox;
 use crate::registry::Party;
 use crate::sync::lock;
@@ -215,6 +216,9 @@ async fn register(
     let party =
         core.registry.find_or_insert(&address, core.limits.registrations_max).map_err(|_| FailureCause::Overloaded)?;
     lock(&party.state).record_fingerprint = fingerprint;
+    if core.store.pending_count(&address) > 0 {
+        inbox::found_on_disk(core, &party);
+    }
     let generation = party.attach(mailbox, segment_size).ok_or(FailureCause::Overloaded)?;
     tracing::info!(a_kid = %peer.a_kid, ue_service_id = %id, generation, "registered");
     Ok(Registered { party, generation })
@@ -240,6 +244,7 @@ async fn remove_registration(
     }
     tracing::info!(ue_service_id = %id, "deregistered");
     core.dissolve(party, Some(mailbox));
+    inbox::clear(core, &party.address).await;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use message::{
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig};
-use store::{EmbeddedStore, Store, StoreOptions};
+use store::{EmbeddedStore, StoreOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -268,11 +268,7 @@ impl Ue {
         self.flush().await;
         let mut octets = [0; 4096];
         let count = timeout(PATIENCE, self.stream.read(&mut octets)).await.unwrap().unwrap_or(0);
-        if count == 0 {
-            self.ended = true;
-        } else if self.machine.receive(&octets[..count]).is_err() {
-            self.ended = true;
-        }
+        self.ended |= count == 0 || self.machine.receive(&octets[..count]).is_err();
         while let Some(event) = self.machine.poll_event() {
             match event {
                 StreamEvent::Request { request } => self.requests.push_back(request),
