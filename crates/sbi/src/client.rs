@@ -236,30 +236,32 @@ impl SbiClient {
     }
 }
 
-/// What a whole answer means.
-fn interpret<T: DeserializeOwned>(
+/// What a whole answer means; `read` makes sense of a body that comes with success.
+fn interpret<T>(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
+    read: impl FnOnce(&[u8]) -> Result<T, SbiError>,
 ) -> Result<SbiResponse<T>, SbiError> {
     if !status.is_success() {
         return Err(SbiError::Problem(Box::new(problem_of(status, headers, body))));
     }
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    if status == StatusCode::NO_CONTENT || body.is_empty() {
-        return Ok(SbiResponse { status, location, body: None });
-    }
+    let body = if status == StatusCode::NO_CONTENT || body.is_empty() { None } else { Some(read(body)?) };
+    Ok(SbiResponse { status, location, body })
+}
+
+fn json_of<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, SbiError> {
     if !is_json(headers) {
         return Err(SbiError::Malformed("the body is not JSON by its media type".to_owned()));
     }
-    match parse_json(body) {
-        Ok(body) => Ok(SbiResponse { status, location, body: Some(body) }),
-        Err(problem) => Err(SbiError::Malformed(format!(
+    parse_json(body).map_err(|problem| {
+        SbiError::Malformed(format!(
             "{} {}",
             problem.cause.unwrap_or_default(),
             problem.invalid_params.first().map(|at| at.param.as_str()).unwrap_or_default()
-        ))),
-    }
+        ))
+    })
 }
 
 /// A refusal in problem details, or, from a peer that explains nothing, one made of the status alone.
