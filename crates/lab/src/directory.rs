@@ -8,8 +8,9 @@
 //! DIR/state/          durable state of each function
 //! ```
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use akma::{Gpsi, HomeNetwork, Supi};
@@ -77,21 +78,25 @@ pub struct Directory {
     authority: CertificateAuthority,
     network: Network,
     key_log: Option<PathBuf>,
+    /// Held while the directory is open: two labs in one would overwrite each other's ports.
+    _lock: File,
 }
 
 impl Directory {
     /// Opens the directory at `root`, or makes it.
     ///
     /// # Errors
-    /// When it cannot be read or written, or holds what the lab did not write.
+    /// [`LabError::InUse`] while another lab has it; otherwise when it cannot be read or written, or holds what the lab
+    /// did not write.
     pub fn open_or_create(root: &Path) -> Result<Self, LabError> {
         create_private_directory(root)?;
         let root = root.canonicalize().map_err(|source| LabError::file(root, source))?;
+        let lock = lock(&root)?;
         let home_network = HomeNetwork::new(MCC, MNC).map_err(|error| LabError::Configuration(error.to_string()))?;
         let authority = CertificateAuthority::open_or_create(&root.join("pki"), &home_network.realm())?;
         let path = root.join("network.json");
         let network = if path.exists() { read_json(&path)? } else { Network::generate()? };
-        let directory = Self { root, home_network, authority, network, key_log: None };
+        let directory = Self { root, home_network, authority, network, key_log: None, _lock: lock };
         for name in ["config", "state"] {
             create_private_directory(&directory.root.join(name))?;
         }
@@ -432,6 +437,22 @@ fn subscription(subscriber: &LabSubscriber) -> Subscription {
     subscription.authentication_method = subscriber.authentication_method.unwrap_or(AuthenticationMethod::FiveGAka);
     subscription.akma_allowed = subscriber.akma_allowed.unwrap_or(true);
     subscription
+}
+
+fn lock(root: &Path) -> Result<File, LabError> {
+    let path = root.join("lock");
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| LabError::file(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LabError::InUse(root.to_owned())),
+        Err(TryLockError::Error(source)) => Err(LabError::file(&path, source)),
+    }
 }
 
 fn random(octets: usize) -> Result<SecretHex, LabError> {

@@ -13,6 +13,9 @@ pub enum LabError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another lab runs in the directory.
+    #[error("another lab runs in {0}")]
+    InUse(PathBuf),
     /// What lies in the file is not what the lab wrote: most likely edited by hand.
     #[error("{path}: {reason}")]
     Content {

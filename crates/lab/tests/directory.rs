@@ -27,12 +27,22 @@ fn the_same_directory_is_the_same_network() {
     let before = first.lab_json(&ports);
     let certificates: Vec<_> =
         files_below(&folder.path().join("pki")).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    drop(first);
     let mut second = Directory::open_or_create(folder.path()).unwrap();
     assert_eq!(second.choose_ports(None).unwrap(), ports, "free ports of before are taken again");
     assert_eq!(second.lab_json(&ports), before);
     for (content, path) in certificates {
         assert_eq!(fs::read(&path).unwrap(), content, "{}", path.display());
     }
+}
+
+#[test]
+fn a_directory_has_one_lab_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Directory::open_or_create(folder.path()).unwrap();
+    assert!(matches!(Directory::open_or_create(folder.path()), Err(LabError::InUse(_))));
+    drop(first);
+    Directory::open_or_create(folder.path()).unwrap();
 }
 
 #[test]
@@ -101,6 +111,7 @@ fn a_file_edited_by_hand_is_named_and_its_keys_are_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let directory = Directory::open_or_create(folder.path()).unwrap();
     let key = directory.network().subscribers[0].k.to_hex();
+    drop(directory);
     let path = folder.path().join("network.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"milenage\"", "\"none\"");
     fs::write(&path, text).unwrap();

@@ -1,0 +1,109 @@
+//! `msgin5g lab`: what it prints, writes and keeps.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use common::{Lab, msgin5g};
+use serde_json::Value;
+
+#[test]
+fn a_restarted_lab_is_the_same_network_at_the_same_ports() {
+    let mut lab = Lab::start();
+    let before = lab.lab_json();
+    assert!(lab.stop().success(), "SIGTERM ends the lab with exit code 0");
+    lab.start_again();
+    assert_eq!(lab.lab_json(), before);
+    lab.kill();
+    lab.start_again();
+    assert_eq!(lab.lab_json(), before, "and after kill -9, too");
+}
+
+#[test]
+fn ready_names_lab_json_in_the_directory_as_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = msgin5g()
+        .current_dir(folder.path())
+        .args(["lab", "--dir", "a/network"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let lab: Value = serde_json::from_slice(&std::fs::read(folder.path().join("a/network/lab.json")).unwrap()).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(line, "READY a/network/lab.json\n");
+    assert!(folder.path().join("a/network").join(lab["ca"].as_str().unwrap()).is_file());
+}
+
+#[test]
+fn a_base_port_fixes_the_ports() {
+    // Below the ports that other tests take at random.
+    let lab = Lab::start_with(&["--base-port", "19500"]);
+    let description = lab.lab_json();
+    assert_eq!(description["server"]["coaps_tcp"], "127.0.0.1:19500");
+    assert_eq!(description["core"]["configuration"], "https://127.0.0.1:19506");
+}
+
+#[test]
+fn a_second_lab_in_the_same_directory_is_refused_and_harms_nothing() {
+    let lab = Lab::start();
+    let before = lab.lab_json();
+    let second = msgin5g().args(["lab", "--dir"]).arg(lab.directory()).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(second.stdout.is_empty());
+    assert!(String::from_utf8(second.stderr).unwrap().contains("another lab runs in"));
+    assert_eq!(lab.lab_json(), before);
+}
+
+#[test]
+fn a_lab_needs_a_directory() {
+    assert_eq!(msgin5g().arg("lab").output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn the_demo_holds_and_tells_every_refusal_with_its_alert_or_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = msgin5g().args(["--json", "lab", "--demo", "--dir"]).arg(folder.path()).output().unwrap();
+    let told = String::from_utf8(demo.stdout).unwrap();
+    assert!(demo.status.success(), "{told}\n{}", String::from_utf8_lossy(&demo.stderr));
+    let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| events.iter().filter(|event| event["event"] == kind).collect::<Vec<_>>();
+    assert_eq!(of("summary")[0]["all_held"], true);
+    assert!(of("broken").is_empty());
+    let answers: Vec<&str> = of("refused").iter().map(|event| event["answer"].as_str().unwrap()).collect();
+    assert_eq!(
+        answers,
+        [
+            "TLS alert decrypt_error",
+            "TLS alert handshake_failure",
+            "TLS alert handshake_failure",
+            "TLS alert handshake_failure",
+            "4.03 NOT_ASSOCIATED",
+            "4.01 NOT_REGISTERED",
+            "4.03 ORIGINATOR_NOT_ALLOWED",
+            "403 ORIGINATOR_NOT_ALLOWED",
+        ]
+    );
+    let delivered: Vec<(&str, &str)> =
+        of("delivered").iter().map(|event| (event["from"].as_str().unwrap(), event["to"].as_str().unwrap())).collect();
+    for pair in
+        [("meter-1", "valve-2"), ("meter-1", "billing"), ("billing", "valve-2"), ("the server's disk", "valve-2")]
+    {
+        assert!(delivered.contains(&pair), "{pair:?}");
+    }
+
+    let lab: Value = serde_json::from_slice(&std::fs::read(folder.path().join("lab.json")).unwrap()).unwrap();
+    for subscriber in lab["subscribers"].as_array().unwrap() {
+        for secret in [&subscriber["k"], &subscriber["opc"], &subscriber["supi"]] {
+            assert!(!told.contains(secret.as_str().unwrap().trim_start_matches("imsi-")), "the demo shows a secret");
+        }
+    }
+    let again = msgin5g().args(["lab", "--demo", "--dir"]).arg(folder.path()).output().unwrap();
+    assert!(again.status.success(), "a second day in the same network:\n{}", String::from_utf8_lossy(&again.stdout));
+    let text = String::from_utf8(again.stdout).unwrap();
+    assert!(text.contains("all of it held") && !text.contains('\u{1b}'), "no colours where nobody sees them:\n{text}");
+}
