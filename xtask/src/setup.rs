@@ -31,6 +31,7 @@ const TEST: &[Package] = &[
     package("curl", "/usr/bin/curl"),
     package("libcoap3-bin", "/usr/bin/coap-client-notls"),
     package("mosquitto", "/usr/sbin/mosquitto"),
+    package("nghttp2-server", "/usr/sbin/nghttpd"),
     package("tshark", "/usr/bin/tshark"),
     package("libssl-dev", "/usr/include/openssl/ssl.h"),
     package("pkg-config", "/usr/bin/pkg-config"),

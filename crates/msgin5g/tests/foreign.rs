@@ -49,3 +49,9 @@ fn no_key_supi_or_payload_is_logged() {
     // base64 of "hello over", which begins each payload that the foreign UE sends
     assert!(!log.contains("aGVsbG8gb3Zlc") && !log.contains("hello over"), "the log holds a payload");
 }
+
+#[test]
+fn an_application_server_of_curl_and_nghttpd_exchanges_messages_and_reports_with_a_ue() {
+    let lab = Lab::start();
+    foreign("application_server.py", &[&lab.lab_json_path()]);
+}
