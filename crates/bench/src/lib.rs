@@ -55,8 +55,7 @@ pub async fn run(arguments: Arguments) -> Result<(), BenchError> {
     }
     if arguments.peer.includes_msgin5g() {
         let server = msgin5g::Msgin5g::start(&arguments).await?;
-        let may_kill = server.may_be_killed();
-        measure(&server, &arguments, may_kill, &mut report).await?;
+        measure(&server, &arguments, server.may_be_killed(), &mut report).await?;
         server.stop().await;
     }
     report.print(arguments.json)

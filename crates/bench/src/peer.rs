@@ -25,6 +25,9 @@ pub(crate) trait Peer: Send + Sync {
     /// A connection over which `user` can send and is reached. A later one of the same user takes its place.
     fn connect(&self, user: usize, tls: Tls) -> impl Future<Output = Result<Self::Session, BenchError>> + Send;
 
+    /// Whether it may be killed: it is ours.
+    fn may_be_killed(&self) -> bool;
+
     /// SIGKILL, then started again on the same files.
     fn kill_and_restart(&self) -> impl Future<Output = Result<(), BenchError>> + Send;
 }

@@ -93,6 +93,10 @@ impl Peer for Mosquitto {
         MqttSession::open(self.secure(user, tls).await?, user).await
     }
 
+    fn may_be_killed(&self) -> bool {
+        true
+    }
+
     async fn kill_and_restart(&self) -> Result<(), BenchError> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).start_kill()?; // SIGKILL
         while self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?.is_none() {
@@ -188,3 +192,51 @@ fn hex(octets: &[u8]) -> String {
 const IDENTITY: &str = "bench";
 const KEY: [u8; 32] = [0x5a; 32];
 const START_ATTEMPTS: u32 = 200;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::peer::{Event, Session};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    async fn broker(durability: Durability) -> Mosquitto {
+        Mosquitto::start(&CommandLine::parse_from(["bench"]).arguments, durability).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_one_sends_the_other_receives_over_either_version() {
+        let broker = broker(Durability::Snapshots).await;
+        let mut recipient = broker.connect(1, Tls::V1_2).await.unwrap();
+        let mut sender = broker.connect(0, Tls::V1_3).await.unwrap();
+        let number = sender.send(1, b"hello").unwrap();
+        assert!(matches!(sender.event().await.unwrap(), Event::Taken(taken) if taken == number));
+        assert!(matches!(recipient.event().await.unwrap(), Event::Received(payload) if payload == b"hello"));
+        broker.handshake(2, Tls::V1_3).await.unwrap();
+        broker.handshake(2, Tls::V1_2).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_user_that_was_away_gets_what_waits_even_after_a_kill() {
+        let broker = broker(Durability::EachChange).await;
+        broker.connect(1, Tls::V1_3).await.unwrap().close().await.unwrap();
+        let mut sender = broker.connect(0, Tls::V1_3).await.unwrap();
+        for _ in 0..3 {
+            sender.send(1, b"later").unwrap();
+            assert!(matches!(sender.event().await.unwrap(), Event::Taken(_)));
+        }
+        sender.close().await.unwrap();
+        broker.kill_and_restart().await.unwrap();
+        // All but the last: it acknowledges before it saves.
+        let mut recipient = broker.connect(1, Tls::V1_3).await.unwrap();
+        for _ in 0..2 {
+            assert!(matches!(recipient.event().await.unwrap(), Event::Received(payload) if payload == b"later"));
+        }
+    }
+}

@@ -81,11 +81,6 @@ impl Msgin5g {
         })
     }
 
-    /// A lab that somebody else runs is not ours to kill.
-    pub(crate) fn may_be_killed(&self) -> bool {
-        matches!(self.server, Server::Own(_))
-    }
-
     pub(crate) async fn stop(self) {
         if let Server::Own(own) = self.server {
             drop(own.process);
@@ -132,6 +127,10 @@ impl Peer for Msgin5g {
     async fn connect(&self, user: usize, tls: Tls) -> Result<UeSession, BenchError> {
         let (stream, user) = self.secure(user, tls).await?;
         UeSession::register(stream, &self.path, &user.ue_service_id).await
+    }
+
+    fn may_be_killed(&self) -> bool {
+        matches!(self.server, Server::Own(_))
     }
 
     async fn kill_and_restart(&self) -> Result<(), BenchError> {

@@ -104,7 +104,7 @@ impl ServerProcess {
         command.env("MSGIN5G_API__LISTEN", addresses.api.to_string());
         command.env("MSGIN5G_ADMIN__LISTEN", addresses.admin.to_string());
         command.env("MSGIN5G_STORE__PATH", directory.join("state/bench-server"));
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let mut child =
             command.spawn().map_err(|source| BenchError::Start { program: core.program.clone(), source })?;
         let failed = |reason: String| BenchError::Server { server: "msgin5g server", reason };
