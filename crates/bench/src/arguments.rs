@@ -14,10 +14,6 @@ pub struct Arguments {
     /// Which servers to measure
     #[arg(long, value_enum, default_value = "both")]
     pub peer: PeerChoice,
-    /// Print the figures as JSON
-    // Not --json with a clash: msgin5g has a global option of that name, and hands its value on.
-    #[arg(long)]
-    pub json: bool,
     /// How long each figure is measured
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub seconds: u64,

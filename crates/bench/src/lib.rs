@@ -13,7 +13,7 @@
 //!
 //! # async fn example() -> Result<(), bench::BenchError> {
 //! let line = CommandLine::parse_from(["bench", "messages", "--seconds", "5"]);
-//! bench::run(line.arguments).await
+//! bench::run(line.arguments, true).await
 //! # }
 //! ```
 
@@ -37,11 +37,11 @@ use mosquitto::Durability;
 use peer::Peer;
 use report::Report;
 
-/// Measures what `arguments` ask for and prints the figures.
+/// Measures what `arguments` ask for and prints the figures, as JSON or as a table.
 ///
 /// # Errors
 /// [`BenchError`] when a server cannot be started or does not do its work; figures measured until then are not printed.
-pub async fn run(arguments: Arguments) -> Result<(), BenchError> {
+pub async fn run(arguments: Arguments, json: bool) -> Result<(), BenchError> {
     process::raise_file_limit()?;
     let mut report = Report::new(&arguments);
     if arguments.peer.includes_mosquitto() {
@@ -58,7 +58,7 @@ pub async fn run(arguments: Arguments) -> Result<(), BenchError> {
         measure(&server, &arguments, server.may_be_killed(), &mut report).await?;
         server.stop().await;
     }
-    report.print(arguments.json)
+    report.print(json)
 }
 
 async fn measure<P: Peer>(peer: &P, arguments: &Arguments, kill: bool, report: &mut Report) -> Result<(), BenchError> {

@@ -9,11 +9,15 @@ use clap::Parser;
 struct CommandLine {
     #[command(flatten)]
     arguments: bench::Arguments,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match bench::run(CommandLine::parse().arguments).await {
+    let line = CommandLine::parse();
+    match bench::run(line.arguments, line.json).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");

@@ -84,7 +84,7 @@ impl Report {
     pub(crate) fn print(&self, json: bool) -> Result<(), BenchError> {
         let mut out = std::io::stdout().lock();
         if json {
-            serde_json::to_writer_pretty(&mut out, self).map_err(std::io::Error::from)?;
+            serde_json::to_writer(&mut out, self).map_err(std::io::Error::from)?;
             writeln!(out)?;
             return Ok(());
         }

@@ -68,6 +68,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Measure load, latency, memory and durability, beside mosquitto
+    Bench(bench::Arguments),
     /// Work with configuration files
     Config {
         /// What to do.

@@ -8,6 +8,8 @@ mod cli;
 mod client_command;
 mod config_check;
 mod demo;
+#[cfg(test)]
+mod documented;
 mod function;
 mod generate;
 mod keys;
@@ -57,6 +59,9 @@ async fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Subscriber { command } => Box::pin(provisioning::subscriber(command, output)).await,
         Command::Association { command } => Box::pin(provisioning::association(command, output)).await,
         Command::Keys { command: KeysCommand::Derive(arguments) } => keys::derive(&arguments, output),
+        Command::Bench(arguments) => {
+            Box::pin(bench::run(arguments, output.json())).await.map_err(Failure::new).map(|()| ExitCode::SUCCESS)
+        }
         Command::Config { command: ConfigCommand::Check { file, kind } } => config_check::check(&file, kind, output),
         Command::Completions { shell } => generate::completions(shell, output),
         Command::Man { out } => generate::man(&out, output),
