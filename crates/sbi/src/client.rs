@@ -381,17 +381,22 @@ mod tests {
         HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))])
     }
 
+    /// What an API that answers with a number makes of an answer.
+    fn number(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<SbiResponse<u32>, SbiError> {
+        interpret(status, headers, body, |octets| json_of(headers, octets))
+    }
+
     #[test]
     fn a_success_with_garbage_is_malformed() {
-        let answer = interpret::<u32>(StatusCode::OK, &json_headers(), b"{\"kaf\"");
+        let answer = number(StatusCode::OK, &json_headers(), b"{\"kaf\"");
         assert!(matches!(answer, Err(SbiError::Malformed(_))));
-        let answer = interpret::<u32>(StatusCode::OK, &HeaderMap::new(), b"7");
+        let answer = number(StatusCode::OK, &HeaderMap::new(), b"7");
         assert!(matches!(answer, Err(SbiError::Malformed(_))));
     }
 
     #[test]
     fn a_promised_body_that_is_not_there_is_malformed() {
-        let answer = interpret::<u32>(StatusCode::OK, &json_headers(), b"").unwrap();
+        let answer = number(StatusCode::OK, &json_headers(), b"").unwrap();
         assert!(matches!(answer.into_body(), Err(SbiError::Malformed(_))));
     }
 
@@ -400,7 +405,7 @@ mod tests {
         let mut headers = json_headers();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("3"));
         for body in [&b"{\"status\":200,\"cause\":\"X\"}"[..], b"garbage", b"[]"] {
-            let error = interpret::<u32>(StatusCode::SERVICE_UNAVAILABLE, &headers, body).unwrap_err();
+            let error = number(StatusCode::SERVICE_UNAVAILABLE, &headers, body).unwrap_err();
             let problem = error.problem().unwrap();
             assert_eq!(problem.status, Some(503));
             assert_eq!(problem.retry_after_seconds, Some(3));
@@ -410,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_redirection_is_a_refusal() {
-        let error = interpret::<u32>(StatusCode::TEMPORARY_REDIRECT, &HeaderMap::new(), b"").unwrap_err();
+        let error = number(StatusCode::TEMPORARY_REDIRECT, &HeaderMap::new(), b"").unwrap_err();
         assert_eq!(error.problem().unwrap().status, Some(307));
     }
 }

@@ -136,6 +136,24 @@ async fn answers_that_break_the_api_are_malformed() {
 }
 
 #[tokio::test]
+async fn where_success_says_all_its_body_may_be_anything() {
+    let authority = TestAuthority::new();
+    let router = Router::new().route("/text", axum::routing::post(async || "taken"));
+    let config = SbiServerConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        tls: authority.issue(SERVER, &[]),
+        limits: ServerLimits::default(),
+    };
+    let server = SbiServer::start(config, router, CancellationToken::new()).await.unwrap();
+    let root = format!("https://127.0.0.1:{}", server.local_addr().port());
+    let client = client(&authority, ClientLimits::default());
+    let answer = client.post_any(&format!("{root}/text"), "message").await.unwrap();
+    assert_eq!(answer.body.as_deref(), Some(&b"taken"[..]));
+    let refused = client.post_any(&format!("{root}/nowhere"), "message").await.unwrap_err();
+    assert_eq!(refused.problem().unwrap().status, Some(404));
+}
+
+#[tokio::test]
 async fn one_request_too_many_is_refused_here() {
     let authority = TestAuthority::new();
     let entered = Arc::new(Notify::new());
