@@ -93,15 +93,19 @@ pub(crate) fn credentials(
         AlgorithmArg::Milenage => {
             let k = Zeroizing::new(octets::<16>("--k", k)?);
             Ok(match operator {
-                Operator::Derived(opc) => UsimCredentials::milenage_opc(&k, &*Zeroizing::new(octets("--opc", opc)?)),
-                Operator::Plain(op) => UsimCredentials::milenage_op(&k, &*Zeroizing::new(octets("--op", op)?)),
+                Operator::Derived(opc) => {
+                    UsimCredentials::milenage_opc(&k, &Zeroizing::new(octets::<16>("--opc", opc)?))
+                }
+                Operator::Plain(op) => UsimCredentials::milenage_op(&k, &Zeroizing::new(octets::<16>("--op", op)?)),
             })
         }
         AlgorithmArg::Tuak => {
             let k = Zeroizing::new(hex::decode(k).map_err(|_| Failure::usage("--k: not hexadecimal digits"))?);
             let made = match operator {
-                Operator::Derived(topc) => UsimCredentials::tuak_topc(&k, &*Zeroizing::new(octets("--opc", topc)?)),
-                Operator::Plain(top) => UsimCredentials::tuak_top(&k, &*Zeroizing::new(octets("--op", top)?)),
+                Operator::Derived(topc) => {
+                    UsimCredentials::tuak_topc(&k, &Zeroizing::new(octets::<32>("--opc", topc)?))
+                }
+                Operator::Plain(top) => UsimCredentials::tuak_top(&k, &Zeroizing::new(octets::<32>("--op", top)?)),
             };
             made.map_err(|error| Failure::usage(format!("--k: {error}")))
         }
