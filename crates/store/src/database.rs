@@ -168,6 +168,12 @@ impl Database {
         self.commit(Batch::new()).await
     }
 
+    /// Why no writes are taken any more; `None` while all is well. For a health check: the process needs a restart.
+    #[must_use]
+    pub fn failure(&self) -> Option<StoreError> {
+        self.0.queue.failure()
+    }
+
     /// The figures, to be put into a registry once.
     #[must_use]
     pub fn metrics(&self) -> &StoreMetrics {

@@ -99,6 +99,12 @@ impl EmbeddedStore {
         self.0.database.sync().await
     }
 
+    /// Why no writes are taken any more; `None` while all is well. For a health check: the process needs a restart.
+    #[must_use]
+    pub fn failure(&self) -> Option<StoreError> {
+        self.0.database.failure()
+    }
+
     /// The figures, to be put into a registry once.
     #[must_use]
     pub fn metrics(&self) -> &StoreMetrics {

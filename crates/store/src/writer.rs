@@ -120,10 +120,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Why nothing is written any more.
+    /// Why nothing is written any more, once that is so.
+    pub(crate) fn failure(&self) -> Option<StoreError> {
+        self.shared.poison.get().map(|reason| StoreError::Poisoned { reason: reason.clone() })
+    }
+
+    /// Why an answer never came.
     pub(crate) fn stopped(&self) -> StoreError {
-        let reason = self.shared.poison.get().cloned();
-        StoreError::Poisoned { reason: reason.unwrap_or_else(|| "the writer has stopped".into()) }
+        self.failure().unwrap_or_else(|| StoreError::Poisoned { reason: "the writer has stopped".into() })
     }
 
     /// No more jobs; the writer ends once it has written what is queued.

@@ -169,7 +169,8 @@ async fn victim_that_fills_the_disk() {
         Err(other) => panic!("{other}"),
     };
     let name = |error: &StoreError| format!("{error:?}").split([' ', '{']).next().unwrap().to_owned();
-    say(&format!("full {} {waiting} {first} {} {} {removed}", stored.len(), name(&error), name(&again)));
+    let failed = store.failure().is_some();
+    say(&format!("full {} {waiting} {first} {} {} {removed} {failed}", stored.len(), name(&error), name(&again)));
 }
 
 /// Runs the disk-filling victim on a file system of 96 MiB of its own; `None` where the kernel does not let us mount.
@@ -203,13 +204,13 @@ fn a_full_disk_is_an_error_and_nothing_is_answered_as_stored() {
     // The reserve is there for this: the engine never sees the disk full.
     if let Some(said) = fill_a_small_disk(16 * 1024 * 1024) {
         assert!(said[0].parse::<u32>().unwrap() > 100, "{said:?}");
-        assert_eq!(said[1..], [said[0].as_str(), "1", "DiskFull", "DiskFull", "1"]);
+        assert_eq!(said[1..], [said[0].as_str(), "1", "DiskFull", "DiskFull", "1", "false"]);
     }
     // Without a reserve the engine fails in mid-write: the same answer, and no more writes.
     if let Some(said) = fill_a_small_disk(0) {
         assert!(said[0].parse::<u32>().unwrap() > 100, "{said:?}");
         assert_eq!(said[1..3], [said[0].as_str(), "1"], "{said:?}");
         assert!(["DiskFull", "WriteFailed"].contains(&said[3].as_str()), "{said:?}");
-        assert_eq!(said[4], "Poisoned", "{said:?}");
+        assert_eq!(said[4..], ["Poisoned", "0", "true"], "{said:?}");
     }
 }
