@@ -50,3 +50,75 @@ pub(crate) fn man(directory: &Path, output: Output) -> Result<ExitCode, Failure>
     })?;
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Sections of the reference by the command in their heading; headings that follow each other share a section.
+    fn sections() -> BTreeMap<String, String> {
+        let mut sections: BTreeMap<String, String> = BTreeMap::new();
+        let mut open: Vec<String> = Vec::new();
+        let mut in_text = false;
+        for line in include_str!("../../../docs/reference/cli.md").lines() {
+            if let Some(name) = line.strip_prefix("### `").and_then(|rest| rest.strip_suffix('`')) {
+                if in_text {
+                    open.clear();
+                }
+                in_text = false;
+                open.push(name.to_owned());
+                sections.insert(name.to_owned(), String::new());
+            } else if line.starts_with("## ") {
+                open.clear();
+            } else {
+                in_text |= !line.is_empty();
+                for name in &open {
+                    sections.get_mut(name).unwrap().push_str(&format!("{line}\n"));
+                }
+            }
+        }
+        sections
+    }
+
+    fn leaves(command: &clap::Command, name: &str, found: &mut Vec<(String, Vec<String>)>) {
+        let subcommands: Vec<_> = command.get_subcommands().filter(|sub| sub.get_name() != "help").collect();
+        if subcommands.is_empty() {
+            let options = command
+                .get_arguments()
+                .filter(|argument| !argument.is_global_set())
+                .filter_map(|argument| argument.get_long())
+                .filter(|long| !["help", "version"].contains(long))
+                .map(|long| format!("`--{long}"));
+            found.push((name.to_owned(), options.collect()));
+        }
+        for subcommand in subcommands {
+            leaves(subcommand, &format!("{name} {}", subcommand.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_is_in_the_reference_and_nothing_else() {
+        let mut sections = sections();
+        let document = include_str!("../../../docs/reference/cli.md");
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "msgin5g", &mut found);
+        for (command, options) in &found {
+            let section = sections.remove(command).unwrap_or_else(|| panic!("`{command}` is not in the reference"));
+            // Options that many commands share stand once, before them.
+            let shared = ["`--profile", "`--timeout", "`--lab", "`--url", "`--cert", "`--key", "`--ca"];
+            for option in options {
+                let text = if shared.contains(&option.as_str()) { document } else { &section };
+                let is_there = [" ", "`"].iter().any(|end| text.contains(&format!("{option}{end}")));
+                assert!(is_there, "{command} {option}` is not in the reference");
+            }
+            for row in section.lines().filter_map(|line| line.strip_prefix("| `--")) {
+                let name = row.split([' ', '`']).next().unwrap();
+                assert!(options.contains(&format!("`--{name}")), "{command} has no --{name}");
+            }
+        }
+        assert!(sections.is_empty(), "no such commands: {:?}", sections.keys());
+    }
+}
