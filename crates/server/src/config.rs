@@ -182,6 +182,17 @@ impl Config {
         if let Some(name) = self.limits.zero_member() {
             return wrong(&format!("limits.{name}"), "must not be 0");
         }
+        if self.limits.remembered_per_ue_max < self.limits.requests_per_connection_max {
+            return wrong("limits.remembered_per_ue_max", "must not be less than limits.requests_per_connection_max");
+        }
+        let delivery_seconds = self.limits.queue_timeout_seconds.saturating_add(self.limits.delivery_timeout_seconds);
+        if self.api.limits.request_timeout_seconds <= delivery_seconds {
+            return wrong(
+                "api.limits.request_timeout_seconds",
+                "must be longer than a delivery may take: \
+                limits.queue_timeout_seconds and limits.delivery_timeout_seconds together",
+            );
+        }
         if self.server.path.is_empty() || self.server.path.split('/').any(str::is_empty) {
             return wrong("server.path", "must be segments separated by single slashes");
         }
@@ -201,5 +212,54 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SMALLEST: &str = r#"
+        certificates = { certificate = "s.pem", key = "s.key", ca = "ca.pem" }
+        akma = { aanf = "https://aanf.example" }
+        configuration_function = { url = "https://configuration.example" }
+        api = {}
+        store = { path = "state" }
+        server = { fqdn = "msgin5g.example" }
+    "#;
+
+    fn key_at_fault(addition: &str) -> String {
+        let config: Config = toml::from_str(&format!("{SMALLEST}\n{addition}")).unwrap();
+        match config.check().unwrap_err() {
+            ServerError::Configuration { key, .. } => key,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_has_a_default_may_be_left_out() {
+        let config: Config = toml::from_str(SMALLEST).unwrap();
+        config.check().unwrap();
+        assert_eq!((config.server.path.as_str(), config.server.listen.port()), ("msgin5g", 5684));
+        assert!(config.admin.listen.ip().is_loopback());
+        assert!(!config.tls.allow_plain_psk_tls12);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        assert!(toml::from_str::<Config>(&format!("{SMALLEST}\nlimit = 1")).is_err());
+        assert!(toml::from_str::<Config>(&format!("{SMALLEST}\n[limits]\nconnection_max = 1")).is_err());
+    }
+
+    #[test]
+    fn contradictions_are_named_by_their_key() {
+        assert_eq!(key_at_fault("[limits]\nconnections_max = 0"), "limits.connections_max");
+        assert_eq!(key_at_fault("[limits]\nremembered_per_ue_max = 63"), "limits.remembered_per_ue_max");
+        assert_eq!(key_at_fault("[limits]\nqueue_timeout_seconds = 40"), "api.limits.request_timeout_seconds");
+        assert_eq!(key_at_fault("[[application_server]]\nas_service_id = \"billing\""), "application_server");
+        let prefix =
+            "[[application_server]]\nas_service_id = \"billing\"\ndns_name = \"b\"\ntarget_uris = [\"http://b\"]";
+        assert_eq!(key_at_fault(prefix), "application_server.target_uris");
     }
 }

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The `[limits]` section. Every member has a default; zero is refused where it would stop the service.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// MSGin5G-1 connections at once, handshakes included. One more is closed right after it is accepted.
@@ -28,8 +28,8 @@ pub struct Limits {
     pub store_queue_max: usize,
     /// Octets of payload in one message (TS 23.554 clause 8.5: 2048, configurable). More: 4.13 or 413.
     pub payload_octets_max: usize,
-    /// Octets of one message as JSON; also the CoAP Max-Message-Size announced and the longest HTTP body. More: 4.13 or
-    /// 413; past the CoAP limit the connection is aborted (RFC 8323 section 5.3.1).
+    /// Octets of one message as JSON. More: 4.13; past the CoAP Max-Message-Size, which is 1024 more, the connection is
+    /// aborted (RFC 8323 section 5.3.1).
     pub message_octets_max: usize,
     /// Octets written for one connection and not yet taken by its peer. Above it nothing more is read from it or sent
     /// to it, until the write time-out.
@@ -207,5 +207,32 @@ impl Limits {
 
     pub(crate) fn application_server_timeout(&self) -> Duration {
         Duration::from_secs(self.application_server_timeout_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let table = include_str!("../../../docs/reference/limits.md");
+        let serde_json::Value::Object(members) = serde_json::to_value(Limits::default()).unwrap() else { panic!() };
+        let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| `") && !line.contains("[limits]")).collect();
+        assert_eq!(rows.len(), members.len());
+        for (name, default) in members {
+            let start = format!("| `{name}` | {default} | ");
+            assert!(rows.iter().any(|row| row.starts_with(&start)), "{start}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_that_would_stop_the_service_is_named() {
+        assert_eq!(Limits::default().zero_member(), None);
+        let limits = Limits { delivery_window: 0, ..Limits::default() };
+        assert_eq!(limits.zero_member(), Some("delivery_window"));
+        let limits = Limits { expiry_sweep_seconds: 0, ..Limits::default() };
+        assert_eq!(limits.zero_member(), Some("expiry_sweep_seconds"));
     }
 }

@@ -1,0 +1,181 @@
+//! The server as a whole on real sockets, with neither AAnF nor Configuration Function there: what it says about itself,
+//! whom it turns away, and that it stops. The whole chain is tried in the `msgin5g` program's tests.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use server::{Config, Running, ServerError};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn make_certificates(directory: &Path) {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+    parameters.distinguished_name.push(DnType::CommonName, "test authority");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = parameters.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(parameters, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    parameters.distinguished_name.push(DnType::CommonName, "server");
+    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(directory.join("server.pem"), certificate.pem()).unwrap();
+    std::fs::write(directory.join("server.key"), key.serialize_pem()).unwrap();
+}
+
+fn config(directory: &Path, limits: &str) -> Config {
+    let directory = directory.display();
+    toml::from_str(&format!(
+        r#"
+        [server]
+        fqdn = "msgin5g.lab.example"
+        listen = "127.0.0.1:0"
+        [certificates]
+        certificate = "{directory}/server.pem"
+        key = "{directory}/server.key"
+        ca = "{directory}/ca.pem"
+        [akma]
+        aanf = "https://127.0.0.1:1"
+        [configuration_function]
+        url = "https://127.0.0.1:1"
+        [api]
+        listen = "127.0.0.1:0"
+        [admin]
+        listen = "127.0.0.1:0"
+        [store]
+        path = "{directory}/state"
+        [limits]
+        {limits}
+        "#
+    ))
+    .unwrap()
+}
+
+struct Served {
+    running: Running,
+    shutdown: CancellationToken,
+    directory: TempDir,
+}
+
+impl Served {
+    async fn start(limits: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        make_certificates(directory.path());
+        Self::start_in(directory, limits).await
+    }
+
+    async fn start_in(directory: TempDir, limits: &str) -> Self {
+        let shutdown = CancellationToken::new();
+        let running = server::start(config(directory.path(), limits), shutdown.clone()).await.unwrap();
+        Self { running, shutdown, directory }
+    }
+
+    async fn stop(self) -> TempDir {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.running.stopped()).await.unwrap();
+        self.directory
+    }
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+/// Reads until the server closes; how much came.
+async fn read_to_end(stream: &mut TcpStream) -> usize {
+    let mut octets = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut octets)).await.unwrap();
+    octets.len()
+}
+
+#[tokio::test]
+async fn a_started_server_is_healthy_ready_and_shows_its_metrics() {
+    let served = Served::start("").await;
+    let admin = served.running.admin_address();
+    assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 200"));
+    let ready = get(admin, "/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("store: ready"), "{ready}");
+    let metrics = get(admin, "/metrics").await;
+    for name in [
+        "msgin5g_connections",
+        "msgin5g_open_requests",
+        "msgin5g_delivery_seconds_bucket",
+        "store_",
+        "msgin5g_store_queue",
+    ] {
+        assert!(metrics.contains(name), "{name} is not in {metrics}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_server_can_be_started_again_on_the_same_state() {
+    let directory = Served::start("").await.stop().await;
+    Served::start_in(directory, "").await.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_state_is_refused() {
+    let served = Served::start("").await;
+    let refused = server::start(config(served.directory.path(), ""), CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(refused, ServerError::Store(_)), "{refused}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let served = Served::start("").await;
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let mut config = config(directory.path(), "");
+    config.server.listen = served.running.coap_address();
+    let refused = server::start(config, CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(refused, ServerError::Listen { address, .. } if address == served.running.coap_address()));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_at_once() {
+    let served = Served::start("connections_max = 1").await;
+    let address = served.running.coap_address();
+    let first = TcpStream::connect(address).await.unwrap();
+    // The first counts from when it is accepted, and connections are accepted in order.
+    let mut second = TcpStream::connect(address).await.unwrap();
+    assert_eq!(read_to_end(&mut second).await, 0);
+    drop(first);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_under_way_does_not_hold_up_a_stop() {
+    let served = Served::start("").await;
+    let mut stream = TcpStream::connect(served.running.coap_address()).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    served.stop().await;
+    assert_eq!(read_to_end(&mut stream).await, 0);
+}
+
+#[tokio::test]
+async fn the_api_speaks_to_nobody_without_a_certificate() {
+    let served = Served::start("").await;
+    let mut stream = TcpStream::connect(served.running.api_address()).await.unwrap();
+    stream.write_all(b"GET /msgs-asregistration/v1/registrations HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut octets = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut octets)).await.unwrap();
+    assert!(!octets.starts_with(b"HTTP"));
+    served.stop().await;
+}
