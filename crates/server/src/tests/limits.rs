@@ -199,3 +199,49 @@ async fn expiry_is_brought_within_its_bound() {
         assert!(expires > now && expires <= time::OffsetDateTime::now_utc() + time::Duration::seconds(60));
     }
 }
+
+#[tokio::test]
+async fn repetitions_that_wait_for_one_answer_are_bounded() {
+    let net = Net::new().await;
+    let (mut alice, mut bob) = (net.ue("alice").await, net.ue("bob").await);
+    let sent = message("alice", "bob", "1");
+    let mut open = Vec::new();
+    for _ in 0..9 {
+        open.push(alice.post(&sent).await);
+    }
+    assert_eq!(alice.send(&sent).await, Fate::failed("4.29", "TOO_MANY"));
+    bob.receive().await;
+    for exchange in open {
+        assert_eq!(alice.fate(exchange).await, Fate::delivered());
+    }
+    assert_eq!(net.core.open_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_writer_with_a_full_queue_takes_no_more() {
+    let net = Net::with(Limits { store_queue_max: 1, ..Limits::default() }).await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("bob").await;
+    let mut octets = Vec::new();
+    let mut open = Vec::new();
+    for id in 0..20 {
+        let payload = storable("alice", "bob", &id.to_string()).encode();
+        let request = Request::post("msgin5g").content_format(50).payload(payload);
+        open.push(alice.machine.request(request).unwrap());
+        octets.extend(alice.machine.poll_transmit().unwrap());
+    }
+    // All of them in one piece, so that no writer runs in between.
+    alice.stream.write_all(&octets).await.unwrap();
+    let (mut stored, mut refused) = (0, 0);
+    for exchange in open {
+        match alice.fate(exchange).await {
+            fate if fate == Fate::stored() => stored += 1,
+            fate => {
+                assert_eq!(fate, Fate::failed("5.03", "OVERLOADED"));
+                refused += 1;
+            }
+        }
+    }
+    assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
+    assert_eq!(net.stored_for("bob"), stored);
+}

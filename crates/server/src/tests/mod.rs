@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use akma::{AKid, UaProtocolId, UeId};
+use akma::{AKid, AfId, Fqdn, KAf, UaProtocolId, UeId};
 use coap::{Code, ExchangeId, Request, Response, StreamConfig, StreamConnection, StreamEvent};
 use message::{
     Address, ClientProfile, DecodeLimits, DeliveryStatus, DeliveryStatusReport, Deregistration, Message,
@@ -28,7 +28,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use transport::{BoxFuture, ProvenPeer, TlsVersion};
+use transport::{
+    BoxFuture, KeyLookup, KeySource, KeySourceError, LookupLimits, ProvenKey, ProvenPeer, TlsVersion, TransportMetrics,
+};
 
 use crate::application_server::ApplicationServers;
 use crate::association::{AssociationError, AssociationSource};
@@ -88,6 +90,20 @@ struct Setup {
     limits: Limits,
     store: StoreOptions,
     bindings: Vec<ApplicationServerSection>,
+    keys: Option<Arc<Keys>>,
+}
+
+/// K_AF as a test wants it.
+#[derive(Default)]
+struct Keys {
+    answer: Mutex<Option<Option<ProvenKey>>>,
+}
+
+impl KeySource for Keys {
+    fn retrieve(&self, _: AfId, _: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
+        let answer = self.answer.lock().unwrap().clone();
+        Box::pin(async move { answer.ok_or_else(|| KeySourceError::Unavailable("down".to_owned())) })
+    }
 }
 
 impl Net {
@@ -106,14 +122,17 @@ impl Net {
     }
 
     async fn open(setup: Setup, directory: Arc<TempDir>, associations: Arc<Associations>) -> Self {
-        let Setup { limits, store: options, bindings } = setup.clone();
+        let Setup { limits, store: options, bindings, keys } = setup.clone();
+        let fqdn: Fqdn = "msgin5g.lab.example".parse().unwrap();
+        let keys =
+            keys.map(|keys| Arc::new(KeyLookup::new(keys, fqdn, LookupLimits::default(), TransportMetrics::default())));
         let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
         let (core, writers) = Core::new(Parts {
             limits,
             metrics: Metrics::register(&mut MetricsRegistry::default()),
             store: Arc::new(store),
             associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,
-            keys: None,
+            keys,
         });
         let client = SbiClient::new(SbiClientConfig {
             tls: pki::server(directory.path()),

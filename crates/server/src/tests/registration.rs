@@ -157,3 +157,43 @@ async fn a_silent_connection_is_pinged_and_closed_if_it_does_not_answer() {
     assert!(!driven.is_finished());
     driven.abort();
 }
+
+fn key_of(name: &str) -> ProvenKey {
+    ProvenKey { k_af: KAf::from_bytes([7; 32]), expires_at: None, ue_id: Some(supi_of(name).parse().unwrap()) }
+}
+
+async fn net_that_asks_for_keys() -> (Net, Arc<Keys>) {
+    let keys = Arc::new(Keys::default());
+    *keys.answer.lock().unwrap() = Some(Some(key_of("alice")));
+    let limits = Limits { revalidation_seconds: 1, revalidation_grace_seconds: 0, ..Limits::default() };
+    (Net::of(Setup { limits, keys: Some(Arc::clone(&keys)), ..Setup::default() }).await, keys)
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_a_kid_is_not_known_any_more() {
+    let (net, keys) = net_that_asks_for_keys().await;
+    let mut ue = net.ue("alice").await;
+    // Asked once with the key still good, which changes nothing.
+    let asked = tokio::time::Instant::now() + Duration::from_millis(1500);
+    while tokio::time::Instant::now() < asked {
+        assert!(timeout(Duration::from_millis(200), ue.turn()).await.is_err() && !ue.ended);
+    }
+    *keys.answer.lock().unwrap() = Some(None);
+    assert_eq!(ue.ended().await, Ended::KeyWithdrawn);
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_a_kid_becomes_somebody_elses() {
+    let (net, keys) = net_that_asks_for_keys().await;
+    let ue = net.ue("alice").await;
+    *keys.answer.lock().unwrap() = Some(Some(key_of("bob")));
+    assert_eq!(ue.ended().await, Ended::KeyWithdrawn);
+}
+
+#[tokio::test]
+async fn a_silent_anchor_function_is_no_answer_either() {
+    let (net, keys) = net_that_asks_for_keys().await;
+    let ue = net.ue("alice").await;
+    *keys.answer.lock().unwrap() = None;
+    assert_eq!(ue.ended().await, Ended::NotRevalidated);
+}

@@ -105,3 +105,17 @@ async fn a_stopping_server_answers_what_it_took_and_takes_nothing_new() {
     assert_eq!(alice.ended().await, Ended::Stopped);
     assert_eq!(bob.ended().await, Ended::Stopped);
 }
+
+#[tokio::test]
+async fn a_stop_waits_for_an_acknowledgement_no_longer_than_the_drain_time_out() {
+    let net = Net::with(Limits { drain_timeout_seconds: 1, ..Limits::default() }).await;
+    let (mut alice, mut bob) = (net.ue("alice").await, net.ue("bob").await);
+    let open = alice.post(&storable("alice", "bob", "1")).await;
+    bob.delivery().await;
+    net.core.stopping.cancel();
+    let party = net.core.registry.find(&address("bob")).unwrap();
+    let mailbox = party.state.lock().unwrap().carrier.clone().unwrap();
+    mailbox.post(Letter::Close(CloseReason::Stopping));
+    assert_eq!(bob.ended().await, Ended::Stopped);
+    assert_eq!(alice.fate(open).await, Fate::stored());
+}
