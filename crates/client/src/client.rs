@@ -11,7 +11,7 @@ use transport::PskConnector;
 
 use crate::{
     config::ClientConfig,
-    driver::{Command, Driver},
+    driver::{Driver, End, Send},
     error::ClientError,
     establish::Establisher,
     incoming::IncomingStream,
@@ -28,7 +28,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Client {
     config: Arc<ClientConfig>,
-    commands: mpsc::Sender<Command>,
+    messages: mpsc::Sender<Send>,
+    ends: mpsc::Sender<End>,
     status: watch::Receiver<ClientStatus>,
 }
 
@@ -59,11 +60,12 @@ impl Client {
             None => None,
         };
         let config = Arc::new(config);
-        let (commands, command_receiver) = mpsc::channel(config.limits.send_queue_max);
+        let (messages, message_receiver) = mpsc::channel(config.limits.send_queue_max);
+        let (ends, end_receiver) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(ClientStatus::new());
         let establisher = Establisher { config: Arc::clone(&config), source: Arc::new(source), connector };
-        let client = Self { config, commands, status };
-        let (driver, receiver) = Driver::new(establisher, journal, command_receiver, status_sender);
+        let client = Self { config, messages, ends, status };
+        let (driver, receiver) = Driver::new(establisher, journal, (message_receiver, end_receiver), status_sender);
         tokio::spawn(driver.run());
         let incoming = IncomingStream { receiver, _client: client.clone() };
         Ok((client, incoming))
@@ -107,8 +109,8 @@ impl Client {
         check_size(body.len(), limits.message_octets_max)?;
         let deadline = Instant::now() + limits.send_timeout();
         let (answer, receiver) = oneshot::channel();
-        let command = Command::Send { message_id: message_id.clone(), body, deadline, answer };
-        match timeout_at(deadline, self.commands.send(command)).await {
+        let message = Send { message_id: message_id.clone(), body, deadline, answer };
+        match timeout_at(deadline, self.messages.send(message)).await {
             // Not even taken from the queue: nothing was sent.
             Err(_) => return Err(ClientError::NoAnswer { message_id }),
             Ok(Err(_)) => return Err(ClientError::Closed),
@@ -125,18 +127,25 @@ impl Client {
     /// answer, and [`ClientError::Closed`]. The client is closed in any case.
     pub async fn deregister(&self) -> Result<(), ClientError> {
         let (answer, receiver) = oneshot::channel();
-        self.commands.send(Command::Deregister { answer }).await.map_err(|_| ClientError::Closed)?;
-        receiver.await.unwrap_or(Err(ClientError::Closed))
+        self.ends.send(End::Deregister { answer }).await.map_err(|_| ClientError::Closed)?;
+        let result = receiver.await.unwrap_or(Err(ClientError::Closed));
+        self.closed().await;
+        result
     }
 
     /// Ends the client and stays registered: the server keeps messages for it where it may. Waits for what is under way
     /// (answers to messages, reports on accepted ones), within the limit for closing.
     pub async fn close(&self) {
-        let (answer, receiver) = oneshot::channel();
-        if self.commands.send(Command::Close { answer }).await.is_ok() {
-            // An error means that it has ended in the meantime.
-            let _ = receiver.await;
+        // An error means that it has ended already.
+        if self.ends.send(End::Close).await.is_ok() {
+            self.closed().await;
         }
+    }
+
+    /// Waits until the connection is closed and the state directory free.
+    async fn closed(&self) {
+        // An error means that the task is gone, and all it held with it.
+        let _ = self.status.clone().wait_for(|status| status.state == ClientState::Closed).await;
     }
 
     /// What the client is doing.

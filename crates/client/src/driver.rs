@@ -47,21 +47,20 @@ use link::{Link, LinkEvent, Phase};
 /// Content-Format of JSON (RFC 7252 clause 12.3).
 const JSON: u16 = 50;
 
-/// What the application asks for.
+/// A message of the application.
 #[derive(Debug)]
-pub(crate) enum Command {
-    Send {
-        message_id: MessageId,
-        body: Vec<u8>,
-        deadline: Instant,
-        answer: oneshot::Sender<Result<Outcome, ClientError>>,
-    },
-    Deregister {
-        answer: oneshot::Sender<Result<(), ClientError>>,
-    },
-    Close {
-        answer: oneshot::Sender<()>,
-    },
+pub(crate) struct Send {
+    pub(crate) message_id: MessageId,
+    pub(crate) body: Vec<u8>,
+    pub(crate) deadline: Instant,
+    pub(crate) answer: oneshot::Sender<Result<Outcome, ClientError>>,
+}
+
+/// How the application ends the client; not queued behind messages.
+#[derive(Debug)]
+pub(crate) enum End {
+    Deregister { answer: oneshot::Sender<Result<(), ClientError>> },
+    Close,
 }
 
 /// How the client comes to its end.
@@ -71,7 +70,7 @@ enum Ending {
     /// De-registration is to be asked for, or was.
     Deregister { exchange: Option<ExchangeId>, deadline: Instant, answer: oneshot::Sender<Result<(), ClientError>> },
     /// What is under way is waited for.
-    Close { deadline: Instant, answer: Option<oneshot::Sender<()>> },
+    Close { deadline: Instant },
 }
 
 /// The state of a running client.
@@ -83,7 +82,8 @@ pub(crate) struct Driver {
     keys: Keys,
     link: Link,
     backoff: Backoff,
-    commands: mpsc::Receiver<Command>,
+    messages: mpsc::Receiver<Send>,
+    ends: mpsc::Receiver<End>,
     decisions: mpsc::Receiver<Decision>,
     decision_sender: mpsc::Sender<Decision>,
     to_application: mpsc::Sender<Incoming>,
@@ -98,7 +98,7 @@ impl Driver {
     pub(crate) fn new(
         establisher: Establisher,
         journal: Option<(Journal, Vec<Record>)>,
-        commands: mpsc::Receiver<Command>,
+        (messages, ends): (mpsc::Receiver<Send>, mpsc::Receiver<End>),
         status: watch::Sender<ClientStatus>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
         let config = Arc::clone(&establisher.config);
@@ -113,7 +113,8 @@ impl Driver {
             keys: Keys::default(),
             link: Link::attempt(&establisher, Keys::default()),
             backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
-            commands,
+            messages,
+            ends,
             decisions,
             decision_sender,
             to_application,
@@ -135,6 +136,7 @@ impl Driver {
     /// Runs until the client is closed or nobody holds it any more.
     pub(crate) async fn run(mut self) {
         loop {
+            self.leave_if_released();
             self.pump();
             self.publish();
             if self.has_ended() {
@@ -144,7 +146,8 @@ impl Driver {
             let room = self.requests.has_room() && matches!(self.ending, Ending::None);
             tokio::select! {
                 event = self.link.event() => self.on_link(event),
-                command = self.commands.recv(), if room => self.on_command(command),
+                message = self.messages.recv(), if room => self.on_send(message),
+                Some(end) = self.ends.recv() => self.on_end(end),
                 Some(decision) = self.decisions.recv() => self.on_decision(decision),
                 batch = written(&mut self.journal) => self.on_batch(batch),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.on_due(),
@@ -153,23 +156,31 @@ impl Driver {
         self.end().await;
     }
 
-    fn on_command(&mut self, command: Option<Command>) {
-        match command {
-            Some(Command::Send { message_id, body, deadline, answer }) => {
+    fn on_send(&mut self, message: Option<Send>) {
+        match message {
+            Some(Send { message_id, body, deadline, answer }) => {
                 self.requests.push(body, Purpose::Message { message_id, answer, deadline });
             }
-            Some(Command::Deregister { answer }) => {
-                let deadline = Instant::now() + self.config.limits.registration_timeout();
-                self.ending = Ending::Deregister { exchange: None, deadline, answer };
-            }
-            Some(Command::Close { answer }) => self.close(Some(answer)),
-            None => self.close(None),
+            // Nobody holds the client any more.
+            None => self.close(),
         }
     }
 
-    fn close(&mut self, answer: Option<oneshot::Sender<()>>) {
+    fn on_end(&mut self, end: End) {
+        match (end, &self.ending) {
+            (End::Deregister { answer }, Ending::None) => {
+                let deadline = Instant::now() + self.config.limits.registration_timeout();
+                self.ending = Ending::Deregister { exchange: None, deadline, answer };
+            }
+            (End::Close, Ending::None) => self.close(),
+            // It is ending already. Whoever wants to de-register hears so when its place to answer is gone.
+            (End::Deregister { .. } | End::Close, _) => {}
+        }
+    }
+
+    fn close(&mut self) {
         let deadline = Instant::now() + self.config.limits.close_timeout();
-        self.ending = Ending::Close { deadline, answer };
+        self.ending = Ending::Close { deadline };
     }
 
     /// Whether nothing is left to be done. What the application has not accepted goes back to the server: nobody can
@@ -177,7 +188,7 @@ impl Driver {
     fn has_ended(&self) -> bool {
         match &self.ending {
             Ending::None | Ending::Deregister { .. } => false,
-            Ending::Close { deadline, .. } => {
+            Ending::Close { deadline } => {
                 let idle = self.journal.as_ref().is_none_or(JournalWriter::is_idle);
                 let under_way = self.requests.messages() + self.requests.reports() > 0;
                 let decided = self.decisions.is_empty();
@@ -188,7 +199,6 @@ impl Driver {
 
     async fn end(mut self) {
         self.requests.close();
-        self.status.send_modify(|status| status.state = ClientState::Closed);
         let deadline = Instant::now() + self.config.limits.close_timeout();
         if let Some(session) = self.link.take_session() {
             Box::pin(session.finish(deadline)).await;
@@ -200,10 +210,18 @@ impl Driver {
             let batch = journal.written().await;
             self.settle(batch);
         }
-        drop(self.journal);
-        if let Ending::Close { answer: Some(answer), .. } = self.ending {
-            // Whoever asked may have stopped waiting.
-            let _ = answer.send(());
+        // Only now may another client use the state directory.
+        drop(self.journal.take());
+        self.status.send_modify(|status| status.state = ClientState::Closed);
+    }
+
+    /// The server wants to end the connection (RFC 8323 clause 5.5): what is under way is finished first, so that what
+    /// the application is about to accept need not come again.
+    fn leave_if_released(&mut self) {
+        let Link::Up { session, phase: Phase::Released { hold_off, deadline } } = &self.link else { return };
+        if *deadline <= Instant::now() || (session.coap.is_settled() && session.is_written()) {
+            let hold_off = *hold_off;
+            self.disconnect(ClientError::Disconnected("the server ended it".into()), hold_off);
         }
     }
 
@@ -240,14 +258,16 @@ impl Driver {
     fn next_due(&self) -> Option<Instant> {
         let ending = match &self.ending {
             Ending::None => None,
-            Ending::Deregister { deadline, .. } | Ending::Close { deadline, .. } => Some(*deadline),
+            Ending::Deregister { deadline, .. } | Ending::Close { deadline } => Some(*deadline),
         };
-        let registration = match &self.link {
-            Link::Up { phase: Phase::Registering { deadline, .. }, .. } => Some(*deadline),
+        let phase = match &self.link {
+            Link::Up { phase: Phase::Registering { deadline, .. } | Phase::Released { deadline, .. }, .. } => {
+                Some(*deadline)
+            }
             _ => None,
         };
-        let renewal = if self.link.is_up() { self.keys.renew_at } else { None };
-        [self.requests.next_due(), ending, registration, renewal].into_iter().flatten().min()
+        let renewal = if self.link.is_registered() { self.keys.renew_at } else { None };
+        [self.requests.next_due(), ending, phase, renewal].into_iter().flatten().min()
     }
 
     fn on_due(&mut self) {
@@ -264,7 +284,7 @@ impl Driver {
         if matches!(&self.link, Link::Up { phase: Phase::Registering { deadline, .. }, .. } if *deadline <= now) {
             self.disconnect(ClientError::Disconnected("no answer to the registration".into()), Duration::ZERO);
         }
-        if self.link.is_up() && self.keys.renew_at.is_some_and(|when| when <= now) {
+        if self.link.is_registered() && self.keys.renew_at.is_some_and(|when| when <= now) {
             tracing::info!(target: "security", "the keys are due for renewal");
             self.keys.must_renew = true;
             self.reconnect_now();
@@ -277,7 +297,8 @@ impl Driver {
             LinkEvent::Attempted(attempt) => self.on_attempt(*attempt),
             LinkEvent::Session(SessionEvent::Written) => {}
             LinkEvent::Session(SessionEvent::Closed(reason)) => {
-                self.disconnect(ClientError::Disconnected(reason), Duration::ZERO);
+                let hold_off = self.link.hold_off();
+                self.disconnect(ClientError::Disconnected(reason), hold_off);
             }
             LinkEvent::Session(SessionEvent::Stream(event)) => self.on_stream(event),
         }
@@ -324,7 +345,10 @@ impl Driver {
             StreamEvent::Failed { exchange } => self.on_response(exchange, None),
             StreamEvent::Released { release } => {
                 let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into());
-                self.disconnect(ClientError::Disconnected("the server ended it".into()), hold_off);
+                let deadline = Instant::now() + self.config.limits.close_timeout();
+                if let Link::Up { phase, .. } = &mut self.link {
+                    *phase = Phase::Released { hold_off, deadline };
+                }
             }
             StreamEvent::Aborted { diagnostic, .. } => {
                 let error = ClientError::Disconnected(format!("the server aborted it: {diagnostic}"));
@@ -392,7 +416,7 @@ impl Driver {
             // Whoever asked may have stopped waiting.
             let _ = answer.send(result);
         }
-        self.close(None);
+        self.close();
     }
 
     /// Tells watchers what changed.

@@ -28,6 +28,8 @@ pub(super) enum Phase {
     Registering { exchange: ExchangeId, deadline: Instant },
     /// It was taken.
     Registered,
+    /// The server wants to end the connection, and not to see the client for a while.
+    Released { hold_off: Duration, deadline: Instant },
 }
 
 /// What happens on the way.
@@ -57,8 +59,12 @@ impl Link {
         }
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self, Self::Up { .. })
+    /// How long the server does not want to see the client.
+    pub(super) fn hold_off(&self) -> Duration {
+        match self {
+            Self::Up { phase: Phase::Released { hold_off, .. }, .. } => *hold_off,
+            _ => Duration::ZERO,
+        }
     }
 
     pub(super) fn is_registered(&self) -> bool {
@@ -68,7 +74,7 @@ impl Link {
     /// How long the connection has lived, if it came to a registration.
     pub(super) fn lived(&self) -> Option<Duration> {
         match self {
-            Self::Up { session, phase: Phase::Registered } => Some(session.opened.elapsed()),
+            Self::Up { session, phase: Phase::Registered | Phase::Released { .. } } => Some(session.opened.elapsed()),
             _ => None,
         }
     }

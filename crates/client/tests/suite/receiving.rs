@@ -1,7 +1,7 @@
 //! Messages from the server to the application: each once, acknowledged when the application has it.
 
 use client::{ClientError, Incoming, IncomingStream, Received};
-use coap::{Code, ExchangeId, StreamEvent};
+use coap::{Code, ExchangeId, Release, StreamEvent};
 use message::{
     Address, DecodeLimits, DeliveryStatusReport, Message, MessageResponse, Registration, ReportDeliveryStatus,
     UeMessage,
@@ -215,4 +215,19 @@ async fn accepting_after_the_client_was_closed_says_that_it_may_come_again() {
     let message = next_message(&mut incoming).await;
     client.close().await;
     assert!(matches!(message.accept().await, Err(ClientError::Closed)));
+}
+
+#[tokio::test]
+async fn a_server_that_says_goodbye_still_gets_the_acknowledgement_that_it_waits_for() {
+    let server = Server::start().await;
+    let (_client, mut incoming, mut peer) = server.connected(server.config()).await;
+    let exchange = peer.send(&message_to_me("1", false)).await;
+    let message = next_message(&mut incoming).await;
+    peer.coap.release(&Release { hold_off_seconds: Some(0), ..Release::default() }).unwrap();
+    // An empty message has the release written.
+    peer.write(&[]).await;
+    patiently(message.accept()).await.unwrap();
+    acknowledged(&mut peer, exchange, "1").await;
+    while peer.event().await.is_some() {}
+    let _peer = server.accept_registered().await;
 }

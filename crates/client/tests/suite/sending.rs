@@ -192,3 +192,21 @@ async fn closing_waits_for_answers_on_their_way() {
     assert_eq!(outcome(sending).await.unwrap(), Outcome::Delivered);
     patiently(closing).await.unwrap();
 }
+
+#[tokio::test]
+async fn closing_is_not_held_up_by_messages_that_find_no_room() {
+    let server = Server::start().await;
+    let mut config = server.config();
+    config.limits.unanswered_max = 1;
+    config.limits.send_queue_max = 1;
+    config.limits.close_timeout_milliseconds = 100;
+    let (client, _incoming, mut peer) = server.connected(config).await;
+    let sending: Vec<_> = (0..4).map(|n| send(&client, message(&n.to_string()))).collect();
+    let _unanswered = peer.message().await;
+    patiently(client.close()).await;
+    // Closing again changes nothing.
+    patiently(client.close()).await;
+    for sending in sending {
+        assert!(matches!(outcome(sending).await, Err(ClientError::Closed)));
+    }
+}
