@@ -284,6 +284,23 @@ mod tests {
         assert_eq!(records, (95..100).map(|n| accepted(n, false)).collect::<Vec<_>>());
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// Whatever is in the file: it is an error or it can be written on, and nothing is made up.
+        #[test]
+        fn any_file_is_opened_or_refused(content in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join(FILE), &content).unwrap();
+            if let Ok((mut journal, records)) = Journal::open(directory.path(), 10) {
+                proptest::prop_assert!(records.is_empty());
+                journal.append(&[accepted(1, false)]).unwrap();
+                drop(journal);
+                proptest::prop_assert_eq!(Journal::open(directory.path(), 10).unwrap().1, [accepted(1, false)]);
+            }
+        }
+    }
+
     #[test]
     fn a_second_client_cannot_use_the_same_state() {
         let directory = tempfile::tempdir().unwrap();

@@ -138,7 +138,7 @@ impl AkmaMaterial {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     const KEY: &str = "176cdc89b8bc8634d912bf84cb7ed7b85afe1b8802afa110d1100a881df659a3";
@@ -164,5 +164,20 @@ mod tests {
         let right = format!(r#"{{"a_kid":"0.ab@realm.example","k_akma":"{KEY}"}}"#);
         let material = AkmaMaterial::from_json(right.as_bytes(), "a file").unwrap();
         assert!(!format!("{material:?}").contains(KEY));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// Whatever a key helper prints, its values are not in the error.
+        #[test]
+        fn an_error_never_repeats_a_value(a_kid in "[a-z .@]{8,40}", k_akma in "[0-9a-g]{60,70}") {
+            let text = serde_json::json!({"a_kid": a_kid, "k_akma": k_akma}).to_string();
+            for cut in [text.len(), text.len() / 2] {
+                if let Err(error) = AkmaMaterial::from_json(&text.as_bytes()[..cut], "a helper") {
+                    proptest::prop_assert!(!error.to_string().contains(&k_akma));
+                }
+            }
+        }
     }
 }

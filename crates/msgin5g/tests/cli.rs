@@ -513,6 +513,27 @@ fn a_listener_outlives_the_server() {
 }
 
 #[test]
+fn a_listener_that_cannot_remember_what_it_took_takes_nothing() {
+    let scene = Scene::start();
+    let (meter, valve) = (scene.profile("0"), scene.profile("1"));
+    json(&["client", "register", "--profile", &valve]);
+    let to = format!("ue:{VALVE}");
+    let sent =
+        json(&["client", "send", "--profile", &meter, "--to", &to, "--store-and-forward", "--payload", "x"]).remove(0);
+    // No file may grow, as on a full disk; the signal that says so is not to end the program.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 0; exec '{}' client listen --profile '{valve}'",
+        env!("CARGO_BIN_EXE_msgin5g")
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot use"), "{}", text(&output.stderr));
+    let mut listener = Listener::start(&valve, &["--count", "1"]);
+    assert_eq!(listener.next()["message_id"], sent["message_id"]);
+    assert_eq!(listener.end(), Some(0));
+}
+
+#[test]
 fn neither_keys_nor_supi_nor_payload_reach_a_log_and_files_with_keys_are_private() {
     let scene = Scene::start();
     let (meter, valve) = (scene.profile("0"), scene.profile("1"));
