@@ -7,7 +7,7 @@ use akma::UeId;
 use message::{FailureCause, UeServiceId};
 use sbi::SbiError;
 use sbi::ss_upr::SsUprClient;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use transport::BoxFuture;
 
 use crate::core::Core;
@@ -51,7 +51,10 @@ impl Core {
     ) -> Result<(), FailureCause> {
         let Ok(_slot) = self.association_slots.try_acquire() else { return Err(FailureCause::Overloaded) };
         let limit: Duration = self.limits.association_timeout();
-        match timeout(limit, self.associations.ue_service_ids(ue_id.clone())).await {
+        let asked_at = Instant::now();
+        let answer = timeout(limit, self.associations.ue_service_ids(ue_id.clone())).await;
+        self.metrics.association_asked(asked_at.elapsed());
+        match answer {
             Ok(Ok(associated)) if associated.contains(ue_service_id) => Ok(()),
             Ok(Ok(_)) => Err(FailureCause::NotAssociated),
             Ok(Err(error)) => {

@@ -116,9 +116,6 @@ async fn store_one(core: &Arc<Core>, job: StoreJob) {
         Ok(_) => Answer::Stored,
         Err(error) => {
             tracing::warn!(recipient = %party.address, %error, "message not stored");
-            if !error.is_refusal() {
-                core.health.not_ready("store", error.to_string());
-            }
             Answer::Failed(cause_of(error))
         }
     };

@@ -15,8 +15,8 @@ use crate::delivery::{Answer, Kind};
 /// Upper bounds of the time from acceptance to acknowledgement, in seconds.
 const DELIVERY_SECONDS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0];
 
-/// Upper bounds of the time to put a message on disk, in seconds.
-const STORE_SECONDS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+/// Upper bounds of the time to put a message on disk, and of an association's look-up, in seconds.
+const WAIT_SECONDS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabel {
@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     application_server_failures: Counter,
     delivery_seconds: Histogram,
     store_seconds: Histogram,
+    association_seconds: Histogram,
 }
 
 impl Metrics {
@@ -73,7 +74,8 @@ impl Metrics {
             unreadable: Counter::default(),
             application_server_failures: Counter::default(),
             delivery_seconds: Histogram::new(DELIVERY_SECONDS),
-            store_seconds: Histogram::new(STORE_SECONDS),
+            store_seconds: Histogram::new(WAIT_SECONDS),
+            association_seconds: Histogram::new(WAIT_SECONDS),
         };
         metrics.register_all(registry.sub_registry_with_prefix("msgin5g"));
         metrics
@@ -99,7 +101,12 @@ impl Metrics {
         registry.register("stored_unreadable", "Stored messages that did not decode", self.unreadable.clone());
         registry.register("application_server_failures", "Deliveries to an AS that failed for now", self.application_server_failures.clone());
         registry.register("delivery_seconds", "From acceptance, or reading from disk, to acknowledgement", self.delivery_seconds.clone());
+        registry.register("association_seconds", "Look-ups of associations, those without an answer included", self.association_seconds.clone());
         registry.register("store_seconds", "From a writer's start to the end of the sync", self.store_seconds.clone());
+    }
+
+    pub(crate) fn association_asked(&self, took: Duration) {
+        self.association_seconds.observe(took.as_secs_f64());
     }
 
     pub(crate) fn delivered(&self, kind: Kind, from_disk: bool, after: Duration) {

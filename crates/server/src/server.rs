@@ -131,7 +131,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let admin =
         AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
     core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, config.server.path.as_str().into()));
-    core.tasks.spawn(keep_house(Arc::clone(&core)));
+    core.tasks.spawn(keep_house(Arc::clone(&core), store.clone()));
     tracing::info!(%coap, api = %api.local_addr(), fqdn = %config.server.fqdn, "MSGin5G server started");
 
     let running = Running { coap, api: api.local_addr(), admin: admin.local_addr(), ended: TaskTracker::new() };
@@ -198,8 +198,8 @@ pub(crate) async fn load(core: &Arc<Core>, servers: &ApplicationServers) -> Resu
     }
 }
 
-/// Expiry, and what would otherwise only grow.
-async fn keep_house(core: Arc<Core>) {
+/// Expiry, what would otherwise only grow, and whether the disk still takes anything.
+async fn keep_house(core: Arc<Core>, store: EmbeddedStore) {
     let mut ticks = interval(Duration::from_secs(core.limits.expiry_sweep_seconds));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shard = 0;
@@ -217,6 +217,9 @@ async fn keep_house(core: Arc<Core>) {
         }
         shard = (shard + 1) % core.registry.shards();
         core.update_gauges();
+        if let Some(failure) = store.failure() {
+            core.health.not_ready("store", failure.to_string());
+        }
     }
 }
 
