@@ -84,13 +84,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let store = open_store(&config).await?;
     store.metrics().register(metrics_registry.sub_registry_with_prefix("store"));
 
-    let anchor = NaanfClient::new(client(&config, &config.akma.requests)?, config.akma.aanf.clone());
-    let keys = Arc::new(KeyLookup::new(
-        Arc::new(AnchorFunction::new(anchor)),
-        config.server.fqdn.clone(),
-        config.akma.lookups.clone(),
-        TransportMetrics::register(&mut metrics_registry),
-    ));
+    let keys = key_lookup(&config, TransportMetrics::register(&mut metrics_registry))?;
     let associations = SsUprClient::new(
         client(&config, &config.configuration_function.requests)?,
         config.configuration_function.url.clone(),
@@ -157,6 +151,12 @@ async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
         Ok(opened) => Ok(opened?),
         Err(error) => Err(ServerError::Configuration { key: "store.path".to_owned(), reason: error.to_string() }),
     }
+}
+
+fn key_lookup(config: &Config, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
+    let anchor = NaanfClient::new(client(config, &config.akma.requests)?, config.akma.aanf.clone());
+    let source = Arc::new(AnchorFunction::new(anchor));
+    Ok(Arc::new(KeyLookup::new(source, config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
 }
 
 fn client(config: &Config, limits: &ClientLimits) -> Result<SbiClient, ServerError> {

@@ -1,5 +1,7 @@
 //! Requests and responses, both ways: from CoAP to the message model and back.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coap::{Code, ExchangeId, Request, Response, StreamError};
@@ -10,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{Ended, Sent, Session, Unanswered};
+use crate::core::Core;
 use crate::delivery::{Answer, Reply, Schedule};
-use std::sync::Arc;
+use crate::registry::Party;
 
 /// Content-Format of JSON (RFC 7252 section 12.3).
 const JSON: u16 = 50;
@@ -65,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         exchange: ExchangeId,
         originator: Address,
         message_id: MessageId,
-    ) -> Option<(Arc<crate::registry::Party>, Reply)> {
+    ) -> Option<(Arc<Party>, Reply)> {
         let refusal = if self.core.stopping.is_cancelled() {
             Some(FailureCause::Stopping)
         } else if self.registered.is_none() {
@@ -208,11 +211,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn landed(&mut self, exchange: ExchangeId) -> Option<(Arc<crate::registry::Party>, u64, u64)> {
+    fn landed(&mut self, exchange: ExchangeId) -> Option<(Arc<Party>, u64, u64)> {
         let index = self.sent.iter().position(|sent| sent.exchange == exchange)?;
         let sent = self.sent.remove(index)?;
         if self.sent.is_empty() && self.sent.capacity() > 16 {
-            self.sent = std::collections::VecDeque::new();
+            self.sent = VecDeque::new();
         }
         self.look = true;
         let registered = self.registered.as_ref()?;
@@ -226,7 +229,7 @@ fn code_of(cause: FailureCause) -> Code {
 }
 
 /// A client may refuse in the payload of a 2.04, as the server does. Most say nothing there.
-fn refusal_in(payload: &[u8], core: &crate::core::Core) -> Option<FailureCause> {
+fn refusal_in(payload: &[u8], core: &Core) -> Option<FailureCause> {
     if payload.is_empty() {
         return None;
     }
