@@ -3,7 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use message::Message;
-use message::ts29538::{AsMessageDelivery, AsRegistration, DeliveryStatusReport, MessageDeliveryAck, UeMessageDelivery};
+use message::ts29538::{
+    AsMessageDelivery, AsRegistration, DeliveryStatusReport, MessageDeliveryAck, UeMessageDelivery,
+};
 
 fuzz_target!(|body: &[u8]| {
     if let Ok(delivery) = serde_json::from_slice::<AsMessageDelivery>(body) {

@@ -8,7 +8,8 @@ fuzz_target!(|octets: &[u8]| {
     let limits = DecodeLimits::default();
     if let Ok(message) = UeMessage::decode(octets, &limits) {
         let canonical = message.encode();
-        let again = UeMessage::decode(&canonical, &DecodeLimits { message_octets_max: usize::MAX, ..limits }).expect("what we write, we read");
+        let again = UeMessage::decode(&canonical, &DecodeLimits { message_octets_max: usize::MAX, ..limits })
+            .expect("what we write, we read");
         assert_eq!(again, message);
         assert_eq!(again.encode(), canonical);
     }

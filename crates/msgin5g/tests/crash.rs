@@ -2,6 +2,7 @@
 //!
 //! Rounds: `MSGIN5G_CRASH_ROUNDS`, 20 unless given (`cargo xtask crash ROUNDS`).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout, reason = "the figures of a run are for whoever runs it")]
 
 mod common;
 
