@@ -108,6 +108,10 @@ impl Database {
             .manual_journal_persist(true)
             .open()
             .map_err(|error| refused(error.to_string()))?;
+        // What a killed process left in the kernel's pages, and the engine's directory if it is new.
+        let settled = engine.persist(fjall::PersistMode::SyncAll).map_err(|error| error.to_string());
+        let settled = settled.and_then(|()| sync_directory(path).map_err(|error| error.to_string()));
+        settled.map_err(refused)?;
         let metrics = StoreMetrics::default();
         let (queue, thread) = writer::start(engine.clone(), path, &options, metrics.clone())
             .map_err(|error| refused(error.to_string()))?;
@@ -394,10 +398,14 @@ fn lock_private_directory(path: &Path) -> std::io::Result<File> {
     std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
     // A directory's entry in its parent is durable only once the parent is synced.
     let parent: PathBuf = std::path::absolute(path)?.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
-    File::open(parent)?.sync_all()?;
+    sync_directory(&parent)?;
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join(LOCK_FILE))?;
     lock.try_lock()?;
     Ok(lock)
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 fn shown(path: &Path) -> Arc<str> {

@@ -1,7 +1,8 @@
 //! Looks the engine's journals over before the engine opens them.
 //!
-//! A power loss can leave the last batch of the newest journal half written, its pages in any order. That batch was
-//! never answered, so it is cut off. Left to itself, the engine would refuse to open when the damage shows only in the
+//! A power loss can leave the last batch of the newest journal half written, its pages in any order. No batch before it
+//! is unsynced by then (the writer sees to that), and nothing was promised of this one that the loss of power does not
+//! excuse, so it is cut off. Left to itself, the engine would refuse to open when the damage shows only in the
 //! checksum, and would silently drop everything behind damage anywhere else. Here, damage with an intact batch behind
 //! it, or in a journal that was completed and synced, is what it is, a damaged disk, and opening is refused.
 //!

@@ -3,7 +3,7 @@
 //! The flow, for each group:
 //! 1. wait for a batch, then take whatever else is queued, up to the group's limits;
 //! 2. refuse what the free space does not allow;
-//! 3. write the rest as one atomic batch, synced if any of it asks for that;
+//! 3. sync the group before if it was not, then write the rest as one atomic batch, synced if any of it asks for that;
 //! 4. answer each batch, in order.
 //!
 //! While the sync runs, the queue fills with the next group: the slower the disk, the larger the groups.
@@ -160,6 +160,7 @@ pub(crate) fn start(
         group_bytes_max: options.group_bytes_max,
         free_bytes_min: options.free_bytes_min,
         held_over: None,
+        is_tail_unsynced: false,
     };
     let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())?;
     Ok((Queue { sender: Some(sender), shared, bytes_max: options.queue_bytes_max }, thread))
@@ -175,6 +176,8 @@ struct Writer {
     free_bytes_min: u64,
     /// Taken from the queue, but too large for the group before it.
     held_over: Option<Job>,
+    /// The last group written was not synced.
+    is_tail_unsynced: bool,
 }
 
 impl Writer {
@@ -224,7 +227,8 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let metrics = &self.shared.metrics;
+        let shared = Arc::clone(&self.shared);
+        let metrics = &shared.metrics;
         let mut operations = Vec::new();
         let mut bytes = 0;
         let mut synced = false;
@@ -281,11 +285,19 @@ impl Writer {
         allowed
     }
 
-    fn commit(&self, operations: Vec<Operation>, synced: bool) -> Result<(), fjall::Error> {
+    fn commit(&mut self, operations: Vec<Operation>, synced: bool) -> Result<(), fjall::Error> {
         let mode = if synced { PersistMode::SyncAll } else { PersistMode::Buffer };
         if operations.is_empty() {
+            self.is_tail_unsynced &= !synced;
             return self.engine.persist(mode);
         }
+        // The disk may keep the pages of two unsynced groups in any order. So there is never more than one: what a
+        // power loss leaves half written has nothing behind it, and is told by that from a damaged disk.
+        if self.is_tail_unsynced {
+            self.engine.persist(PersistMode::SyncAll)?;
+            self.shared.metrics.syncs.inc();
+        }
+        self.is_tail_unsynced = !synced;
         let superseded = superseded(&operations);
         let mut batch =
             fjall::OwnedWriteBatch::with_capacity(self.engine.clone(), operations.len()).durability(Some(mode));

@@ -90,6 +90,22 @@ async fn a_batch_not_to_be_synced_is_readable_and_costs_no_sync() {
 }
 
 #[tokio::test]
+async fn no_more_than_the_last_batch_is_ever_unsynced() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = open(directory.path());
+    let table = database.table("t").unwrap();
+    let batch = |key: &str| Batch::new().put(&table, key, "v");
+    for (written, syncs) in [("a", 0), ("b", 1), ("c", 2)] {
+        database.commit_unsynced(batch(written)).await.unwrap();
+        assert_eq!(database.statistics().syncs, syncs, "{written}: the one before was synced first");
+    }
+    database.commit(batch("d")).await.unwrap();
+    assert_eq!(database.statistics().syncs, 4, "the one before, then its own");
+    database.commit_unsynced(batch("e")).await.unwrap();
+    assert_eq!(database.statistics().syncs, 4);
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_and_what_it_took_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let options = DatabaseOptions { queue_batches_max: 4, ..DatabaseOptions::default() };
