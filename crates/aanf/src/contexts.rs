@@ -191,18 +191,22 @@ impl Contexts {
         Ok(true)
     }
 
-    /// The context of an A-KID, with the expiry of its K_AF for `af_id`. That expiry is fixed, on disk, the first
-    /// time: asking again does not prolong a key.
-    pub(crate) async fn lookup(
+    /// The context of an A-KID, with the expiry of its K_AF for `af_id`; `None` if that is not fixed yet.
+    pub(crate) fn known(&self, a_kid: &AKid, af_id: &AfId) -> Result<Option<LookupOutcome>, AanfError> {
+        let Some((ue_id, record)) = self.resolve(a_kid)? else { return Ok(Some(LookupOutcome::Unknown)) };
+        let Some(expires_at) = record.expiry(af_id) else { return Ok(None) };
+        self.found(ue_id, record, expires_at).map(Some)
+    }
+
+    /// As [`Contexts::known`], and fixes the expiry, on disk, if this is the first time: asking again does not
+    /// prolong a key. Not to be dropped half way: the lock would go before the write is there to be read.
+    pub(crate) async fn fix_expiry(
         &self,
         a_kid: &AKid,
         af_id: &AfId,
         first_use: FirstUse,
     ) -> Result<LookupOutcome, AanfError> {
-        let Some((ue_id, record)) = self.resolve(a_kid)? else { return Ok(LookupOutcome::Unknown) };
-        if let Some(expires_at) = record.expiry(af_id) {
-            return self.found(ue_id, record, expires_at);
-        }
+        let Some((ue_id, _)) = self.resolve(a_kid)? else { return Ok(LookupOutcome::Unknown) };
         let _lock = self.lock(&ue_id).await;
         // What was read without the lock may have been replaced, or have got its expiry from somebody else.
         let Some((ue_id, mut record)) = self.resolve(a_kid)? else { return Ok(LookupOutcome::Unknown) };

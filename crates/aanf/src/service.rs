@@ -58,8 +58,10 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
+/// A refusal with its label for the metrics.
+type Refused = (&'static str, Box<ProblemDetails>);
 /// A label for the metrics, and the answer or refusal that goes with it.
-type Labelled<T> = Result<(&'static str, T), (&'static str, Box<ProblemDetails>)>;
+type Labelled<T> = Result<(&'static str, T), Refused>;
 
 /// Who asks, before the body is looked at: a stranger learns nothing from how its body is refused.
 struct Caller(Arc<AfConfig>);
@@ -152,7 +154,11 @@ async fn retrieve_applicationkey(
     service.answer(RETRIEVE, since, outcome)
 }
 
-async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyRequest) -> Labelled<Option<AkmaAfKeyData>> {
+async fn retrieve(
+    service: &Arc<Service>,
+    entry: &AfConfig,
+    request: &AkmaAfKeyRequest,
+) -> Labelled<Option<AkmaAfKeyData>> {
     if !owns(entry, &request.af_id) {
         tracing::warn!(target: "security", af_id = %request.af_id,
             nf_instance_id = entry.nf_instance_id.as_deref().unwrap_or("none"), "K_AF for another's AF_ID refused");
@@ -161,8 +167,7 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let lifetime = i64::try_from(service.policy.kaf_lifetime_seconds(entry)).unwrap_or(i64::MAX);
     let first_use = FirstUse { expires_at: now.saturating_add(lifetime) };
-    let outcome = service.contexts.lookup(&request.a_kid, &request.af_id, first_use).await;
-    let context = match outcome.map_err(|error| service.fault(&error))? {
+    let context = match look_up(service, request, first_use).await? {
         LookupOutcome::Found(context) => context,
         LookupOutcome::Unknown => return Ok(("unknown", None)),
         LookupOutcome::TooManyKeys => {
@@ -192,6 +197,23 @@ async fn retrieve(service: &Service, entry: &AfConfig, request: &AkmaAfKeyReques
     Ok(("found", Some(data)))
 }
 
+/// The context, if there is one. Most requests only read; the first of an AF_ID fixes an expiry, and does so to its end.
+async fn look_up(
+    service: &Arc<Service>,
+    request: &AkmaAfKeyRequest,
+    first_use: FirstUse,
+) -> Result<LookupOutcome, Refused> {
+    let known = service.contexts.known(&request.a_kid, &request.af_id);
+    if let Some(outcome) = known.map_err(|error| service.fault(&error))? {
+        return Ok(outcome);
+    }
+    let (service, a_kid, af_id) = (Arc::clone(service), request.a_kid.clone(), request.af_id.clone());
+    to_the_end(async move {
+        service.contexts.fix_expiry(&a_kid, &af_id, first_use).await.map_err(|error| service.fault(&error))
+    })
+    .await
+}
+
 async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(request): Json<CtxRemove>) -> Response {
     let since = Instant::now();
     let remover = Arc::clone(&service);
@@ -209,14 +231,18 @@ async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(
 impl Service {
     /// The identity an AF may see (TS 33.535 clause 7.1.2, TS 33.501 clause 5.9.2.3): the SUPI with `supi_access`, the
     /// GPSI otherwise.
-    async fn visible_identity(&self, entry: &AfConfig, context: &Context, a_kid: &AKid) -> Option<UeId> {
+    async fn visible_identity(self: &Arc<Self>, entry: &AfConfig, context: &Context, a_kid: &AKid) -> Option<UeId> {
         let supi = match &context.ue_id {
             UeId::Supi(supi) if entry.supi_access => return Some(UeId::Supi(supi.clone())),
             UeId::Supi(supi) => supi,
             UeId::Gpsi(gpsi) => return Some(UeId::Gpsi(gpsi.clone())),
         };
         let gpsi = match &context.gpsi {
-            GpsiState::NotAsked => self.translate(supi, a_kid).await,
+            GpsiState::NotAsked => {
+                // It writes what it learns, so it goes on though the caller leaves.
+                let (service, supi, a_kid) = (Arc::clone(self), supi.clone(), a_kid.clone());
+                tokio::spawn(async move { service.translate(&supi, &a_kid).await }).await.unwrap_or(GpsiState::NotAsked)
+            }
             state => state.clone(),
         };
         match gpsi {
@@ -247,7 +273,7 @@ impl Service {
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
-    fn fault(&self, error: &AanfError) -> (&'static str, Box<ProblemDetails>) {
+    fn fault(&self, error: &AanfError) -> Refused {
         match error {
             AanfError::Store(StoreError::Overloaded) => {
                 refuse("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
@@ -269,12 +295,14 @@ impl Service {
 }
 
 /// Lets a change finish even when the caller leaves: the tables, and what is counted of them, change together.
-async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Labelled<T>> + Send + 'static) -> Labelled<T> {
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
     tokio::spawn(change).await.unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())))
 }
 
 /// A refusal under its label.
-fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static str, Box<ProblemDetails>) {
+fn refuse(label: &'static str, problem: ProblemDetails) -> Refused {
     (label, Box::new(problem))
 }
 
@@ -283,3 +311,49 @@ pub(crate) const STORE_CHECK: &str = "store";
 const REGISTER: &str = "register-anchorkey";
 const RETRIEVE: &str = "retrieve-applicationkey";
 const REMOVE: &str = "remove-context";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use akma::{AfId, KAkma, UaProtocolId};
+    use prometheus_client::registry::Registry;
+    use store::{Database, DatabaseOptions};
+
+    use super::*;
+    use crate::config::TableLimits;
+    use crate::seal::Sealer;
+
+    fn request(suite: u16) -> AkmaAfKeyRequest {
+        let af_id = AfId::new("af.example.com".parse().unwrap(), UaProtocolId::tls_1_2(suite));
+        AkmaAfKeyRequest::new(af_id, "0.a@example.com".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_expiry_that_one_request_fixed_is_not_undone_by_another_that_was_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
+        let contexts = Contexts::open(database, Sealer::open(None).unwrap(), TableLimits::default()).unwrap();
+        let service = Arc::new(Service {
+            contexts,
+            policy: Policy::new(Vec::new(), 3600),
+            translation: None,
+            metrics: Metrics::register(&mut Registry::default()),
+            health: Health::new(),
+            retry_after_seconds: 1,
+        });
+        let ue_id = "imsi-001010000000001".parse().unwrap();
+        service.contexts.register(&ue_id, &request(0).a_kid, &KAkma::from_bytes([7; 32])).await.unwrap();
+        for suite in (0..40).step_by(2) {
+            let (left, stayed) = (request(suite), request(suite + 1));
+            // Polled once, then dropped: the caller has left while its write is on the way.
+            let _ = tokio::time::timeout(Duration::ZERO, look_up(&service, &left, FirstUse { expires_at: 1 })).await;
+            look_up(&service, &stayed, FirstUse { expires_at: 2 }).await.unwrap();
+            for (asked, expires_at) in [(left, 1), (stayed, 2)] {
+                let outcome = look_up(&service, &asked, FirstUse { expires_at: 3 }).await.unwrap();
+                assert!(matches!(outcome, LookupOutcome::Found(context) if context.kaf_expires_at == expires_at));
+            }
+        }
+    }
+}
