@@ -13,6 +13,7 @@ use openssl::ssl::{
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509, X509Ref};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -118,6 +119,9 @@ pub fn mutual_tls_client(files: &CertificateFiles) -> Result<SslContext, Profile
 /// [`ProfileError::OpenSsl`] when `host` is no name or memory is short.
 pub fn client_session(context: &SslContextRef, host: &str) -> Result<Ssl, ProfileError> {
     let mut session = Ssl::new(context)?;
+    // Left to itself, OpenSSL takes the subject's common name where no alternative name is a DNS name (RFC 9525
+    // clause 2: never): any NF certificate with a URI alone would then do for whatever its subject says.
+    session.param_mut().set_hostflags(X509CheckFlags::NEVER_CHECK_SUBJECT | X509CheckFlags::NO_PARTIAL_WILDCARDS);
     match host.parse() {
         Ok(address) => session.param_mut().set_ip(address)?,
         Err(_) => {

@@ -156,6 +156,15 @@ async fn a_server_of_another_name_or_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn a_name_in_the_subject_alone_proves_nothing() {
+    let authority = Authority::new();
+    let uri = SanType::URI(format!("urn:uuid:{INSTANCE}").try_into().unwrap());
+    let server = mutual_tls_server(&authority.issue("aanf.lab.example", vec![uri])).unwrap();
+    let session = client_session(&authority.client(), "aanf.lab.example").unwrap();
+    assert!(meet(&server, session).await.client.is_err());
+}
+
+#[tokio::test]
 async fn a_client_that_wants_another_protocol_than_http_2_is_refused() {
     let authority = Authority::new();
     let mut session = client_session(&authority.client(), "aanf.lab.example").unwrap();
