@@ -111,7 +111,8 @@ async fn handshake(
     match result {
         Ok(stream) => Some(stream),
         Err(error) => {
-            tracing::info!(target: "security", %source, %error, "handshake failed");
+            // Told by the transport as it deserves; anybody can cause most of these over and over.
+            tracing::debug!(%source, %error, "handshake failed");
             core.metrics.connection_ended("handshake failed");
             None
         }
