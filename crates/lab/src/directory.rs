@@ -97,13 +97,13 @@ impl Directory {
         let path = root.join("network.json");
         let network = if path.exists() { read_json(&path)? } else { Network::generate()? };
         let directory = Self { root, home_network, authority, network, key_log: None, _lock: lock };
+        // Identities first: what is missing after an interruption is then made for the same ones.
+        directory.save_network()?;
         for name in ["config", "state"] {
             create_private_directory(&directory.root.join(name))?;
         }
         directory.issue_certificates()?;
         udm::HomeKey::create_in_directory(&directory.root.join("pki"))?;
-        // Last, because its presence says that the network is whole.
-        directory.save_network()?;
         Ok(directory)
     }
 
@@ -307,6 +307,18 @@ impl Directory {
                 })
                 .collect(),
             subscribers: self.network.subscribers.clone(),
+        }
+    }
+
+    /// Takes `lab.json` of the last start away, so that nobody takes it for this one's.
+    ///
+    /// # Errors
+    /// When it is there and stays.
+    pub fn remove_lab_json(&self) -> Result<(), LabError> {
+        let path = self.root.join("lab.json");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(LabError::file(&path, source)),
+            _ => Ok(()),
         }
     }
 

@@ -4,12 +4,13 @@ use std::fmt;
 
 use akma::{Amf, Gpsi, RoutingIndicator, Sqn, Supi, UsimCredentials};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::LabError;
 
-/// Octets written as hex; wiped when dropped, never printed.
-#[derive(Clone, PartialEq, Eq)]
+/// Octets written as hex; wiped when dropped, compared in constant time, never printed.
+#[derive(Clone)]
 pub struct SecretHex(Zeroizing<Vec<u8>>);
 
 impl SecretHex {
@@ -31,6 +32,14 @@ impl SecretHex {
         Zeroizing::new(hex::encode(&*self.0))
     }
 }
+
+impl PartialEq for SecretHex {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretHex {}
 
 impl fmt::Debug for SecretHex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -46,6 +46,29 @@ fn a_directory_has_one_lab_at_a_time() {
 }
 
 #[test]
+fn a_start_that_was_interrupted_is_finished_for_the_same_identities() {
+    let folder = tempfile::tempdir().unwrap();
+    let ports = |directory: &mut Directory| directory.choose_ports(Some(7000)).unwrap();
+    let mut first = Directory::open_or_create(folder.path()).unwrap();
+    let before = ports(&mut first);
+    let before = first.lab_json(&before);
+    drop(first);
+    for file in ["pki/server.pem", "pki/udm.key", "pki/suci-a.pub"] {
+        fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    let mut second = Directory::open_or_create(folder.path()).unwrap();
+    let after = ports(&mut second);
+    assert_eq!(second.lab_json(&after), before);
+    for name in ["server", "udm"] {
+        let text = fs::read(second.certificate(name).certificate).unwrap();
+        let certificate = X509::from_pem(&text).unwrap();
+        let uris = certificate.subject_alt_names().unwrap();
+        let id = format!("urn:uuid:{}", second.nf_instance_id(name).unwrap());
+        assert!(uris.iter().any(|uri| uri.uri() == Some(&id)), "{name}");
+    }
+}
+
+#[test]
 fn two_directories_share_no_key() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let networks = folders.each_ref().map(|folder| Directory::open_or_create(folder.path()).unwrap());

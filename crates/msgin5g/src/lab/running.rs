@@ -42,6 +42,7 @@ impl RunningLab {
     /// Makes the directory if need be, starts every function from its configuration file, and writes `lab.json`.
     pub(crate) async fn start(options: Options) -> Result<Self, Failure> {
         let mut directory = Directory::open_or_create(&options.directory).map_err(failure)?;
+        directory.remove_lab_json().map_err(failure)?;
         directory.log_keys_to(options.key_log.map(std::path::absolute).transpose().map_err(failure)?);
         let ports = directory.choose_ports(options.base_port).map_err(failure)?;
         directory.write_configurations(&ports).map_err(failure)?;
