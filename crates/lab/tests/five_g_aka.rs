@@ -87,6 +87,17 @@ async fn authentication_does_not_hang_on_the_aanf() {
 }
 
 #[tokio::test]
+async fn authentication_does_not_wait_for_an_aanf_that_never_answers() {
+    let mut core = Core::start_with(|config| config.limits.akma_registration_timeout_milliseconds = 100).await;
+    core.stop_aanf().await;
+    let silent = tokio::net::TcpListener::bind(core.ports.aanf).await.unwrap();
+    let subscriber = core.subscriber(1);
+    let (confirmation, _) = authenticate(&core, &subscriber, &mut usim(&subscriber)).await;
+    assert_eq!(confirmation.auth_result, AuthResult::AuthenticationSuccess);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_wrong_res_star_fails_and_cannot_be_tried_again() {
     let core = Core::start().await;
     let subscriber = core.subscriber(1);

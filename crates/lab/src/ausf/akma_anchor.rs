@@ -6,9 +6,10 @@ use akma::AKid;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
-use sbi::naanf::AkmaKeyInfo;
+use sbi::naanf::{AkmaKeyInfo, NaanfClient};
 use sbi::nausf::DeregistrationInfo;
-use sbi::{Json, PeerIdentity, ProblemDetails};
+use sbi::{Json, PeerIdentity, ProblemDetails, SbiError};
+use tokio::time::timeout;
 
 use super::{Ausf, Proven, SERVICE, UPSTREAM_SERVER_ERROR};
 use crate::authorisation::authorise;
@@ -17,9 +18,16 @@ use crate::authorisation::authorise;
 const REGISTRATION_ATTEMPTS: u32 = 2;
 
 impl Ausf {
-    /// Derives K_AKMA and A-KID and has the AAnF take them, where the subscription allows AKMA.
+    /// Derives K_AKMA and A-KID and has the AAnF take them, where the subscription allows AKMA. Where it does not, those
+    /// of an earlier authentication end all the same: they are good until the next one (TS 33.535 clause 5.2).
     pub(super) async fn establish_akma(&self, proven: &Proven) {
-        let (Some(routing_indicator), Some(aanf)) = (&proven.akma, &self.aanf) else { return };
+        let Some(aanf) = &self.aanf else { return };
+        let Some(routing_indicator) = &proven.akma else {
+            if let Err(error) = aanf.remove_context(&proven.supi).await {
+                tracing::warn!(target: "security", %error, "AAnF did not remove an AKMA context that is over");
+            }
+            return;
+        };
         let a_tid = akma::a_tid(&proven.k_ausf, &proven.supi);
         let info = AkmaKeyInfo {
             supp_feat: None,
@@ -27,23 +35,27 @@ impl Ausf {
             a_kid: AKid::format(routing_indicator, &a_tid, &self.home_network),
             k_akma: akma::k_akma(&proven.k_ausf, &proven.supi),
         };
-        for attempt in 1..=REGISTRATION_ATTEMPTS {
-            match aanf.register_anchorkey(&info).await {
-                Ok(_) => {
-                    tracing::info!(target: "security", a_kid = %info.a_kid, "AKMA key registered at AAnF");
-                    return;
-                }
-                Err(error) if error.is_transient() && attempt < REGISTRATION_ATTEMPTS => {
-                    tracing::debug!(%error, "AAnF did not take the AKMA key, trying again");
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        target: "security", %error, a_kid = %info.a_kid,
-                        "AAnF did not take the AKMA key: the UE is authenticated but cannot use AKMA"
-                    );
-                    return;
-                }
+        let registered = timeout(self.akma_registration_timeout, register(aanf, &info)).await;
+        match registered.unwrap_or(Err(SbiError::TimedOut)) {
+            Ok(()) => tracing::info!(target: "security", a_kid = %info.a_kid, "AKMA key registered at AAnF"),
+            Err(error) => tracing::warn!(
+                target: "security", %error, a_kid = %info.a_kid,
+                "AAnF did not take the AKMA key: the UE is authenticated but cannot use AKMA"
+            ),
+        }
+    }
+}
+
+async fn register(aanf: &NaanfClient, info: &AkmaKeyInfo) -> Result<(), SbiError> {
+    let mut attempt = 1;
+    loop {
+        match aanf.register_anchorkey(info).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_transient() && attempt < REGISTRATION_ATTEMPTS => {
+                tracing::debug!(%error, "AAnF did not take the AKMA key, trying again");
+                attempt += 1;
             }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -6,6 +6,7 @@
 //!        EAP-AKA': POST .../eap-session           AT_MAC and AT_RES; a synchronisation failure begins anew
 //! success ──► UDM: auth-events
 //!         ──► AKMA allowed: K_AKMA, A-KID ──► AAnF: register-anchorkey ──► answer to the serving network
+//!             not (any more) ──► AAnF: remove-context
 //! ```
 //!
 //! AKMA keys are derived only after the UE has proved itself (TS 33.535 clause 6.1), and the AAnF is asked to take them
@@ -30,7 +31,7 @@ use axum::Router;
 use axum::routing::{post, put};
 use sbi::naanf::NaanfClient;
 use sbi::nudm::NudmClient;
-use sbi::{ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause};
+use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -85,6 +86,11 @@ pub struct Limits {
     pub result_lifetime_seconds: u64,
     /// Synchronisation failures in one EAP session; one more ends it in failure.
     pub eap_resynchronisations_max: u8,
+    /// For each request to UDM. Then 504, or, when a result was to be reported, nothing: the result stands.
+    pub udm_timeout_milliseconds: u64,
+    /// For the AAnF to take a key, all attempts together. Then the UE is authenticated without AKMA. With the time for
+    /// UDM it must stay below the time that `sbi.limits` gives a request.
+    pub akma_registration_timeout_milliseconds: u64,
 }
 
 impl Default for Limits {
@@ -95,6 +101,8 @@ impl Default for Limits {
             results_max: 10_000,
             result_lifetime_seconds: 3_600,
             eap_resynchronisations_max: 2,
+            udm_timeout_milliseconds: 3_000,
+            akma_registration_timeout_milliseconds: 3_000,
         }
     }
 }
@@ -127,6 +135,7 @@ struct Ausf {
     serving_networks: BTreeSet<String>,
     api_root: String,
     eap_resynchronisations_max: u8,
+    akma_registration_timeout: Duration,
     contexts: Mutex<Contexts<Context>>,
     results: Mutex<Contexts<AuthenticationResult>>,
 }
@@ -162,21 +171,27 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     if config.api_root.is_none() && config.sbi.listen.port() == 0 {
         return Err(LabError::Configuration("ausf: listening on port 0 needs api_root".to_owned()));
     }
-    let http = SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits: Default::default() })?;
+    let limits = config.limits;
+    let client = |request_timeout_milliseconds| {
+        let limits = ClientLimits { request_timeout_milliseconds, ..ClientLimits::default() };
+        SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits })
+    };
+    let udm = client(limits.udm_timeout_milliseconds)?;
+    let aanf = client(limits.akma_registration_timeout_milliseconds)?;
     let api_root = config.api_root.take().unwrap_or_else(|| format!("https://{}", config.sbi.listen));
     let mut serving_networks: BTreeSet<String> =
         config.serving_networks.iter().map(|name| name.as_str().to_owned()).collect();
     serving_networks.insert(config.home_network.serving_network_name().as_str().to_owned());
-    let limits = config.limits;
     let ausf = Arc::new(Ausf {
         nf_instance_id: config.nf_instance_id,
         home_network: config.home_network,
-        udm: NudmClient::new(http.clone(), config.udm),
-        aanf: config.aanf.map(|root| NaanfClient::new(http, root)),
+        udm: NudmClient::new(udm, config.udm),
+        aanf: config.aanf.map(|root| NaanfClient::new(aanf, root)),
         callers: config.callers,
         serving_networks,
         api_root: api_root.trim_end_matches('/').to_owned(),
         eap_resynchronisations_max: limits.eap_resynchronisations_max,
+        akma_registration_timeout: Duration::from_millis(limits.akma_registration_timeout_milliseconds),
         contexts: Mutex::new(Contexts::new(limits.contexts_max, Duration::from_secs(limits.context_lifetime_seconds))),
         results: Mutex::new(Contexts::new(limits.results_max, Duration::from_secs(limits.result_lifetime_seconds))),
     });
