@@ -166,11 +166,14 @@ impl ApplicationServers {
         Ok(id)
     }
 
-    /// Takes up the registrations on disk. One whose binding is gone from the configuration is none any more.
+    /// Takes up the registrations on disk. One whose binding is gone from the configuration, or whose `targetUri` may not be
+    /// named any more, is none.
     pub(crate) async fn load(&self, core: &Arc<Core>) -> Result<(), store::StoreError> {
         for record in core.store.application_servers().await? {
-            if !self.bindings.iter().any(|binding| binding.as_service_id == record.as_service_id) {
-                tracing::warn!(as_service_id = %record.as_service_id, "AS no longer configured, its registration is removed");
+            let (id, target) = (&record.as_service_id, &record.target_uri);
+            let mut bindings = self.bindings.iter().filter(|binding| binding.as_service_id == *id);
+            if !bindings.any(|binding| target.is_empty() || binding.may_name(target)) {
+                tracing::warn!(as_service_id = %record.as_service_id, "AS or its targetUri no longer configured, its registration is removed");
                 core.store.remove_application_server(&record.as_service_id).await?;
                 continue;
             }

@@ -156,8 +156,10 @@ impl Recent {
         }
         if !answer.is_promise() {
             self.entries.remove(&key);
-            if self.order.back().is_some_and(|(_, last)| *last == key) {
-                self.order.pop_back();
+            // Left behind, it would have the same message forgotten too early when that comes again. What is refused came
+            // lately, so it is found near the end.
+            if let Some(index) = self.order.iter().rposition(|(_, entered)| *entered == key) {
+                self.order.remove(index);
             }
         }
     }
@@ -210,5 +212,41 @@ impl Recent {
         self.entries.remove(&key);
         self.order.pop_front();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use message::FailureCause;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(300);
+
+    fn begin(recent: &mut Recent, id: &str, now: Instant) -> Begin {
+        let (reply, _) = oneshot::channel();
+        recent.begin(key(id), [0; 32], Reply::Api(reply), now, 8, LIFETIME)
+    }
+
+    fn key(id: &str) -> Key {
+        Key::message(&id.parse().unwrap())
+    }
+
+    #[test]
+    fn an_answer_is_remembered_for_its_whole_lifetime_whatever_was_refused_before() {
+        let mut recent = Recent::default();
+        let start = Instant::now();
+        assert!(matches!(begin(&mut recent, "1", start), Begin::New));
+        assert!(matches!(begin(&mut recent, "2", start), Begin::New));
+        recent.complete(key("1"), Answer::Failed(FailureCause::Overloaded), drop);
+        recent.complete(key("2"), Answer::Delivered, drop);
+        let again = start + LIFETIME - Duration::from_secs(1);
+        assert!(matches!(begin(&mut recent, "1", again), Begin::New), "a refusal promised nothing");
+        recent.complete(key("1"), Answer::Delivered, drop);
+        let later = start + LIFETIME + Duration::from_secs(1);
+        assert!(matches!(begin(&mut recent, "1", later), Begin::Answered(_, Answer::Delivered)));
+        assert!(matches!(begin(&mut recent, "2", later), Begin::New), "its time is over");
     }
 }

@@ -320,10 +320,13 @@ async fn report_failure(core: &Arc<Core>, recipient: &Address, failed: &Failed) 
     for _ in 0..REPORT_ATTEMPTS {
         match core.store.store_message(stored.clone()).await {
             Ok(_) => return found_on_disk(core, &originator),
+            // It does not get room by being waited for, and others wait to be buried.
+            Err(StoreError::RecipientFull) => break,
             Err(error) => tracing::warn!(originator = %failed.originator, %error, "failure report not stored"),
         }
         sleep(RETRY_PAUSE).await;
     }
+    tracing::warn!(originator = %failed.originator, message_id = %failed.message_id, "failure report lost");
     core.metrics.report_lost();
 }
 

@@ -349,11 +349,13 @@ impl Pipeline {
         if self.disk_busy {
             return None;
         }
-        let fetched: usize = self.lanes.iter().map(|lane| lane.fetched.len()).sum();
+        let fetched = |lanes: usize| self.lanes.iter().take(lanes).map(|lane| lane.fetched.len()).sum::<usize>();
         let reader = self.connected && self.pause.is_none();
         let first_unread = self.lanes.iter().position(|lane| lane.unread).filter(|_| reader);
-        let from = first_unread.filter(|_| fetched < DISK_BATCH / 2);
-        let removal_due = self.acknowledged.len() >= DISK_BATCH || !reader || (fetched == 0 && first_unread.is_none());
+        // Nothing of a lower lane is sent before this one is read: what was fetched there is no reason to wait.
+        let from = first_unread.filter(|from| fetched(from + 1) < DISK_BATCH / 2);
+        let nothing_more = first_unread.is_none() && fetched(self.lanes.len()) == 0;
+        let removal_due = self.acknowledged.len() >= DISK_BATCH || !reader || nothing_more;
         if from.is_none() && (self.acknowledged.is_empty() || !removal_due) {
             return None;
         }

@@ -69,6 +69,8 @@ enum Event {
     DiskStart,
     DiskRead,
     DiskEnd,
+    /// Something may be on disk that did not go through here.
+    StoredBeside,
     Pass {
         milliseconds: u16,
     },
@@ -92,6 +94,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => Just(Event::DiskStart),
         4 => Just(Event::DiskRead),
         4 => Just(Event::DiskEnd),
+        1 => Just(Event::StoredBeside),
         2 => (0..3000_u16).prop_map(|milliseconds| Event::Pass { milliseconds }),
     ]
 }
@@ -173,6 +176,7 @@ impl World {
             }
             Event::DiskRead => self.read(),
             Event::DiskEnd => self.end_work(),
+            Event::StoredBeside => self.pipeline.stored_beside(),
             Event::Pass { milliseconds } => {
                 self.now += Duration::from_millis(milliseconds.into());
                 let asides = self.pipeline.lapse(self.now, &self.limits);
@@ -358,6 +362,26 @@ fn a_long_backlog_is_drained_before_what_came_later() {
     }
     world.finish();
     assert_eq!(world.seen[&(0, 1)].len(), 400);
+}
+
+/// Most of a batch of a lower priority waits in memory when something of a higher one is found on disk.
+#[test]
+fn what_is_stored_late_of_a_higher_priority_holds_nothing_up() {
+    for late in [Event::Told, Event::StoredBeside] {
+        let mut world = World::new(Schedule::Stream);
+        for _ in 0..300 {
+            world.send(0, 1, true);
+            world.apply(Event::Written);
+            world.apply(Event::Told);
+        }
+        world.send(0, 0, true);
+        world.apply(Event::Attach);
+        for event in [Event::DiskStart, Event::DiskEnd, Event::Written, late, Event::Told] {
+            world.apply(event);
+        }
+        world.finish();
+        assert_eq!((world.seen[&(0, 1)].len(), world.seen[&(0, 0)].len()), (300, 1));
+    }
 }
 
 /// A steady stream of storable messages to a recipient that is there does not keep going through the disk.

@@ -201,6 +201,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
         }
+        // A peer that is never silent does not outrun its deadlines.
+        if let Err(ended) = self.poll_timer(context) {
+            return Poll::Ready(ended);
+        }
         context.waker().wake_by_ref();
         Poll::Pending
     }

@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// DEREG (TS 23.554 clause 8.2.2).
     pub(super) fn deregister(&mut self, exchange: ExchangeId, deregistration: Deregistration) {
         let id = deregistration.ue_service_id;
-        let party = match &self.registered {
+        let registered = match &self.registered {
             None => return self.answer_registration(exchange, id, Err(FailureCause::NotRegistered)),
             Some(registered) if registered.party.address != Address::ue(&id) => {
                 tracing::warn!(
@@ -69,14 +69,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 );
                 return self.answer_registration(exchange, id, Err(FailureCause::OriginatorNotAllowed));
             }
-            Some(registered) => Arc::clone(&registered.party),
+            Some(registered) => Registered { party: Arc::clone(&registered.party), generation: registered.generation },
         };
         if let Err(cause) = self.may_start() {
             return self.answer_registration(exchange, id, Err(cause));
         }
         let (core, mailbox) = (Arc::clone(&self.core), Arc::clone(&self.mailbox));
         self.start(Box::pin(async move {
-            let result = remove_registration(&core, &party, &id, &mailbox).await;
+            let result = remove_registration(&core, &registered, &id, &mailbox).await;
             Outcome::Deregistered(exchange, id, result)
         }));
     }
@@ -233,11 +233,16 @@ pub(crate) fn fingerprint(record: &RegistrationRecord) -> u64 {
 
 async fn remove_registration(
     core: &Arc<Core>,
-    party: &Arc<Party>,
+    registered: &Registered,
     id: &UeServiceId,
     mailbox: &Arc<Mailbox>,
 ) -> Result<(), FailureCause> {
+    let party = &registered.party;
     let _turn = core.registering(&party.address).await;
+    // A newer connection registered meanwhile: its registration is not this one's to withdraw.
+    if lock(&party.state).generation != registered.generation {
+        return Err(FailureCause::NotRegistered);
+    }
     if let Err(error) = core.store.remove_registration(id).await {
         tracing::error!(ue_service_id = %id, %error, "registration not removed");
         return Err(FailureCause::StorageFailed);

@@ -241,6 +241,25 @@ async fn a_newer_connection_takes_over_what_the_older_left_unacknowledged() {
 }
 
 #[tokio::test]
+async fn a_newer_connection_goes_on_with_a_long_backlog() {
+    const MESSAGES: usize = 400;
+    let net = Net::new().await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("bob").await;
+    for id in 0..MESSAGES {
+        assert_eq!(alice.send(&storable("alice", "bob", &id.to_string())).await, Fate::stored());
+    }
+    let mut older = net.ue("bob").await;
+    older.delivery().await;
+    let mut newer = net.ue("bob").await;
+    for id in 0..MESSAGES {
+        assert_eq!(newer.receive().await.message_id.as_str(), id.to_string());
+    }
+    assert_eq!(older.ended().await, Ended::Replaced);
+    until(|| net.stored_for("bob") == 0).await;
+}
+
+#[tokio::test]
 async fn a_recipient_that_refuses_for_good_fails_the_message() {
     let net = Net::new().await;
     let (mut alice, mut bob) = (net.ue("alice").await, net.ue("bob").await);

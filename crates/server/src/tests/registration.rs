@@ -1,5 +1,10 @@
 //! Who is let in, who is not, and how a connection ends.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
 use super::*;
 
 #[tokio::test]
@@ -116,6 +121,75 @@ async fn a_connection_ends_when_its_key_expires() {
     assert_eq!(ue.register("meter-1").await.code, Code::CREATED);
     assert_eq!(ue.ended().await, Ended::KeyExpired);
     assert!(SystemTime::now() >= expires_at);
+}
+
+/// A peer that sends Pings as fast as they are taken, and takes whatever it is sent.
+#[derive(Default)]
+struct Chatter {
+    greeted: bool,
+}
+
+impl AsyncRead for Chatter {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let (csm, ping) = ([0x00, 0xe1], [0x00, 0xe2]);
+        buffer.put_slice(if std::mem::replace(&mut self.greeted, true) { &ping } else { &csm });
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Chatter {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(octets.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_never_silent_does_not_outrun_its_deadlines() {
+    let net = Net::with(Limits { registration_timeout_seconds: 1, ..Limits::default() }).await;
+    let expires_at = SystemTime::now() + Duration::from_millis(200);
+    for (expires_at, ended) in [(Some(expires_at), Ended::KeyExpired), (None, Ended::NeverRegistered)] {
+        let (peer, mailbox) = (peer(None, expires_at), Arc::new(Mailbox::default()));
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let session = session::run(Arc::clone(&net.core), Chatter::default(), peer, source, "msgin5g".into(), mailbox);
+        assert_eq!(timeout(PATIENCE, tokio::spawn(session)).await.unwrap().unwrap(), ended);
+    }
+}
+
+/// Gives every task its turn, often enough for what was sent to have been read.
+async fn turns() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_deregistration_does_not_withdraw_a_newer_connections_registration() {
+    let net = Net::new().await;
+    let mut older = net.ue("alice").await;
+    let mut newer = net.connect(&supi_of("alice"));
+    let turn = net.core.registering(&address("alice")).await;
+    let registering =
+        newer.ask(&Registration { ue_service_id: "alice".parse().unwrap(), client_profile: None }.encode()).await;
+    turns().await;
+    older.ask(&Deregistration { ue_service_id: "alice".parse().unwrap() }.encode()).await;
+    turns().await;
+    drop(turn);
+    assert_eq!(newer.answer(registering).await.code, Code::CREATED);
+    assert_eq!(older.ended().await, Ended::Replaced);
+    // Whoever waited for a turn before has had it.
+    drop(net.core.registering(&address("alice")).await);
+    let mut bob = net.ue("bob").await;
+    let exchange = bob.post(&message("bob", "alice", "1")).await;
+    assert_eq!(newer.receive().await.message_id.as_str(), "1");
+    assert_eq!(bob.fate(exchange).await, Fate::delivered());
 }
 
 #[tokio::test]

@@ -119,3 +119,24 @@ async fn messages_stored_for_a_ue_that_deregisters_are_reported_as_failed() {
     assert_eq!((report.message_id.as_str(), report.failure_cause.as_deref()), ("1", Some("UNKNOWN_TARGET")));
     until(|| net.stored_for("bob") == 0).await;
 }
+
+#[tokio::test]
+async fn a_failure_report_for_a_full_inbox_is_given_up_and_holds_up_no_other() {
+    let mut setup = Setup::default();
+    setup.store.limits.messages_per_recipient_max = 1;
+    let net = Net::of(setup).await;
+    let (mut alice, mut carol) = (net.ue("alice").await, net.ue("carol").await);
+    for away in ["bob", "dave"] {
+        net.away_ue(away).await;
+    }
+    let soon = OffsetDateTime::now_utc() + time::Duration::milliseconds(300);
+    let expiring = |from, to| Message { expiration_time: Some(soon), ..wanted(from, to, "1") };
+    assert_eq!(alice.send(&expiring("alice", "bob")).await, Fate::stored());
+    assert_eq!(carol.send(&expiring("carol", "dave")).await, Fate::stored());
+    alice.leave().await;
+    assert_eq!(carol.send(&storable("carol", "alice", "2")).await, Fate::stored());
+    until(|| OffsetDateTime::now_utc() > soon).await;
+    crate::inbox::sweep_expired(&net.core).await;
+    assert_eq!((net.stored_for("bob"), net.stored_for("dave"), net.stored_for("alice")), (0, 0, 1));
+    assert_eq!(carol.receive_report().await.message_id.as_str(), "1");
+}
