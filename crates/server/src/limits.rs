@@ -81,7 +81,7 @@ pub struct Limits {
     pub backoff_max_seconds: u64,
     /// Max-Age and Retry-After of a refusal that asks to come back.
     pub retry_after_seconds: u32,
-    /// How long a graceful stop waits for what is in flight.
+    /// How long a graceful stop waits for what is in flight. Then it is stored, or failed with `TARGET_UNREACHABLE`.
     pub drain_timeout_seconds: u64,
 }
 

@@ -81,6 +81,12 @@ impl Party {
         Some(generation)
     }
 
+    /// Whether the carrier of this generation still carries.
+    pub(crate) fn is_carried_by(&self, generation: u64) -> bool {
+        let state = lock(&self.state);
+        state.generation == generation && state.carrier.is_some()
+    }
+
     /// Gives back memory that an idle party does not need.
     pub(crate) fn rest(&self, now: tokio::time::Instant, remembered: std::time::Duration) {
         lock(&self.recent).forget_old(now, remembered);

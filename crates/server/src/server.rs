@@ -225,22 +225,36 @@ async fn keep_house(core: Arc<Core>, store: EmbeddedStore) {
 
 /// A graceful stop: nothing new is taken, what was taken is answered, sessions are released, the disk has the rest.
 async fn stop(core: &Arc<Core>, servers: &ApplicationServers, api: &SbiServer, api_stop: &CancellationToken) {
-    let deadline = Instant::now() + core.limits.drain_timeout();
+    let drained = Instant::now() + core.limits.drain_timeout();
     core.stopping.cancel();
     api_stop.cancel();
-    while core.open_requests() > 0 && Instant::now() < deadline {
-        sleep(STOP_TICK).await;
+    if !comes_true(drained, || core.open_requests() == 0).await {
+        // Recipients that have not acknowledged by now count as away, while their senders are still there to be told.
+        core.detach_all();
+        comes_true(Instant::now() + LAST_WRITES, || core.open_requests() == 0).await;
     }
     core.sessions.stop_all();
     servers.stop_all();
-    while core.sessions.connections() > 0 && Instant::now() < deadline {
-        sleep(STOP_TICK).await;
-    }
+    comes_true(drained.max(Instant::now() + LAST_TASKS), || core.sessions.connections() == 0).await;
     core.stopped.cancel();
     core.tasks.close();
     let _ = timeout(LAST_TASKS, core.tasks.wait()).await;
     let _ = timeout(LAST_TASKS, api.stopped()).await;
 }
+
+/// Waits for something until a deadline; whether it came.
+async fn comes_true(deadline: Instant, condition: impl Fn() -> bool) -> bool {
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(STOP_TICK).await;
+    }
+    true
+}
+
+/// How long the disk may take for what was not acknowledged when the drain time-out came.
+const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// How long tasks that were told to end may take.
 const LAST_TASKS: Duration = Duration::from_secs(2);

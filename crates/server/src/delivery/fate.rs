@@ -169,6 +169,17 @@ impl Core {
         self.answer_all(answers);
     }
 
+    /// Every carrier counts as gone, though its connection lasts: what it did not acknowledge is stored or failed, and
+    /// answered.
+    pub(crate) fn detach_all(self: &Arc<Self>) {
+        for shard in 0..self.registry.shards() {
+            for party in self.registry.shard_parties(shard) {
+                let generation = lock(&party.state).generation;
+                self.detach(&party, generation);
+            }
+        }
+    }
+
     /// The party is no more: its carrier ends unless it is `but`, what waits in memory for it fails. What is on disk for it
     /// is left to [`inbox::clear`].
     pub(crate) fn dissolve(self: &Arc<Self>, party: &Arc<Party>, but: Option<&Arc<Mailbox>>) {

@@ -228,7 +228,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match reason {
             CloseReason::Replaced => self.abort(Ended::Replaced),
             CloseReason::Deregistered => self.abort(Ended::Deregistered),
-            CloseReason::Stopping => self.release(Ended::Stopped, self.core.limits.drain_timeout()),
+            CloseReason::Stopping => {
+                let carries = |registered: &Registered| registered.party.is_carried_by(registered.generation);
+                if !self.registered.as_ref().is_some_and(carries) {
+                    // What this peer did not acknowledge was given up; nobody waits for it any more.
+                    self.forget_sent();
+                }
+                self.release(Ended::Stopped, self.core.limits.drain_timeout());
+            }
         }
     }
 

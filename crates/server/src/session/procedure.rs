@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.core.detach(&earlier.party, earlier.generation);
     }
 
-    fn forget_sent(&mut self) {
+    pub(super) fn forget_sent(&mut self) {
         for sent in self.sent.drain(..) {
             self.machine.cancel(sent.exchange);
         }
