@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "a module of each test program, which uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+pub mod foreign_ue;
+pub mod function;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,6 +17,12 @@ pub fn msgin5g() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_msgin5g"));
     command.stdin(Stdio::null());
     command
+}
+
+/// Sends a signal to a process that a test started.
+pub fn signal(process: &Child, name: &str) {
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
 }
 
 /// One network on this machine: `msgin5g lab` in a folder of its own.
@@ -69,8 +78,7 @@ impl Lab {
     /// SIGTERM, and the wait for a graceful end.
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the lab runs");
-        let pid = process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        signal(&process, "TERM");
         process.wait().unwrap()
     }
 

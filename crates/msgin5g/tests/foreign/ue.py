@@ -168,6 +168,8 @@ class Connection:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=self.diagnostics, bufsize=0)
         self.incoming, self.responses, self.requests, self.token = queue.Queue(), queue.Queue(), queue.Queue(), 0
+        self.options = {}  # of each response, by its token
+        self.finished = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         self._write(frame(0xE1, b"", b"\x23\x01\x00\x00", b""))  # 7.01 CSM, Max-Message-Size 65536
         code, _, _ = self._next(self.incoming)
@@ -192,10 +194,13 @@ class Connection:
                     length = int.from_bytes(self._octets(extra[0]), "big") + extra[1]
                 code = self._octets(1)[0]
                 token, rest = self._octets(token_length), self._octets(length)
-                payload = payload_of(rest)
+                options, payload = parts_of(rest)
                 where = self.incoming if code >= 0xE0 else self.requests if code < 0x20 else self.responses
+                if where is self.responses:
+                    self.options[token] = options
                 where.put((code, token, payload))
         except (ConnectionEnded, ValueError):
+            self.finished.set()
             for where in (self.incoming, self.requests, self.responses):
                 where.put(None)
 
@@ -218,14 +223,25 @@ class Connection:
     def log(self):
         return pathlib.Path(self.diagnostics.name).read_text(errors="replace")[-2000:]
 
-    def request_raw(self, payload):
+    def post(self, payload):
+        """Sends a request and does not wait for its answer. Returns its token."""
         self.token += 1
+        token = self.token.to_bytes(2, "big")
         options = b"".join(option(11, part.encode(), 0 if i else 11) for i, part in enumerate(self.path.split("/")))
         options += option(12, bytes([50]), 1)
-        self._write(frame(0x02, self.token.to_bytes(2, "big"), options, payload))
+        self._write(frame(0x02, token, options, payload))
+        return token
+
+    def answer(self):
+        """The next response: its token, its code, its JSON."""
         code, token, answer = self._next(self.responses)
-        assert token == self.token.to_bytes(2, "big"), "the answer carries another request's token"
-        return f"{code >> 5}.{code & 31:02}", json.loads(answer) if answer else None
+        return token, f"{code >> 5}.{code & 31:02}", json.loads(answer) if answer else None
+
+    def request_raw(self, payload):
+        asked = self.post(payload)
+        token, code, answer = self.answer()
+        assert token == asked, "the answer carries another request's token"
+        return code, answer
 
     def request(self, **members):
         return self.request_raw(json.dumps(members).encode())
@@ -233,19 +249,44 @@ class Connection:
     def register(self, service_id=None):
         return self.request(msgType="REG", ueSvcId=service_id or self.ue.service_id, clientProfile={"segmentSize": 2048})
 
-    def send(self, destination, payload, *, message_id=None, report=False, originator=None, store=None):
+    def message(self, destination, payload, *, message_id=None, report=False, originator=None, store=None):
+        """MSG as JSON."""
         members = {"msgType": "MSG", "oriAddr": originator or self.ue.address(), "destAddr": destination,
                    "msgId": message_id or str(uuid.uuid4()), "delivStReqInd": report,
                    "payload": base64.b64encode(payload).decode()}
         if store:
             members |= {"stoAndFwInd": True, "stoAndFwParams": {"exprTime": store}}
-        return self.request(**members)
+        return json.dumps(members).encode()
+
+    def send(self, destination, payload, **members):
+        return self.request_raw(self.message(destination, payload, **members))
+
+    def take(self):
+        """The server's next request, which is left unacknowledged: its token, its JSON."""
+        _, token, payload = self._next(self.requests)
+        return token, json.loads(payload)
+
+    def acknowledge(self, token):
+        """Answers a request of the server with 2.04."""
+        self._write(frame(0x44, token, b"", b""))
 
     def receive(self):
-        """Takes the server's next request and acknowledges it with 2.04."""
-        _, token, payload = self._next(self.requests)
-        self._write(frame(0x44, token, b"", b""))
-        return json.loads(payload)
+        """Takes the server's next request and acknowledges it."""
+        token, message = self.take()
+        self.acknowledge(token)
+        return message
+
+    def end(self):
+        """Waits until the server ends the connection. Returns the diagnostic of its Abort, or None if there was none."""
+        diagnostic = None
+        while True:
+            try:
+                code, _, payload = self._next(self.incoming)
+            except ConnectionEnded:
+                assert self.finished.is_set(), "the connection did not end"
+                return diagnostic
+            if code == 0xE5:
+                diagnostic = payload.decode()
 
     def close(self):
         self.process.kill()
@@ -270,17 +311,19 @@ def option(_number, value, delta):
     return bytes([delta << 4 | 13, len(value) - 13]) + value
 
 
-def payload_of(rest):
-    at = 0
+def parts_of(rest):
+    """Options by number, the last of each, and the payload."""
+    at, number, options = 0, 0, {}
     while at < len(rest) and rest[at] != 0xFF:
-        delta, length = rest[at] >> 4, rest[at] & 15
-        at += 1 + {13: 1, 14: 2}.get(delta, 0)
-        if length == 13:
-            length, at = rest[at] + 13, at + 1
-        elif length == 14:
-            length, at = int.from_bytes(rest[at:at + 2], "big") + 269, at + 2
-        at += length
-    return rest[at + 1:]
+        values, at = [rest[at] >> 4, rest[at] & 15], at + 1
+        for index, value in enumerate(values):
+            if value == 13:
+                values[index], at = rest[at] + 13, at + 1
+            elif value == 14:
+                values[index], at = int.from_bytes(rest[at:at + 2], "big") + 269, at + 2
+        number += values[0]
+        options[number], at = rest[at:at + values[1]], at + values[1]
+    return options, rest[at + 1:]
 
 
 def subscribers(network, count):

@@ -1,0 +1,156 @@
+//! One network function beside the lab's, started from the lab's configuration file with some of its keys overridden.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Lab, msgin5g, signal};
+
+/// How long a process that was told to stop may take before that is a failure.
+const STOP_DEADLINE: Duration = Duration::from_secs(90);
+
+/// `msgin5g FUNCTION --config DIR/config/FUNCTION.toml`.
+pub struct Function {
+    name: &'static str,
+    config: PathBuf,
+    log: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    process: Option<Child>,
+    ready: Value,
+}
+
+impl Function {
+    /// A second MSGin5G Server of the lab's name, with a store and ports of its own.
+    pub fn server(lab: &Lab, environment: &[(&'static str, &str)]) -> Self {
+        let mut variables = vec![
+            ("MSGIN5G_SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_API__LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_STORE__PATH", lab.path("state/second-server").display().to_string()),
+        ];
+        variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        Self::start(lab, "server", variables)
+    }
+
+    /// A second AAnF, with a store and a port of its own.
+    pub fn aanf(lab: &Lab, environment: &[(&'static str, &str)]) -> Self {
+        let mut variables = vec![
+            ("MSGIN5G_LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_DATA", lab.path("state/second-aanf").display().to_string()),
+        ];
+        variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        Self::start(lab, "aanf", variables)
+    }
+
+    fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>) -> Self {
+        let config = lab.path(&format!("config/{name}.toml"));
+        let log = lab.path(&format!("second-{name}.log"));
+        let mut function = Self { name, config, log, environment, process: None, ready: Value::Null };
+        function.start_again();
+        function
+    }
+
+    /// Starts it again after [`Function::stop`] or [`Function::kill`], with the same state and on other ports.
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut process = msgin5g()
+            .args(["--json", self.name, "--config"])
+            .arg(&self.config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.process = Some(process);
+        self.ready =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line:?}: {}", self.name, self.log()));
+    }
+
+    /// Where its main interface is.
+    pub fn address(&self) -> SocketAddr {
+        self.ready["listen"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// The root of its main interface, if that is HTTP/2.
+    pub fn root(&self) -> String {
+        format!("https://{}", self.address())
+    }
+
+    /// SIGTERM. Returns at once.
+    pub fn terminate(&self) {
+        signal(self.process.as_ref().expect("it runs"), "TERM");
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        let deadline = Instant::now() + STOP_DEADLINE;
+        loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.process = Some(process);
+                panic!("{} did not stop", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and the wait for a graceful end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.ended()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// A page of its management interface: status and text.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.ready["admin"].as_str().expect("it has an admin interface")).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    /// The sample of this name and these labels, as OpenMetrics writes them; 0 if there is none yet.
+    pub fn metric(&self, sample: &str) -> u64 {
+        let (_, text) = self.admin("/metrics");
+        text.lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+            .map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.char_indices().rev().nth(8_000).map_or(0, |(at, _)| at);
+            eprintln!("--- the end of the log of {} ---\n{}", self.name, &log[tail..]);
+        }
+    }
+}
