@@ -47,6 +47,9 @@ use link::{Link, LinkEvent, Phase};
 /// Content-Format of JSON (RFC 7252 clause 12.3).
 const JSON: u16 = 50;
 
+/// The longest that a server can send its client away for: whatever it says, it may have changed its mind by then.
+const AWAY_MAX: Duration = Duration::from_secs(3600);
+
 /// A message of the application.
 #[derive(Debug)]
 pub(crate) struct Send {
@@ -118,7 +121,7 @@ impl Driver {
             decisions,
             decision_sender,
             to_application,
-            requests: Requests::new(limits.unanswered_max),
+            requests: Requests::new(limits.unanswered_max, limits.reports_unanswered_max),
             hand_overs: HandOvers::new(limits.unaccepted_max, limits.remembered_max),
             journal: None,
             status,
@@ -344,7 +347,7 @@ impl Driver {
             StreamEvent::Response { exchange, response } => self.on_response(exchange, Some(response)),
             StreamEvent::Failed { exchange } => self.on_response(exchange, None),
             StreamEvent::Released { release } => {
-                let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into());
+                let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into()).min(AWAY_MAX);
                 let deadline = Instant::now() + self.config.limits.close_timeout();
                 if let Link::Up { phase, .. } = &mut self.link {
                     *phase = Phase::Released { hold_off, deadline };

@@ -59,6 +59,9 @@ impl Establisher {
     async fn establish(&self, keys: &mut Keys) -> Result<ClientStream, ClientError> {
         if keys.must_renew && self.may_renew(keys) {
             self.renew_ahead(keys).await;
+        } else if keys.must_renew {
+            // Not so soon after the last time; until then those at hand serve on.
+            keys.renew_at = keys.renewed.map(|when| when + self.config.limits.authentication_interval());
         }
         let material = match &keys.material {
             Some(material) => material.clone(),
@@ -127,4 +130,47 @@ impl Establisher {
 
 fn refuses_keys(error: &ClientError) -> bool {
     matches!(error, ClientError::KeysRefused(_))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use akma::KAkma;
+    use futures_util::{FutureExt, future::BoxFuture};
+    use transport::PskClientConfig;
+
+    use super::*;
+    use crate::key_source::KeySourceError;
+
+    struct NeverAsked;
+
+    impl KeySource for NeverAsked {
+        fn obtain<'a>(&'a self, _: Option<&'a AKid>) -> BoxFuture<'a, Result<AkmaMaterial, KeySourceError>> {
+            async { panic!("asked again too soon") }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_that_may_not_be_renewed_yet_serve_on_and_are_due_again_when_they_may() {
+        // Nobody listens there any more.
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut config = ClientConfig::new(server, "server.example".parse().unwrap(), "ue@example".parse().unwrap());
+        config.authenticate_after = Some(Duration::from_secs(1));
+        let interval = config.limits.authentication_interval();
+        let connector = PskConnector::new(PskClientConfig::default()).unwrap();
+        let establisher = Establisher { config: Arc::new(config), source: Arc::new(NeverAsked), connector };
+        let a_kid = "0.ab@realm.example".parse().unwrap();
+        let renewed = Instant::now();
+        let keys = Keys {
+            material: Some(AkmaMaterial { a_kid, k_akma: KAkma::from_bytes([7; 32]), ue_id: None }),
+            renew_at: Some(renewed),
+            must_renew: true,
+            renewed: Some(renewed),
+        };
+        let attempt = establisher.attempt(keys).await;
+        assert!(attempt.result.is_err());
+        assert_eq!(attempt.keys.renew_at, Some(renewed + interval));
+    }
 }

@@ -110,9 +110,8 @@ impl<X> HandOvers<X> {
         }
     }
 
-    /// Notes an arrival. `owed` is how many reports the client has yet to get rid of: they take up room too, so that a
-    /// server that takes no reports cannot make them pile up.
-    pub(crate) fn arrive(&mut self, key: &HandOverKey, exchange: X, report_wanted: bool, owed: usize) -> Arrival {
+    /// Notes an arrival.
+    pub(crate) fn arrive(&mut self, key: &HandOverKey, exchange: X, report_wanted: bool) -> Arrival {
         if self.remembered.contains(key) {
             return Arrival::Remembered;
         }
@@ -120,7 +119,7 @@ impl<X> HandOvers<X> {
             undecided.exchange = Some(exchange);
             return Arrival::Undecided;
         }
-        if self.undecided.len().saturating_add(owed) >= self.undecided_max {
+        if self.undecided.len() >= self.undecided_max {
             return Arrival::Full;
         }
         self.undecided.insert(key.clone(), Undecided { exchange: Some(exchange), report_wanted, accepted: None });
@@ -209,12 +208,12 @@ mod tests {
     fn a_message_is_new_once_and_remembered_after_acceptance() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        assert_eq!(hand_overs.arrive(&first, 1, true, 0), Arrival::New);
-        assert_eq!(hand_overs.arrive(&first, 2, true, 0), Arrival::Undecided);
+        assert_eq!(hand_overs.arrive(&first, 1, true), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 2, true), Arrival::Undecided);
         let settled = accept(&mut hand_overs, &first);
         assert_eq!(settled.exchange, Some(2), "the acknowledgement goes to the latest exchange");
         assert!(settled.report_owed);
-        assert_eq!(hand_overs.arrive(&first, 3, true, 0), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&first, 3, true), Arrival::Remembered);
     }
 
     #[test]
@@ -228,7 +227,7 @@ mod tests {
         ];
         hand_overs.remember(message);
         for other in others {
-            assert_eq!(hand_overs.arrive(&other, 1, false, 0), Arrival::New, "{other:?}");
+            assert_eq!(hand_overs.arrive(&other, 1, false), Arrival::New, "{other:?}");
         }
     }
 
@@ -239,35 +238,35 @@ mod tests {
             hand_overs.remember(key("a@x", id));
         }
         assert_eq!(hand_overs.remembered(), 3);
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false, 0), Arrival::Remembered);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, 0), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false), Arrival::New);
     }
 
     #[test]
     fn what_is_given_back_is_new_when_it_comes_again() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        assert_eq!(hand_overs.arrive(&first, 1, false, 0), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 1, false), Arrival::New);
         assert_eq!(hand_overs.give_back(&first).unwrap().exchange, Some(1));
-        assert_eq!(hand_overs.arrive(&first, 2, false, 0), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 2, false), Arrival::New);
     }
 
     #[test]
-    fn undecided_messages_and_owed_reports_share_the_room() {
-        let mut hand_overs = HandOvers::new(3, 4);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, 1), Arrival::New);
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false, 1), Arrival::New);
-        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, 1), Arrival::Full);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, false, 1), Arrival::Undecided);
+    fn what_is_undecided_takes_room_until_it_is_accepted() {
+        let mut hand_overs = HandOvers::new(2, 4);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false), Arrival::Full);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, false), Arrival::Undecided);
         accept(&mut hand_overs, &key("a@x", "1"));
-        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, 1), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false), Arrival::New);
     }
 
     #[test]
     fn a_lost_connection_takes_its_exchanges_along() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        hand_overs.arrive(&first, 1, false, 0);
+        hand_overs.arrive(&first, 1, false);
         hand_overs.disconnected();
         assert_eq!(accept(&mut hand_overs, &first).exchange, None);
     }

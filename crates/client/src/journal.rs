@@ -76,6 +76,10 @@ impl Journal {
 
     fn open_locked(path: PathBuf, lock: File, remembered_max: usize) -> io::Result<(Self, Vec<Record>)> {
         let file = open_private(&path)?;
+        // A new file outlives a power failure only once its directory is on disk.
+        if let Some(directory) = path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
         let (records, length) = read_records(&file)?;
         file.set_len(length)?;
         let mut journal = Self { path, file, length, lines: records.len(), remembered_max, _lock: lock };

@@ -10,8 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct ClientLimits {
     /// Messages handed to [`Client::send`](crate::Client::send) and not yet taken up. Past it `send` waits for room.
     pub send_queue_max: usize,
-    /// Messages and reports sent and not yet answered by the server. Past it the next ones stay in the queue.
+    /// Messages sent and not yet answered by the server. Past it the next ones stay in the queue.
     pub unanswered_max: usize,
+    /// Delivery status reports sent and not yet answered by the server, beside the messages. Past it the next ones wait.
+    pub reports_unanswered_max: usize,
+    /// Delivery status reports that the server has not taken. Past it the oldest is given up: whoever sent the message it
+    /// is about may have made it undeliverable, and must not hold up what others send.
+    pub reports_owed_max: usize,
     /// Messages and reports handed to the application and not yet accepted. Past it the server is told to wait
     /// (5.03 with Max-Age).
     pub unaccepted_max: usize,
@@ -55,6 +60,8 @@ impl Default for ClientLimits {
         Self {
             send_queue_max: 64,
             unanswered_max: 32,
+            reports_unanswered_max: 16,
+            reports_owed_max: 1024,
             unaccepted_max: 64,
             remembered_max: 10_000,
             message_octets_max: 65_536,
@@ -79,9 +86,11 @@ impl ClientLimits {
     /// The name of the first member that is zero and must not be, if any.
     #[must_use]
     pub fn zero_member(&self) -> Option<&'static str> {
-        let members: [(&'static str, u64); 13] = [
+        let members: [(&'static str, u64); 15] = [
             ("send_queue_max", self.send_queue_max as u64),
             ("unanswered_max", self.unanswered_max as u64),
+            ("reports_unanswered_max", self.reports_unanswered_max as u64),
+            ("reports_owed_max", self.reports_owed_max as u64),
             ("unaccepted_max", self.unaccepted_max as u64),
             ("remembered_max", self.remembered_max as u64),
             ("message_octets_max", self.message_octets_max as u64),

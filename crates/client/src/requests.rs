@@ -30,6 +30,8 @@ pub(crate) struct Request<X> {
     state: State<X>,
     /// What the server said when it asked to come back later.
     last_cause: Option<String>,
+    /// How often it has asked so.
+    pub(crate) postponements: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -49,11 +51,14 @@ pub(crate) struct Requests<X> {
     next: u64,
     messages: usize,
     messages_max: usize,
+    reports_sent: usize,
+    reports_sent_max: usize,
 }
 
 impl<X: Copy + PartialEq> Requests<X> {
-    pub(crate) fn new(messages_max: usize) -> Self {
-        Self { entries: BTreeMap::new(), next: 0, messages: 0, messages_max }
+    /// Room for `messages_max` messages, and for `reports_sent_max` reports that are sent and not answered.
+    pub(crate) fn new(messages_max: usize, reports_sent_max: usize) -> Self {
+        Self { entries: BTreeMap::new(), next: 0, messages: 0, messages_max, reports_sent: 0, reports_sent_max }
     }
 
     /// Whether another message of the application may be taken up.
@@ -75,13 +80,34 @@ impl<X: Copy + PartialEq> Requests<X> {
         if matches!(purpose, Purpose::Message { .. }) {
             self.messages += 1;
         }
-        self.entries.insert(self.next, Request { body, purpose, state: State::Ready, last_cause: None });
+        let request = Request { body, purpose, state: State::Ready, last_cause: None, postponements: 0 };
+        self.entries.insert(self.next, request);
         self.next += 1;
+    }
+
+    /// Takes out the oldest report if there are more than `reports_max`; yields the exchange it is to be abandoned on, too.
+    pub(crate) fn give_up_report(&mut self, reports_max: usize) -> Option<(HandOverKey, Option<X>)> {
+        if self.reports() <= reports_max {
+            return None;
+        }
+        let is_report = |request: &Request<X>| matches!(request.purpose, Purpose::Report(_));
+        let number = *self.entries.iter().find(|(_, request)| is_report(request))?.0;
+        let (_, request) = self.remove(number)?;
+        let exchange = match request.state {
+            State::Sent(exchange) => Some(exchange),
+            _ => None,
+        };
+        match request.purpose {
+            Purpose::Report(key) => Some((key, exchange)),
+            Purpose::Message { .. } => None,
+        }
     }
 
     /// The next one to send.
     pub(crate) fn next_ready(&mut self, now: Instant) -> Option<(u64, &[u8])> {
+        let reports_wait = self.reports_sent >= self.reports_sent_max;
         self.entries.iter().find_map(|(number, request)| match request.state {
+            _ if reports_wait && matches!(request.purpose, Purpose::Report(_)) => None,
             State::Ready => Some((*number, request.body.as_slice())),
             State::Later(when) if when <= now => Some((*number, request.body.as_slice())),
             _ => None,
@@ -92,6 +118,7 @@ impl<X: Copy + PartialEq> Requests<X> {
     pub(crate) fn sent(&mut self, number: u64, exchange: X) {
         if let Some(request) = self.entries.get_mut(&number) {
             request.state = State::Sent(exchange);
+            self.reports_sent += usize::from(matches!(request.purpose, Purpose::Report(_)));
         }
     }
 
@@ -113,6 +140,7 @@ impl<X: Copy + PartialEq> Requests<X> {
     pub(crate) fn retry(&mut self, number: u64, mut request: Request<X>, when: Instant, cause: String) {
         request.state = State::Later(when);
         request.last_cause = Some(cause);
+        request.postponements = request.postponements.saturating_add(1);
         if matches!(request.purpose, Purpose::Message { .. }) {
             self.messages += 1;
         }
@@ -127,6 +155,7 @@ impl<X: Copy + PartialEq> Requests<X> {
                 request.state = State::Ready;
             }
         }
+        self.reports_sent = 0;
     }
 
     /// When something falls due: a deadline passes, or a request may be sent again.
@@ -186,12 +215,15 @@ impl<X: Copy + PartialEq> Requests<X> {
             }
         }
         self.messages = 0;
+        self.reports_sent = 0;
     }
 
     fn remove(&mut self, number: u64) -> Option<(u64, Request<X>)> {
         let request = self.entries.remove(&number)?;
-        if matches!(request.purpose, Purpose::Message { .. }) {
-            self.messages -= 1;
+        match (&request.purpose, &request.state) {
+            (Purpose::Message { .. }, _) => self.messages -= 1,
+            (Purpose::Report(_), State::Sent(_)) => self.reports_sent -= 1,
+            (Purpose::Report(_), _) => {}
         }
         Some((number, request))
     }
@@ -213,13 +245,22 @@ mod tests {
         receiver
     }
 
+    fn key(id: &str) -> HandOverKey {
+        HandOverKey {
+            kind: crate::hand_over::Kind::Message,
+            originator: message::Address::ue(&"a@x".parse().unwrap()),
+            message_id: id.parse().unwrap(),
+            segment: None,
+        }
+    }
+
     fn later() -> Instant {
         Instant::now() + Duration::from_secs(3600)
     }
 
     #[test]
     fn unanswered_requests_are_sent_again_in_their_first_order() {
-        let mut requests = Requests::new(8);
+        let mut requests = Requests::new(8, 8);
         let _answers: Vec<Answer> = ["1", "2", "3"].iter().map(|id| push(&mut requests, id, later())).collect();
         for exchange in [10, 11, 12] {
             let number = requests.next_ready(Instant::now()).unwrap().0;
@@ -239,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_request_put_off_waits_and_keeps_its_place() {
-        let mut requests = Requests::new(8);
+        let mut requests = Requests::new(8, 8);
         let now = Instant::now();
         let _first = push(&mut requests, "1", later());
         let _second = push(&mut requests, "2", later());
@@ -255,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_message_without_an_answer_in_time_is_in_doubt_and_a_refused_one_is_not() {
-        let mut requests = Requests::new(8);
+        let mut requests = Requests::new(8, 8);
         let now = Instant::now();
         let mut silent = push(&mut requests, "1", now);
         let mut refused = push(&mut requests, "2", now);
@@ -271,14 +312,8 @@ mod tests {
 
     #[test]
     fn room_is_for_messages_and_reports_do_not_take_it() {
-        let mut requests = Requests::<u32>::new(1);
-        let key = HandOverKey {
-            kind: crate::hand_over::Kind::Message,
-            originator: message::Address::ue(&"a@x".parse().unwrap()),
-            message_id: "1".parse().unwrap(),
-            segment: None,
-        };
-        requests.push(Vec::new(), Purpose::Report(key));
+        let mut requests = Requests::<u32>::new(1, 8);
+        requests.push(Vec::new(), Purpose::Report(key("1")));
         assert!(requests.has_room());
         assert_eq!(requests.reports(), 1);
         let answer = push(&mut requests, "1", later());
@@ -286,5 +321,38 @@ mod tests {
         drop(answer);
         requests.expire(Instant::now());
         assert!(requests.has_room(), "a message that nobody waits for makes room");
+    }
+
+    #[test]
+    fn reports_without_an_answer_do_not_keep_messages_waiting() {
+        let mut requests = Requests::new(8, 2);
+        for id in ["1", "2", "3"] {
+            requests.push(id.into(), Purpose::Report(key(id)));
+        }
+        let _answer = push(&mut requests, "message", later());
+        let mut sent = Vec::new();
+        while let Some((number, body)) = requests.next_ready(Instant::now()) {
+            sent.push(body.to_vec());
+            requests.sent(number, u32::try_from(number).unwrap());
+        }
+        assert_eq!(sent, [b"1".to_vec(), b"2".to_vec(), b"message".to_vec()]);
+        requests.take(0).unwrap();
+        assert_eq!(requests.next_ready(Instant::now()).unwrap().1, b"3");
+        requests.disconnected();
+        assert_eq!(requests.next_ready(Instant::now()).unwrap().1, b"2");
+    }
+
+    #[test]
+    fn the_oldest_report_is_given_up_when_there_are_too_many() {
+        let mut requests = Requests::<u32>::new(8, 8);
+        let _answer = push(&mut requests, "message", later());
+        for id in ["1", "2", "3"] {
+            requests.push(id.into(), Purpose::Report(key(id)));
+        }
+        requests.sent(1, 7);
+        assert_eq!(requests.give_up_report(2), Some((key("1"), Some(7))));
+        assert_eq!(requests.give_up_report(2), None);
+        assert_eq!(requests.give_up_report(1), Some((key("2"), None)));
+        assert_eq!((requests.messages(), requests.reports()), (1, 1));
     }
 }

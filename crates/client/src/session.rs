@@ -59,7 +59,10 @@ impl Session {
             max_message_size_own: octets_max.saturating_add(FRAME_OCTETS_MAX),
             limits: StreamLimits {
                 // Reports are sent besides the application's messages, and a registration.
-                requests_outstanding_max: limits.unanswered_max.saturating_add(limits.unaccepted_max).saturating_add(2),
+                requests_outstanding_max: limits
+                    .unanswered_max
+                    .saturating_add(limits.reports_unanswered_max)
+                    .saturating_add(2),
                 peer_requests_outstanding_max: limits.unaccepted_max.saturating_add(REQUESTS_BESIDES),
                 transmit_octets_max: limits.outbound_octets_max,
                 ..StreamLimits::default()

@@ -6,7 +6,7 @@ use coap::{Code, ExchangeId, Response};
 use message::{DecodeLimits, DeliveryStatus, ErrorBody, FailureCause, MessageResponse};
 use tokio::time::Instant;
 
-use super::{Driver, Ending, Link, Phase};
+use super::{AWAY_MAX, Driver, Ending, Link, Phase};
 use crate::{
     error::ClientError,
     journal::Record,
@@ -82,11 +82,20 @@ impl Driver {
             self.disconnect(refusal.into_error(), Duration::ZERO);
         } else if let Some(pause) = refusal.retry_after {
             // Spread out: whoever was refused in the same moment would come back in the same moment.
+            let pause = match request.purpose {
+                Purpose::Message { .. } => pause,
+                // Nobody waits for a report: one that is refused again and again is offered more and more rarely.
+                Purpose::Report(_) => self.rarely(pause, request.postponements),
+            };
             let when = Instant::now() + pause.mul_f64(1.0 + rand::random::<f64>() / 2.0);
             self.requests.retry(number, request, when, refusal.cause);
         } else {
             self.answer(request.purpose, Ok(Outcome::Failed(refusal.cause)));
         }
+    }
+
+    fn rarely(&self, pause: Duration, postponements: u32) -> Duration {
+        pause.saturating_mul(1 << postponements.min(16)).min(self.config.limits.backoff_max()).max(pause)
     }
 
     fn answer(&mut self, purpose: Purpose, result: Result<Outcome, ClientError>) {
@@ -143,7 +152,7 @@ impl Refusal {
             .and_then(|body| body.failure_cause)
             .unwrap_or_else(|| response.code.to_string());
         let temporary = matches!(response.code, Code::SERVICE_UNAVAILABLE | Code::TOO_MANY_REQUESTS);
-        let asked = response.max_age.map(|seconds| Duration::from_secs(seconds.into()));
+        let asked = response.max_age.map(|seconds| Duration::from_secs(seconds.into()).min(AWAY_MAX));
         Self { code: response.code, cause, retry_after: temporary.then(|| asked.unwrap_or(RETRY_AFTER)) }
     }
 

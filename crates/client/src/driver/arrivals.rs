@@ -69,7 +69,7 @@ impl Driver {
             UeMessage::DeliveryStatusReport(report) => (HandOverKey::of_report(report), false),
             _ => return,
         };
-        match self.hand_overs.arrive(&key, exchange, report_wanted, self.requests.reports()) {
+        match self.hand_overs.arrive(&key, exchange, report_wanted) {
             Arrival::New => {
                 let decisions = self.decision_sender.clone();
                 let incoming = match incoming {
@@ -166,6 +166,15 @@ impl Driver {
         };
         let body = UeMessage::DeliveryStatusReport(report).encode();
         self.requests.push(body, Purpose::Report(key));
+        while let Some((key, exchange)) = self.requests.give_up_report(self.config.limits.reports_owed_max) {
+            tracing::warn!(message_id = %key.message_id, "too many delivery status reports: the oldest is given up");
+            if let (Some(exchange), Link::Up { session, .. }) = (exchange, &mut self.link) {
+                session.coap.cancel(exchange);
+            }
+            if let Some(journal) = &mut self.journal {
+                journal.write(Record::Reported { key });
+            }
+        }
     }
 
     fn respond(&mut self, exchange: ExchangeId, response: Response) {

@@ -1,6 +1,6 @@
 //! Messages from the server to the application: each once, acknowledged when the application has it.
 
-use client::{ClientError, Incoming, IncomingStream, Received};
+use client::{ClientError, Incoming, IncomingStream, Outcome, OutgoingMessage, Received};
 use coap::{Code, ExchangeId, Release, StreamEvent};
 use message::{
     Address, DecodeLimits, DeliveryStatusReport, Message, MessageResponse, Registration, ReportDeliveryStatus,
@@ -158,6 +158,32 @@ async fn a_slow_application_makes_the_server_wait_and_loses_nothing() {
     // Both at once: what is dropped would go back.
     let (second, third) = (next_message(&mut incoming).await, next_message(&mut incoming).await);
     assert_eq!((second.content().message_id.as_str(), third.content().message_id.as_str()), ("2", "3"));
+}
+
+/// Whoever asks for reports and then takes none does not keep others from reaching this client, nor it from them.
+#[tokio::test]
+async fn reports_that_are_not_taken_hold_up_no_message() {
+    let server = Server::start().await;
+    let mut config = server.config();
+    config.limits.unaccepted_max = 2;
+    config.limits.reports_unanswered_max = 1;
+    let (client, mut incoming, mut peer) = server.connected(config).await;
+    let mut first = None;
+    for id in ["1", "2", "3", "4", "5"] {
+        let exchange = peer.send(&message_to_me(id, true)).await;
+        patiently(next_message(&mut incoming).await.accept()).await.unwrap();
+        acknowledged(&mut peer, exchange, id).await;
+        if first.is_none() {
+            first = Some(expect_report(&mut peer, "1").await);
+        }
+    }
+    let sending =
+        tokio::spawn(async move { client.send(OutgoingMessage::to_ue(&OTHER.parse().unwrap(), "hello")).await });
+    let (exchange, message) = peer.message().await;
+    peer.answer(exchange, &message, None).await;
+    assert_eq!(patiently(sending).await.unwrap().unwrap(), Outcome::Delivered);
+    peer.respond(first.unwrap(), coap::Response::new(Code::CHANGED)).await;
+    expect_report(&mut peer, "2").await;
 }
 
 #[tokio::test]
