@@ -171,6 +171,11 @@ impl ForeignUe {
         self.tell(json!({"do": "register"}))
     }
 
+    /// REG whose answer is left for [`ForeignUe::collect`].
+    pub fn post_registration(&mut self) {
+        self.tell::<Value>(json!({"do": "post_registration"}));
+    }
+
     /// DEREG.
     pub fn deregister(&mut self) -> Answer {
         self.tell(json!({"do": "deregister"}))

@@ -83,9 +83,14 @@ impl Function {
         format!("https://{}", self.address())
     }
 
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        signal(self.process.as_ref().expect("it runs"), name);
+    }
+
     /// SIGTERM. Returns at once.
     pub fn terminate(&self) {
-        signal(self.process.as_ref().expect("it runs"), "TERM");
+        self.signal("TERM");
     }
 
     /// Waits until it has ended by itself.

@@ -10,7 +10,7 @@ use crate::common::foreign_ue::{
     UNKNOWN_PSK_IDENTITY,
 };
 use crate::common::function::Function;
-use crate::neighbour::{Habit, Manner, NobodyThere, Relay, Stranger, certificate, eventually, impostor};
+use crate::neighbour::{Habit, Manner, NobodyThere, Relay, Stranger, ausf_of, certificate, eventually, impostor};
 
 const AANF: &str = "MSGIN5G_AKMA__AANF";
 /// So that every handshake of a test asks, instead of being refused by the breaker that opened before.
@@ -35,6 +35,36 @@ async fn an_aanf_that_is_down_is_internal_error_until_it_is_back() {
     let _aanf = Relay::before_at(&lab, "aanf", address).await;
     // Nothing is to be done at the server.
     eventually("the first handshake", || alice.connect(server.address(), TLS_1_3).is_ok()).await;
+    assert_eq!(alice.register().code, "2.01");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aanf_that_froze_or_was_killed_serves_the_same_a_kids_when_it_is_back() {
+    let lab = Lab::start();
+    let free = NobodyThere::new();
+    let listen = free.address().to_string();
+    drop(free);
+    let mut aanf = Function::aanf(&lab, &[("MSGIN5G_LISTEN", &listen)]);
+    let ausf = ausf_of(&lab, &aanf.root()).await;
+    let server = Function::server(&lab, &[(AANF, &aanf.root())]);
+    let mut alice = ForeignUe::new(&lab, 0);
+    alice.authenticate_at(&ausf);
+    // From here on the server has a connection to the AAnF, which outlives neither.
+    alice.connects(server.address(), TLS_1_3);
+
+    aanf.signal("STOP");
+    for client in [TLS_1_3, TLS_1_2_ECDHE] {
+        alice.is_refused(server.address(), client, INTERNAL_ERROR);
+    }
+    aanf.signal("CONT");
+    eventually("a handshake after the frost", || alice.connect(server.address(), TLS_1_3).is_ok()).await;
+
+    aanf.kill();
+    for client in [TLS_1_3, TLS_1_2_ECDHE] {
+        alice.is_refused(server.address(), client, INTERNAL_ERROR);
+    }
+    aanf.start_again();
+    eventually("a handshake after the restart", || alice.connect(server.address(), TLS_1_3).is_ok()).await;
     assert_eq!(alice.register().code, "2.01");
 }
 

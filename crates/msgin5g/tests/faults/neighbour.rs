@@ -269,6 +269,19 @@ impl NobodyThere {
     }
 }
 
+/// An AUSF like the lab's whose AKMA anchor function is another. Returns its root; it lives as long as the runtime.
+pub(crate) async fn ausf_of(lab: &Lab, aanf: &str) -> String {
+    let file = std::fs::read_to_string(lab.path("config/ausf.toml")).unwrap();
+    let mut config: lab::ausf::Config = toml::from_str(&file).unwrap();
+    config.aanf = Some(aanf.to_owned());
+    let free = NobodyThere::new();
+    config.sbi.listen = free.address();
+    drop(free);
+    let root = format!("https://{}", config.sbi.listen);
+    lab::ausf::start(config, CancellationToken::new()).await.unwrap();
+    root
+}
+
 /// Waits for something that comes about by itself. The deadline only tells "never" from "not-yet".
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(90);

@@ -1,9 +1,9 @@
 //! A stop and a start of the server: what it took it answers, what it answered it keeps, whom it knew it knows.
 
 use crate::common::Lab;
-use crate::common::foreign_ue::{Answer, ForeignUe};
+use crate::common::foreign_ue::{Answer, ForeignUe, TLS_1_3};
 use crate::common::function::Function;
-use crate::neighbour::eventually;
+use crate::neighbour::{Manner, Relay, eventually};
 
 fn ids(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{name}-{number}")).collect()
@@ -86,6 +86,45 @@ async fn sigterm_does_not_wait_for_a_ue_that_never_acknowledges_and_stores_what_
     server.start_again();
     mute.come_back(server.address());
     assert_eq!(mute.receive(40), storable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_does_not_wait_for_a_silent_neighbour() {
+    let lab = Lab::start();
+    let (aanf, configuration) = (Relay::before(&lab, "aanf").await, Relay::before(&lab, "configuration").await);
+    let mut server = Function::server(
+        &lab,
+        &[
+            ("MSGIN5G_AKMA__AANF", &aanf.root()),
+            ("MSGIN5G_AKMA__LOOKUPS__TIMEOUT_MS", "3600000"),
+            ("MSGIN5G_AKMA__REQUESTS__REQUEST_TIMEOUT_MILLISECONDS", "3600000"),
+            ("MSGIN5G_CONFIGURATION_FUNCTION__URL", &configuration.root()),
+            ("MSGIN5G_CONFIGURATION_FUNCTION__REQUESTS__REQUEST_TIMEOUT_MILLISECONDS", "3600000"),
+            ("MSGIN5G_LIMITS__ASSOCIATION_TIMEOUT_SECONDS", "3600"),
+            ("MSGIN5G_LIMITS__DRAIN_TIMEOUT_SECONDS", "1"),
+        ],
+    );
+    let [mut alice, mut bob] = [0, 1].map(|subscriber| ForeignUe::new(&lab, subscriber));
+    alice.authenticate();
+    bob.authenticate();
+    bob.connects(server.address(), TLS_1_3);
+    aanf.is(Manner::Silent);
+    configuration.is(Manner::Silent);
+    let (asked, address) = ((aanf.asked(), configuration.asked()), server.address());
+    let status = std::thread::scope(|scope| {
+        let handshake = scope.spawn(|| alice.connect(address, TLS_1_3));
+        bob.post_registration();
+        while aanf.asked() == asked.0 || configuration.asked() == asked.1 {
+            assert!(!handshake.is_finished(), "the handshake must wait for its key");
+            std::thread::yield_now();
+        }
+        let status = server.stop();
+        handshake.join().unwrap().expect_err("no key, no connection");
+        status
+    });
+    assert!(status.success(), "{status}");
+    let collected = bob.collect();
+    assert!(collected.answers.values().all(|answer| answer.code != "2.01"), "{collected:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

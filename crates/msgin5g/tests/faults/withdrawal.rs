@@ -3,14 +3,13 @@
 
 use axum::http::StatusCode;
 use sbi::naanf::{AkmaAfKeyRequest, NaanfClient};
-use tokio_util::sync::CancellationToken;
 
 use crate::common::foreign_ue::{
     ForeignUe, HANDSHAKE_FAILURE, TLS_1_2_ECDHE, TLS_1_2_PLAIN, TLS_1_3, UNKNOWN_PSK_IDENTITY,
 };
 use crate::common::function::Function;
 use crate::common::{Lab, msgin5g};
-use crate::neighbour::{Manner, NobodyThere, Relay, client_of};
+use crate::neighbour::{Manner, Relay, ausf_of, client_of};
 
 const EVERY_SECOND: (&str, &str) = ("MSGIN5G_LIMITS__REVALIDATION_SECONDS", "1");
 const A_KID_INVALID: Option<&str> = Some("A-KID no longer valid");
@@ -151,19 +150,6 @@ async fn outlives_a_silence_of(name: &str, variable: &'static str) {
 
     relay.is(Manner::status(StatusCode::INTERNAL_SERVER_ERROR));
     assert_eq!(alice.end().as_deref(), Some("key and association cannot be checked"));
-}
-
-/// An AUSF like the lab's whose AKMA anchor function is another. Returns its root; it lives as long as the runtime.
-async fn ausf_of(lab: &Lab, aanf: &str) -> String {
-    let file = std::fs::read_to_string(lab.path("config/ausf.toml")).unwrap();
-    let mut config: lab::ausf::Config = toml::from_str(&file).unwrap();
-    config.aanf = Some(aanf.to_owned());
-    let free = NobodyThere::new();
-    config.sbi.listen = free.address();
-    drop(free);
-    let root = format!("https://{}", config.sbi.listen);
-    lab::ausf::start(config, CancellationToken::new()).await.unwrap();
-    root
 }
 
 /// Whether the lab's AAnF has K_AF for the server under this A-KID.

@@ -46,6 +46,12 @@ class Puppet:
     def register(self, service_id=None):
         return self.answered(self.connection.register(service_id))
 
+    def post_registration(self):
+        """Sends REG without waiting for its answer."""
+        request = {"msgType": "REG", "ueSvcId": self.ue.service_id}
+        self.posted[self.connection.post(json.dumps(request).encode())] = "REG"
+        return {}
+
     def deregister(self):
         return self.answered(self.connection.request(msgType="DEREG", ueSvcId=self.ue.service_id))
 
