@@ -4,7 +4,14 @@ mod listen;
 mod send;
 mod state;
 
-use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{
+    fs::Permissions,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use client::{Client, ClientError, ClientState, IncomingStream};
 use serde::Serialize;
@@ -53,12 +60,13 @@ fn write_profile(arguments: &ProfileFromLabArgs, output: Output) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// A profile holds the keys of a SIM.
+/// A profile holds the keys of a SIM: only its owner may read it, whoever could read what was there before.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(text.as_bytes())
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
 }
 
 #[derive(Serialize)]
@@ -217,5 +225,24 @@ fn client_failure(error: &ClientError, profile: &Profile) -> Failure {
             failure.help(format!("send it again with --message-id {message_id}: it will not be delivered twice"))
         }
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_profile_is_its_owners_even_where_anybody_could_read_the_file_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new.toml"), folder.path().join("old.toml"));
+        std::fs::write(&old, "a longer text than the new one").unwrap();
+        std::fs::set_permissions(&old, Permissions::from_mode(0o644)).unwrap();
+        for path in [&new, &old] {
+            write_private(path, "k").unwrap();
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(std::fs::read_to_string(path).unwrap(), "k");
+        }
     }
 }
