@@ -166,16 +166,20 @@ impl ApplicationServers {
         Ok(id)
     }
 
-    /// Takes up the registrations on disk. One whose binding is gone from the configuration, or whose `targetUri` may not be
-    /// named any more, is none.
+    /// Takes up the registrations on disk. One whose binding is gone from the configuration is none any more; one whose
+    /// `targetUri` may not be named any more is away, and what is stored for it is kept.
     pub(crate) async fn load(&self, core: &Arc<Core>) -> Result<(), store::StoreError> {
-        for record in core.store.application_servers().await? {
-            let (id, target) = (&record.as_service_id, &record.target_uri);
-            let mut bindings = self.bindings.iter().filter(|binding| binding.as_service_id == *id);
-            if !bindings.any(|binding| target.is_empty() || binding.may_name(target)) {
-                tracing::warn!(as_service_id = %record.as_service_id, "AS or its targetUri no longer configured, its registration is removed");
+        for mut record in core.store.application_servers().await? {
+            let bindings: Vec<_> =
+                self.bindings.iter().filter(|binding| binding.as_service_id == record.as_service_id).collect();
+            if bindings.is_empty() {
+                tracing::warn!(as_service_id = %record.as_service_id, "AS no longer configured, its registration is removed");
                 core.store.remove_application_server(&record.as_service_id).await?;
                 continue;
+            }
+            if !record.target_uri.is_empty() && !bindings.iter().any(|binding| binding.may_name(&record.target_uri)) {
+                tracing::warn!(as_service_id = %record.as_service_id, "targetUri of an AS no longer allowed, it is away");
+                record.target_uri.clear();
             }
             let id = record.profile.as_ref().and_then(|profile| profile.get(REGISTRATION_ID)).and_then(Value::as_str);
             let id = id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);

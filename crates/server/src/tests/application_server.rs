@@ -463,17 +463,23 @@ async fn an_as_that_registers_anew_is_reached_at_its_new_address() {
 }
 
 #[tokio::test]
-async fn a_target_uri_that_may_not_be_named_any_more_ends_the_registration_with_the_next_start() {
+async fn an_as_whose_target_uri_may_not_be_named_any_more_is_away_with_the_next_start() {
     let mut net = Net::of(setup()).await;
     let api = ServedApi::start(&net).await;
-    let (billing, weather) = (As::start(&net, &api, "billing").await, As::start(&net, &api, "weather").await);
+    let (mut billing, mut weather) = (As::start(&net, &api, "billing").await, As::start(&net, &api, "weather").await);
     billing.register().await.unwrap();
     weather.register().await.unwrap();
     drop(api);
     net.setup.bindings[0].target_uris = vec!["https://billing.example".to_owned()];
     net.setup.bindings[1].target_uris = vec![format!("https://{}", weather.target)];
     let net = net.restart().await;
-    let known = |name: &str| net.core.registry.find(&Address::application_server(&name.parse().unwrap())).is_some();
-    assert_eq!((known("billing"), known("weather")), (false, true));
-    assert_eq!(net.core.store.application_servers().await.unwrap().len(), 1);
+    let mut alice = net.ue("alice").await;
+    let to = |name: &str| Address::application_server(&name.parse().unwrap());
+    let to_billing = Message { destination: to("billing"), ..storable("alice", "billing", "1") };
+    assert_eq!(alice.send(&to_billing).await, Fate::stored());
+    let to_weather = Message { destination: to("weather"), ..storable("alice", "weather", "2") };
+    assert_eq!(alice.send(&to_weather).await, Fate::delivered());
+    assert_eq!(weather.receive().await.1["msgId"], "2");
+    assert!(billing.got.try_recv().is_err());
+    assert_eq!(net.core.store.pending_count(&to("billing")), 1);
 }
