@@ -144,6 +144,7 @@ fn stored_form(core: &Core, recipient: &Address, delivery: &Delivery) -> NewStor
         .and_then(|asker| lock(&asker.party.recent).digest(asker.key));
     NewStoredMessage {
         recipient: recipient.clone(),
+        originator: Some(delivery.originator.clone()),
         priority: delivery.priority,
         expires_at: delivery.expires_at,
         kind: match delivery.kind {
@@ -164,7 +165,7 @@ fn stored_form(core: &Core, recipient: &Address, delivery: &Delivery) -> NewStor
 /// What a sender is told when the store does not take its message.
 fn cause_of(error: &StoreError) -> FailureCause {
     match error {
-        StoreError::RecipientFull => FailureCause::TooMany,
+        StoreError::RecipientFull | StoreError::OriginatorFull { .. } => FailureCause::TooMany,
         StoreError::Overloaded | StoreError::Full { .. } => FailureCause::Overloaded,
         StoreError::TooLarge => FailureCause::PayloadTooLarge,
         _ => FailureCause::StorageFailed,
@@ -311,6 +312,7 @@ async fn report_failure(core: &Arc<Core>, recipient: &Address, failed: &Failed) 
     };
     let stored = NewStoredMessage {
         recipient: failed.originator.clone(),
+        originator: None,
         priority: Priority::default(),
         expires_at: Some(OffsetDateTime::now_utc().saturating_add(core.expiry_default())),
         kind: StoredKind::DeliveryStatusReport,

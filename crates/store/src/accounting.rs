@@ -4,7 +4,7 @@
 //! be overrun by what is under way. Whatever was raised is held by a value ([`Arrival`], [`Removal`]) that rides in
 //! the batch's completion: if the batch fails, or is never written, dropping the value puts things back.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,7 @@ pub(crate) struct Accounting {
 #[derive(Default)]
 struct State {
     recipients: BTreeMap<Box<[u8]>, Recipient>,
+    originators: HashMap<Box<[u8]>, Originator>,
     messages: u64,
     message_bytes: u64,
     deduplication_records: u64,
@@ -40,6 +41,13 @@ struct Recipient {
     /// For each priority, a number that none of the recipient's messages is below: scans begin there, past the
     /// remains of what was delivered before.
     first: [u64; 3],
+}
+
+/// What is kept on one originator's account.
+#[derive(Default)]
+struct Originator {
+    messages: u64,
+    deduplication_records: u64,
 }
 
 /// Which expiry index.
@@ -67,7 +75,13 @@ impl Accounting {
     }
 
     /// Takes up a message found on disk at start-up.
-    pub(crate) fn recover_message(&self, recipient_key: &[u8], position: Position, body_octets: usize) {
+    pub(crate) fn recover_message(
+        &self,
+        recipient_key: &[u8],
+        originator_key: Option<&[u8]>,
+        position: Position,
+        body_octets: usize,
+    ) {
         let mut state = self.state();
         let recipient = match state.recipients.get_mut(recipient_key) {
             Some(recipient) => recipient,
@@ -81,12 +95,21 @@ impl Accounting {
         }
         state.messages += 1;
         state.message_bytes += body_octets as u64;
+        if let Some(key) = originator_key {
+            state.originator_mut(key).messages += 1;
+        }
+    }
+
+    /// Takes up a deduplication record found on disk at start-up.
+    pub(crate) fn recover_deduplication_record(&self, originator_key: &[u8]) {
+        let mut state = self.state();
+        state.deduplication_records += 1;
+        state.originator_mut(originator_key).deduplication_records += 1;
     }
 
     /// Takes up what else was found on disk at start-up.
-    pub(crate) fn recover_counts(&self, deduplication_records: u64, registrations: u64, application_servers: u64) {
+    pub(crate) fn recover_counts(&self, registrations: u64, application_servers: u64) {
         let mut state = self.state();
-        state.deduplication_records = deduplication_records;
         state.counted_mut(Records::Registrations).count = registrations;
         state.counted_mut(Records::ApplicationServers).count = application_servers;
         // A recipient of whom nothing of some priority was found: what comes is above every number given out.
@@ -105,13 +128,14 @@ impl Accounting {
         if waiting >= limits.messages_per_recipient_max {
             return Err(StoreError::RecipientFull);
         }
+        state.check_originator(limits, &message)?;
         if state.messages >= limits.messages_max {
             return Err(StoreError::Full { limit: "messages_max" });
         }
         if state.message_bytes.saturating_add(bytes) > limits.message_bytes_max {
             return Err(StoreError::Full { limit: "message_bytes_max" });
         }
-        let records = u64::from(message.deduplication_expires_us.is_some());
+        let records = u64::from(message.deduplication.is_some());
         if records > 0 && state.deduplication_records >= limits.deduplication_records_max {
             return Err(StoreError::Full { limit: "deduplication_records_max" });
         }
@@ -123,8 +147,14 @@ impl Accounting {
         state.messages += 1;
         state.message_bytes += bytes;
         state.deduplication_records += records;
+        if let Some(key) = &message.originator_key {
+            state.originator_mut(key).messages += 1;
+        }
+        if let Some(record) = &message.deduplication {
+            state.originator_mut(&record.originator_key).deduplication_records += 1;
+        }
         state.note_expiry(Index::Messages, message.expires_us);
-        state.note_expiry(Index::Deduplication, message.deduplication_expires_us);
+        state.note_expiry(Index::Deduplication, message.deduplication_expires_us());
         state.publish(&self.metrics);
         Ok(Arrival { accounting: self.clone(), message, stored: false })
     }
@@ -136,7 +166,8 @@ impl Accounting {
             positions.into_iter().filter(|position| state.removing.insert(position.sequence())).collect();
         let claimed = positions.iter().map(|position| position.sequence()).collect();
         let recipient_key = recipient_key.into();
-        (Removal { accounting: self.clone(), recipient_key, claimed, messages: 0, bytes: 0 }, positions)
+        let originators = Vec::new();
+        (Removal { accounting: self.clone(), recipient_key, originators, claimed, messages: 0, bytes: 0 }, positions)
     }
 
     /// How many messages wait for the recipient, and where to begin scanning for those of `priority`.
@@ -174,10 +205,12 @@ impl Accounting {
         ExpiryScan { accounting: self.clone(), index, from, next: from }
     }
 
-    /// Tells that deduplication records are gone.
-    pub(crate) fn forget_deduplication_records(&self, count: u64) {
+    /// Tells that deduplication records of these originators, one each time, are gone.
+    pub(crate) fn forget_deduplication_records(&self, originator_keys: &[Box<[u8]>]) {
         let mut state = self.state();
-        state.deduplication_records = state.deduplication_records.saturating_sub(count);
+        for key in originator_keys {
+            state.forget_deduplication_record(key);
+        }
         state.publish(&self.metrics);
     }
 
@@ -239,6 +272,39 @@ impl State {
         }
     }
 
+    fn originator_mut(&mut self, key: &[u8]) -> &mut Originator {
+        self.originators.entry(key.into()).or_default()
+    }
+
+    fn check_originator(&self, limits: &StoreLimits, message: &Arriving) -> Result<(), StoreError> {
+        let account = |key: &[u8]| self.originators.get(key);
+        let messages = message.originator_key.as_deref().and_then(account).map_or(0, |found| found.messages);
+        if message.originator_key.is_some() && messages >= limits.messages_per_originator_max {
+            return Err(StoreError::OriginatorFull { limit: "messages_per_originator_max" });
+        }
+        let Some(record) = &message.deduplication else { return Ok(()) };
+        let records = account(&record.originator_key).map_or(0, |found| found.deduplication_records);
+        if records >= limits.deduplication_records_per_originator_max {
+            return Err(StoreError::OriginatorFull { limit: "deduplication_records_per_originator_max" });
+        }
+        Ok(())
+    }
+
+    fn forget_originator(&mut self, key: &[u8], messages: u64, records: u64) {
+        if let Some(originator) = self.originators.get_mut(key) {
+            originator.messages = originator.messages.saturating_sub(messages);
+            originator.deduplication_records = originator.deduplication_records.saturating_sub(records);
+            if originator.messages == 0 && originator.deduplication_records == 0 {
+                self.originators.remove(key);
+            }
+        }
+    }
+
+    fn forget_deduplication_record(&mut self, originator_key: &[u8]) {
+        self.deduplication_records = self.deduplication_records.saturating_sub(1);
+        self.forget_originator(originator_key, 0, 1);
+    }
+
     fn leave(&mut self, recipient_key: &[u8], messages: usize, bytes: u64) {
         if let Some(recipient) = self.recipients.get_mut(recipient_key) {
             recipient.messages = recipient.messages.saturating_sub(messages);
@@ -264,10 +330,23 @@ impl State {
 /// A message about to be stored.
 pub(crate) struct Arriving {
     pub(crate) recipient_key: Box<[u8]>,
+    pub(crate) originator_key: Option<Box<[u8]>>,
     pub(crate) sequence: u64,
     pub(crate) body_octets: usize,
     pub(crate) expires_us: Option<u64>,
-    pub(crate) deduplication_expires_us: Option<u64>,
+    pub(crate) deduplication: Option<ArrivingRecord>,
+}
+
+/// The deduplication record that comes with a message.
+pub(crate) struct ArrivingRecord {
+    pub(crate) originator_key: Box<[u8]>,
+    pub(crate) expires_us: u64,
+}
+
+impl Arriving {
+    fn deduplication_expires_us(&self) -> Option<u64> {
+        self.deduplication.as_ref().map(|record| record.expires_us)
+    }
 }
 
 /// A message counted in. Dropped before [`Arrival::stored`], it is counted out again.
@@ -289,11 +368,15 @@ impl Drop for Arrival {
         let message = &self.message;
         let mut state = self.accounting.state();
         state.settle_expiry(Index::Messages, message.expires_us);
-        state.settle_expiry(Index::Deduplication, message.deduplication_expires_us);
+        state.settle_expiry(Index::Deduplication, message.deduplication_expires_us());
         if !self.stored {
             state.leave(&message.recipient_key, 1, message.body_octets as u64);
-            let records = u64::from(message.deduplication_expires_us.is_some());
-            state.deduplication_records = state.deduplication_records.saturating_sub(records);
+            if let Some(key) = &message.originator_key {
+                state.forget_originator(key, 1, 0);
+            }
+            if let Some(record) = &message.deduplication {
+                state.forget_deduplication_record(&record.originator_key);
+            }
             state.publish(&self.accounting.metrics);
         }
     }
@@ -303,6 +386,8 @@ impl Drop for Arrival {
 pub(crate) struct Removal {
     accounting: Arc<Accounting>,
     recipient_key: Box<[u8]>,
+    /// Of each message that has one.
+    originators: Vec<Box<[u8]>>,
     claimed: Vec<u64>,
     messages: usize,
     bytes: u64,
@@ -310,7 +395,8 @@ pub(crate) struct Removal {
 
 impl Removal {
     /// One of the claimed messages is there, and is removed by the batch.
-    pub(crate) fn includes(&mut self, body_octets: usize) {
+    pub(crate) fn includes(&mut self, originator_key: Option<&[u8]>, body_octets: usize) {
+        self.originators.extend(originator_key.map(Box::from));
         self.messages += 1;
         self.bytes += body_octets as u64;
     }
@@ -319,6 +405,9 @@ impl Removal {
     pub(crate) fn removed(self) {
         let mut state = self.accounting.state();
         state.leave(&self.recipient_key, self.messages, self.bytes);
+        for key in &self.originators {
+            state.forget_originator(key, 1, 0);
+        }
         state.publish(&self.accounting.metrics);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-use crate::accounting::{Accounting, Arriving, Index, RecordChange, Records};
+use crate::accounting::{Accounting, Arriving, ArrivingRecord, Index, RecordChange, Records};
 use crate::database::{Batch, Database, DatabaseOptions, Table};
 use crate::keys::{self, PRIORITIES};
 use crate::metrics::StoreMetrics;
@@ -235,13 +235,16 @@ impl Inner {
         let tables = &self.tables;
         let recipient_key = keys::address_key(&message.recipient)?;
         let expires_us = message.expires_at.map(record::microseconds);
-        let value = record::encode_message(&MessageHead { kind: message.kind, expires_us }, &message.body);
+        let originator_key = message.originator.as_ref().map(keys::address_key).transpose()?;
+        let head = MessageHead { kind: message.kind, expires_us, originator_key: originator_key.as_deref() };
+        let value = record::encode_message(&head, &message.body);
         let mut batch = Batch::new();
-        let mut deduplication_expires_us = None;
+        let mut arriving_record = None;
         if let Some(deduplication) = &message.deduplication {
             let key = keys::deduplication_key(&deduplication.originator, &deduplication.message_id)?;
             let expires_us = record::microseconds(deduplication.expires_at);
-            deduplication_expires_us = Some(expires_us);
+            let originator_key = keys::address_key(&deduplication.originator)?.into();
+            arriving_record = Some(ArrivingRecord { originator_key, expires_us });
             batch = batch.put(&tables.deduplication, &key, record::encode_deduplication(deduplication)).put(
                 &tables.deduplication_expiry,
                 keys::expiry_key(expires_us, &key),
@@ -253,10 +256,11 @@ impl Inner {
         let position = Position::new(message.priority, *next_sequence);
         let arrival = self.accounting.arrive(Arriving {
             recipient_key: recipient_key.as_slice().into(),
+            originator_key: originator_key.map(Vec::into_boxed_slice),
             sequence: position.sequence(),
             body_octets: message.body.len(),
             expires_us,
-            deduplication_expires_us,
+            deduplication: arriving_record,
         })?;
         let key = keys::message_key(&recipient_key, position);
         if let Some(expires_us) = expires_us {
@@ -338,7 +342,7 @@ impl Inner {
                 batch = batch.delete(&self.tables.message_expiry, keys::expiry_key(expires_us, &key));
             }
             batch = batch.delete(&self.tables.messages, key);
-            removal.includes(body.len());
+            removal.includes(head.originator_key, body.len());
             removed.push(position);
         }
         if removed.is_empty() {
@@ -381,7 +385,7 @@ impl Inner {
         let _one_at_a_time = self.deduplication_scan.lock().await;
         let scan = self.accounting.begin_expiry_scan(Index::Deduplication);
         let mut batch = Batch::new();
-        let mut swept: usize = 0;
+        let mut swept = Vec::new();
         let mut next = now_us.saturating_add(1);
         for pair in self
             .tables
@@ -390,28 +394,29 @@ impl Inner {
         {
             let (key, _) = pair?;
             let (expires_us, record_key) = keys::split_expiry_key(keys::DEDUPLICATION_EXPIRY, &key)?;
-            if swept >= limit {
+            if swept.len() >= limit {
                 next = expires_us;
                 break;
             }
             if self.is_record_of(record_key, expires_us)? {
                 batch = batch.delete(&self.tables.deduplication, record_key);
             }
+            swept.push(originator_of(record_key)?.into());
             batch = batch.delete(&self.tables.deduplication_expiry, key);
-            swept += 1;
         }
-        if swept > 0 {
+        let count = swept.len();
+        if count > 0 {
             let accounting = self.accounting.clone();
             let (completion, answer) = settled_by(move |is_written| {
                 if is_written {
-                    accounting.forget_deduplication_records(swept as u64);
+                    accounting.forget_deduplication_records(&swept);
                 }
             });
             self.database.submit_waiting(batch, completion).await?;
             answer.await.unwrap_or_else(|_| Err(self.database.stopped()))?;
         }
         scan.finish(next);
-        Ok(swept)
+        Ok(count)
     }
 
     /// False when the record was renewed since: then another index entry stands for it.
@@ -516,19 +521,29 @@ where
 
 /// Writes the layout's number into a new store, and refuses a store of another number.
 fn check_layout(path: &Path, database: &Database, meta: &Table) -> Result<(), StoreError> {
-    let Some(found) = meta.value(keys::META_LAYOUT)? else {
-        // Not synced: if it is lost, so is whatever followed it, and the store is new again.
-        return database.submit(
-            Batch::new().put(meta, keys::META_LAYOUT, LAYOUT.to_be_bytes()),
-            Durability::Ordered,
-            Box::new(|_| ()),
-        );
-    };
-    let found = found.first_chunk().map_or(0, |octets| u32::from_be_bytes(*octets));
-    if found == LAYOUT {
-        return Ok(());
+    let found = meta.value(keys::META_LAYOUT)?;
+    let found = found.map(|found| found.first_chunk().map_or(0, |octets| u32::from_be_bytes(*octets)));
+    match found {
+        Some(LAYOUT) => return Ok(()),
+        // A store of the layout before is read as it is: its messages are on nobody's account.
+        None | Some(LAYOUT_BEFORE) => {
+            // Not synced: if it is lost, so is whatever followed it, and the store is what it was.
+            return database.submit(
+                Batch::new().put(meta, keys::META_LAYOUT, LAYOUT.to_be_bytes()),
+                Durability::Ordered,
+                Box::new(|_| ()),
+            );
+        }
+        Some(_) => {}
     }
+    let found = found.unwrap_or_default();
     Err(StoreError::Layout { path: path.display().to_string().into(), found, expected: LAYOUT })
+}
+
+/// The originator's part of a deduplication record's key.
+fn originator_of(record_key: &[u8]) -> Result<&[u8], StoreError> {
+    let corrupt = StoreError::Corrupt { table: keys::DEDUPLICATION, reason: "the key is not an address" };
+    keys::split_address_key(record_key).map(|(key, _)| key).ok_or(corrupt)
 }
 
 /// Counts what is on disk, and returns the next acceptance number.
@@ -539,19 +554,27 @@ fn recover(tables: &Tables, accounting: &Accounting) -> Result<u64, StoreError> 
         let (key, value) = pair?;
         let (recipient_key, position) = keys::split_message_key(&key)?;
         keys::split_address(keys::MESSAGES, recipient_key)?;
-        accounting.recover_message(recipient_key, position, value.len().saturating_sub(MESSAGE_HEAD_OCTETS));
+        // What does not decode is counted all the same; reading it is the error.
+        let (originator_key, body_octets) = record::decode_message(&value)
+            .map_or((None, value.len().saturating_sub(MESSAGE_HEAD_OCTETS)), |(head, body)| {
+                (head.originator_key, body.len())
+            });
+        accounting.recover_message(recipient_key, originator_key, position, body_octets);
         next_sequence = next_sequence.max(position.sequence() + 1);
     }
     let count = |table: &Table| -> Result<u64, StoreError> {
         table.range(Bound::Unbounded, Bound::Unbounded).try_fold(0, |count, pair| pair.map(|_| count + 1))
     };
-    accounting.recover_counts(
-        count(&tables.deduplication_expiry)?,
-        count(&tables.registrations)?,
-        count(&tables.application_servers)?,
-    );
+    for pair in tables.deduplication_expiry.range(Bound::Unbounded, Bound::Unbounded) {
+        let (key, _) = pair?;
+        let (_, record_key) = keys::split_expiry_key(keys::DEDUPLICATION_EXPIRY, &key)?;
+        accounting.recover_deduplication_record(originator_of(record_key)?);
+    }
+    accounting.recover_counts(count(&tables.registrations)?, count(&tables.application_servers)?);
     Ok(next_sequence)
 }
 
 /// Raised when keys or codings change so that an older program could not read them.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
+/// Without originators in messages.
+const LAYOUT_BEFORE: u32 = 1;

@@ -78,6 +78,13 @@ pub enum StoreError {
     /// The recipient has [`crate::StoreLimits::messages_per_recipient_max`] messages waiting.
     #[error("the recipient has too many messages waiting")]
     RecipientFull,
+    /// The originator has [`crate::StoreLimits::messages_per_originator_max`] messages waiting for others, or
+    /// [`crate::StoreLimits::deduplication_records_per_originator_max`] deduplication records.
+    #[error("the originator has too much stored: {limit}")]
+    OriginatorFull {
+        /// The limit's name, as in the configuration.
+        limit: &'static str,
+    },
     /// One of [`crate::StoreLimits`] is reached for the store as a whole.
     #[error("the store is full: {limit}")]
     Full {
@@ -93,7 +100,10 @@ impl StoreError {
     /// True when nothing was written and the same call may succeed later: a limit, a full queue, a full disk.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::DiskFull | Self::RecipientFull | Self::Full { .. })
+        matches!(
+            self,
+            Self::Overloaded | Self::DiskFull | Self::RecipientFull | Self::OriginatorFull { .. } | Self::Full { .. }
+        )
     }
 
     pub(crate) fn read(error: &fjall::Error) -> Self {

@@ -39,6 +39,13 @@ pub(crate) fn split_address<'a>(table: &'static str, key: &'a [u8]) -> Result<(A
     Ok((Address { addr_type, addr }, rest))
 }
 
+/// The octets of the address at the front of `key`, and what follows it.
+pub(crate) fn split_address_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, rest) = split_text(key)?;
+    let (_, rest) = split_text(rest)?;
+    key.split_at_checked(key.len() - rest.len())
+}
+
 fn split_text(key: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = key.split_first()?;
     let (text, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -128,6 +135,8 @@ mod tests {
                 let expiry = expiry_key(expires, &key);
                 prop_assert_eq!(split_expiry_key(MESSAGE_EXPIRY, &expiry).unwrap(), (expires, key.as_slice()));
             }
+            let more = [recipient_key.as_slice(), b"more"].concat();
+            prop_assert_eq!(split_address_key(&more).unwrap(), (recipient_key.as_slice(), &b"more"[..]));
             prop_assert_eq!(split_address(MESSAGES, &recipient_key).unwrap(), (address, &[][..]));
         }
 
@@ -140,6 +149,7 @@ mod tests {
         #[test]
         fn any_octets_come_apart_or_are_refused(key in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = split_address(MESSAGES, &key);
+            let _ = split_address_key(&key);
             let _ = split_message_key(&key);
             let _ = split_expiry_key(MESSAGE_EXPIRY, &key);
         }

@@ -17,6 +17,7 @@
 //! let position = store
 //!     .store_message(NewStoredMessage {
 //!         recipient: recipient.clone(),
+//!         originator: Some(Address::ue(&"panel-1@lab.example".parse()?)),
 //!         priority: Priority::High,
 //!         expires_at: None,
 //!         kind: StoredKind::Message,

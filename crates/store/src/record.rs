@@ -53,6 +53,9 @@ pub enum StoredKind {
 pub struct NewStoredMessage {
     /// Whom it waits for.
     pub recipient: Address,
+    /// On whose account it is kept ([`crate::StoreLimits::messages_per_originator_max`]); `None` for what the server
+    /// itself has to say.
+    pub originator: Option<Address>,
     /// Where in the recipient's queue.
     pub priority: Priority,
     /// When it is to be reported as expired instead of delivered; kept to the microsecond, rounded down.
@@ -70,6 +73,7 @@ impl fmt::Debug for NewStoredMessage {
         formatter
             .debug_struct("NewStoredMessage")
             .field("recipient", &self.recipient)
+            .field("originator", &self.originator)
             .field("priority", &self.priority)
             .field("expires_at", &self.expires_at)
             .field("kind", &self.kind)
@@ -184,9 +188,11 @@ pub struct ApplicationServerRecord {
 }
 
 /// The head of a message's value; the body follows.
-pub(crate) struct MessageHead {
+pub(crate) struct MessageHead<'a> {
     pub(crate) kind: StoredKind,
     pub(crate) expires_us: Option<u64>,
+    /// As [`crate::keys::address_key`] makes it.
+    pub(crate) originator_key: Option<&'a [u8]>,
 }
 
 pub(crate) fn encode_message(head: &MessageHead, body: &[u8]) -> Vec<u8> {
@@ -194,17 +200,20 @@ pub(crate) fn encode_message(head: &MessageHead, body: &[u8]) -> Vec<u8> {
         StoredKind::Message => KIND_MESSAGE,
         StoredKind::DeliveryStatusReport => KIND_DELIVERY_STATUS_REPORT,
     };
-    let mut value = Vec::with_capacity(MESSAGE_HEAD_OCTETS + body.len());
-    value.extend_from_slice(&[CODING_1, kind]);
+    let originator_key = head.originator_key.unwrap_or_default();
+    let coding = if head.originator_key.is_some() { CODING_2 } else { CODING_1 };
+    let mut value = Vec::with_capacity(MESSAGE_HEAD_OCTETS + originator_key.len() + body.len());
+    value.extend_from_slice(&[coding, kind]);
     value.extend_from_slice(&head.expires_us.unwrap_or(NEVER_US).to_be_bytes());
+    value.extend_from_slice(originator_key);
     value.extend_from_slice(body);
     value
 }
 
-pub(crate) fn decode_message(value: &[u8]) -> Result<(MessageHead, &[u8]), StoreError> {
+pub(crate) fn decode_message(value: &[u8]) -> Result<(MessageHead<'_>, &[u8]), StoreError> {
     let corrupt = |reason| StoreError::Corrupt { table: crate::keys::MESSAGES, reason };
     let (coding, rest) = value.split_first().ok_or(corrupt("empty"))?;
-    if *coding != CODING_1 {
+    if ![CODING_1, CODING_2].contains(coding) {
         return Err(corrupt("unknown coding"));
     }
     let (kind, rest) = rest.split_first().ok_or(corrupt("too short"))?;
@@ -213,9 +222,15 @@ pub(crate) fn decode_message(value: &[u8]) -> Result<(MessageHead, &[u8]), Store
         KIND_DELIVERY_STATUS_REPORT => StoredKind::DeliveryStatusReport,
         _ => return Err(corrupt("unknown kind")),
     };
-    let (expires, body) = rest.split_first_chunk().ok_or(corrupt("too short"))?;
+    let (expires, rest) = rest.split_first_chunk().ok_or(corrupt("too short"))?;
     let expires_us = Some(u64::from_be_bytes(*expires)).filter(|us| *us != NEVER_US);
-    Ok((MessageHead { kind, expires_us }, body))
+    let (originator_key, body) = if *coding == CODING_2 {
+        let (key, body) = crate::keys::split_address_key(rest).ok_or(corrupt("no originator"))?;
+        (Some(key), body)
+    } else {
+        (None, rest)
+    };
+    Ok((MessageHead { kind, expires_us, originator_key }, body))
 }
 
 pub(crate) fn encode_deduplication(record: &DeduplicationRecord) -> Vec<u8> {
@@ -279,6 +294,8 @@ pub(crate) fn from_microseconds(microseconds: u64) -> OffsetDateTime {
 
 pub(crate) const MESSAGE_HEAD_OCTETS: usize = 1 + 1 + 8;
 const CODING_1: u8 = 1;
+/// A message with its originator's key between head and body.
+const CODING_2: u8 = 2;
 const CODING_JSON_1: u8 = b'j';
 const KIND_MESSAGE: u8 = 1;
 const KIND_DELIVERY_STATUS_REPORT: u8 = 2;
@@ -302,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_coding_of_a_later_version_is_not_guessed_at() {
-        let mut value = encode_message(&MessageHead { kind: StoredKind::Message, expires_us: None }, b"body");
+        let mut value =
+            encode_message(&MessageHead { kind: StoredKind::Message, expires_us: None, originator_key: None }, b"body");
         value[0] = 9;
         assert!(matches!(decode_message(&value), Err(StoreError::Corrupt { reason: "unknown coding", .. })));
         value[0] = CODING_1;
@@ -310,6 +328,22 @@ mod tests {
         assert!(matches!(decode_message(&value), Err(StoreError::Corrupt { reason: "unknown kind", .. })));
         let json = decode_json::<RegistrationRecord>("registrations", b"J{}");
         assert!(matches!(json, Err(StoreError::Corrupt { reason: "unknown coding", .. })));
+    }
+
+    #[test]
+    fn a_message_comes_back_with_and_without_its_originator() {
+        let key = crate::keys::address_key(&Address::ue(&"a".parse().unwrap())).unwrap();
+        for originator_key in [None, Some(key.as_slice())] {
+            let value = encode_message(
+                &MessageHead { kind: StoredKind::DeliveryStatusReport, expires_us: Some(7), originator_key },
+                b"body",
+            );
+            let (head, body) = decode_message(&value).unwrap();
+            assert_eq!(
+                (head.kind, head.expires_us, head.originator_key, body),
+                (StoredKind::DeliveryStatusReport, Some(7), originator_key, &b"body"[..])
+            );
+        }
     }
 
     proptest! {

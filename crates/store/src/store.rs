@@ -50,7 +50,7 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a message and, in the same atomic write, its deduplication record.
     ///
     /// Of two calls, the one polled first is accepted first. Refused with [`StoreError::RecipientFull`],
-    /// [`StoreError::Full`], [`StoreError::TooLarge`], [`StoreError::Overloaded`], [`StoreError::DiskFull`]: then
+    /// [`StoreError::OriginatorFull`], [`StoreError::Full`], [`StoreError::TooLarge`], [`StoreError::Overloaded`], [`StoreError::DiskFull`]: then
     /// nothing was stored.
     fn store_message(&self, message: NewStoredMessage) -> StoreFuture<'_, Position>;
 
@@ -106,6 +106,9 @@ pub trait Store: Send + Sync + 'static {
 pub struct StoreLimits {
     /// Messages waiting for one recipient: [`StoreError::RecipientFull`].
     pub messages_per_recipient_max: usize,
+    /// Messages waiting that one originator sent, whoever they wait for: [`StoreError::OriginatorFull`]. One originator
+    /// must not fill the store for all.
+    pub messages_per_originator_max: u64,
     /// Messages waiting in all: [`StoreError::Full`].
     pub messages_max: u64,
     /// Octets of the bodies of the messages waiting in all: [`StoreError::Full`].
@@ -114,6 +117,8 @@ pub struct StoreLimits {
     pub body_octets_max: usize,
     /// Deduplication records: [`StoreError::Full`] for a message that comes with one.
     pub deduplication_records_max: u64,
+    /// Deduplication records of one originator: [`StoreError::OriginatorFull`] for a message that comes with one.
+    pub deduplication_records_per_originator_max: u64,
     /// Registrations: [`StoreError::Full`] for a UE not yet registered.
     pub registrations_max: u64,
     /// Application servers: [`StoreError::Full`] for one not yet known.
@@ -124,10 +129,12 @@ impl Default for StoreLimits {
     fn default() -> Self {
         Self {
             messages_per_recipient_max: 10_000,
+            messages_per_originator_max: 100_000,
             messages_max: 2_000_000,
             message_bytes_max: 4 * 1024 * 1024 * 1024,
             body_octets_max: 128 * 1024,
             deduplication_records_max: 10_000_000,
+            deduplication_records_per_originator_max: 1_000_000,
             registrations_max: 2_000_000,
             application_servers_max: 10_000,
         }

@@ -28,6 +28,7 @@ fn message(recipient: &Address, id: &str, octets: usize) -> NewStoredMessage {
     let expires_at = OffsetDateTime::from_unix_timestamp(4_000_000_000).unwrap();
     NewStoredMessage {
         recipient: recipient.clone(),
+        originator: Some(recipient.clone()),
         priority: Priority::Middle,
         expires_at: Some(expires_at),
         kind: StoredKind::Message,

@@ -28,6 +28,7 @@ fn ue(name: &str) -> Address {
 fn new(recipient: &Address, priority: Priority, body: &str) -> NewStoredMessage {
     NewStoredMessage {
         recipient: recipient.clone(),
+        originator: None,
         priority,
         expires_at: None,
         kind: StoredKind::Message,
@@ -116,6 +117,7 @@ async fn what_was_stored_comes_back_whole() {
         let store = open(directory.path());
         let message = NewStoredMessage {
             recipient: to.clone(),
+            originator: Some(ue("sender")),
             priority: Priority::High,
             expires_at: Some(expires_at),
             kind: StoredKind::DeliveryStatusReport,
@@ -297,6 +299,68 @@ async fn each_limit_refuses_by_its_name_and_gives_way_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn one_originator_cannot_fill_the_store_for_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = StoreLimits { messages_per_originator_max: 2, ..StoreLimits::default() };
+    let put = async |store: &EmbeddedStore, from: Option<&str>, to: &str| {
+        let message = NewStoredMessage { originator: from.map(ue), ..new(&ue(to), Priority::Middle, "x") };
+        store.store_message(message).await
+    };
+    let store = open_with(directory.path(), limits.clone());
+    let first = put(&store, Some("sender"), "a").await.unwrap();
+    put(&store, Some("sender"), "b").await.unwrap();
+    let error = put(&store, Some("sender"), "c").await.unwrap_err();
+    assert!(matches!(error, StoreError::OriginatorFull { limit: "messages_per_originator_max" }), "{error}");
+    assert!(error.is_refusal());
+    put(&store, Some("other"), "c").await.unwrap();
+    for _ in 0..3 {
+        put(&store, None, "c").await.unwrap();
+    }
+
+    drop(store);
+    let store = open_with(directory.path(), limits);
+    assert!(put(&store, Some("sender"), "c").await.is_err());
+    store.remove_messages(&ue("a"), vec![first]).await.unwrap();
+    put(&store, Some("sender"), "c").await.unwrap();
+    assert!(put(&store, Some("sender"), "c").await.is_err());
+}
+
+#[tokio::test]
+async fn deduplication_records_are_limited_for_each_originator() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = StoreLimits { deduplication_records_per_originator_max: 1, ..StoreLimits::default() };
+    let put = async |store: &EmbeddedStore, from: &str, id: &str| {
+        let deduplication = Some(DeduplicationRecord { originator: ue(from), ..record(id, NOW) });
+        store.store_message(NewStoredMessage { deduplication, ..new(&ue("a"), Priority::Middle, id) }).await
+    };
+    let store = open_with(directory.path(), limits.clone());
+    put(&store, "sender", "1").await.unwrap();
+    let error = put(&store, "sender", "2").await.unwrap_err();
+    assert!(matches!(error, StoreError::OriginatorFull { limit: "deduplication_records_per_originator_max" }));
+    put(&store, "other", "1").await.unwrap();
+
+    drop(store);
+    let store = open_with(directory.path(), limits);
+    assert!(put(&store, "sender", "2").await.is_err());
+    assert_eq!(store.sweep_deduplication(NOW, 10).await.unwrap(), 2);
+    put(&store, "sender", "2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_the_layout_before_is_taken_up() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).store_message(new(&ue("a"), Priority::Middle, "x")).await.unwrap();
+    {
+        let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
+        let meta = database.table("meta").unwrap();
+        database.commit(Batch::new().put(&meta, "layout", 1_u32.to_be_bytes())).await.unwrap();
+    }
+    let waiting = open(directory.path()).pending(&ue("a"), None, 10).await.unwrap();
+    assert_eq!(bodies(&waiting), ["x"]);
+    open(directory.path());
+}
+
+#[tokio::test]
 async fn a_refused_message_counts_nowhere() {
     let directory = tempfile::tempdir().unwrap();
     let database = DatabaseOptions { free_bytes_min: u64::MAX, ..DatabaseOptions::default() };
@@ -388,10 +452,10 @@ async fn a_store_of_another_layout_is_not_opened() {
     {
         let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
         let meta = database.table("meta").unwrap();
-        database.commit(Batch::new().put(&meta, "layout", 2_u32.to_be_bytes())).await.unwrap();
+        database.commit(Batch::new().put(&meta, "layout", 3_u32.to_be_bytes())).await.unwrap();
     }
     let error = EmbeddedStore::open(directory.path(), StoreOptions::default()).unwrap_err();
-    assert!(matches!(error, StoreError::Layout { found: 2, expected: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Layout { found: 3, expected: 2, .. }), "{error}");
 }
 
 #[tokio::test]

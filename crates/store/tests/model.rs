@@ -133,6 +133,7 @@ impl Run {
         let body = number.to_string().into_bytes();
         let message = NewStoredMessage {
             recipient: address(recipient),
+            originator: number.is_multiple_of(2).then(|| address(0)),
             priority,
             expires_at: expires_in.map(at),
             kind: StoredKind::Message,

@@ -29,6 +29,7 @@ static POSITIONS: LazyLock<[Vec<Position>; 3]> = LazyLock::new(|| {
     let store = EmbeddedStore::open(directory.path(), StoreOptions::default()).unwrap();
     let message = |priority| NewStoredMessage {
         recipient: Address::ue(&"bob".parse().unwrap()),
+        originator: None,
         priority,
         expires_at: None,
         kind: StoredKind::Message,
