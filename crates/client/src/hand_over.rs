@@ -3,12 +3,19 @@
 //! The way of one message: it arrives and is *undecided*; the application accepts it; the acceptance is journalled; only
 //! then is it *remembered*, acknowledged with 2.04, and its report owed. Arriving again it is acknowledged at once if
 //! remembered; if undecided, only its new exchange is noted.
+//!
+//! What was sent back to the server comes again later, but the server may have sent more in the meantime. Taking that
+//! would let it overtake: until the pause that the server was told is over, or the first thing sent back is here again,
+//! everything new is sent back too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
 use message::{Address, DeliveryStatusReport, Message, MessageId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::error::ClientError;
 
@@ -63,8 +70,8 @@ pub(crate) enum Arrival {
     Remembered,
     /// The application has it before it: acknowledge when it decides.
     Undecided,
-    /// No room: ask the server to come back.
-    Full,
+    /// No room, or it would overtake what was sent back before it: ask the server to come back.
+    Later,
 }
 
 /// What the application has not decided about yet, or what is on its way to the disk.
@@ -86,6 +93,15 @@ pub(crate) struct HandOvers<X> {
     remembered: HashSet<HandOverKey>,
     order: VecDeque<HandOverKey>,
     remembered_max: usize,
+    pause: Option<Pause>,
+}
+
+/// The server was told to come back, on the current connection.
+#[derive(Debug)]
+struct Pause {
+    /// With what: the first thing that it has to deliver again.
+    first: HandOverKey,
+    until: Instant,
 }
 
 /// What is left to do about something the application accepted.
@@ -107,11 +123,12 @@ impl<X> HandOvers<X> {
             remembered: HashSet::new(),
             order: VecDeque::new(),
             remembered_max,
+            pause: None,
         }
     }
 
     /// Notes an arrival.
-    pub(crate) fn arrive(&mut self, key: &HandOverKey, exchange: X, report_wanted: bool) -> Arrival {
+    pub(crate) fn arrive(&mut self, key: &HandOverKey, exchange: X, report_wanted: bool, now: Instant) -> Arrival {
         if self.remembered.contains(key) {
             return Arrival::Remembered;
         }
@@ -119,9 +136,11 @@ impl<X> HandOvers<X> {
             undecided.exchange = Some(exchange);
             return Arrival::Undecided;
         }
-        if self.undecided.len() >= self.undecided_max {
-            return Arrival::Full;
+        let overtakes = self.pause.as_ref().is_some_and(|pause| now < pause.until && pause.first != *key);
+        if overtakes || self.undecided.len() >= self.undecided_max {
+            return Arrival::Later;
         }
+        self.pause = None;
         self.undecided.insert(key.clone(), Undecided { exchange: Some(exchange), report_wanted, accepted: None });
         Arrival::New
     }
@@ -154,6 +173,19 @@ impl<X> HandOvers<X> {
         Some(Settled { exchange: undecided.exchange, report_owed: false, waiting: undecided.accepted })
     }
 
+    /// The server is told to come back with `key`: takes nothing new for as long as this says. A pause that runs is not
+    /// made longer by what it sends back, or a server that keeps sending would never get through.
+    pub(crate) fn hold_back(&mut self, key: &HandOverKey, now: Instant, pause: Duration) -> Duration {
+        let until = match &self.pause {
+            Some(pause) if now < pause.until => pause.until,
+            _ => {
+                self.pause = Some(Pause { first: key.clone(), until: now + pause });
+                now + pause
+            }
+        };
+        until.duration_since(now)
+    }
+
     /// Remembers something as handed over; the oldest is forgotten when there is no more room.
     pub(crate) fn remember(&mut self, key: HandOverKey) {
         if !self.remembered.insert(key.clone()) {
@@ -170,6 +202,8 @@ impl<X> HandOvers<X> {
     /// The connection is gone, and its exchanges with it.
     pub(crate) fn disconnected(&mut self) {
         self.undecided.values_mut().for_each(|undecided| undecided.exchange = None);
+        // On the next one the server begins with the oldest that it has.
+        self.pause = None;
     }
 
     /// How many are undecided.
@@ -208,12 +242,12 @@ mod tests {
     fn a_message_is_new_once_and_remembered_after_acceptance() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        assert_eq!(hand_overs.arrive(&first, 1, true), Arrival::New);
-        assert_eq!(hand_overs.arrive(&first, 2, true), Arrival::Undecided);
+        assert_eq!(hand_overs.arrive(&first, 1, true, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 2, true, Instant::now()), Arrival::Undecided);
         let settled = accept(&mut hand_overs, &first);
         assert_eq!(settled.exchange, Some(2), "the acknowledgement goes to the latest exchange");
         assert!(settled.report_owed);
-        assert_eq!(hand_overs.arrive(&first, 3, true), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&first, 3, true, Instant::now()), Arrival::Remembered);
     }
 
     #[test]
@@ -227,7 +261,7 @@ mod tests {
         ];
         hand_overs.remember(message);
         for other in others {
-            assert_eq!(hand_overs.arrive(&other, 1, false), Arrival::New, "{other:?}");
+            assert_eq!(hand_overs.arrive(&other, 1, false, Instant::now()), Arrival::New, "{other:?}");
         }
     }
 
@@ -238,36 +272,70 @@ mod tests {
             hand_overs.remember(key("a@x", id));
         }
         assert_eq!(hand_overs.remembered(), 3);
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false), Arrival::Remembered);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false, Instant::now()), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, Instant::now()), Arrival::New);
     }
 
     #[test]
     fn what_is_given_back_is_new_when_it_comes_again() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        assert_eq!(hand_overs.arrive(&first, 1, false), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 1, false, Instant::now()), Arrival::New);
         assert_eq!(hand_overs.give_back(&first).unwrap().exchange, Some(1));
-        assert_eq!(hand_overs.arrive(&first, 2, false), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 2, false, Instant::now()), Arrival::New);
     }
 
     #[test]
     fn what_is_undecided_takes_room_until_it_is_accepted() {
         let mut hand_overs = HandOvers::new(2, 4);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false), Arrival::New);
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false), Arrival::New);
-        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false), Arrival::Full);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, false), Arrival::Undecided);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, Instant::now()), Arrival::Later);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, false, Instant::now()), Arrival::Undecided);
         accept(&mut hand_overs, &key("a@x", "1"));
-        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, Instant::now()), Arrival::New);
     }
 
     #[test]
     fn a_lost_connection_takes_its_exchanges_along() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        hand_overs.arrive(&first, 1, false);
+        hand_overs.arrive(&first, 1, false, Instant::now());
         hand_overs.disconnected();
         assert_eq!(accept(&mut hand_overs, &first).exchange, None);
+    }
+
+    #[test]
+    fn nothing_overtakes_what_was_sent_back_until_it_is_here_again_or_the_pause_is_over() {
+        let (pause, now) = (Duration::from_secs(5), Instant::now());
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let mut hand_overs = HandOvers::new(8, 8);
+        let [first, second, third] = ["1", "2", "3"].map(|id| key("a@x", id));
+        let known = key("a@x", "0");
+        hand_overs.remember(known.clone());
+        assert_eq!(hand_overs.hold_back(&first, now, pause), pause);
+        assert_eq!(hand_overs.arrive(&second, 2, false, later(2)), Arrival::Later);
+        assert_eq!(
+            hand_overs.hold_back(&second, later(2), pause),
+            Duration::from_secs(3),
+            "it ends when the first does"
+        );
+        assert_eq!(hand_overs.arrive(&known, 0, false, later(2)), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&first, 3, false, later(3)), Arrival::New);
+        assert_eq!(hand_overs.arrive(&second, 4, false, later(3)), Arrival::New);
+        hand_overs.give_back(&first);
+        hand_overs.hold_back(&first, later(4), pause);
+        assert_eq!(hand_overs.arrive(&second, 5, false, later(4)), Arrival::Undecided, "the application has it");
+        assert_eq!(hand_overs.arrive(&third, 6, false, later(8)), Arrival::Later);
+        assert_eq!(hand_overs.arrive(&third, 6, false, later(9)), Arrival::New);
+    }
+
+    #[test]
+    fn a_pause_ends_with_its_connection() {
+        let mut hand_overs = HandOvers::new(4, 4);
+        hand_overs.hold_back(&key("a@x", "1"), Instant::now(), Duration::from_secs(3600));
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false, Instant::now()), Arrival::Later);
+        hand_overs.disconnected();
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false, Instant::now()), Arrival::New);
     }
 }

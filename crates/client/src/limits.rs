@@ -20,6 +20,9 @@ pub struct ClientLimits {
     /// Messages and reports handed to the application and not yet accepted. Past it the server is told to wait
     /// (5.03 with Max-Age).
     pub unaccepted_max: usize,
+    /// For how long the server is told to wait (Max-Age) when the application does not take something, and for how long
+    /// nothing that follows is taken either, so that it does not overtake.
+    pub come_back_seconds: u32,
     /// Hand-overs remembered, so that a message that comes again is not handed over again. The oldest is forgotten
     /// first.
     pub remembered_max: usize,
@@ -27,7 +30,9 @@ pub struct ClientLimits {
     pub message_octets_max: usize,
     /// Octets of payload of one message. A longer one is refused with 4.13 when received, and not sent.
     pub payload_octets_max: usize,
-    /// Octets waiting to be written. Past it nothing more is read until the server has taken some.
+    /// Octets waiting to be written. Past it no message and no report is sent until the server has taken some, and an
+    /// acknowledgement that finds no room is not sent: the server delivers again. Reading goes on, as a server may take
+    /// nothing before it is read from.
     pub outbound_octets_max: usize,
     /// From opening the TCP connection to the end of the TLS handshake. Then the attempt counts as failed.
     pub connect_timeout_milliseconds: u64,
@@ -63,6 +68,7 @@ impl Default for ClientLimits {
             reports_unanswered_max: 16,
             reports_owed_max: 1024,
             unaccepted_max: 64,
+            come_back_seconds: 5,
             remembered_max: 10_000,
             message_octets_max: 65_536,
             payload_octets_max: 2_048,
@@ -86,12 +92,13 @@ impl ClientLimits {
     /// The name of the first member that is zero and must not be, if any.
     #[must_use]
     pub fn zero_member(&self) -> Option<&'static str> {
-        let members: [(&'static str, u64); 15] = [
+        let members: [(&'static str, u64); 16] = [
             ("send_queue_max", self.send_queue_max as u64),
             ("unanswered_max", self.unanswered_max as u64),
             ("reports_unanswered_max", self.reports_unanswered_max as u64),
             ("reports_owed_max", self.reports_owed_max as u64),
             ("unaccepted_max", self.unaccepted_max as u64),
+            ("come_back_seconds", self.come_back_seconds.into()),
             ("remembered_max", self.remembered_max as u64),
             ("message_octets_max", self.message_octets_max as u64),
             ("payload_octets_max", self.payload_octets_max as u64),
@@ -104,6 +111,10 @@ impl ClientLimits {
             ("authentication_timeout_milliseconds", self.authentication_timeout_milliseconds),
         ];
         members.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name)
+    }
+
+    pub(crate) fn come_back(&self) -> Duration {
+        Duration::from_secs(self.come_back_seconds.into())
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {

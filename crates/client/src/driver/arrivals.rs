@@ -2,6 +2,7 @@
 
 use coap::{Code, ExchangeId, Request, Response};
 use message::{Address, DeliveryStatusReport, FailureCause, MessageResponse, ReportDeliveryStatus, UeMessage, failure};
+use tokio::time::Instant;
 
 use super::{Driver, JSON, Link};
 use crate::{
@@ -12,9 +13,6 @@ use crate::{
     journal_writer::Batch,
     requests::Purpose,
 };
-
-/// Max-Age of the answer to what the application does not take now, in seconds.
-const COME_BACK_SECONDS: u32 = 5;
 
 impl Driver {
     /// Takes over what an earlier run of this client left behind.
@@ -69,7 +67,7 @@ impl Driver {
             UeMessage::DeliveryStatusReport(report) => (HandOverKey::of_report(report), false),
             _ => return,
         };
-        match self.hand_overs.arrive(&key, exchange, report_wanted) {
+        match self.hand_overs.arrive(&key, exchange, report_wanted, Instant::now()) {
             Arrival::New => {
                 let decisions = self.decision_sender.clone();
                 let incoming = match incoming {
@@ -85,7 +83,7 @@ impl Driver {
                 self.respond(exchange, acknowledgement(&key));
             }
             Arrival::Undecided => {}
-            Arrival::Full => self.respond(exchange, come_back()),
+            Arrival::Later => self.put_off(exchange, &key),
         }
     }
 
@@ -100,15 +98,25 @@ impl Driver {
                     None => self.settle(Batch { records: vec![record], result: Ok(()) }),
                 }
             }
-            Verdict::Refuse(cause) => self.give_back(&key, refusal(Code::FORBIDDEN, cause)),
-            Verdict::GiveBack => self.give_back(&key, come_back()),
+            Verdict::Refuse(cause) => {
+                if let Some(exchange) = self.hand_overs.give_back(&key).and_then(|settled| settled.exchange) {
+                    self.respond(exchange, refusal(Code::FORBIDDEN, cause));
+                }
+            }
+            Verdict::GiveBack => {
+                if let Some(exchange) = self.hand_overs.give_back(&key).and_then(|settled| settled.exchange) {
+                    self.put_off(exchange, &key);
+                }
+            }
         }
     }
 
-    fn give_back(&mut self, key: &HandOverKey, response: Response) {
-        if let Some(exchange) = self.hand_overs.give_back(key).and_then(|settled| settled.exchange) {
-            self.respond(exchange, response);
-        }
+    /// Tells the server to come back with it; until then nothing new is taken that could overtake it.
+    fn put_off(&mut self, exchange: ExchangeId, key: &HandOverKey) {
+        let pause = self.hand_overs.hold_back(key, Instant::now(), self.config.limits.come_back());
+        // Rounded up: the server is to come after the pause, not shortly before its end.
+        let seconds = u32::try_from(pause.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        self.respond(exchange, refusal(Code::SERVICE_UNAVAILABLE, FailureCause::Overloaded).with_max_age(seconds));
     }
 
     pub(super) fn on_batch(&mut self, batch: Batch) {
@@ -146,7 +154,7 @@ impl Driver {
     fn not_recorded(&mut self, key: &HandOverKey, error: &std::io::Error) {
         let Some(settled) = self.hand_overs.give_back(key) else { return };
         if let Some(exchange) = settled.exchange {
-            self.respond(exchange, come_back());
+            self.put_off(exchange, key);
         }
         if let Some(waiting) = settled.waiting {
             let path = self.config.state_dir.clone().unwrap_or_default();
@@ -195,10 +203,6 @@ fn acknowledgement(key: &HandOverKey) -> Response {
         failure_cause: None,
     };
     Response::new(Code::CHANGED).with_content_format(JSON).with_payload(answer.encode())
-}
-
-fn come_back() -> Response {
-    refusal(Code::SERVICE_UNAVAILABLE, FailureCause::Overloaded).with_max_age(COME_BACK_SECONDS)
 }
 
 fn with_code(cause: FailureCause) -> (Code, FailureCause) {

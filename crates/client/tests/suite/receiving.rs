@@ -1,5 +1,7 @@
 //! Messages from the server to the application: each once, acknowledged when the application has it.
 
+use std::time::Duration;
+
 use client::{ClientError, Incoming, IncomingStream, Outcome, OutgoingMessage, Received};
 use coap::{Code, ExchangeId, Release, StreamEvent};
 use message::{
@@ -125,10 +127,31 @@ async fn what_the_application_drops_goes_back_and_what_it_refuses_fails() {
     let response = peer.response(exchange).await;
     assert_eq!(response.code, Code::SERVICE_UNAVAILABLE);
     assert!(response.max_age.is_some());
+    // It would overtake the first.
+    let second = peer.send(&message_to_me("2", false)).await;
+    let response = peer.response(second).await;
+    assert_eq!((response.code, cause(&response)), (Code::SERVICE_UNAVAILABLE, "OVERLOADED".into()));
     let exchange = peer.send(&message_to_me("1", false)).await;
     next_message(&mut incoming).await.refuse();
     let response = peer.response(exchange).await;
     assert_eq!((response.code, cause(&response)), (Code::FORBIDDEN, "TARGET_REFUSED".into()));
+    peer.send(&message_to_me("2", false)).await;
+    assert_eq!(next_message(&mut incoming).await.content().message_id.as_str(), "2");
+}
+
+#[tokio::test]
+async fn what_never_comes_again_holds_up_the_rest_no_longer_than_the_server_was_told_to_wait() {
+    let server = Server::start().await;
+    let mut config = server.config();
+    config.limits.come_back_seconds = 1;
+    let (_client, mut incoming, mut peer) = server.connected(config).await;
+    let exchange = peer.send(&message_to_me("1", false)).await;
+    drop(next_message(&mut incoming).await);
+    let response = peer.response(exchange).await;
+    assert_eq!((response.code, response.max_age), (Code::SERVICE_UNAVAILABLE, Some(1)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    peer.send(&message_to_me("2", false)).await;
+    assert_eq!(next_message(&mut incoming).await.content().message_id.as_str(), "2");
 }
 
 #[tokio::test]
@@ -154,6 +177,12 @@ async fn a_slow_application_makes_the_server_wait_and_loses_nothing() {
     assert_eq!((response.code, cause(&response)), (Code::SERVICE_UNAVAILABLE, "OVERLOADED".into()));
     patiently(next_message(&mut incoming).await.accept()).await.unwrap();
     acknowledged(&mut peer, first, "1").await;
+    let fourth = peer.send(&message_to_me("4", false)).await;
+    assert_eq!(
+        peer.response(fourth).await.code,
+        Code::SERVICE_UNAVAILABLE,
+        "there is room, but the third is before it"
+    );
     peer.send(&message_to_me("3", false)).await;
     // Both at once: what is dropped would go back.
     let (second, third) = (next_message(&mut incoming).await, next_message(&mut incoming).await);
