@@ -16,12 +16,13 @@ use akma::{AKid, AfId, Fqdn, UaProtocolId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::admission::{Admission, Full, Slot};
 use crate::breaker::Breaker;
-use crate::expiring::Expiring;
+use crate::expiring::{Expiring, later};
 use crate::key_source::{KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
+use crate::log_throttle::LogThrottle;
 use crate::metrics::TransportMetrics;
 
 /// Every limit of [`KeyLookup`], with the answer when it is reached.
@@ -192,7 +193,9 @@ impl Shared {
                     Full::Source => "in_flight_per_source_max",
                     Full::All => "in_flight_max",
                 };
-                warn!(target: "security", source = %request.source, limit, "key lookup refused at a limit");
+                if let Some(unlogged) = AT_LIMIT.admit() {
+                    warn!(target: "security", source = %request.source, limit, unlogged, "key lookup refused at a limit");
+                }
                 return Step::Answered(Err(LookupRefusal::Busy));
             }
         };
@@ -229,7 +232,7 @@ impl Shared {
             _ if forgotten => {}
             Ok(key) => state.found.insert(question.clone(), key.clone(), self.reusable_until(key, now), now),
             Err(LookupRefusal::Unknown) => {
-                let expiry = now + Duration::from_millis(self.limits.negative_cache_ms);
+                let expiry = later(now, Duration::from_millis(self.limits.negative_cache_ms));
                 state.unknown.insert(question.clone(), (), expiry, now);
             }
             Err(_) => {}
@@ -245,7 +248,7 @@ impl Shared {
     fn reusable_until(&self, key: &ProvenKey, now: Instant) -> Instant {
         let reuse = Duration::from_secs(self.limits.positive_cache_seconds);
         let valid = key.expires_at.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
-        now + valid.map_or(reuse, |valid| valid.min(reuse))
+        later(now, valid.map_or(reuse, |valid| valid.min(reuse)))
     }
 }
 
@@ -270,17 +273,23 @@ impl Lookup {
         let (answer, healthy) = match tokio::time::timeout(limit, retrieval).await {
             Ok(Ok(Some(key))) if key.is_valid_at(SystemTime::now()) => (Ok(key), true),
             Ok(Ok(Some(_))) => (Err(LookupRefusal::Expired), true),
+            Ok(Err(KeySourceError::Expired)) => (Err(LookupRefusal::Expired), true),
             Ok(Ok(None)) => (Err(LookupRefusal::Unknown), true),
             Ok(Err(KeySourceError::Refused(reason))) => {
-                info!(target: "security", a_kid = %self.question.a_kid, reason, "the key server refuses a request");
+                debug!(target: "security", a_kid = %self.question.a_kid, reason, "the key server refuses a request");
                 (Err(LookupRefusal::Unknown), true)
             }
             Ok(Err(error)) => {
-                warn!(%error, "key lookup failed");
+                if let Some(unlogged) = FAILED.admit() {
+                    warn!(target: "security", %error, unlogged, "key lookup failed");
+                }
                 (Err(LookupRefusal::Unavailable), false)
             }
             Err(_) => {
-                warn!(timeout_ms = shared.limits.timeout_ms, "the key server took too long");
+                if let Some(unlogged) = TOO_SLOW.admit() {
+                    let timeout_ms = shared.limits.timeout_ms;
+                    warn!(target: "security", timeout_ms, unlogged, "the key server took too long");
+                }
                 (Err(LookupRefusal::TimedOut), false)
             }
         };
@@ -302,6 +311,10 @@ impl Drop for Lookup {
         }
     }
 }
+
+static AT_LIMIT: LogThrottle = LogThrottle::new();
+static FAILED: LogThrottle = LogThrottle::new();
+static TOO_SLOW: LogThrottle = LogThrottle::new();
 
 async fn wait(mut waiting: Waiting) -> Answer {
     match waiting.wait_for(Option::is_some).await {

@@ -25,10 +25,14 @@ pub trait KeySource: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeySourceError {
-    /// The function answered, and will not serve this request (400, 403 or 404): this A-KID only. It does not
+    /// The function answered, and will not serve this request (such as 400 or 404): this A-KID only. It does not
     /// count against the function's health, since a peer chooses the A-KID.
     #[error("the key server refuses this request: {0}")]
     Refused(String),
+    /// The function answered that K_AF has expired: the UE must authenticate anew. It does not count against the
+    /// function's health.
+    #[error("K_AF has expired")]
+    Expired,
     /// No connection, no answer, or 5xx: counts against the function's health.
     #[error("the key server is not reachable: {0}")]
     Unavailable(String),

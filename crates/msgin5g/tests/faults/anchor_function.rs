@@ -159,6 +159,8 @@ async fn an_aanf_that_answers_nonsense_is_internal_error() {
         Manner::status(StatusCode::INTERNAL_SERVER_ERROR),
         Manner::status(StatusCode::SERVICE_UNAVAILABLE),
         Manner::status(StatusCode::UNAUTHORIZED),
+        // What we are not allowed is no fault of the A-KID: a UE that authenticated anew would be refused all the same.
+        Manner::status(StatusCode::FORBIDDEN),
         Manner::status(StatusCode::TEMPORARY_REDIRECT),
     ];
     for (refused, manner) in (0..).zip(&nonsense) {
@@ -203,11 +205,15 @@ async fn what_the_aanf_does_say_decides() {
     let mut alice = ForeignUe::new(&lab, 0);
     alice.authenticate();
     // About this A-KID, which anybody may choose: unknown, not a fault.
-    for status in [StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND] {
+    for status in [StatusCode::NO_CONTENT, StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND] {
         aanf.is(Manner::status(status));
         alice.is_refused(server.address(), TLS_1_3, HANDSHAKE_FAILURE);
         alice.is_refused(server.address(), TLS_1_2_ECDHE, UNKNOWN_PSK_IDENTITY);
     }
+    let expired = json!({"status": 403, "cause": "K_AF_EXPIRED"}).to_string();
+    aanf.is(Manner::Saying(StatusCode::FORBIDDEN, "application/problem+json", expired));
+    alice.is_refused(server.address(), TLS_1_3, HANDSHAKE_FAILURE);
+    alice.is_refused(server.address(), TLS_1_2_ECDHE, UNKNOWN_PSK_IDENTITY);
     let another_key = json!({"kaf": "ab".repeat(32), "expiry": "2035-01-01T00:00:00Z", "supi": alice.supi});
     aanf.is(Manner::saying(&another_key));
     alice.is_refused(server.address(), TLS_1_3, DECRYPT_ERROR);
