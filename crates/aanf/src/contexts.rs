@@ -124,6 +124,11 @@ impl Contexts {
         self.database.metrics()
     }
 
+    /// Why no writes are taken any more, if so.
+    pub(crate) fn failure(&self) -> Option<store::StoreError> {
+        self.database.failure()
+    }
+
     /// How many UEs have a context.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)

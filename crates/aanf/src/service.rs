@@ -188,7 +188,7 @@ async fn retrieve(
         supi: None,
     };
     if !request.anon_ind {
-        match service.visible_identity(entry, &context, &request.a_kid).await {
+        match service.visible_identity(entry, &context, &request.a_kid).await? {
             Some(UeId::Supi(supi)) => data.supi = Some(supi),
             Some(UeId::Gpsi(gpsi)) => data.gpsi = Some(gpsi),
             None => tracing::info!(a_kid = %request.a_kid, "K_AF given without an identity: no GPSI is known"),
@@ -230,12 +230,18 @@ async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(
 
 impl Service {
     /// The identity an AF may see (TS 33.535 clause 7.1.2, TS 33.501 clause 5.9.2.3): the SUPI with `supi_access`, the
-    /// GPSI otherwise.
-    async fn visible_identity(self: &Arc<Self>, entry: &AfConfig, context: &Context, a_kid: &AKid) -> Option<UeId> {
+    /// GPSI otherwise. Refused while UDM does not say which it is: without an identity the AF would turn the UE away for
+    /// good, and the next request may find it.
+    async fn visible_identity(
+        self: &Arc<Self>,
+        entry: &AfConfig,
+        context: &Context,
+        a_kid: &AKid,
+    ) -> Result<Option<UeId>, Refused> {
         let supi = match &context.ue_id {
-            UeId::Supi(supi) if entry.supi_access => return Some(UeId::Supi(supi.clone())),
+            UeId::Supi(supi) if entry.supi_access => return Ok(Some(UeId::Supi(supi.clone()))),
             UeId::Supi(supi) => supi,
-            UeId::Gpsi(gpsi) => return Some(UeId::Gpsi(gpsi.clone())),
+            UeId::Gpsi(gpsi) => return Ok(Some(UeId::Gpsi(gpsi.clone()))),
         };
         let gpsi = match &context.gpsi {
             GpsiState::NotAsked => {
@@ -246,8 +252,11 @@ impl Service {
             state => state.clone(),
         };
         match gpsi {
-            GpsiState::Known(gpsi) => Some(UeId::Gpsi(gpsi)),
-            GpsiState::None | GpsiState::NotAsked => None,
+            GpsiState::Known(gpsi) => Ok(Some(UeId::Gpsi(gpsi))),
+            GpsiState::NotAsked if self.translation.is_some() => {
+                Err(refuse("no_gpsi_yet", ProblemDetails::overloaded(self.retry_after_seconds)))
+            }
+            GpsiState::None | GpsiState::NotAsked => Ok(None),
         }
     }
 
@@ -285,8 +294,9 @@ impl Service {
             }
             error => {
                 tracing::error!(%error, "request failed");
-                if matches!(error, AanfError::Store(_)) {
-                    self.health.not_ready(STORE_CHECK, error.to_string());
+                // Anything else may pass; a database that takes no more writes needs a restart.
+                if let Some(failure) = self.contexts.failure() {
+                    self.health.not_ready(STORE_CHECK, failure.to_string());
                 }
                 refuse("failed", ProblemDetails::internal())
             }
@@ -330,19 +340,32 @@ mod tests {
         AkmaAfKeyRequest::new(af_id, "0.a@example.com".parse().unwrap())
     }
 
-    #[tokio::test]
-    async fn an_expiry_that_one_request_fixed_is_not_undone_by_another_that_was_given_up() {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
+    fn service(directory: &std::path::Path) -> Arc<Service> {
+        let database = Database::open(directory, DatabaseOptions::default()).unwrap();
         let contexts = Contexts::open(database, Sealer::open(None).unwrap(), TableLimits::default()).unwrap();
-        let service = Arc::new(Service {
+        Arc::new(Service {
             contexts,
             policy: Policy::new(Vec::new(), 3600),
             translation: None,
             metrics: Metrics::register(&mut Registry::default()),
             health: Health::new(),
             retry_after_seconds: 1,
-        });
+        })
+    }
+
+    #[tokio::test]
+    async fn an_error_that_passes_leaves_the_function_ready() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = service(directory.path());
+        let (label, _) = service.fault(&AanfError::Store(StoreError::ReadFailed { reason: "a flaw".into() }));
+        assert_eq!(label, "failed");
+        assert!(service.health.is_ready());
+    }
+
+    #[tokio::test]
+    async fn an_expiry_that_one_request_fixed_is_not_undone_by_another_that_was_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = service(directory.path());
         let ue_id = "imsi-001010000000001".parse().unwrap();
         service.contexts.register(&ue_id, &request(0).a_kid, &KAkma::from_bytes([7; 32])).await.unwrap();
         for suite in (0..40).step_by(2) {

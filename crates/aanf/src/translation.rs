@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use akma::Supi;
+use sbi::SbiError;
 use sbi::nudm::NudmClient;
 
 use crate::contexts::GpsiState;
@@ -35,6 +36,9 @@ impl Translation {
             Ok(None) => GpsiState::None,
             Err(error) => {
                 tracing::warn!(%error, "UDM did not translate a SUPI");
+                if is_of_our_own(&error) {
+                    return GpsiState::NotAsked;
+                }
                 *self.resume_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(self.pause);
                 GpsiState::NotAsked
             }
@@ -46,5 +50,23 @@ impl Translation {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some_and(|resume_at| Instant::now() < resume_at)
+    }
+}
+
+/// Whether the failure is of one request of ours, and tells nothing about UDM: a pause would take the next one's GPSI away
+/// from AFs for our own haste.
+fn is_of_our_own(error: &SbiError) -> bool {
+    matches!(error, SbiError::Overloaded | SbiError::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_udm_did_pauses_the_translation() {
+        assert!(is_of_our_own(&SbiError::Overloaded) && is_of_our_own(&SbiError::TimedOut));
+        assert!(!is_of_our_own(&SbiError::Unreachable("refused".to_owned())));
+        assert!(!is_of_our_own(&SbiError::Malformed("no JSON".to_owned())));
     }
 }

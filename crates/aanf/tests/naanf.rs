@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use aanf::{AfConfig, Config, Running, TableLimits, UdmConfig, refusal};
 use akma::{AKid, AfId, KAkma, Supi, UaProtocolId, UeId};
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
 use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, NaanfClient};
 use sbi::testing::TestAuthority;
@@ -452,6 +453,12 @@ impl TestUdm {
     }
 }
 
+/// Whether the answer is 503 with `Retry-After`.
+fn asks_to_come_back(answer: &Result<Option<AkmaAfKeyData>, SbiError>) -> bool {
+    matches!(answer, Err(SbiError::Problem(problem))
+        if problem.status_code() == StatusCode::SERVICE_UNAVAILABLE && problem.retry_after_seconds.is_some())
+}
+
 /// An anchor function with a UDM behind it.
 async fn with_udm() -> (Fixture, TestUdm) {
     let mut fixture = Fixture::start().await;
@@ -483,7 +490,7 @@ async fn an_af_outside_gets_the_gpsi_and_never_the_supi() {
 }
 
 #[tokio::test]
-async fn without_a_gpsi_an_af_outside_gets_the_key_without_identity() {
+async fn without_a_gpsi_an_af_outside_gets_the_key_alone_and_while_udm_is_silent_is_to_come_back() {
     let (fixture, udm) = with_udm().await;
     fixture.register(OTHER_SUPI, A_KID).await;
     let data = fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap().unwrap();
@@ -491,8 +498,13 @@ async fn without_a_gpsi_an_af_outside_gets_the_key_without_identity() {
 
     udm.answers.store(false, Ordering::SeqCst);
     fixture.register(SUPI, NEW_A_KID).await;
-    let data = fixture.retrieve(OUTSIDE_AF, OUTSIDE, NEW_A_KID).await.unwrap().unwrap();
-    assert_eq!(data.ue_id(), None, "UDM does not answer");
+    assert!(asks_to_come_back(&fixture.retrieve(OUTSIDE_AF, OUTSIDE, NEW_A_KID).await), "UDM does not answer");
+    let mut anonymous = request(OUTSIDE, NEW_A_KID);
+    anonymous.anon_ind = true;
+    let data = fixture.client(OUTSIDE_AF).retrieve_applicationkey(&anonymous).await.unwrap().unwrap();
+    assert_eq!(data.ue_id(), None, "and is not needed");
+    let data = fixture.retrieve(INSIDE_AF, INSIDE, NEW_A_KID).await.unwrap().unwrap();
+    assert_eq!(data.supi, Some(SUPI.parse().unwrap()), "nor here");
     udm.answers.store(true, Ordering::SeqCst);
     let data = fixture.retrieve(OUTSIDE_AF, OUTSIDE, NEW_A_KID).await.unwrap().unwrap();
     assert_eq!(data.gpsi, Some("msisdn-491700000001".parse().unwrap()), "it does again");
@@ -507,12 +519,12 @@ async fn after_a_failure_udm_is_left_alone_for_the_pause() {
     udm.answers.store(false, Ordering::SeqCst);
     fixture.register(SUPI, A_KID).await;
     while udm.asked.load(Ordering::SeqCst) == 0 {
-        fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap();
+        assert!(asks_to_come_back(&fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await));
     }
-    fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap();
+    assert!(asks_to_come_back(&fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await));
     let asked = udm.asked.load(Ordering::SeqCst);
     for _ in 0..10 {
-        assert_eq!(fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap().unwrap().ue_id(), None);
+        assert!(asks_to_come_back(&fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await));
     }
     assert_eq!(udm.asked.load(Ordering::SeqCst), asked);
 }

@@ -57,6 +57,11 @@ impl Associations {
         self.database.metrics()
     }
 
+    /// Why no writes are taken any more, if so.
+    pub(crate) fn failure(&self) -> Option<store::StoreError> {
+        self.database.failure()
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)

@@ -216,8 +216,9 @@ impl Service {
             }
             error => {
                 tracing::error!(%error, "request failed");
-                if matches!(error, ConfigurationError::Store(_)) {
-                    self.health.not_ready(STORE_CHECK, error.to_string());
+                // Anything else may pass; a database that takes no more writes needs a restart.
+                if let Some(failure) = self.associations.failure() {
+                    self.health.not_ready(STORE_CHECK, failure.to_string());
                 }
                 refuse("failed", ProblemDetails::internal())
             }
@@ -241,3 +242,31 @@ fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static str, Box<Pr
 
 /// Name of the health check of the database.
 pub(crate) const STORE_CHECK: &str = "store";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use prometheus_client::registry::Registry;
+    use store::{Database, DatabaseOptions};
+
+    use super::*;
+    use crate::associations::Associations;
+    use crate::config::TableLimits;
+
+    #[tokio::test]
+    async fn an_error_that_passes_leaves_the_function_ready() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
+        let service = Service {
+            associations: Associations::open(database, TableLimits::default()).unwrap(),
+            provisioners: Vec::new(),
+            readers: Vec::new(),
+            metrics: Metrics::register(&mut Registry::default()),
+            health: Health::new(),
+            retry_after_seconds: 1,
+        };
+        let (label, _) = service.fault(&ConfigurationError::Store(StoreError::ReadFailed { reason: "a flaw".into() }));
+        assert_eq!(label, "failed");
+        assert!(service.health.is_ready());
+    }
+}
