@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use transport::profile::{CertificateFiles, PeerIdentity, mutual_tls_server, peer_identity};
+use transport::{LogThrottle, Source};
 
 use crate::error::SbiError;
 use crate::metrics::ServerMetrics;
@@ -59,7 +60,7 @@ pub struct ServerLimits {
     pub connections_max: usize,
     /// Handshakes under way at once; one more connection is closed unanswered.
     pub handshakes_max: usize,
-    /// The same, from one IP address: strangers in one place cannot take all of `handshakes_max`.
+    /// The same, from one source, an IPv4 address or an IPv6 /64: strangers in one place cannot take all of `handshakes_max`.
     pub handshakes_per_source_max: usize,
     /// Time for the TLS handshake and the first octet of HTTP/2; then the connection is closed.
     pub handshake_timeout_seconds: u64,
@@ -192,7 +193,9 @@ async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: T
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: what is open may close meanwhile.
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(unlogged) = NOT_ACCEPTED.admit() {
+                    tracing::warn!(target: "security", %error, unlogged, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -221,14 +224,18 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Handshake
         Ok(authenticated) => authenticated,
         Err(refusal) => {
             shared.metrics.connection_refused(refusal.kind);
-            tracing::info!(target: "security", %source, kind = refusal.kind, reason = %refusal.reason,
-                "connection refused");
+            if let Some(unlogged) = REFUSED.admit() {
+                tracing::info!(target: "security", %source, kind = refusal.kind, reason = %refusal.reason, unlogged,
+                    "connection refused");
+            }
             return;
         }
     };
     let Ok(_slot) = Arc::clone(&shared.connections).try_acquire_owned() else {
         shared.metrics.connection_refused("connections_max");
-        tracing::warn!(%source, "too many connections open, connection closed");
+        if let Some(unlogged) = TOO_MANY.admit() {
+            tracing::warn!(target: "security", %source, unlogged, "too many connections open, connection closed");
+        }
         return;
     };
     let _open = shared.metrics.connection_opened();
@@ -356,12 +363,12 @@ struct HandshakeSlots {
 #[derive(Default)]
 struct TakenSlots {
     total: usize,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: HashMap<Source, usize>,
 }
 
 /// One handshake under way; dropped, it frees its slot.
 struct HandshakeSlot {
-    source: IpAddr,
+    source: Source,
     slots: Arc<HandshakeSlots>,
 }
 
@@ -370,7 +377,8 @@ impl HandshakeSlots {
         Arc::new(Self { total_max, per_source_max, taken: Mutex::default() })
     }
 
-    fn take(self: &Arc<Self>, source: IpAddr) -> Option<HandshakeSlot> {
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeSlot> {
+        let source = Source::from(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= self.total_max {
             return None;
@@ -398,6 +406,10 @@ impl Drop for HandshakeSlot {
     }
 }
 
+static NOT_ACCEPTED: LogThrottle = LogThrottle::new();
+static REFUSED: LogThrottle = LogThrottle::new();
+static TOO_MANY: LogThrottle = LogThrottle::new();
+
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -417,6 +429,17 @@ mod tests {
         assert!(slots.take(there).is_none(), "all together have a limit");
         drop(first);
         assert!(slots.take(here).is_some());
+    }
+
+    #[test]
+    fn an_ipv6_prefix_is_one_source_and_a_mapped_address_is_its_ipv4_address() {
+        let slots = HandshakeSlots::new(9, 1);
+        let take = |address: &str| slots.take(address.parse().unwrap());
+        let _first = take("2001:db8:0:1::1").unwrap();
+        assert!(take("2001:db8:0:1:ffff::2").is_none());
+        let _other = take("2001:db8:0:2::1").unwrap();
+        let _v4 = take("::ffff:192.0.2.1").unwrap();
+        assert!(take("192.0.2.1").is_none());
     }
 
     #[test]

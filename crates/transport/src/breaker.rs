@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::expiring::later;
+
 /// Closed until `failures_max` failures in a row; then open for `open_for`; then one probe at a time.
 #[derive(Debug)]
 pub(crate) struct Breaker {
@@ -46,7 +48,7 @@ impl Breaker {
             State::Closed { failures } if failures.saturating_add(1) < self.failures_max => *failures += 1,
             // A lookup from before the breaker opened: no news.
             State::Open { .. } => {}
-            State::Closed { .. } | State::Probing => self.state = State::Open { until: now + self.open_for },
+            State::Closed { .. } | State::Probing => self.state = State::Open { until: later(now, self.open_for) },
         }
     }
 
@@ -58,6 +60,14 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_breaker_to_stay_open_for_ever_does() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(1, Duration::MAX);
+        breaker.failure(start);
+        assert!(!breaker.admit(start + Duration::from_secs(3600)));
+    }
 
     const OPEN_FOR: Duration = Duration::from_secs(2);
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -55,9 +56,16 @@ impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
     }
 }
 
+/// `after` later than `now`; decades later where that is beyond the clock's range, as a configuration may have it.
+pub(crate) fn later(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after).unwrap_or_else(|| now + FAR)
+}
+
+/// Thirty years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
 
@@ -94,5 +102,14 @@ mod tests {
         assert_eq!(table.live(&"a", now), Some(&19));
         table.remove_where(|key| *key == "a");
         assert_eq!((table.entries.len(), table.by_expiry.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_time_beyond_the_clock_is_decades_away_and_no_panic() {
+        let now = Instant::now();
+        assert_eq!(later(now, Duration::from_secs(1)), now + Duration::from_secs(1));
+        for after in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_millis(u64::MAX)] {
+            assert!(later(now, after) >= now + FAR);
+        }
     }
 }

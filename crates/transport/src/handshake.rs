@@ -21,13 +21,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_openssl::SslStream;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use crate::expiring::later;
 use crate::ffi;
 use crate::gate::Gate;
 use crate::handshake_error::HandshakeError;
 use crate::handshake_sniffer::{ClientHello, HandshakeSniffer, Sniffed};
 use crate::key_source::{KeyRequest, LookupRefusal, ProvenKey};
+use crate::log_throttle::LogThrottle;
 use crate::psk::{ServerPsk, attach_server_psk};
 use crate::psk_profile::{self, CODES_TLS13, TlsVersion};
 use crate::psk_server::{Acceptor, ProvenPeer, SecuredStream};
@@ -67,7 +69,7 @@ impl<'a> Handshake<'a> {
         mut socket: TcpStream,
         source: IpAddr,
     ) -> Result<SecuredStream, HandshakeError> {
-        let deadline = Instant::now() + acceptor.config.handshake_timeout;
+        let deadline = later(Instant::now(), acceptor.config.handshake_timeout);
         let mut handshake = Self {
             acceptor,
             source,
@@ -264,9 +266,13 @@ impl<'a> Handshake<'a> {
         let (source, reason) = (self.source, error.label());
         let a_kid = self.a_kid.as_ref().map(tracing::field::display);
         match &error {
-            HandshakeError::WrongKey => warn!(target: "security", %source, a_kid, reason, "peer refused"),
-            HandshakeError::Lookup(_) => info!(target: "security", %source, a_kid, reason, "peer refused"),
-            // Anybody can cause these over and over without knowing an A-KID.
+            // An A-KID is seen on the wire: anybody can try a key with it.
+            HandshakeError::WrongKey => {
+                if let Some(unlogged) = WRONG_KEYS.admit() {
+                    warn!(target: "security", %source, a_kid, reason, unlogged, "peer refused");
+                }
+            }
+            // Anybody can cause these over and over with no A-KID, or with one made up.
             _ => debug!(target: "security", %source, a_kid, reason, %error, "handshake failed"),
         }
         if let Some(alert) = error.alert(self.version).filter(|_| self.may_alert) {
@@ -283,6 +289,8 @@ impl<'a> Handshake<'a> {
         error
     }
 }
+
+static WRONG_KEYS: LogThrottle = LogThrottle::new();
 
 /// What is read at once. A ClientHello with one PSK identity is about 400 octets.
 const READ_OCTETS: usize = 4_096;

@@ -3,6 +3,7 @@
 //! TLS 1.2 and 1.3; forward secrecy and AEAD only; no compression, no renegotiation, no resumption: every
 //! connection proves its peer again, so a withdrawn certificate cannot live on in a session ticket.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use openssl::error::ErrorStack;
@@ -72,6 +73,8 @@ pub struct PeerIdentity {
     pub nf_instance_id: Option<String>,
     /// DNS subject alternative names, in lower case, in the certificate's order.
     pub dns_names: Vec<String>,
+    /// IP address subject alternative names.
+    pub ip_addresses: Vec<IpAddr>,
     /// URI subject alternative names as they stand.
     pub uris: Vec<String>,
     /// The last common name of the subject. For display: identities are taken from the alternative names.
@@ -145,6 +148,8 @@ fn identity_of(certificate: &X509Ref) -> PeerIdentity {
         for name in &names {
             if let Some(dns) = name.dnsname() {
                 identity.dns_names.push(dns.to_ascii_lowercase());
+            } else if let Some(address) = name.ipaddress() {
+                identity.ip_addresses.extend(ip_address(address));
             } else if let Some(uri) = name.uri() {
                 if identity.nf_instance_id.is_none() {
                     identity.nf_instance_id = nf_instance_id(uri);
@@ -159,6 +164,11 @@ fn identity_of(certificate: &X509Ref) -> PeerIdentity {
         .last()
         .and_then(|entry| entry.data().to_string().ok());
     identity
+}
+
+/// The octets of an iPAddress name (RFC 5280 clause 4.2.1.6); of another length they name nothing.
+fn ip_address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// The UUID of a `urn:uuid:` URI (RFC 9562 clause 4); the URN part and the digits compare without case.

@@ -106,11 +106,14 @@ async fn both_sides_prove_themselves_and_agree_on_http_2() {
         let expected = PeerIdentity {
             nf_instance_id: Some(INSTANCE.to_owned()),
             dns_names: vec!["server.lab.example".to_owned()],
+            ip_addresses: Vec::new(),
             uris: vec!["https://example.com/nf".to_owned(), format!("urn:UUID:{}", INSTANCE.to_uppercase())],
             subject_common_name: Some("server".to_owned()),
         };
         assert_eq!(peer_identity(server.ssl()), Some(expected));
-        assert_eq!(peer_identity(client.ssl()).unwrap().dns_names, ["aanf.lab.example"]);
+        let aanf = peer_identity(client.ssl()).unwrap();
+        assert_eq!(aanf.dns_names, ["aanf.lab.example"]);
+        assert_eq!(aanf.ip_addresses, ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
     }
 }
 
