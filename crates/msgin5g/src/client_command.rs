@@ -48,7 +48,8 @@ fn write_profile(arguments: &ProfileFromLabArgs, output: Output) -> Result<ExitC
     let lab = Lab::open(&arguments.lab)?;
     let text = from_lab(&lab, &arguments.subscriber, arguments.state_dir.as_deref())?;
     let Some(path) = &arguments.out else {
-        output.line(text.trim_end())?;
+        let profile: toml::Table = text.parse().map_err(|_| Failure::new("the lab's description makes no profile"))?;
+        output.print(&profile, |_| text)?;
         return Ok(ExitCode::SUCCESS);
     };
     write_private(path, &text).map_err(|error| {

@@ -5,6 +5,7 @@ mod running;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use running::RunningLab;
@@ -32,6 +33,13 @@ pub(crate) struct LabArgs {
     pub(crate) key_log: Option<PathBuf>,
 }
 
+/// What a lab prints once everything in it serves.
+#[derive(Serialize)]
+struct Ready {
+    /// Its `lab.json`.
+    ready: String,
+}
+
 /// Runs the lab until SIGINT or SIGTERM, or plays the demo in it.
 pub(crate) async fn run(arguments: LabArgs, output: Output) -> Result<ExitCode, Failure> {
     // Before anything starts, so that no signal finds us without an answer.
@@ -46,7 +54,8 @@ pub(crate) async fn run(arguments: LabArgs, output: Output) -> Result<ExitCode, 
     let options = running::Options { directory, base_port: arguments.base_port, key_log: arguments.key_log };
     let mut lab = tokio::select! {
         lab = Box::pin(RunningLab::start(options)) => lab?,
-        () = interrupts.next() => return Ok(ExitCode::SUCCESS),
+        // Whoever waits for READY must not take this for a lab that ran.
+        () = interrupts.next() => return Err(Failure::new("interrupted before the lab was ready")),
     };
     let outcome = if arguments.demo {
         tokio::select! {
@@ -54,7 +63,8 @@ pub(crate) async fn run(arguments: LabArgs, output: Output) -> Result<ExitCode, 
             () = interrupts.next() => Err(Failure::new("interrupted")),
         }
     } else {
-        output.line(&format!("READY {}", lab.lab_json().display()))?;
+        let ready = Ready { ready: lab.lab_json().display().to_string() };
+        output.print(&ready, |ready| format!("READY {}", ready.ready))?;
         interrupts.next().await;
         Ok(ExitCode::SUCCESS)
     };

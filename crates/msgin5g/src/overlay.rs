@@ -3,13 +3,16 @@
 //! `MSGIN5G_SECTION__KEY` is key `key` of `[section]`; two underscores separate levels, and a number names an element of
 //! an array. The value is read as TOML (`8`, `true`, `["a"]`, `{ root = "https://..." }`), or as text where the key wants
 //! text.
+//!
+//! One environment may serve several functions: a variable for a key that only another of them has is left to that one.
+//! A key that none has is an error where this function has the section, and else a warning.
 
 use std::{collections::BTreeSet, path::Path};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::outcome::Failure;
+use crate::{outcome::Failure, profile::Profile};
 
 /// What every variable that overrides a key begins with.
 const PREFIX: &str = "MSGIN5G_";
@@ -107,8 +110,9 @@ fn overlaid<T: DeserializeOwned>(
             Some(variable) if !variable.as_text && !matches!(typed(&variable.value), Value::String(_)) => {
                 variable.as_text = true;
             }
-            // Programs have variables of their own: one that names no section need not be about this file.
-            Some(variable) if variable.keys.len() == 1 && fault.is_unknown_key() => drop(variables.remove(index)),
+            Some(variable) if fault.is_unknown_key() && variable.is_for_others(&fault) => {
+                drop(variables.remove(index));
+            }
             Some(variable) => return Err(Fault { variable: Some(variable.name.clone()), ..fault }),
             None => return Err(fault),
         }
@@ -128,8 +132,44 @@ impl Variable {
         let key = self.keys.join(".");
         fault.key == key
             || fault.key.strip_prefix(&key).is_some_and(|rest| rest.starts_with(['.', '[']))
-            || fault.unknown_key().is_some_and(|unknown| unknown == key)
+            || fault.unknown_key().is_some_and(|unknown| within(&key, &unknown))
     }
+
+    /// Whether this variable, of a key that `fault` says this file cannot have, is none of this function's business.
+    fn is_for_others(&self, fault: &Fault) -> bool {
+        let [section, _, ..] = self.keys.as_slice() else {
+            // Programs have variables of their own, such as MSGIN5G_PROFILE: one that names no section may be such.
+            return true;
+        };
+        if SCHEMAS.iter().any(|knows| knows(&self.keys)) {
+            return true;
+        }
+        let is_section_unknown = fault.unknown_key().is_some_and(|unknown| unknown == *section);
+        if is_section_unknown && !SCHEMAS.iter().any(|knows| knows(std::slice::from_ref(section))) {
+            tracing::warn!(variable = %self.name, "no function has this section; the variable does nothing");
+        }
+        is_section_unknown
+    }
+}
+
+/// Whether `key` is `section` or in it.
+fn within(key: &str, section: &str) -> bool {
+    key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// For each kind of file, whether it may have a key.
+const SCHEMAS: [fn(&[String]) -> bool; 4] =
+    [knows::<server::Config>, knows::<aanf::Config>, knows::<configuration::Config>, knows::<Profile>];
+
+/// Whether a file of this type may have the key: whatever else it holds against a file of nothing but it, it is not that.
+fn knows<T: DeserializeOwned>(keys: &[String]) -> bool {
+    let mut file = Value::Table(Table::new());
+    if set(&mut file, keys, Value::Table(Table::new())).is_err() {
+        return false;
+    }
+    let key = keys.join(".");
+    let unknown = deserialize::<T>(file).err().and_then(|fault| fault.unknown_key());
+    !unknown.is_some_and(|unknown| within(&key, &unknown))
 }
 
 impl Fault {
@@ -291,6 +331,27 @@ mod tests {
         assert!(read("", &[("MSGIN5G_PROFILE", "x.toml"), ("MSGIN5G_K", "00")]).is_ok());
         assert!(read("profile = 1\n", &[]).is_err());
         assert!(read("", &[("MSGIN5G_LIMITS__", "1"), ("PATH", "x"), ("MSGIN5G_", "x")]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_for_another_function_is_left_to_it() {
+        for name in [
+            "MSGIN5G_AKMA__AANF",
+            "MSGIN5G_AKMA__LOOKUPS__TIMEOUT_MS",
+            "MSGIN5G_AF__0__DNS_NAME",
+            "MSGIN5G_UDM__ROOT",
+            "MSGIN5G_LIMITS__REVALIDATION_SECONDS",
+            "MSGIN5G_SERVER__FQDN",
+            "MSGIN5G_TABLES__PAGE_MAX",
+            "MSGIN5G_AKMA__NO_SUCH_KEY",
+            "MSGIN5G_NO_SUCH_SECTION__KEY",
+            "MSGIN5G_CRASH_ROUNDS",
+        ] {
+            let sample = read("limits = { connections_max = 1 }\n", &[(name, "3"), ("MSGIN5G_LIMITS__STRICT", "true")]);
+            let Limits { connections_max, strict, .. } = sample.unwrap().limits;
+            assert_eq!((connections_max, strict), (1, true), "{name}");
+        }
+        assert!(read("akma = { aanf = \"x\" }\n", &[("MSGIN5G_AKMA__AANF", "y")]).is_err(), "the file is wrong itself");
     }
 
     #[test]

@@ -227,6 +227,31 @@ fn files_that_cannot_be_used_end_with_code_1_and_a_next_step() {
 }
 
 #[test]
+fn a_profile_on_standard_output_is_toml_or_json_and_the_same() {
+    let scene = Scene::start();
+    let lab = scene.lab_json();
+    let arguments = ["client", "profile", "--lab", &lab, "--subscriber", "0"];
+    let toml: toml::Table = text(&run(&arguments).stdout).parse().unwrap();
+    assert_eq!(json(&arguments), [serde_json::to_value(toml).unwrap()]);
+}
+
+#[test]
+fn variables_of_other_functions_do_no_harm_and_unknown_ones_are_warned_about() {
+    let scene = Scene::start();
+    let profile = scene.profile("0");
+    let checked = msgin5g()
+        .args(["config", "check", &profile])
+        .env("MSGIN5G_AKMA__AANF", "https://127.0.0.1:1")
+        .env("MSGIN5G_LIMITS__REVALIDATION_SECONDS", "1")
+        .env("MSGIN5G_NOBODYS__KEY", "1")
+        .output()
+        .unwrap();
+    let told = text(&checked.stderr);
+    assert!(checked.status.success(), "{told}");
+    assert!(told.contains("MSGIN5G_NOBODYS__KEY") && !told.contains("REVALIDATION"), "{told}");
+}
+
+#[test]
 fn config_check_knows_each_kind_of_file_and_names_what_is_wrong() {
     let scene = Scene::start();
     for kind in ["server", "aanf", "configuration"] {

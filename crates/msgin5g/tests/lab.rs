@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use common::{Lab, msgin5g};
 use serde_json::Value;
@@ -37,6 +37,39 @@ fn ready_names_lab_json_in_the_directory_as_it_was_given() {
     process.wait().unwrap();
     assert_eq!(line, "READY a/network/lab.json\n");
     assert!(folder.path().join("a/network").join(lab["ca"].as_str().unwrap()).is_file());
+}
+
+#[test]
+fn ready_is_json_where_json_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = msgin5g()
+        .current_dir(folder.path())
+        .args(["--json", "lab", "--dir", "network"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(line, "{\"ready\":\"network/lab.json\"}\n");
+}
+
+#[test]
+fn a_lab_that_is_stopped_before_it_is_ready_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("network");
+    let process =
+        msgin5g().args(["lab", "--dir"]).arg(&directory).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It listens to signals before it makes anything.
+    while !directory.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+    let output = process.wait_with_output().unwrap();
+    // A machine that is fast enough has the lab running by then.
+    let code = if output.stdout.is_empty() { 1 } else { 0 };
+    assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
