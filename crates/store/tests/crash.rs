@@ -175,19 +175,29 @@ async fn victim_that_fills_the_disk() {
 }
 
 /// Runs the disk-filling victim on a file system of 96 MiB of its own; `None` where the kernel does not let us mount.
+///
+/// Root mounts in a mount namespace, others in a user namespace besides. Root, and a machine with `CI=true`, are to be able
+/// to: there the disk is filled or the test fails.
 fn fill_a_small_disk(free_bytes_min: u64) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().unwrap();
     let small = directory.path().join("small");
     std::fs::create_dir(&small).unwrap();
-    let can_mount = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none"]).arg(&small).output();
-    if !can_mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("no user namespace to mount a small file system in: the disk is not filled here");
+    let mount = |namespaces: &str| {
+        Command::new("unshare").args([namespaces, "mount", "-t", "tmpfs", "none"]).arg(&small).output()
+    };
+    let tried = ["-m", "-Urm"].map(|namespaces| (namespaces, mount(namespaces)));
+    let able = tried.iter().find(|(_, output)| output.as_ref().is_ok_and(|output| output.status.success()));
+    let Some((namespaces, _)) = able else {
+        let id = Command::new("id").arg("-u").output().unwrap().stdout;
+        let must = std::env::var("CI").is_ok_and(|ci| ci == "true") || id.trim_ascii() == b"0";
+        assert!(!must, "no namespace to mount a small file system in: {tried:?}");
+        eprintln!("SKIPPED: no namespace to mount a small file system in, the disk is not filled: {tried:?}");
         return None;
-    }
+    };
     let victim = start("victim_that_fills_the_disk", &small);
     let mut command = Command::new("unshare");
     command.args([
-        "-Urm",
+        namespaces,
         "sh",
         "-c",
         "mount -t tmpfs -o size=96m none \"$STORE_TEST_VICTIM_DIRECTORY\" && exec \"$@\"",
