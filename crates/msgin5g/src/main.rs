@@ -8,6 +8,7 @@ mod cli;
 mod client_command;
 mod config_check;
 mod demo;
+mod descriptors;
 #[cfg(test)]
 mod documented;
 mod function;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     if let Err(failure) = logging::start(&cli) {
         return failure.report();
     }
+    descriptors::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

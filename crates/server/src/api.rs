@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::application_server::{ApplicationServers, Refusal};
 use crate::core::Core;
 use crate::delivery::{Answer, Reply};
+use crate::log_budget::Topic;
 use crate::registry::Party;
 
 const REGISTRATIONS: &str = "/msgs-asregistration/v1/registrations";
@@ -148,10 +149,12 @@ impl Api {
     }
 
     fn not_yours(&self, identity: &PeerIdentity, claimed: &str) {
-        tracing::warn!(
-            target: "security", nf_instance_id = ?identity.nf_instance_id, dns_names = ?identity.dns_names, claimed,
-            "request for somebody else refused"
-        );
+        if self.core.log_budget.admits(Topic::Api) {
+            tracing::warn!(
+                target: "security", nf_instance_id = ?identity.nf_instance_id, dns_names = ?identity.dns_names, claimed,
+                "request for somebody else refused"
+            );
+        }
         self.core.metrics.forged();
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use akma::Fqdn;
 use message::AsServiceId;
@@ -11,7 +12,7 @@ use store::StoreOptions;
 use transport::{HandshakeLimits, LookupLimits};
 
 use crate::error::ServerError;
-use crate::limits::Limits;
+use crate::limits::{DURATION_MAX, Limits};
 
 /// Everything that can be set about a server. Sections that must be there: `[server]`, `[certificates]`, `[akma]`,
 /// `[configuration_function]`, `[api]`, `[store]`.
@@ -142,8 +143,8 @@ pub struct ApplicationServerSection {
     /// A DNS name in its certificate. If both are given, both must match.
     #[serde(default)]
     pub dns_name: Option<String>,
-    /// Where its `targetUri` may point: prefixes, each an `https` origin with or without a path. Empty: anywhere over
-    /// `https`; the AS must still prove its name there with a certificate of our authority.
+    /// Where its `targetUri` may point: prefixes, each an `https` origin with or without a path. Empty: at the DNS
+    /// names and IP addresses of the certificate it registers with.
     #[serde(default)]
     pub target_uris: Vec<String>,
 }
@@ -182,6 +183,12 @@ impl Config {
         if let Some(name) = self.limits.zero_member() {
             return wrong(&format!("limits.{name}"), "must not be 0");
         }
+        if let Some(name) = self.limits.endless_member() {
+            return wrong(&format!("limits.{name}"), "must not be longer than a hundred years");
+        }
+        if let Some(key) = self.endless_interface_member() {
+            return wrong(&key, "must not be longer than a hundred years");
+        }
         if self.limits.remembered_per_ue_max < self.limits.requests_per_connection_max {
             return wrong("limits.remembered_per_ue_max", "must not be less than limits.requests_per_connection_max");
         }
@@ -212,6 +219,48 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The first duration of the interfaces that is longer than [`DURATION_MAX`], if any.
+    fn endless_interface_member(&self) -> Option<String> {
+        let (api, lookups, handshakes) = (&self.api.limits, &self.akma.lookups, &self.tls.handshakes);
+        let seconds = [
+            ("api.limits.handshake_timeout_seconds", api.handshake_timeout_seconds),
+            ("api.limits.request_timeout_seconds", api.request_timeout_seconds),
+            ("api.limits.keepalive_interval_seconds", api.keepalive_interval_seconds),
+            ("api.limits.keepalive_timeout_seconds", api.keepalive_timeout_seconds),
+            ("api.limits.drain_timeout_seconds", api.drain_timeout_seconds),
+            ("akma.lookups.positive_cache_seconds", lookups.positive_cache_seconds),
+        ];
+        let milliseconds = [
+            ("akma.lookups.timeout_ms", lookups.timeout_ms),
+            ("akma.lookups.negative_cache_ms", lookups.negative_cache_ms),
+            ("akma.lookups.breaker_open_ms", lookups.breaker_open_ms),
+            ("tls.handshakes.client_hello_timeout_ms", handshakes.client_hello_timeout_ms),
+        ];
+        let of_clients = [
+            ("akma.requests", &self.akma.requests),
+            ("configuration_function.requests", &self.configuration_function.requests),
+            ("api.requests", &self.api.requests),
+        ];
+        let too_long = |value: Duration| value > DURATION_MAX;
+        let seconds = seconds.into_iter().map(|(name, value)| (name, Duration::from_secs(value)));
+        let milliseconds = milliseconds.into_iter().map(|(name, value)| (name, Duration::from_millis(value)));
+        let own = seconds.chain(milliseconds).find(|(_, value)| too_long(*value)).map(|(name, _)| name.to_owned());
+        own.or_else(|| {
+            of_clients.into_iter().find_map(|(section, limits)| {
+                [
+                    ("connect_timeout_milliseconds", Duration::from_millis(limits.connect_timeout_milliseconds)),
+                    ("request_timeout_milliseconds", Duration::from_millis(limits.request_timeout_milliseconds)),
+                    ("idle_timeout_seconds", Duration::from_secs(limits.idle_timeout_seconds)),
+                    ("keepalive_interval_seconds", Duration::from_secs(limits.keepalive_interval_seconds)),
+                    ("keepalive_timeout_seconds", Duration::from_secs(limits.keepalive_timeout_seconds)),
+                ]
+                .into_iter()
+                .find(|(_, value)| too_long(*value))
+                .map(|(name, _)| format!("{section}.{name}"))
+            })
+        })
     }
 }
 
@@ -255,6 +304,13 @@ mod tests {
     #[test]
     fn contradictions_are_named_by_their_key() {
         assert_eq!(key_at_fault("[limits]\nconnections_max = 0"), "limits.connections_max");
+        // As much as TOML has; the environment has more.
+        let endless = i64::MAX;
+        assert_eq!(key_at_fault(&format!("[limits]\nidle_ping_seconds = {endless}")), "limits.idle_ping_seconds");
+        assert_eq!(
+            key_at_fault(&format!("[tls.handshakes]\nclient_hello_timeout_ms = {endless}")),
+            "tls.handshakes.client_hello_timeout_ms"
+        );
         assert_eq!(key_at_fault("[limits]\nremembered_per_ue_max = 63"), "limits.remembered_per_ue_max");
         assert_eq!(key_at_fault("[limits]\nqueue_timeout_seconds = 40"), "api.limits.request_timeout_seconds");
         assert_eq!(key_at_fault("[[application_server]]\nas_service_id = \"billing\""), "application_server");

@@ -15,6 +15,7 @@ use crate::association::AssociationSource;
 use crate::inbox::{Inbox, Writers};
 use crate::limits::Limits;
 use crate::listener::Sessions;
+use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Registry,
     pub(crate) sessions: Sessions,
+    pub(crate) log_budget: LogBudget,
     pub(crate) inbox: Inbox,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) associations: Arc<dyn AssociationSource>,
@@ -77,6 +79,7 @@ impl Core {
         let core = Self {
             association_slots: tokio::sync::Semaphore::new(limits.association_lookups_max),
             ask_disk_until: Instant::now() + Duration::from_secs(limits.remembered_stored_seconds),
+            log_budget: LogBudget::new(limits.log_lines_per_minute_max),
             limits,
             metrics,
             registry: Registry::new(),

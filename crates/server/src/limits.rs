@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Longest duration that can be set. Every clock the server reckons with goes further, whatever is added up.
+pub(crate) const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// The `[limits]` section. Every member has a default; zero is refused where it would stop the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// MSGin5G-1 connections at once, handshakes included. One more is closed right after it is accepted.
     pub connections_max: usize,
+    /// Connections of one A-KID at once, after their handshake. One more is answered with an Abort (RFC 8323 section 5.6).
+    pub connections_per_a_kid_max: usize,
     /// UE Service IDs registered, connected or away. One more: 5.03 `OVERLOADED`.
     pub registrations_max: usize,
-    /// Requests of one connection that wait for their answer. One more: 4.29 `TOO_MANY`.
+    /// Requests of one UE that wait for their answer, those of an earlier connection included. One more: 4.29 `TOO_MANY`.
     pub requests_per_connection_max: usize,
     /// Messages and reports of everybody that wait for their answer. One more: 5.03 or 503 `OVERLOADED`.
     pub requests_total_max: usize,
@@ -81,6 +86,9 @@ pub struct Limits {
     pub backoff_max_seconds: u64,
     /// Max-Age and Retry-After of a refusal that asks to come back.
     pub retry_after_seconds: u32,
+    /// Log lines of one kind, about requests that their sender could do without, in a minute. Further ones are counted, and
+    /// their number logged at the end of it.
+    pub log_lines_per_minute_max: u64,
     /// How long a graceful stop waits for what is in flight. Then it is stored, or failed with `TARGET_UNREACHABLE`.
     pub drain_timeout_seconds: u64,
 }
@@ -89,6 +97,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 100_000,
+            connections_per_a_kid_max: 8,
             registrations_max: 1_000_000,
             requests_per_connection_max: 64,
             requests_total_max: 100_000,
@@ -121,6 +130,7 @@ impl Default for Limits {
             backoff_first_milliseconds: 500,
             backoff_max_seconds: 60,
             retry_after_seconds: 2,
+            log_lines_per_minute_max: 60,
             drain_timeout_seconds: 10,
         }
     }
@@ -132,6 +142,7 @@ impl Limits {
     pub(crate) fn zero_member(&self) -> Option<&'static str> {
         let counts = [
             ("connections_max", self.connections_max),
+            ("connections_per_a_kid_max", self.connections_per_a_kid_max),
             ("registrations_max", self.registrations_max),
             ("requests_per_connection_max", self.requests_per_connection_max),
             ("requests_total_max", self.requests_total_max),
@@ -146,7 +157,29 @@ impl Limits {
             ("remembered_per_ue_max", self.remembered_per_ue_max),
             ("remembered_per_application_server_max", self.remembered_per_application_server_max),
         ];
-        let seconds = [
+        counts
+            .into_iter()
+            .find(|(_, value)| *value == 0)
+            .map(|(name, _)| name)
+            .or_else(|| self.durations().into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name))
+    }
+
+    /// The name of the first duration that is longer than [`DURATION_MAX`], if any.
+    #[must_use]
+    pub(crate) fn endless_member(&self) -> Option<&'static str> {
+        let may_be_zero = [
+            ("revalidation_grace_seconds", self.revalidation_grace_seconds),
+            ("remembered_seconds", self.remembered_seconds),
+            ("remembered_stored_seconds", self.remembered_stored_seconds),
+            ("drain_timeout_seconds", self.drain_timeout_seconds),
+        ];
+        let longest = DURATION_MAX.as_secs();
+        self.durations().into_iter().chain(may_be_zero).find(|(_, value)| *value > longest).map(|(name, _)| name)
+    }
+
+    /// Those that must not be zero.
+    fn durations(&self) -> [(&'static str, u64); 14] {
+        [
             ("write_timeout_seconds", self.write_timeout_seconds),
             ("delivery_timeout_seconds", self.delivery_timeout_seconds),
             ("queue_timeout_seconds", self.queue_timeout_seconds),
@@ -161,12 +194,7 @@ impl Limits {
             ("application_server_timeout_seconds", self.application_server_timeout_seconds),
             ("backoff_first_milliseconds", self.backoff_first_milliseconds),
             ("backoff_max_seconds", self.backoff_max_seconds),
-        ];
-        counts
-            .into_iter()
-            .find(|(_, value)| *value == 0)
-            .map(|(name, _)| name)
-            .or_else(|| seconds.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name))
+        ]
     }
 
     pub(crate) fn write_timeout(&self) -> Duration {
@@ -234,5 +262,18 @@ mod tests {
         assert_eq!(limits.zero_member(), Some("delivery_window"));
         let limits = Limits { expiry_sweep_seconds: 0, ..Limits::default() };
         assert_eq!(limits.zero_member(), Some("expiry_sweep_seconds"));
+    }
+
+    #[test]
+    fn every_duration_beyond_the_clocks_is_named() {
+        assert_eq!(Limits::default().endless_member(), None);
+        let serde_json::Value::Object(members) = serde_json::to_value(Limits::default()).unwrap() else { panic!() };
+        let durations = members.keys().filter(|name| name.ends_with("_seconds") || name.ends_with("_milliseconds"));
+        for name in durations.filter(|name| *name != "retry_after_seconds") {
+            let mut members = members.clone();
+            members.insert(name.clone(), u64::MAX.into());
+            let limits: Limits = serde_json::from_value(members.into()).unwrap();
+            assert_eq!(limits.endless_member(), Some(name.as_str()));
+        }
     }
 }

@@ -1,18 +1,20 @@
 //! Accepting MSGin5G-1 connections.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use akma::AKid;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
-use transport::{PskAcceptor, SecuredStream};
+use transport::{ProvenPeer, PskAcceptor, SecuredStream};
 
 use crate::core::Core;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
-use crate::session;
+use crate::session::{self, Ended};
 use crate::sync::lock;
 
 /// Pause after the system had no socket to give.
@@ -26,23 +28,72 @@ pub(crate) struct Sessions {
     shards: [Mutex<HashMap<u64, Arc<Mailbox>>>; SHARDS],
     next: AtomicU64,
     connections: AtomicUsize,
+    of_a_kids: Mutex<HashMap<AKid, usize>>,
+}
+
+/// A TCP connection that counts until this is dropped, however its task ends.
+struct Connection(Arc<Core>);
+
+impl Connection {
+    /// None if there are as many as there may be.
+    fn count(core: &Arc<Core>) -> Option<Self> {
+        let connection = Self(Arc::clone(core));
+        let before = core.sessions.connections.fetch_add(1, Ordering::Relaxed);
+        (before < core.limits.connections_max).then_some(connection)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.sessions.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A session among [`Sessions`] until this is dropped, however its task ends.
+struct Entry {
+    core: Arc<Core>,
+    number: u64,
+    a_kid: AKid,
+}
+
+impl Entry {
+    fn new(core: &Arc<Core>, mailbox: &Arc<Mailbox>, a_kid: AKid) -> Self {
+        let sessions = &core.sessions;
+        let number = sessions.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(shard) = sessions.shard(number) {
+            lock(shard).insert(number, Arc::clone(mailbox));
+        }
+        let mut of_a_kids = lock(&sessions.of_a_kids);
+        let count = of_a_kids.entry(a_kid.clone()).or_default();
+        *count += 1;
+        if *count > core.limits.connections_per_a_kid_max {
+            mailbox.post(Letter::Close(CloseReason::TooMany));
+        }
+        drop(of_a_kids);
+        if core.stopping.is_cancelled() {
+            mailbox.post(Letter::Close(CloseReason::Stopping));
+        }
+        Self { core: Arc::clone(core), number, a_kid }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let sessions = &self.core.sessions;
+        if let Some(shard) = sessions.shard(self.number) {
+            lock(shard).remove(&self.number);
+        }
+        let mut of_a_kids = lock(&sessions.of_a_kids);
+        if let Some(count) = of_a_kids.get_mut(&self.a_kid) {
+            *count -= 1;
+            if *count == 0 {
+                of_a_kids.remove(&self.a_kid);
+            }
+        }
+    }
 }
 
 impl Sessions {
-    fn enter(&self, mailbox: &Arc<Mailbox>) -> u64 {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(shard) = self.shard(number) {
-            lock(shard).insert(number, Arc::clone(mailbox));
-        }
-        number
-    }
-
-    fn leave(&self, number: u64) {
-        if let Some(shard) = self.shard(number) {
-            lock(shard).remove(&number);
-        }
-    }
-
     fn shard(&self, number: u64) -> Option<&Mutex<HashMap<u64, Arc<Mailbox>>>> {
         self.shards.get(usize::try_from(number % SHARDS as u64).ok()?)
     }
@@ -78,20 +129,19 @@ pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener, acceptor: Psk
                 continue;
             }
         };
-        if core.sessions.connections.fetch_add(1, Ordering::Relaxed) >= core.limits.connections_max {
-            core.sessions.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(connection) = Connection::count(&core) else {
             core.metrics.connection_ended("too many connections");
             continue;
-        }
+        };
         let (connection_core, acceptor, path) = (Arc::clone(&core), acceptor.clone(), Arc::clone(&path));
         core.tasks.spawn(async move {
-            let core = connection_core;
+            let (core, _connection) = (connection_core, connection);
             // On its own, so that a session does not hold a handshake's memory.
             let secured = Box::pin(handshake(Arc::clone(&core), stream, source, acceptor)).await;
             if let Some(stream) = secured {
-                serve(&core, stream, source, path).await;
+                let peer = stream.peer().clone();
+                serve(&core, stream, peer, source.ip(), path).await;
             }
-            core.sessions.connections.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
@@ -119,17 +169,18 @@ async fn handshake(
     }
 }
 
-async fn serve(core: &Arc<Core>, stream: SecuredStream, source: SocketAddr, path: Arc<str>) {
-    let peer = stream.peer().clone();
+/// Runs the session of a connection whose peer is proven.
+pub(crate) async fn serve<S>(core: &Arc<Core>, stream: S, peer: ProvenPeer, source: IpAddr, path: Arc<str>) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let a_kid = peer.a_kid.clone();
     tracing::debug!(%a_kid, cipher = peer.cipher, "connected");
     let mailbox = Arc::new(Mailbox::default());
-    let number = core.sessions.enter(&mailbox);
-    if core.stopping.is_cancelled() {
-        mailbox.post(Letter::Close(CloseReason::Stopping));
-    }
-    let ended = session::run(Arc::clone(core), stream, peer, source.ip(), path, mailbox).await;
-    core.sessions.leave(number);
+    let entry = Entry::new(core, &mailbox, a_kid.clone());
+    let ended = session::run(Arc::clone(core), stream, peer, source, path, mailbox).await;
+    drop(entry);
     core.metrics.connection_ended(ended.as_str());
     tracing::debug!(%a_kid, reason = ended.as_str(), "connection ended");
+    ended
 }

@@ -22,6 +22,8 @@ pub(crate) enum CloseReason {
     Replaced,
     /// The registration was removed.
     Deregistered,
+    /// Its A-KID has as many connections as it may.
+    TooMany,
     /// The server stops: finish what is in flight first.
     Stopping,
 }
@@ -41,6 +43,8 @@ pub(crate) struct Mailbox {
     letters: Mutex<VecDeque<Letter>>,
     /// Something in the recipient's pipeline changed.
     knocked: AtomicBool,
+    /// Nobody takes anything out any more.
+    closed: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -56,6 +60,16 @@ impl Mailbox {
         if !self.knocked.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }
+    }
+
+    /// Says that whoever took letters has ended.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Mailbox::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Ready once there is a letter or a knock; the knock is taken. The task is woken at the next one.

@@ -28,6 +28,26 @@ pub(crate) struct Party {
     pub(crate) recent: Mutex<Recent>,
     /// What is for it.
     pub(crate) state: Mutex<PartyState>,
+    /// Requests of a UE that wait for their answer, whichever of its connections they came on.
+    open_requests: AtomicUsize,
+}
+
+/// One of a UE's requests that wait for their answer, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenRequest(Arc<Party>);
+
+impl OpenRequest {
+    /// Counts one more; none if there are as many as there may be.
+    pub(crate) fn of(party: &Arc<Party>, open_max: usize) -> Option<Self> {
+        let open = Self(Arc::clone(party));
+        (party.open_requests.fetch_add(1, Ordering::Relaxed) < open_max).then_some(open)
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.open_requests.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The part of a party that changes.
@@ -51,7 +71,12 @@ pub(crate) struct PartyState {
 
 impl Party {
     pub(crate) fn new(address: Address) -> Arc<Self> {
-        Arc::new(Self { address, recent: Mutex::default(), state: Mutex::default() })
+        Arc::new(Self {
+            address,
+            recent: Mutex::default(),
+            state: Mutex::default(),
+            open_requests: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn is_application_server(&self) -> bool {

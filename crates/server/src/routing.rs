@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::core::Core;
 use crate::deduplication::{self, Begin, ContentDigest, Key};
 use crate::delivery::{Answer, Asker, Delivery, Kind, Reply};
+use crate::log_budget::Topic;
 use crate::registry::Party;
 use crate::sync::lock;
 
@@ -70,10 +71,12 @@ impl Core {
         };
         let key = Key::report(report.destination.addr.as_str(), &report.message_id);
         if !lock(&from.state).may_report(key) {
-            tracing::warn!(
-                target: "security", originator = %from.address, destination = %report.destination,
-                message_id = %report.message_id, "report on a message that its sender did not get"
-            );
+            if self.log_budget.admits(Topic::ReportForged) {
+                tracing::warn!(
+                    target: "security", originator = %from.address, destination = %report.destination,
+                    message_id = %report.message_id, "report on a message that its sender did not get"
+                );
+            }
             return self.refuse(reply, FailureCause::OriginatorNotAllowed);
         }
         let body = Bytes::from(report.encode());
@@ -195,7 +198,9 @@ impl Core {
     }
 
     fn refuse_forged(&self, from: &Party, claimed: &Address, reply: Reply) {
-        tracing::warn!(target: "security", sender = %from.address, %claimed, "forged originator refused");
+        if self.log_budget.admits(Topic::Forged) {
+            tracing::warn!(target: "security", sender = %from.address, %claimed, "forged originator refused");
+        }
         self.metrics.forged();
         self.refuse(reply, FailureCause::OriginatorNotAllowed);
     }

@@ -23,6 +23,7 @@ use crate::api::{self, Api};
 use crate::application_server::ApplicationServers;
 use crate::config::Config;
 use crate::core::{Core, Parts};
+use crate::descriptors::bound_connections;
 use crate::error::ServerError;
 use crate::inbox;
 use crate::listener;
@@ -77,8 +78,9 @@ impl Running {
 ///
 /// # Errors
 /// [`ServerError`], naming what in the configuration or on this machine is at fault.
-pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ServerError> {
+pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Running, ServerError> {
     config.check()?;
+    bound_connections(&mut config);
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
     let store = open_store(&config).await?;
@@ -217,6 +219,7 @@ async fn keep_house(core: Arc<Core>, store: EmbeddedStore) {
         }
         shard = (shard + 1) % core.registry.shards();
         core.update_gauges();
+        core.log_budget.settle();
         if let Some(failure) = store.failure() {
             core.health.not_ready("store", failure.to_string());
         }

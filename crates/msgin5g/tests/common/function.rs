@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -19,6 +19,7 @@ pub struct Function {
     config: PathBuf,
     log: PathBuf,
     environment: Vec<(&'static str, String)>,
+    files_max: Option<u32>,
     process: Option<Child>,
     ready: Value,
 }
@@ -26,6 +27,15 @@ pub struct Function {
 impl Function {
     /// A second MSGin5G Server of the lab's name, with a store and ports of its own.
     pub fn server(lab: &Lab, environment: &[(&'static str, &str)]) -> Self {
+        Self::start(lab, "server", Self::server_variables(lab, environment), None)
+    }
+
+    /// The same, allowed so many open files.
+    pub fn server_with_files(lab: &Lab, files_max: u32, environment: &[(&'static str, &str)]) -> Self {
+        Self::start(lab, "server", Self::server_variables(lab, environment), Some(files_max))
+    }
+
+    fn server_variables(lab: &Lab, environment: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("MSGIN5G_SERVER__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_API__LISTEN", "127.0.0.1:0".to_owned()),
@@ -33,7 +43,7 @@ impl Function {
             ("MSGIN5G_STORE__PATH", lab.path("state/second-server").display().to_string()),
         ];
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        Self::start(lab, "server", variables)
+        variables
     }
 
     /// A second AAnF, with a store and a port of its own.
@@ -43,13 +53,13 @@ impl Function {
             ("MSGIN5G_DATA", lab.path("state/second-aanf").display().to_string()),
         ];
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        Self::start(lab, "aanf", variables)
+        Self::start(lab, "aanf", variables, None)
     }
 
-    fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>) -> Self {
+    fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>, files_max: Option<u32>) -> Self {
         let config = lab.path(&format!("config/{name}.toml"));
         let log = lab.path(&format!("second-{name}.log"));
-        let mut function = Self { name, config, log, environment, process: None, ready: Value::Null };
+        let mut function = Self { name, config, log, environment, files_max, process: None, ready: Value::Null };
         function.start_again();
         function
     }
@@ -58,7 +68,8 @@ impl Function {
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut process = msgin5g()
+        let mut process = self
+            .program()
             .args(["--json", self.name, "--config"])
             .arg(&self.config)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -71,6 +82,20 @@ impl Function {
         self.process = Some(process);
         self.ready =
             serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line:?}: {}", self.name, self.log()));
+    }
+
+    fn program(&self) -> Command {
+        let program = msgin5g();
+        let Some(files_max) = self.files_max else { return program };
+        let mut shell = Command::new("bash");
+        shell.stdin(Stdio::null()).args(["-c", &format!("ulimit -n {files_max} && exec \"$0\" \"$@\"")]);
+        shell.arg(program.get_program());
+        shell
+    }
+
+    /// The process ID while it runs.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
     }
 
     /// Where its main interface is.

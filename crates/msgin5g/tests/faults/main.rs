@@ -9,6 +9,7 @@ mod common;
 
 mod anchor_function;
 mod configuration_function;
+mod descriptors;
 mod neighbour;
 mod stop;
 mod withdrawal;

@@ -71,7 +71,7 @@ pub(crate) use pipeline::{Batch, DiskWork, Fetch, Pipeline, Schedule};
 
 use crate::deduplication::Key;
 use crate::mailbox::{Letter, Mailbox};
-use crate::registry::Party;
+use crate::registry::{OpenRequest, Party};
 
 /// What a sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// A request on a connection.
-    Session(Arc<Mailbox>, ExchangeId),
+    Session(Arc<Mailbox>, ExchangeId, OpenRequest),
     /// A request on the API.
     Api(oneshot::Sender<Answer>),
 }
@@ -108,7 +108,11 @@ impl Reply {
     /// Gives the answer. One who has left meanwhile is not missed: the message's fate does not depend on it.
     pub(crate) fn give(self, answer: Answer) {
         match self {
-            Self::Session(mailbox, exchange) => mailbox.post(Letter::Answer(exchange, answer)),
+            Self::Session(mailbox, exchange, open) => {
+                // First: whoever reads the answer may ask again at once.
+                drop(open);
+                mailbox.post(Letter::Answer(exchange, answer));
+            }
             Self::Api(sender) => drop(sender.send(answer)),
         }
     }

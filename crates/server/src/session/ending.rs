@@ -38,6 +38,8 @@ pub(crate) enum Ended {
     Replaced,
     /// The registration was removed.
     Deregistered,
+    /// Its A-KID has as many connections as it may.
+    TooMany,
     /// The server stops.
     Stopped,
 }
@@ -59,6 +61,7 @@ impl Ended {
             Self::NotRevalidated => "key and association cannot be checked",
             Self::Replaced => "registered on a newer connection",
             Self::Deregistered => "deregistered",
+            Self::TooMany => "too many connections of this A-KID",
             Self::Stopped => "server stops",
         }
     }
@@ -192,6 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Gives everything back, and the peer the chance to read the last words.
     pub(super) async fn close(&mut self, ended: Ended) {
+        self.mailbox.close();
         if let Some(registered) = self.registered.take() {
             self.core.detach(&registered.party, registered.generation);
         }

@@ -227,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn close_ordered(&mut self, reason: CloseReason) {
         match reason {
             CloseReason::Replaced => self.abort(Ended::Replaced),
+            CloseReason::TooMany => self.abort(Ended::TooMany),
             CloseReason::Deregistered => self.abort(Ended::Deregistered),
             CloseReason::Stopping => {
                 let carries = |registered: &Registered| registered.party.is_carried_by(registered.generation);
@@ -337,6 +338,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let timer_at = self.timer_at;
         self.timer.as_mut().reset(timer_at);
         Ok(true)
+    }
+}
+
+impl<S> Drop for Session<S> {
+    /// A session that did not get to its close, because something in it panicked, leaves its UE away and not connected to
+    /// nobody.
+    fn drop(&mut self) {
+        self.mailbox.close();
+        if let Some(registered) = self.registered.take() {
+            self.core.detach(&registered.party, registered.generation);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use transport::{BoxFuture, KeyRequest, LookupRefusal, ProvenPeer};
 use super::{Ended, Registered, Session, jittered};
 use crate::core::Core;
 use crate::inbox;
+use crate::log_budget::Topic;
 use crate::mailbox::Mailbox;
 use crate::registry::Party;
 use crate::sync::lock;
@@ -63,10 +64,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let registered = match &self.registered {
             None => return self.answer_registration(exchange, id, Err(FailureCause::NotRegistered)),
             Some(registered) if registered.party.address != Address::ue(&id) => {
-                tracing::warn!(
-                    target: "security", sender = %registered.party.address, claimed = %id,
-                    "de-registration of somebody else refused"
-                );
+                if self.core.log_budget.admits(Topic::Forged) {
+                    tracing::warn!(
+                        target: "security", sender = %registered.party.address, claimed = %id,
+                        "de-registration of somebody else refused"
+                    );
+                }
                 return self.answer_registration(exchange, id, Err(FailureCause::OriginatorNotAllowed));
             }
             Some(registered) => Registered { party: Arc::clone(&registered.party), generation: registered.generation },
@@ -186,13 +189,17 @@ async fn register(
         None => Err(FailureCause::NotAssociated),
     };
     if let Err(cause) = associated {
-        tracing::warn!(
-            target: "security", a_kid = %peer.a_kid, ue_service_id = %id, %cause, "registration refused"
-        );
+        if core.log_budget.admits(Topic::RegistrationRefused) {
+            tracing::warn!(
+                target: "security", a_kid = %peer.a_kid, ue_service_id = %id, %cause, "registration refused"
+            );
+        }
         return Err(cause);
     }
     let address = Address::ue(id);
     let _turn = core.registering(&address).await;
+    // A newer connection may have registered while this one ended: it is not to be replaced by what nobody waits for.
+    still_open(mailbox)?;
     let segment_size = registration.client_profile.as_ref().and_then(|profile| profile.segment_size);
     let record = RegistrationRecord {
         ue_service_id: id.clone(),
@@ -219,9 +226,15 @@ async fn register(
     if core.store.pending_count(&address) > 0 {
         inbox::found_on_disk(core, &party);
     }
+    still_open(mailbox)?;
     let generation = party.attach(mailbox, segment_size).ok_or(FailureCause::Overloaded)?;
     tracing::info!(a_kid = %peer.a_kid, ue_service_id = %id, generation, "registered");
     Ok(Registered { party, generation })
+}
+
+/// The cause reaches nobody but the metrics.
+fn still_open(mailbox: &Mailbox) -> Result<(), FailureCause> {
+    if mailbox.is_closed() { Err(FailureCause::NotRegistered) } else { Ok(()) }
 }
 
 /// Tells whether a registration differs from the one on disk. Never 0, which stands for none.

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::{Ended, Sent, Session, Unanswered};
 use crate::core::Core;
 use crate::delivery::{Answer, Reply, Schedule};
-use crate::registry::Party;
+use crate::log_budget::Topic;
+use crate::registry::{OpenRequest, Party};
 
 /// Content-Format of JSON (RFC 7252 section 12.3).
 const JSON: u16 = 50;
@@ -56,7 +57,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(UeMessage::Deregistration(deregistration)) => self.deregister(exchange, deregistration),
             Ok(_) => self.refuse(exchange, FailureCause::MessageTypeNotSupported),
             Err(error) => {
-                tracing::info!(a_kid = %self.peer.a_kid, %error, "request refused");
+                if self.core.log_budget.admits(Topic::Malformed) {
+                    tracing::info!(a_kid = %self.peer.a_kid, %error, "request refused");
+                }
                 self.refuse(exchange, error.cause());
             }
         }
@@ -69,23 +72,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         originator: Address,
         message_id: MessageId,
     ) -> Option<(Arc<Party>, Reply)> {
-        let refusal = if self.core.stopping.is_cancelled() {
-            Some(FailureCause::Stopping)
-        } else if self.registered.is_none() {
-            Some(FailureCause::NotRegistered)
-        } else if self.unanswered.len() >= self.core.limits.requests_per_connection_max {
-            Some(FailureCause::TooMany)
-        } else {
-            None
-        };
+        let entered = self.enter_request();
         self.unanswered.push(Unanswered { exchange, originator, message_id });
-        if let Some(cause) = refusal {
-            self.core.metrics.answered(Answer::Failed(cause));
-            self.answer(exchange, Answer::Failed(cause));
-            return None;
+        match entered {
+            Ok((party, open)) => Some((party, Reply::Session(Arc::clone(&self.mailbox), exchange, open))),
+            Err(cause) => {
+                self.core.metrics.answered(Answer::Failed(cause));
+                self.answer(exchange, Answer::Failed(cause));
+                None
+            }
         }
-        let party = Arc::clone(&self.registered.as_ref()?.party);
-        Some((party, Reply::Session(Arc::clone(&self.mailbox), exchange)))
+    }
+
+    fn enter_request(&self) -> Result<(Arc<Party>, OpenRequest), FailureCause> {
+        if self.core.stopping.is_cancelled() {
+            return Err(FailureCause::Stopping);
+        }
+        let party = &self.registered.as_ref().ok_or(FailureCause::NotRegistered)?.party;
+        let open_max = self.core.limits.requests_per_connection_max;
+        // Here are the answers not written yet, there the requests of the UE's earlier connections.
+        if self.unanswered.len() >= open_max {
+            return Err(FailureCause::TooMany);
+        }
+        let open = OpenRequest::of(party, open_max).ok_or(FailureCause::TooMany)?;
+        Ok((Arc::clone(party), open))
     }
 
     /// Sends the answer to a message or report.
@@ -200,7 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let until = Instant::now() + pause.clamp(Duration::from_secs(1), PAUSE_MAX);
             core.postponed(&party, generation, tag, until);
         } else {
-            tracing::info!(recipient = %party.address, %code, "delivery refused by the recipient");
+            if core.log_budget.admits(Topic::DeliveryRefused) {
+                tracing::info!(recipient = %party.address, %code, "delivery refused by the recipient");
+            }
             core.refused(&party, generation, tag, FailureCause::TargetRefused);
         }
     }

@@ -245,3 +245,32 @@ async fn a_writer_with_a_full_queue_takes_no_more() {
     assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
     assert_eq!(net.stored_for("bob"), stored);
 }
+
+#[tokio::test]
+async fn one_a_kid_has_so_many_connections_and_gets_an_abort_for_one_more() {
+    let net = Net::with(Limits { connections_per_a_kid_max: 2, ..Limits::default() }).await;
+    let (first, mut second) = (net.ue("alice").await, net.ue("bob").await);
+    assert_eq!(net.connect(&supi_of("carol")).ended().await, Ended::TooMany);
+    assert_eq!(second.register("bob").await.code, Code::CREATED);
+    first.leave().await;
+    net.ue("carol").await;
+}
+
+#[tokio::test]
+async fn open_requests_of_a_replaced_connection_still_count() {
+    let net = Net::with(Limits { requests_per_connection_max: 2, ..Limits::default() }).await;
+    let (mut older, mut bob) = (net.ue("alice").await, net.ue("bob").await);
+    older.post(&message("alice", "bob", "1")).await;
+    older.post(&message("alice", "bob", "2")).await;
+    let deliveries = [bob.delivery().await.0, bob.delivery().await.0];
+    let mut alice = net.ue("alice").await;
+    assert_eq!(older.ended().await, Ended::Replaced);
+    assert_eq!(alice.send(&message("alice", "bob", "3")).await, Fate::failed("4.29", "TOO_MANY"));
+    for delivery in deliveries {
+        bob.respond(delivery, Code::CHANGED).await;
+    }
+    until(|| net.core.open_requests() == 0).await;
+    let exchange = alice.post(&message("alice", "bob", "3")).await;
+    bob.receive().await;
+    assert_eq!(alice.fate(exchange).await, Fate::delivered());
+}

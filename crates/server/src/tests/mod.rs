@@ -12,6 +12,7 @@ mod restart;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -37,9 +38,9 @@ use crate::association::{AssociationError, AssociationSource};
 use crate::config::ApplicationServerSection;
 use crate::core::{Core, Parts};
 use crate::limits::Limits;
-use crate::mailbox::Mailbox;
+use crate::listener;
 use crate::metrics::Metrics;
-use crate::session::{self, Ended};
+use crate::session::Ended;
 
 /// Longer than anything here takes: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,6 +53,7 @@ const STREAM_OCTETS: usize = 65_536;
 struct Associations {
     known: Mutex<BTreeMap<String, BTreeSet<UeServiceId>>>,
     mood: Mutex<Mood>,
+    released: AtomicBool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -60,6 +62,8 @@ enum Mood {
     Answers,
     Fails,
     NeverAnswers,
+    /// What is asked now is answered once the mood is another.
+    Waits,
 }
 
 impl AssociationSource for Associations {
@@ -69,6 +73,10 @@ impl AssociationSource for Associations {
             match mood {
                 Mood::Answers => Ok(self.known.lock().unwrap().get(ue_id.as_str()).cloned().unwrap_or_default()),
                 Mood::Fails => Err(AssociationError("down".to_owned())),
+                Mood::Waits => {
+                    until(|| *self.mood.lock().unwrap() != Mood::Waits && self.released.load(Ordering::Relaxed)).await;
+                    Ok(self.known.lock().unwrap().get(ue_id.as_str()).cloned().unwrap_or_default())
+                }
                 Mood::NeverAnswers => std::future::pending().await,
             }
         })
@@ -169,9 +177,9 @@ impl Net {
 
     fn connect_as(&self, peer: ProvenPeer, stream_octets: usize) -> Ue {
         let (near, far) = duplex(stream_octets);
-        let mailbox = Arc::new(Mailbox::default());
+        let core = Arc::clone(&self.core);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let session = tokio::spawn(session::run(Arc::clone(&self.core), far, peer, source, "msgin5g".into(), mailbox));
+        let session = tokio::spawn(async move { listener::serve(&core, far, peer, source, "msgin5g".into()).await });
         Ue {
             stream: near,
             machine: StreamConnection::new(StreamConfig::default()),

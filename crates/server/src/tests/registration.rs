@@ -156,9 +156,10 @@ async fn a_peer_that_is_never_silent_does_not_outrun_its_deadlines() {
     let net = Net::with(Limits { registration_timeout_seconds: 1, ..Limits::default() }).await;
     let expires_at = SystemTime::now() + Duration::from_millis(200);
     for (expires_at, ended) in [(Some(expires_at), Ended::KeyExpired), (None, Ended::NeverRegistered)] {
-        let (peer, mailbox) = (peer(None, expires_at), Arc::new(Mailbox::default()));
+        let peer = peer(None, expires_at);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let session = session::run(Arc::clone(&net.core), Chatter::default(), peer, source, "msgin5g".into(), mailbox);
+        let core = Arc::clone(&net.core);
+        let session = async move { listener::serve(&core, Chatter::default(), peer, source, "msgin5g".into()).await };
         assert_eq!(timeout(PATIENCE, tokio::spawn(session)).await.unwrap().unwrap(), ended);
     }
 }
@@ -270,4 +271,70 @@ async fn a_silent_anchor_function_is_no_answer_either() {
     let ue = net.ue("alice").await;
     *keys.answer.lock().unwrap() = None;
     assert_eq!(ue.ended().await, Ended::NotRevalidated);
+}
+
+#[tokio::test]
+async fn a_registration_whose_connection_ended_does_not_replace_a_newer_one() {
+    let net = Net::new().await;
+    net.associate(&supi_of("alice"), "alice");
+    *net.associations.mood.lock().unwrap() = Mood::Waits;
+    let mut stale = net.connect(&supi_of("alice"));
+    let registration = Registration { ue_service_id: "alice".parse().unwrap(), client_profile: None }.encode();
+    stale.ask(&registration).await;
+    let slots = net.core.limits.association_lookups_max;
+    until(|| net.core.association_slots.available_permits() < slots).await;
+    *net.associations.mood.lock().unwrap() = Mood::Answers;
+    let mut newer = net.ue("alice").await;
+    stale.leave().await;
+    net.associations.released.store(true, Ordering::Relaxed);
+    until(|| net.core.association_slots.available_permits() == slots).await;
+    let mut bob = net.ue("bob").await;
+    let exchange = bob.post(&message("bob", "alice", "1")).await;
+    assert_eq!(newer.receive().await.message_id.as_str(), "1");
+    assert_eq!(bob.fate(exchange).await, Fate::delivered());
+    let party = net.core.registry.find(&address("alice")).unwrap();
+    assert!(party.is_carried_by(1));
+}
+
+/// A stream that panics when it is told to.
+struct Panicking(DuplexStream);
+
+impl AsyncRead for Panicking {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let read = Pin::new(&mut self.0).poll_read(context, buffer);
+        assert!(!buffer.filled().ends_with(b"panic"), "as the test wants it");
+        read
+    }
+}
+
+impl AsyncWrite for Panicking {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_panics_gives_its_place_back() {
+    let net = Net::with(Limits { connections_per_a_kid_max: 1, ..Limits::default() }).await;
+    let (mut near, far) = duplex(STREAM_OCTETS);
+    let core = Arc::clone(&net.core);
+    let session = tokio::spawn(async move {
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        listener::serve(&core, Panicking(far), peer(None, None), source, "msgin5g".into()).await
+    });
+    near.write_all(b"panic").await.unwrap();
+    assert!(timeout(PATIENCE, session).await.unwrap().unwrap_err().is_panic());
+    net.ue("alice").await;
 }
