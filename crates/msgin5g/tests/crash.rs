@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use akma::{HomeNetwork, UsimCredentials};
 use client::{Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, SoftUsim, SoftUsimConfig};
 use common::Lab;
-use message::UeServiceId;
+use message::{Priority, UeServiceId};
 use sbi::{SbiClient, SbiClientConfig};
 use serde_json::Value;
 use transport::profile::CertificateFiles;
@@ -27,6 +27,17 @@ struct Ledger {
     /// Recipient and message ID, for each message handed to the application, in that order.
     handed_over: Mutex<Vec<(String, String)>>,
     refused: AtomicUsize,
+}
+
+/// What the subscribers with the indices 1, 2 and 3 are called here.
+const NAMES: [&str; 3] = ["present", "fickle", "away"];
+
+/// Messages of one sender to one recipient with one priority: their order is kept.
+struct Stream {
+    to: UeServiceId,
+    recipient: &'static str,
+    priority: Priority,
+    name: String,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,13 +62,16 @@ async fn kill_9_under_load_loses_nothing_and_repeats_nothing() {
         tokio::spawn(keep_accepting(incoming, name, ledger.clone()));
         for recipient in [1, 2, 3] {
             let to = service_id(&lab, recipient);
-            senders.push(tokio::spawn(keep_sending(
-                going.clone(),
-                client.clone(),
-                to,
-                format!("{name}-{recipient}"),
-                ledger.clone(),
-            )));
+            // One at a time of each priority: several are on their way at once, and the order of each stream is known.
+            for priority in [Priority::High, Priority::Middle, Priority::Low] {
+                let stream = Stream {
+                    to: to.clone(),
+                    recipient: NAMES[recipient - 1],
+                    priority,
+                    name: format!("{name}-{recipient}-{priority:?}"),
+                };
+                senders.push(tokio::spawn(keep_sending(going.clone(), client.clone(), stream, ledger.clone())));
+            }
         }
     }
 
@@ -120,7 +134,7 @@ async fn wait_until_all_arrived(ledger: &Ledger) {
     }
 }
 
-/// One sender's messages to one recipient are handed over in the order in which they were sent: it sends one at a time.
+/// One sender's messages to one recipient and of one priority are handed over in the order in which they were sent: it sends one at a time.
 fn in_order(handed_over: &[(String, String)]) {
     let mut last: HashMap<(String, String), u64> = HashMap::new();
     for (recipient, id) in handed_over {
@@ -131,18 +145,21 @@ fn in_order(handed_over: &[(String, String)]) {
     }
 }
 
-async fn keep_sending(going: Arc<AtomicBool>, client: Client, to: UeServiceId, stream: String, ledger: Arc<Ledger>) {
-    let names = [(1, "present"), (2, "fickle"), (3, "away")];
-    let recipient = names.iter().find(|(index, _)| stream.ends_with(&index.to_string())).unwrap().1;
+async fn keep_sending(going: Arc<AtomicBool>, client: Client, stream: Stream, ledger: Arc<Ledger>) {
     let mut number = 0_u64;
     while going.load(Ordering::SeqCst) {
         number += 1;
-        let id = format!("{stream}#{number}");
-        let message =
-            OutgoingMessage::to_ue(&to, vec![b'x'; 200]).message_id(id.parse().unwrap()).store_and_forward(None);
+        let id = format!("{}#{number}", stream.name);
+        let mut message = OutgoingMessage::to_ue(&stream.to, vec![b'x'; 200])
+            .message_id(id.parse().unwrap())
+            .priority(stream.priority)
+            .store_and_forward(None);
+        if number.is_multiple_of(3) {
+            message = message.with_report();
+        }
         match client.send(message).await {
             Ok(Outcome::Delivered | Outcome::Stored) => {
-                ledger.accepted.lock().unwrap().push((recipient.to_owned(), id))
+                ledger.accepted.lock().unwrap().push((stream.recipient.to_owned(), id))
             }
             _ => {
                 ledger.refused.fetch_add(1, Ordering::Relaxed);
