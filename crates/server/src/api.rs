@@ -164,6 +164,8 @@ impl Api {
             Refusal::Unknown => ProblemDetails::not_found(NO_SUCH_REGISTRATION),
             Refusal::TargetUri => ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT)
                 .with_invalid_param("/targetUri", "must be an https URI that this AS may name"),
+            Refusal::TargetHost => ProblemDetails::forbidden(TARGET_URI_NOT_ALLOWED)
+                .with_invalid_param("/targetUri", "its host must be a name in the certificate, or be configured"),
             Refusal::Storage(cause) => self.problem(cause),
         }
     }
@@ -180,6 +182,8 @@ impl Api {
 
 /// Cause of the 404 for a registration identifier that names none.
 const NO_SUCH_REGISTRATION: &str = "REGISTRATION_NOT_FOUND";
+/// 403: the host of `targetUri` is neither configured nor named by the certificate.
+const TARGET_URI_NOT_ALLOWED: &str = "TARGET_URI_NOT_ALLOWED";
 
 fn problem_of_decoding(error: &DecodeError) -> ProblemDetails {
     let status = StatusCode::from_u16(error.cause().http_status()).unwrap_or(StatusCode::BAD_REQUEST);

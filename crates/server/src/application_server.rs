@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(crate) enum Refusal {
     Unknown,
     /// `targetUri` is not an https URI that this AS may name.
     TargetUri,
+    /// No `target_uris` are configured, and the AS's certificate does not name the host of `targetUri`.
+    TargetHost,
     /// It could not be made durable.
     Storage(FailureCause),
 }
@@ -88,6 +91,10 @@ impl ApplicationServers {
             .ok_or(Refusal::NotYours)?;
         if request.target_uri.as_ref().is_some_and(|target| !binding.may_name(target)) {
             return Err(Refusal::TargetUri);
+        }
+        if binding.target_uris.is_empty() && request.target_uri.as_ref().is_some_and(|target| !is_own(target, identity))
+        {
+            return Err(Refusal::TargetHost);
         }
         let registration_id = Uuid::new_v4().to_string();
         let record = ApplicationServerRecord {
@@ -258,6 +265,16 @@ impl ApplicationServerSection {
 fn is_below(target: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
     target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether the certificate names the host of `target`: an AS is not to send the server to others' doors.
+fn is_own(target: &str, identity: &PeerIdentity) -> bool {
+    let Ok(uri) = target.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default();
+    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(address) => identity.ip_addresses.contains(&address),
+        Err(_) => identity.dns_names.iter().any(|name| name.eq_ignore_ascii_case(host)),
+    }
 }
 
 /// Carries what is for one AS.

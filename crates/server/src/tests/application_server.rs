@@ -270,6 +270,20 @@ async fn a_target_uri_that_is_not_the_ass_to_name_is_refused() {
 }
 
 #[tokio::test]
+async fn without_configured_prefixes_a_target_uri_must_be_at_a_name_of_the_ass_certificate() {
+    let net = Net::of(setup()).await;
+    let api = ServedApi::start(&net).await;
+    let billing = As::start(&net, &api, "billing").await;
+    assert_eq!(billing.register_at("https://127.0.0.1:8443/in").await.unwrap().status, StatusCode::CREATED);
+    for uri in ["https://127.0.0.2/in", "https://[::1]/in", "https://elsewhere.example/in", "https://169.254.169.254"] {
+        let refusal = billing.register_at(uri).await.unwrap_err();
+        assert_eq!(problem(refusal), (403, "TARGET_URI_NOT_ALLOWED".into()), "{uri}");
+    }
+    let refusal = billing.register_at("http://127.0.0.1/in").await.unwrap_err();
+    assert_eq!(problem(refusal), (400, "MANDATORY_IE_INCORRECT".into()));
+}
+
+#[tokio::test]
 async fn a_deregistered_as_is_unknown_and_its_registration_is_gone() {
     let net = Net::of(setup()).await;
     let api = ServedApi::start(&net).await;
