@@ -202,7 +202,7 @@ async fn come_and_go(going: Arc<AtomicBool>, ue: CrashUe, ledger: Arc<Ledger>) -
             take(event, "fickle", &ledger).await;
         }
         visits += 1;
-        if visits % 2 == 0 {
+        if visits.is_multiple_of(2) {
             // Without a goodbye: what the application had before it goes back, and the next one on the same state
             // directory knows from the journal what was accepted.
             drop((client, incoming));
