@@ -35,6 +35,7 @@ const TEST: &[Package] = &[
     package("tshark", "/usr/bin/tshark"),
     package("libssl-dev", "/usr/include/openssl/ssl.h"),
     package("pkg-config", "/usr/bin/pkg-config"),
+    package("procps", "/usr/bin/kill"),
     package("python3-venv", "/usr/lib/python3"),
 ];
 
