@@ -131,7 +131,7 @@ impl Recent {
                     return Begin::Conflict(reply);
                 }
                 match &mut remembered.state {
-                    State::Answered(answer) => Begin::Answered(reply, *answer),
+                    State::Answered(answer) => Begin::Answered(reply, answer.clone()),
                     State::InProgress(_, joined) if joined.len() >= JOINED_MAX => Begin::TooMany(reply),
                     State::InProgress(_, joined) => {
                         joined.push(reply);
@@ -148,13 +148,15 @@ impl Recent {
         }
     }
 
-    /// Gives the answer to `each` of those who wait, and keeps it if the message was taken.
-    pub(crate) fn complete(&mut self, key: Key, answer: Answer, mut each: impl FnMut(Reply)) {
+    /// Gives the answer to all who wait, and keeps it if the message was taken.
+    pub(crate) fn complete(&mut self, key: Key, answer: Answer) {
         let Some(remembered) = self.entries.get_mut(&key) else { return };
-        if let State::InProgress(first, joined) = std::mem::replace(&mut remembered.state, State::Answered(answer)) {
-            first.into_iter().chain(joined).for_each(&mut each);
+        let is_promise = answer.is_promise();
+        let state = std::mem::replace(&mut remembered.state, State::Answered(answer.clone()));
+        if let State::InProgress(first, joined) = state {
+            first.into_iter().chain(joined).for_each(|reply| reply.give(answer.clone()));
         }
-        if !answer.is_promise() {
+        if !is_promise {
             self.entries.remove(&key);
             // Left behind, it would have the same message forgotten too early when that comes again. What is refused came
             // lately, so it is found near the end.
@@ -240,11 +242,11 @@ mod tests {
         let start = Instant::now();
         assert!(matches!(begin(&mut recent, "1", start), Begin::New));
         assert!(matches!(begin(&mut recent, "2", start), Begin::New));
-        recent.complete(key("1"), Answer::Failed(FailureCause::Overloaded), drop);
-        recent.complete(key("2"), Answer::Delivered, drop);
+        recent.complete(key("1"), Answer::Failed(FailureCause::Overloaded));
+        recent.complete(key("2"), Answer::Delivered);
         let again = start + LIFETIME - Duration::from_secs(1);
         assert!(matches!(begin(&mut recent, "1", again), Begin::New), "a refusal promised nothing");
-        recent.complete(key("1"), Answer::Delivered, drop);
+        recent.complete(key("1"), Answer::Delivered);
         let later = start + LIFETIME + Duration::from_secs(1);
         assert!(matches!(begin(&mut recent, "1", later), Begin::Answered(_, Answer::Delivered)));
         assert!(matches!(begin(&mut recent, "2", later), Begin::New), "its time is over");

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
-use crate::delivery::{Answer, Batch, Delivery, DiskWork, Failed, Fetch, Kind};
+use crate::delivery::{Answer, Asker, Batch, Delivery, DiskWork, Failed, Fetch, Kind};
 use crate::registry::{Party, PartyState};
 use crate::sync::lock;
 
@@ -137,11 +137,10 @@ async fn store_one(core: &Arc<Core>, job: StoreJob) {
 
 fn stored_form(core: &Core, recipient: &Address, delivery: &Delivery) -> NewStoredMessage {
     let remembered = time::Duration::seconds(i64::try_from(core.limits.remembered_stored_seconds).unwrap_or(i64::MAX));
-    let digest = delivery
-        .asker
-        .as_ref()
-        .filter(|_| delivery.kind == Kind::Message)
-        .and_then(|asker| lock(&asker.party.recent).digest(asker.key));
+    let digest = delivery.asker.as_ref().filter(|_| delivery.kind == Kind::Message).and_then(|asker| match asker {
+        Asker::Sender { party, key } => lock(&party.recent).digest(*key),
+        Asker::Part(..) => None,
+    });
     NewStoredMessage {
         recipient: recipient.clone(),
         originator: Some(delivery.originator.clone()),

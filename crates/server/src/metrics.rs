@@ -120,7 +120,7 @@ impl Metrics {
         self.delivery_seconds.observe(after.as_secs_f64());
     }
 
-    pub(crate) fn answered(&self, answer: Answer) {
+    pub(crate) fn answered(&self, answer: &Answer) {
         match answer {
             Answer::Delivered => {}
             Answer::Stored => drop(self.stored.inc()),

@@ -228,7 +228,7 @@ impl Registry {
         let mut shard = lock(shard);
         if shard.get(&party.address).is_some_and(|found| Arc::ptr_eq(found, party)) {
             shard.remove(&party.address);
-            if !party.is_application_server() {
+            if party.address.addr_type == AddressType::Ue {
                 self.ues.fetch_sub(1, Ordering::Relaxed);
             }
         }

@@ -24,6 +24,9 @@ impl Core {
         if message.originator != from.address {
             return self.refuse_forged(from, &message.originator, reply);
         }
+        if matches!(message.destination.addr_type, AddressType::Group | AddressType::Topic) {
+            return self.fan_out(from, message, reply);
+        }
         let to = match self.target(&message.destination) {
             Ok(to) => to,
             Err(cause) => return self.refuse(reply, cause),
@@ -97,9 +100,16 @@ impl Core {
         self.deliver(&to, delivery);
     }
 
-    fn target(&self, destination: &Address) -> Result<Arc<Party>, FailureCause> {
+    /// Takes in a message for a group or to a Messaging Topic: whole, and its originator is who it says.
+    fn fan_out(self: &Arc<Self>, _from: &Arc<Party>, _message: Message, reply: Reply) {
+        self.refuse(reply, FailureCause::TargetTypeNotSupported);
+    }
+
+    pub(crate) fn target(&self, destination: &Address) -> Result<Arc<Party>, FailureCause> {
         match destination.addr_type {
-            AddressType::Ue | AddressType::As => self.registry.find(destination).ok_or(FailureCause::UnknownTarget),
+            AddressType::Ue | AddressType::As | AddressType::Bc => {
+                self.registry.find(destination).ok_or(FailureCause::UnknownTarget)
+            }
             _ => Err(FailureCause::TargetTypeNotSupported),
         }
     }
@@ -122,7 +132,7 @@ impl Core {
 
     /// Enters the message into what its originator sent lately. None if that answers it.
     fn begin(
-        &self,
+        self: &Arc<Self>,
         from: &Arc<Party>,
         key: Key,
         digest: ContentDigest,
@@ -146,7 +156,7 @@ impl Core {
         };
         match begin {
             Begin::New => {
-                let asker = Asker { party: Arc::clone(from), key };
+                let asker = Asker::Sender { party: Arc::clone(from), key };
                 match on_disk.filter(|_| ask_disk).and_then(|message_id| self.answer_on_disk(from, message_id, digest))
                 {
                     Some(answer) => {
@@ -207,7 +217,7 @@ impl Core {
 
     /// Refuses a request that never became a delivery.
     pub(crate) fn refuse(&self, reply: Reply, cause: FailureCause) {
-        self.metrics.answered(Answer::Failed(cause));
+        self.metrics.answered(&Answer::Failed(cause));
         reply.give(Answer::Failed(cause));
     }
 }

@@ -221,14 +221,19 @@ impl Core {
     }
 
     /// Tells everybody who waits for this message.
-    pub(crate) fn answer(&self, asker: Option<Asker>, answer: Answer) {
-        let Some(asker) = asker else { return };
-        lock(&asker.party.recent).complete(asker.key, answer, |reply| reply.give(answer));
-        self.request_closed();
-        self.metrics.answered(answer);
+    pub(crate) fn answer(self: &Arc<Self>, asker: Option<Asker>, answer: Answer) {
+        match asker {
+            Some(Asker::Sender { party, key }) => {
+                self.metrics.answered(&answer);
+                lock(&party.recent).complete(key, answer);
+                self.request_closed();
+            }
+            Some(Asker::Part(collector, index)) => collector.ended(self, index, answer),
+            None => {}
+        }
     }
 
-    fn answer_all(&self, answers: impl IntoIterator<Item = (Option<Asker>, Answer)>) {
+    fn answer_all(self: &Arc<Self>, answers: impl IntoIterator<Item = (Option<Asker>, Answer)>) {
         for (asker, answer) in answers {
             self.answer(asker, answer);
         }

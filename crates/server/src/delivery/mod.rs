@@ -56,6 +56,7 @@ mod pipeline;
 #[cfg(test)]
 mod pipeline_tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,12 +70,13 @@ use tokio::time::Instant;
 pub(crate) use fate::{Dispatch, Failed};
 pub(crate) use pipeline::{Batch, DiskWork, Fetch, Pipeline, Schedule};
 
+use crate::core::Core;
 use crate::deduplication::Key;
 use crate::mailbox::{Letter, Mailbox};
 use crate::registry::{OpenRequest, Party};
 
 /// What a sender is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The recipient has it.
     Delivered,
@@ -87,7 +89,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// True if the message was taken: a repetition gets this answer again.
-    pub(crate) fn is_promise(self) -> bool {
+    pub(crate) fn is_promise(&self) -> bool {
         match self {
             Self::Delivered | Self::Stored => true,
             Self::Failed(cause) => cause.http_status() == 200,
@@ -118,11 +120,21 @@ impl Reply {
     }
 }
 
-/// Where the answer to a delivery goes: to everybody who waits under this key with this originator.
+/// Where the answer to a delivery goes.
 #[derive(Debug)]
-pub(crate) struct Asker {
-    pub(crate) party: Arc<Party>,
-    pub(crate) key: Key,
+pub(crate) enum Asker {
+    /// To everybody who waits under this key with this originator.
+    Sender { party: Arc<Party>, key: Key },
+    /// To whoever puts the answers to several deliveries together. The number is this delivery's among them.
+    #[allow(dead_code, reason = "group messages and aggregates are about to use it")]
+    Part(Arc<dyn Collector>, usize),
+}
+
+/// Takes the answers to several deliveries that belong together: the copies of one message, the messages of one aggregate.
+pub(crate) trait Collector: Send + Sync + fmt::Debug {
+    /// The fate of the delivery with this number is known. Called once for each delivery, in any order, from any task,
+    /// with no lock of the delivery side held, possibly before the `deliver` that it came of has returned. Must not wait.
+    fn ended(&self, core: &Arc<Core>, index: usize, answer: Answer);
 }
 
 /// What is delivered.

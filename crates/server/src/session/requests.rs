@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match entered {
             Ok((party, open)) => Some((party, Reply::Session(Arc::clone(&self.mailbox), exchange, open))),
             Err(cause) => {
-                self.core.metrics.answered(Answer::Failed(cause));
+                self.core.metrics.answered(&Answer::Failed(cause));
                 self.answer(exchange, Answer::Failed(cause));
                 None
             }
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Refuses a request that was not understood.
     fn refuse(&mut self, exchange: ExchangeId, cause: FailureCause) {
-        self.core.metrics.answered(Answer::Failed(cause));
+        self.core.metrics.answered(&Answer::Failed(cause));
         self.respond(exchange, self.response(code_of(cause), message::failure(&cause)));
     }
 
