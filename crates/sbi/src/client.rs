@@ -177,6 +177,18 @@ impl SbiClient {
         self.exchange(Method::PUT, uri, Some(coded(body)?)).await
     }
 
+    /// PATCH of a JSON merge patch (RFC 7396).
+    ///
+    /// # Errors
+    /// Any [`SbiError`] but those of starting.
+    pub async fn patch<B, T>(&self, uri: &str, patch: &B) -> Result<SbiResponse<T>, SbiError>
+    where
+        B: Serialize + ?Sized + Sync,
+        T: DeserializeOwned,
+    {
+        self.exchange(Method::PATCH, uri, Some(coded(patch)?)).await
+    }
+
     /// DELETE.
     ///
     /// # Errors
@@ -205,9 +217,10 @@ impl SbiClient {
         if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
             return Err(SbiError::InvalidUri);
         }
+        let media_type = if method == Method::PATCH { MERGE_PATCH } else { "application/json" };
         let mut request = Request::builder().method(method).uri(uri).header(ACCEPT, ACCEPTED_MEDIA_TYPES);
         if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
+            request = request.header(CONTENT_TYPE, media_type);
         }
         let request = request
             .body(Full::new(body.unwrap_or_default()))
@@ -370,6 +383,8 @@ impl AsyncWrite for TlsConnection {
 
 const ACCEPTED_MEDIA_TYPES: HeaderValue =
     HeaderValue::from_static("application/json, application/3gppHal+json, application/problem+json");
+/// Media type of a merge patch (RFC 7396), the only one that the APIs here have for PATCH.
+const MERGE_PATCH: &str = "application/merge-patch+json";
 const HTTPS_PORT: u16 = 443;
 
 #[cfg(test)]

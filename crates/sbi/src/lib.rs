@@ -3,7 +3,7 @@
 //!
 //! Start from [`SbiServer`], which serves an [`axum::Router`] and tells handlers who asks, and [`SbiClient`], which
 //! the API clients ([`naanf::NaanfClient`], [`nausf::NausfClient`], [`nudm::NudmClient`], [`ss_upr::SsUprClient`],
-//! [`association::AssociationClient`]) are built on. Whatever is refused, on either side, is a [`ProblemDetails`].
+//! [`ss_gm::SsGmClient`], [`association::AssociationClient`]) are built on. Whatever is refused, on either side, is a [`ProblemDetails`].
 //!
 //! ```no_run
 //! use axum::{Extension, Router, routing::post};
@@ -58,6 +58,7 @@ pub mod nudm;
 mod peer;
 mod problem;
 mod server;
+pub mod ss_gm;
 pub mod ss_upr;
 #[cfg(feature = "testing")]
 pub mod testing;
