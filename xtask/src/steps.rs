@@ -25,7 +25,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("lint", "clippy finds nothing", lint),
     step("deny", "licences, bans and sources of all dependencies are as deny.toml says", deny),
     step("docs", "the API documentation builds without a broken link", docs),
-    step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 20]", crash),
+    step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 100]", crash),
     step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10")),
     step("fuzz", "the same for long [SECONDS for each target, default 3600]", fuzz),
     step("bench", "figures beside the best known peers, from a release build", bench),
@@ -94,10 +94,14 @@ fn docs(_: &[String]) -> Result<(), Failure> {
 
 fn crash(arguments: &[String]) -> Result<(), Failure> {
     setup::for_tests()?;
-    let rounds = arguments.first().map_or("20", String::as_str);
+    let rounds = arguments.first().map_or("100", String::as_str);
     let mut nextest = Command::new(tool("cargo-nextest"));
-    nextest.current_dir(root()).env("MSGIN5G_CRASH_ROUNDS", rounds);
-    run("kill -9 under load", nextest.args(["nextest", "run", "-p", "msgin5g", "--test", "crash", "--no-capture"]))
+    nextest.current_dir(root());
+    // The tests of every run are the same at a fraction of this.
+    nextest.env("MSGIN5G_CRASH_ROUNDS", rounds);
+    nextest.env("MSGIN5G_CRASH_UES", "1000").env("MSGIN5G_CRASH_MESSAGES", "100000");
+    nextest.args(["nextest", "run", "--profile", "crash", "-p", "msgin5g"]);
+    run("kill -9 under load", nextest.args(["--test", "crash", "--test", "crash_bulk", "--no-capture"]))
 }
 
 fn fuzz(arguments: &[String]) -> Result<(), Failure> {

@@ -1,0 +1,117 @@
+//! Many UEs at once: subscribers of the lab, provisioned, associated and authenticated as any other is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use akma::{AKid, HomeNetwork, RoutingIndicator, Supi, UsimCredentials};
+use client::{AkmaMaterial, Client, ClientConfig, IncomingStream, KeySource, KeySourceError, SoftUsim, SoftUsimConfig};
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lab::{SecretHex, SubscriberClient, Subscription};
+use message::UeServiceId;
+use sbi::association::AssociationClient;
+use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig};
+use serde_json::Value;
+
+use super::Lab;
+
+/// UEs made at once.
+const CONCURRENT: usize = 16;
+
+/// The UEs of one lab.
+pub struct Fleet {
+    pub ues: Vec<FleetUe>,
+}
+
+/// One UE with the soft USIM of its own.
+#[derive(Clone)]
+pub struct FleetUe {
+    pub service_id: UeServiceId,
+    pub config: ClientConfig,
+    usim: Arc<SoftUsim>,
+}
+
+/// A key source may be shared by the clients that follow each other.
+struct Shared(Arc<SoftUsim>);
+
+impl KeySource for Shared {
+    fn obtain<'a>(&'a self, refused: Option<&'a AKid>) -> BoxFuture<'a, Result<AkmaMaterial, KeySourceError>> {
+        self.0.obtain(refused)
+    }
+}
+
+impl Fleet {
+    /// Provisions so many UEs, named `fleet-<number>@lab.example`.
+    pub async fn provision(lab: &Lab, count: usize) -> Self {
+        let description = lab.lab_json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let http = |certificate: String, key: String| {
+            let tls = CertificateFiles {
+                certificate: lab.path(&certificate),
+                key: lab.path(&key),
+                ca: lab.path(&text(&description["ca"])),
+            };
+            SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap()
+        };
+        let provisioner = http("pki/provisioner.pem".into(), "pki/provisioner.key".into());
+        let access_network = http(text(&description["nf_client"]["cert"]), text(&description["nf_client"]["key"]));
+        let subscribers = SubscriberClient::new(provisioner.clone(), &text(&description["core"]["udm"]));
+        let associations = AssociationClient::new(provisioner, text(&description["core"]["configuration"]));
+        let network = &description["home_network"];
+        let home_network = HomeNetwork::new(&text(&network["mcc"]), &text(&network["mnc"])).unwrap();
+        let server = &description["server"];
+        let make = |number: usize| {
+            let (subscribers, associations, access_network) = (&subscribers, &associations, access_network.clone());
+            let (home_network, ausf) = (home_network.clone(), text(&description["core"]["ausf"]));
+            let (address, fqdn, path) = (text(&server["coaps_tcp"]), text(&server["fqdn"]), text(&server["path"]));
+            async move {
+                let supi: Supi =
+                    format!("imsi-{}{}{:010}", home_network.mcc(), home_network.mnc(), 600_000_000 + number)
+                        .parse()
+                        .unwrap();
+                let k: [u8; 16] = std::array::from_fn(|index| (number >> (8 * (index % 4))) as u8 ^ index as u8);
+                let opc = [0x0f; 16];
+                let secret = |octets: &[u8]| SecretHex::new(octets.to_vec());
+                subscribers.put(&Subscription::new(supi.clone(), secret(&k), secret(&opc))).await.unwrap();
+                let service_id: UeServiceId = format!("fleet-{number}@lab.example").parse().unwrap();
+                associations.associate(&supi.clone().into(), &service_id).await.unwrap();
+                let usim = SoftUsimConfig {
+                    supi,
+                    credentials: UsimCredentials::milenage_opc(&k, &opc),
+                    routing_indicator: RoutingIndicator::default(),
+                    serving_network: home_network.serving_network_name(),
+                    home_network,
+                    ausf,
+                    state: None,
+                };
+                let mut config = ClientConfig::new(address, fqdn.parse().unwrap(), service_id.clone());
+                config.path = path;
+                config.limits.backoff_first_milliseconds = 50;
+                config.limits.backoff_max_milliseconds = 500;
+                let usim = Arc::new(SoftUsim::new(usim, access_network).unwrap());
+                Ok::<_, std::convert::Infallible>(FleetUe { service_id, config, usim })
+            }
+        };
+        let ues = stream::iter(0..count)
+            .map(make)
+            .buffered(CONCURRENT)
+            .try_collect()
+            .await
+            .unwrap_or_else(|never| match never {});
+        Self { ues }
+    }
+}
+
+impl FleetUe {
+    /// Connects, and tries again while the server is being killed.
+    pub async fn connect(&self) -> (Client, IncomingStream) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            match Client::connect(self.config.clone(), Shared(self.usim.clone())).await {
+                Ok(connected) => return connected,
+                Err(error) => assert!(Instant::now() < deadline, "never connected: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
