@@ -12,6 +12,8 @@
 //! The CSM goes out first. Our requests need not wait for the peer's (RFC 8323 5.3 allows it), but until then must fit
 //! into the base message size; the peer's first message other than an empty one must be its CSM.
 
+mod observe;
+
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 
@@ -19,8 +21,9 @@ use crate::code::{Code, Kind};
 use crate::error::StreamError;
 use crate::frame::{self, Extent, Frame, Token};
 use crate::limits::{BASE_MESSAGE_SIZE, DIAGNOSTIC_OCTETS_MAX, StreamConfig, TOO_MANY_REQUESTS_MAX_AGE_SECONDS};
-use crate::message::{self, ExchangeId, Refusal, Request, RequestBuilder, Response};
+use crate::message::{self, ExchangeId, Observe, Refusal, Request, RequestBuilder, Response};
 use crate::signal::{self, Capabilities, Release};
+use observe::Observations;
 
 /// What happened on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +41,19 @@ pub enum StreamEvent {
         /// What it asks.
         request: Request,
     },
-    /// The peer answers.
+    /// The peer answers. While [`Response::observe`] is set, it may answer the same request again (RFC 7641): the first
+    /// response without it is the last.
     Response {
         /// What it answers.
         exchange: ExchangeId,
         /// The answer.
         response: Response,
+    },
+    /// The peer no longer observes with a request that was answered before (RFC 7641 3.6): it deregistered, or used the
+    /// token anew. A deregistration is itself a request, which comes next.
+    ObservationEnded {
+        /// The request that began the observation.
+        exchange: ExchangeId,
     },
     /// The peer answered with a response that has a critical option which is not known here, or too many options
     /// (RFC 7252 5.4.1: such a response is rejected). The exchange is over.
@@ -108,6 +118,31 @@ struct DelayedPong {
     unanswered: usize,
 }
 
+/// A request of ours that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+struct OwnRequest {
+    exchange: ExchangeId,
+    /// It asks to observe.
+    observe: bool,
+}
+
+/// What a response answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Plain,
+    ToObserve,
+    /// An observation that stands: this is a further response.
+    Observing,
+}
+
+/// A request of the peer that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+struct PeerRequest {
+    token: Token,
+    /// It asks to observe.
+    observe: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The peer's CSM has not come.
@@ -131,9 +166,10 @@ pub struct StreamConnection {
     /// The next exchange's name. The low 32 bits of ours are their tokens.
     next_exchange: u64,
     /// Ours without an answer, by token.
-    requests: HashMap<u32, ExchangeId>,
+    requests: HashMap<u32, OwnRequest>,
     /// The peer's without an answer, with the token to answer with.
-    peer_requests: HashMap<ExchangeId, Token>,
+    peer_requests: HashMap<ExchangeId, PeerRequest>,
+    observations: Observations,
     /// Ours without a Pong, by token.
     pings: Vec<u32>,
     /// How many [`Queued::Custody`] are in `events`.
@@ -160,6 +196,7 @@ impl StreamConnection {
             next_exchange: 0,
             requests: HashMap::new(),
             peer_requests: HashMap::new(),
+            observations: Observations::default(),
             pings: Vec::new(),
             custody_queued: 0,
             delayed_pongs: Vec::new(),
@@ -212,7 +249,8 @@ impl StreamConnection {
         if self.transmit.is_empty() { None } else { Some(std::mem::take(&mut self.transmit)) }
     }
 
-    /// Sends a request. The response comes as [`StreamEvent::Response`] with the name returned here.
+    /// Sends a request. The response comes as [`StreamEvent::Response`] with the name returned here; further ones, too,
+    /// if it asks to observe and the peer grants it.
     pub fn request<'a>(&mut self, request: impl Borrow<RequestBuilder<'a>>) -> Result<ExchangeId, StreamError> {
         let request = request.borrow();
         self.check_open()?;
@@ -228,31 +266,43 @@ impl StreamConnection {
             request.write_options(options);
         })?;
         self.next_exchange = exchange.0 + 1;
-        self.requests.insert(token, exchange);
+        self.requests.insert(token, OwnRequest { exchange, observe: request.asks_to_observe() });
         Ok(exchange)
     }
 
     /// Answers a request of the peer. If it fails with [`StreamError::TransmitFull`] or
     /// [`StreamError::MessageTooLargeForPeer`], the request still waits for an answer.
+    ///
+    /// With [`Response::observe`], class 2 and a request that asks for it, the peer observes from then on, up to
+    /// [`crate::StreamLimits::peer_observations_max`]: [`StreamConnection::is_observed`] tells, and
+    /// [`StreamConnection::notify`] sends what comes later.
     pub fn respond(&mut self, exchange: ExchangeId, response: impl Borrow<Response>) -> Result<(), StreamError> {
         let response = response.borrow();
         self.check_open()?;
         if response.code.kind() != Kind::Response {
             return Err(StreamError::InvalidCode(response.code));
         }
-        let token = *self.peer_requests.get(&exchange).ok_or(StreamError::UnknownExchange)?;
-        self.write(response.code, &token, &response.payload, |options| response.write_options(options))?;
+        let PeerRequest { token, observe } = *self.peer_requests.get(&exchange).ok_or(StreamError::UnknownExchange)?;
+        let observed = observe && response.observe && response.code.is_success() && self.observe_peer(token);
+        self.write(response.code, &token, &response.payload, |options| response.write_options(options, observed))?;
         self.peer_requests.remove(&exchange);
         shrink(&mut self.peer_requests);
+        if observed {
+            self.observed_by_peer(exchange, token);
+        }
         self.settle_custody(exchange);
         Ok(())
     }
 
     /// Gives up waiting for the answer to a request of ours, for example after a time-out; an answer that comes later is
-    /// ignored. Does nothing if the exchange is over.
+    /// ignored, and so is what else an observation brings ([`StreamConnection::stop_observing`] tells the peer, too).
+    /// Does nothing if the exchange is over.
     pub fn cancel(&mut self, exchange: ExchangeId) {
         let token = token_of(exchange);
-        if self.requests.get(&token) == Some(&exchange) {
+        if self.observations.own_exchange(token) == Some(exchange) {
+            self.observations.forget_own(token);
+        }
+        if self.requests.get(&token).is_some_and(|request| request.exchange == exchange) {
             self.requests.remove(&token);
             shrink(&mut self.requests);
         }
@@ -292,7 +342,7 @@ impl StreamConnection {
     }
 
     /// Whether nothing is under way: no request of either side without its answer, no event and no octet that waits to
-    /// be polled.
+    /// be polled. Observations do not count: they end with the connection.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.requests.is_empty() && self.peer_requests.is_empty() && self.events.is_empty() && self.transmit.is_empty()
@@ -405,7 +455,9 @@ impl StreamConnection {
         match message::read_request(frame, exchange, limits.options_max)? {
             Ok(request) => {
                 self.next_exchange += 1;
-                self.peer_requests.insert(exchange, frame.token);
+                self.end_peer_observation(frame.token);
+                let observe = request.observe == Some(Observe::Register);
+                self.peer_requests.insert(exchange, PeerRequest { token: frame.token, observe });
                 self.events.push_back(Queued::Event(StreamEvent::Request { request }));
                 Ok(())
             }
@@ -417,17 +469,39 @@ impl StreamConnection {
     }
 
     fn take_response(&mut self, frame: &Frame<'_>) -> Result<(), StreamError> {
-        let Some(exchange) = frame.token.number().and_then(|token| self.requests.remove(&token)) else {
+        let Some((token, exchange, asked)) = self.answered(frame) else {
             self.counters.responses_unmatched += 1;
             return Ok(());
         };
-        shrink(&mut self.requests);
         let event = match message::read_response(frame, self.config.limits.options_max)? {
-            Ok(response) => StreamEvent::Response { exchange, response },
-            Err(_) => StreamEvent::Failed { exchange },
+            Ok(mut response) => {
+                // Only what we asked to observe is observed, and only success keeps it so (RFC 7641 3.2).
+                response.observe &= asked != Asked::Plain && response.code.is_success();
+                if response.observe && asked == Asked::ToObserve {
+                    response.observe = self.observe_own(token, exchange);
+                }
+                if !response.observe {
+                    self.observations.forget_own(token);
+                }
+                StreamEvent::Response { exchange, response }
+            }
+            Err(_) => {
+                self.observations.forget_own(token);
+                StreamEvent::Failed { exchange }
+            }
         };
         self.events.push_back(Queued::Event(event));
         Ok(())
+    }
+
+    /// The exchange that a response belongs to, taken from those that wait for their first.
+    fn answered(&mut self, frame: &Frame<'_>) -> Option<(u32, ExchangeId, Asked)> {
+        let token = frame.token.number()?;
+        let Some(OwnRequest { exchange, observe }) = self.requests.remove(&token) else {
+            return self.observations.own_exchange(token).map(|exchange| (token, exchange, Asked::Observing));
+        };
+        shrink(&mut self.requests);
+        Some((token, exchange, if observe { Asked::ToObserve } else { Asked::Plain }))
     }
 
     fn take_signal(&mut self, frame: &Frame<'_>) -> Result<(), StreamError> {
@@ -534,7 +608,10 @@ impl StreamConnection {
     /// The name and token of the next exchange. Tokens come round after 2^32; one that is still in use is passed over.
     fn fresh_token(&self) -> (ExchangeId, u32) {
         let mut exchange = ExchangeId(self.next_exchange);
-        while self.requests.contains_key(&token_of(exchange)) || self.pings.contains(&token_of(exchange)) {
+        let in_use = |token: u32| {
+            self.requests.contains_key(&token) || self.pings.contains(&token) || self.observations.own_token(token)
+        };
+        while in_use(token_of(exchange)) {
             exchange.0 += 1;
         }
         (exchange, token_of(exchange))
@@ -572,7 +649,7 @@ impl StreamConnection {
     fn answer(&mut self, token: &Token, response: &Response) -> Result<(), StreamError> {
         self.check_peer_reads()?;
         let size = self.peer.max_message_size;
-        let options = |options: &mut frame::OptionWriter<'_>| response.write_options(options);
+        let options = |options: &mut frame::OptionWriter<'_>| response.write_options(options, false);
         // The text is for people; a peer that takes next to nothing gets the code alone.
         if frame::write(&mut self.transmit, size, response.code, token, &response.payload, options).is_err() {
             let _ = frame::write(&mut self.transmit, u32::MAX, response.code, token, &[], |_| {});
@@ -620,6 +697,7 @@ impl StreamConnection {
         self.partial = Vec::new();
         self.requests = HashMap::new();
         self.peer_requests = HashMap::new();
+        self.observations.clear();
         self.pings = Vec::new();
         self.delayed_pongs = Vec::new();
     }

@@ -41,8 +41,10 @@
 //!
 //! # Limits
 //!
-//! All are in [`StreamConfig`] and [`StreamLimits`], with what happens when they are reached. Observe (RFC 7641) and
-//! block-wise transfer (RFC 7959) are not served: Observe is elective and passed over, a Block option is answered 4.02.
+//! All are in [`StreamConfig`] and [`StreamLimits`], with what happens when they are reached. Observe (RFC 7641) goes both
+//! ways: ask with [`RequestBuilder::observe`]; serve it with [`Response::with_observe`] and
+//! [`StreamConnection::notify`] once [`StreamLimits::peer_observations_max`] is set. Block-wise transfer (RFC 7959) is not
+//! served: a Block option is answered 4.02.
 #![forbid(unsafe_code)]
 
 mod code;
@@ -60,5 +62,5 @@ pub use limits::{
     BASE_MESSAGE_SIZE, DIAGNOSTIC_OCTETS_MAX, StreamConfig, StreamLimits, TOKEN_OCTETS_MAX,
     TOO_MANY_REQUESTS_MAX_AGE_SECONDS,
 };
-pub use message::{ExchangeId, Request, RequestBuilder, Response};
+pub use message::{ExchangeId, Observe, Request, RequestBuilder, Response};
 pub use signal::Release;

@@ -52,6 +52,11 @@ pub struct StreamLimits {
     /// Pings of the peer with a Custody option that wait for what came before them. Over it: a Pong at once, without
     /// Custody.
     pub peer_pings_delayed_max: usize,
+    /// Observations of ours. Over it: the answer is handed over as if the peer had not granted one, and what comes later
+    /// is ignored.
+    pub observations_max: usize,
+    /// Observations of the peer. Over it: its request is answered without Observe, as any GET. 0 serves none.
+    pub peer_observations_max: usize,
 }
 
 impl Default for StreamLimits {
@@ -63,6 +68,8 @@ impl Default for StreamLimits {
             options_max: 32,
             pings_outstanding_max: 4,
             peer_pings_delayed_max: 4,
+            observations_max: 4,
+            peer_observations_max: 0,
         }
     }
 }

@@ -13,6 +13,33 @@ use crate::frame::{Frame, OptionReader, OptionWriter, read_uint};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeId(pub(crate) u64);
 
+/// What a GET or FETCH wants besides its answer (RFC 7641 2): the Observe option of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observe {
+    /// 0: further responses whenever the resource changes.
+    Register,
+    /// 1: no more of them.
+    Deregister,
+}
+
+impl Observe {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Register => 0,
+            Self::Deregister => 1,
+        }
+    }
+
+    /// Any other value is passed over: the option is elective.
+    const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Register),
+            1 => Some(Self::Deregister),
+            _ => None,
+        }
+    }
+}
+
 /// A request of the peer. [`Request::post`] and its like begin one of ours.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
@@ -28,6 +55,8 @@ pub struct Request {
     pub content_format: Option<u16>,
     /// Content-Format wanted in the response.
     pub accept: Option<u16>,
+    /// Whether further responses are wanted; with a GET or FETCH only. Whoever does not serve it answers as ever.
+    pub observe: Option<Observe>,
     /// At most [`crate::StreamConfig::max_message_size_own`] octets.
     pub payload: Vec<u8>,
 }
@@ -43,6 +72,7 @@ impl Request {
             query: &[],
             content_format: None,
             accept: None,
+            observe: None,
             payload: Cow::Borrowed(&[]),
         }
     }
@@ -70,6 +100,7 @@ impl fmt::Debug for Request {
             .field("query", &self.query)
             .field("content_format", &self.content_format)
             .field("accept", &self.accept)
+            .field("observe", &self.observe)
             .field("payload_octets", &self.payload.len())
             .finish()
     }
@@ -83,6 +114,7 @@ pub struct RequestBuilder<'a> {
     query: &'a [&'a str],
     content_format: Option<u16>,
     accept: Option<u16>,
+    observe: Option<Observe>,
     payload: Cow<'a, [u8]>,
 }
 
@@ -108,11 +140,22 @@ impl<'a> RequestBuilder<'a> {
         self
     }
 
+    /// Asks for further responses whenever the resource changes, or for no more of them.
+    #[must_use]
+    pub fn observe(mut self, observe: Observe) -> Self {
+        self.observe = Some(observe);
+        self
+    }
+
     /// The payload, borrowed or owned.
     #[must_use]
     pub fn payload(mut self, payload: impl Into<Cow<'a, [u8]>>) -> Self {
         self.payload = payload.into();
         self
+    }
+
+    pub(crate) fn asks_to_observe(&self) -> bool {
+        self.observe == Some(Observe::Register)
     }
 
     pub(crate) fn method(&self) -> Code {
@@ -138,6 +181,9 @@ impl<'a> RequestBuilder<'a> {
     }
 
     pub(crate) fn write_options(&self, options: &mut OptionWriter<'_>) {
+        if let Some(observe) = self.observe {
+            options.uint(CoapOption::Observe.into(), observe.number());
+        }
         for segment in self.segments() {
             options.octets(CoapOption::UriPath.into(), segment.as_bytes());
         }
@@ -172,6 +218,9 @@ pub struct Response {
     pub content_format: Option<u16>,
     /// Max-Age, seconds: with 4.29 and 5.03, when to come back.
     pub max_age: Option<u32>,
+    /// The Observe option: in a response of the peer, more will come to the same request; in one of ours, more will come
+    /// if the peer asked for it. Without value, as RFC 8323 7.1 has it for streams.
+    pub observe: bool,
     /// At most [`crate::StreamConfig::max_message_size_own`] octets.
     pub payload: Vec<u8>,
 }
@@ -180,7 +229,7 @@ impl Response {
     /// A response of that code with nothing in it.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        Self { code, content_format: None, max_age: None, payload: Vec::new() }
+        Self { code, content_format: None, max_age: None, observe: false, payload: Vec::new() }
     }
 
     /// Content-Format of the payload.
@@ -197,6 +246,13 @@ impl Response {
         self
     }
 
+    /// Says that more will come, if the peer asked to observe.
+    #[must_use]
+    pub fn with_observe(mut self) -> Self {
+        self.observe = true;
+        self
+    }
+
     /// The payload.
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
@@ -204,7 +260,11 @@ impl Response {
         self
     }
 
-    pub(crate) fn write_options(&self, options: &mut OptionWriter<'_>) {
+    /// `observed` is whether the response is part of an observation, whatever it asks for.
+    pub(crate) fn write_options(&self, options: &mut OptionWriter<'_>, observed: bool) {
+        if observed {
+            options.octets(CoapOption::Observe.into(), &[]);
+        }
         if let Some(content_format) = self.content_format {
             options.uint(CoapOption::ContentFormat.into(), content_format.into());
         }
@@ -221,6 +281,7 @@ impl fmt::Debug for Response {
             .field("code", &self.code)
             .field("content_format", &self.content_format)
             .field("max_age", &self.max_age)
+            .field("observe", &self.observe)
             .field("payload_octets", &self.payload.len())
             .finish()
     }
@@ -282,8 +343,10 @@ pub(crate) fn read_request(
         query: Vec::new(),
         content_format: None,
         accept: None,
+        observe: None,
         payload: Vec::new(),
     };
+    let may_observe = matches!(frame.code, Code::GET | Code::FETCH);
     let (mut host, mut port) = (false, false);
     let read = read(frame, options_max, |option, number, value| {
         match option {
@@ -296,6 +359,9 @@ pub(crate) fn read_request(
             CoapOption::Accept if request.accept.is_none() => {
                 let number = read_uint(value, 2).ok_or(Refusal::bad_option("Accept out of range"))?;
                 request.accept = Some(number as u16);
+            }
+            CoapOption::Observe if may_observe && request.observe.is_none() => {
+                request.observe = read_uint(value, 3).and_then(Observe::from_number);
             }
             CoapOption::UriHost if !host && (1..=255).contains(&value.len()) => host = true,
             CoapOption::UriPort if !port && value.len() <= 2 => port = true,
@@ -325,6 +391,7 @@ pub(crate) fn read_response(frame: &Frame<'_>, options_max: usize) -> Result<Res
                 response.content_format = read_uint(value, 2).map(|number| number as u16);
             }
             CoapOption::MaxAge if response.max_age.is_none() => response.max_age = read_uint(value, 4),
+            CoapOption::Observe => response.observe = true,
             _ if is_critical(number) => return Err(Refusal::bad_option("critical option not supported")),
             _ => {}
         }
