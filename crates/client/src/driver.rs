@@ -329,7 +329,7 @@ impl Driver {
             client_profile: self
                 .config
                 .segment_size
-                .map(|segment_size| message::ClientProfile { segment_size: Some(segment_size) }),
+                .map(|segment_size| message::ClientProfile { segment_size: Some(segment_size), ..Default::default() }),
         };
         let body = UeMessage::Registration(registration).encode();
         match session.coap.request(Request::post(&self.path).content_format(JSON).payload(body)) {

@@ -27,6 +27,7 @@ impl OutgoingMessage {
             // The client puts its own UE Service ID here when it sends.
             originator: recipient.clone(),
             destination: recipient,
+            recipient: None,
             message_id: random_message_id(),
             application_id: None,
             delivery_status_required: false,

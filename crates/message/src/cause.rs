@@ -94,11 +94,28 @@ causes! {
     /// The proven UE ID is not associated with the UE Service ID it wants to register (TS 33.501 Y.2). Sent by the
     /// server.
     NotAssociated = "NOT_ASSOCIATED", coap 4 03, http 403;
+    /// The originator may not publish to this Messaging Topic, or the subscriber not subscribe to it (TS 23.554 8.8): the
+    /// topic's policy says so, or no policy names the topic. Sent by the server.
+    TopicNotAllowed = "TOPIC_NOT_ALLOWED", coap 4 03, http 403;
+    /// The originator may not send to this group (TS 23.554 8.7.4). Sent by the server.
+    GroupNotAllowed = "GROUP_NOT_ALLOWED", coap 4 03, http 403;
+    /// The originator may not send to this broadcast area. Sent by the server.
+    BroadcastNotAllowed = "BROADCAST_NOT_ALLOWED", coap 4 03, http 403;
+    /// An application that the client does not know, that has not proven to be it, or that may not name this Application
+    /// ID (TS 23.554 8.11). Sent by the client, on MSGin5G-5.
+    ApplicationNotAllowed = "APPLICATION_NOT_ALLOWED", coap 4 03, http 403;
+    /// The application may not send to this destination. Sent by the client, on MSGin5G-5.
+    DestinationNotAllowed = "DESTINATION_NOT_ALLOWED", coap 4 03, http 403;
+    /// The application may not send with this priority. Sent by the client, on MSGin5G-5.
+    PriorityNotAllowed = "PRIORITY_NOT_ALLOWED", coap 4 03, http 403;
     /// Nobody is known by the destination's identity. Sent by the server.
     UnknownTarget = "UNKNOWN_TARGET", coap 4 04, http 404;
     /// Destinations of this address type (group, broadcast area, topic, a later release's) are not served here. Sent by
     /// the server.
     TargetTypeNotSupported = "TARGET_TYPE_NOT_SUPPORTED", coap 4 04, http 404;
+    /// An update or a discard named a message that is not stored: delivered, expired, or never there (TS 23.554
+    /// 8.3.6.1). Sent by the server.
+    MessageNotStored = "MESSAGE_NOT_STORED", coap 4 04, http 404;
     /// The payload, or the whole message, is larger than the receiver's limit. Sent by server and client.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", coap 4 13, http 413;
     /// The body is not JSON by its Content-Format or Content-Type. Sent by server and client.
@@ -106,6 +123,9 @@ causes! {
     /// This sender has reached a limit of its own (requests in flight, messages a second, messages kept for one
     /// recipient). Sent by the server.
     TooMany = "TOO_MANY", coap 4 29, http 429;
+    /// This originator sends more messages a second than it may: come back after Max-Age or Retry-After. Sent by the
+    /// server.
+    RateExceeded = "RATE_EXCEEDED", coap 4 29, http 429;
     /// Something failed inside the receiver that is nobody's request's fault. Sent by server and client.
     Internal = "INTERNAL", coap 5 00, http 500;
     /// The receiver as a whole has reached a limit: come back after Max-Age or Retry-After. Sent by server and client.
@@ -115,12 +135,34 @@ causes! {
     AssociationUnknown = "ASSOCIATION_UNKNOWN", coap 5 03, http 503;
     /// The message could not be put on disk, so nothing was promised. Sent by the server.
     StorageFailed = "STORAGE_FAILED", coap 5 03, http 503;
+    /// The Application Server that validates messages to this group gave no answer, so the message was not sent on (TS
+    /// 23.554 8.7.4). Sent by the server.
+    ValidationUnavailable = "VALIDATION_UNAVAILABLE", coap 5 03, http 503;
+    /// Group management gave no answer, so that nobody knows who the members are. Sent by the server.
+    MembersUnavailable = "MEMBERS_UNAVAILABLE", coap 5 03, http 503;
+    /// There is no room to put segments together: of this originator, or of all (TS 23.554 8.5). The segment was not
+    /// taken; those taken before it are kept. Sent by server and client.
+    ReassemblyFull = "REASSEMBLY_FULL", coap 5 03, http 503;
     /// The receiver is shutting down and takes nothing new. Sent by server and client.
     Stopping = "STOPPING", coap 5 03, http 503;
+    /// The server gave no answer in time: it may or may not have the message. The same one again, under the same Message
+    /// ID, is safe. Sent by the client, on MSGin5G-5.
+    NoAnswer = "NO_ANSWER", coap 5 04, http 504;
     /// The recipient is known but away, and the message was not to be stored. Sent by the server.
     TargetUnreachable = "TARGET_UNREACHABLE", coap 2 04, http 200;
     /// The recipient's client or AS was reached and refused the message for good. Sent by the server.
     TargetRefused = "TARGET_REFUSED", coap 2 04, http 200;
+    /// The Application Server that validates messages to this group refused this one (TS 23.554 8.7.4). Sent by the
+    /// server.
+    RejectedByAs = "REJECTED_BY_AS", coap 2 04, http 200;
+    /// The message could not be delivered within the latency that its originator asked for, and was not to be stored.
+    /// Sent by the server.
+    LatencyExceeded = "LATENCY_EXCEEDED", coap 2 04, http 200;
+    /// Segments of the message stayed away, also when they were asked for again (TS 23.554 8.5). Sent by server and
+    /// client, in a delivery status report.
+    SegmentsMissing = "SEGMENTS_MISSING", coap 2 04, http 200;
+    /// The originator had the stored message discarded (TS 23.554 8.3.6.1). Sent by the server.
+    Discarded = "DISCARDED", coap 2 04, http 200;
     /// The message's expiration time passed before it could be delivered. Sent by the server: in the answer if it had
     /// passed on arrival, in a delivery status report if it passed while stored.
     Expired = "EXPIRED", coap 2 04, http 200;

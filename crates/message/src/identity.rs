@@ -170,6 +170,20 @@ identity!(
     SEGMENTATION_SET_ID_OCTETS_MAX
 );
 
+identity!(
+    /// Messaging Topic (TS 23.554 clause 8.8): opaque, compared octet by octet. Printable ASCII without space, 1 to
+    /// [`SERVICE_ID_OCTETS_MAX`] octets.
+    MessagingTopic,
+    check_visible_ascii,
+    SERVICE_ID_OCTETS_MAX
+);
+
+impl From<&MessagingTopic> for ServiceAddress {
+    fn from(topic: &MessagingTopic) -> Self {
+        Self(Arc::clone(&topic.0))
+    }
+}
+
 impl From<&UeServiceId> for ServiceAddress {
     fn from(id: &UeServiceId) -> Self {
         Self(Arc::clone(&id.0))
@@ -275,6 +289,18 @@ impl Address {
         Self { addr_type: AddressType::As, addr: id.into() }
     }
 
+    /// The address of a Messaging Topic.
+    #[must_use]
+    pub fn topic(topic: &MessagingTopic) -> Self {
+        Self { addr_type: AddressType::Topic, addr: topic.into() }
+    }
+
+    /// The Messaging Topic, if this is the address of one.
+    #[must_use]
+    pub fn as_topic(&self) -> Option<MessagingTopic> {
+        (self.addr_type == AddressType::Topic).then(|| MessagingTopic(Arc::clone(&self.addr.0)))
+    }
+
     /// The UE Service ID, if this is the address of a UE.
     #[must_use]
     pub fn as_ue(&self) -> Option<UeServiceId> {
@@ -327,6 +353,10 @@ mod tests {
         let address = Address::application_server(&server);
         assert_eq!(address.as_application_server(), Some(server));
         assert_eq!(address.as_ue(), None);
+        let topic: MessagingTopic = "alerts/fire".parse().unwrap();
+        let address = Address::topic(&topic);
+        assert_eq!(address.as_topic(), Some(topic));
+        assert_eq!((address.as_ue(), address.as_application_server()), (None, None));
     }
 
     #[test]

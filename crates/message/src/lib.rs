@@ -26,6 +26,7 @@
 //!     message_id: message.message_id.clone(),
 //!     status: Some(message::DeliveryStatus::Failed),
 //!     failure_cause: Some(FailureCause::TargetUnreachable.into()),
+//!     individual: Vec::new(),
 //! };
 //! assert_eq!(MessageResponse::decode(&answer.encode(), &DecodeLimits::default())?, answer);
 //!
@@ -36,6 +37,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod aggregation;
+mod availability;
 mod cause;
 mod date;
 mod error;
@@ -44,19 +47,28 @@ mod json;
 mod limits;
 pub mod member;
 mod model;
+mod profile;
 pub mod ts29538;
 
+pub use aggregation::{AggregatedMessage, IndividualMessage, NotAggregable};
+pub use availability::CommunicationAvailability;
 pub use cause::FailureCause;
 pub use error::{DecodeError, IdentityError, MemberPath, UnknownFailureCause};
 pub use identity::{
     ADDRESS_TYPE_OCTETS_MAX, APPLICATION_ID_OCTETS_MAX, Address, AddressType, ApplicationId, AsServiceId,
-    MESSAGE_ID_OCTETS_MAX, MessageId, SEGMENTATION_SET_ID_OCTETS_MAX, SERVICE_ID_OCTETS_MAX, SegmentationSetId,
-    ServiceAddress, UeServiceId,
+    MESSAGE_ID_OCTETS_MAX, MessageId, MessagingTopic, SEGMENTATION_SET_ID_OCTETS_MAX, SERVICE_ID_OCTETS_MAX,
+    SegmentationSetId, ServiceAddress, UeServiceId,
 };
 pub use json::{ErrorBody, failure};
-pub use limits::DecodeLimits;
-pub use model::{
-    ClientProfile, DELIVERY_STATUS_OCTETS_MAX, DeliveryStatus, DeliveryStatusReport, Deregistration,
-    FAILURE_CAUSE_OCTETS_MAX, Message, MessageResponse, Priority, Registration, RegistrationResponse,
-    ReportDeliveryStatus, SegmentParameters, UeMessage,
+pub use limits::{
+    DecodeLimits, INDIVIDUAL_MESSAGES_MAX, INDIVIDUAL_REPORTS_MAX, MISSING_SEGMENTS_MAX, SEGMENTS_MAX,
+    TOPICS_PER_NOTIFICATION_MAX, TOPICS_PER_REQUEST_MAX, TRIGGERING_PORTS_MAX, TRIGGERING_PROTOCOL_OCTETS_MAX,
+    UE_IDENTIFIER_OCTETS_MAX,
 };
+pub use model::{
+    AggregatedReport, DELIVERY_STATUS_OCTETS_MAX, DeliveryStatus, DeliveryStatusReport, Deregistration,
+    FAILURE_CAUSE_OCTETS_MAX, IndividualReport, IndividualResponse, Message, MessageResponse, Priority, Registration,
+    RegistrationResponse, ReportDeliveryStatus, SEGMENT_HELD, SegmentConfirmation, SegmentParameters, SegmentRecovery,
+    StoredMessageUpdate, TopicSubscription, TopicSubscriptionResponse, TopicUnsubscription, UeMessage,
+};
+pub use profile::{ClientProfile, TriggeringInformation};

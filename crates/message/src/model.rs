@@ -6,8 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::aggregation::AggregatedMessage;
 use crate::error::IdentityError;
-use crate::identity::{Address, ApplicationId, MessageId, SegmentationSetId, UeServiceId};
+use crate::identity::{Address, ApplicationId, MessageId, MessagingTopic, SegmentationSetId, UeServiceId};
+use crate::profile::ClientProfile;
 
 /// Longest delivery status value this implementation carries without knowing it, in octets.
 pub const DELIVERY_STATUS_OCTETS_MAX: usize = 64;
@@ -79,6 +81,9 @@ pub struct Message {
     pub originator: Address,
     /// Recipient UE or AS Service ID, Group Service ID, Broadcast Area ID or Messaging Topic.
     pub destination: Address,
+    /// Recipient UE or AS Service ID (TS 23.554 table 8.3.3-1): in the copy that the server makes of a message to a group
+    /// or topic, the member or subscriber whom this copy is for. Nobody but a server sends one.
+    pub recipient: Option<Address>,
     /// The originator's name for this message.
     pub message_id: MessageId,
     /// Which application at the recipient this is for.
@@ -105,6 +110,7 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("originator", &self.originator)
             .field("destination", &self.destination)
+            .field("recipient", &self.recipient)
             .field("message_id", &self.message_id)
             .field("application_id", &self.application_id)
             .field("delivery_status_required", &self.delivery_status_required)
@@ -117,6 +123,11 @@ impl fmt::Debug for Message {
             .finish()
     }
 }
+
+/// Delivery Status in the answer to a segment that whoever puts segments together keeps for now: no promise is made yet.
+/// The answer to the segment that completes the set speaks for the whole message (INFERRED: TS 23.554 8.5 says nothing of
+/// the answers to segments).
+pub const SEGMENT_HELD: &str = "SEGMENT_HELD";
 
 macro_rules! extensible_status {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -181,6 +192,20 @@ extensible_status! {
     }
 }
 
+impl DeliveryStatus {
+    /// [`SEGMENT_HELD`].
+    #[must_use]
+    pub fn segment_held() -> Self {
+        Self::Other(SEGMENT_HELD.to_owned())
+    }
+
+    /// Whether this is [`SEGMENT_HELD`].
+    #[must_use]
+    pub fn is_segment_held(&self) -> bool {
+        self.as_str() == SEGMENT_HELD
+    }
+}
+
 extensible_status! {
     /// Delivery Status in a delivery status report (TS 29.538 ReportDeliveryStatus).
     ReportDeliveryStatus {
@@ -191,7 +216,10 @@ extensible_status! {
     }
 }
 
-/// MSGin5G message response (TS 23.554 table 8.3.2-3): the answer to a [`Message`] or a [`DeliveryStatusReport`].
+pub(crate) use extensible_status;
+
+/// MSGin5G message response (TS 23.554 table 8.3.2-3): the answer to a [`Message`], an [`AggregatedMessage`], a
+/// [`DeliveryStatusReport`] or a [`StoredMessageUpdate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageResponse {
     /// The originator of the message that is answered.
@@ -201,6 +229,20 @@ pub struct MessageResponse {
     /// None: delivered.
     pub status: Option<DeliveryStatus>,
     /// Why not, as in [`crate::FailureCause`] or in a peer's own words; at most [`FAILURE_CAUSE_OCTETS_MAX`] octets.
+    pub failure_cause: Option<String>,
+    /// In the answer to an [`AggregatedMessage`] whose individual messages fared differently, what became of each; at
+    /// most [`crate::INDIVIDUAL_MESSAGES_MAX`]. Empty otherwise.
+    pub individual: Vec<IndividualResponse>,
+}
+
+/// What became of one individual message of an [`AggregatedMessage`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndividualResponse {
+    /// The individual message's Message ID.
+    pub message_id: MessageId,
+    /// None: delivered.
+    pub status: Option<DeliveryStatus>,
+    /// Why not; at most [`FAILURE_CAUSE_OCTETS_MAX`] octets.
     pub failure_cause: Option<String>,
 }
 
@@ -219,11 +261,121 @@ pub struct DeliveryStatusReport {
     pub failure_cause: Option<String>,
 }
 
-/// What a client says about itself when it registers (TS 23.554 table 8.2.1-1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientProfile {
-    /// Supported Maximum MSGin5G segment size, in octets of payload, at least 1.
-    pub segment_size: Option<u32>,
+/// Aggregated delivery status report: what became of several messages, or of one message at several recipients, told to
+/// the originator in one (TS 23.554 8.4, 8.7.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AggregatedReport {
+    /// Who reports: a recipient, or the group or topic that the message was for.
+    pub originator: Address,
+    /// Who is told: the originator of the messages.
+    pub destination: Address,
+    /// The reports, 1 to [`crate::INDIVIDUAL_REPORTS_MAX`].
+    pub reports: Vec<IndividualReport>,
+}
+
+/// One report of an [`AggregatedReport`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndividualReport {
+    /// Whose report it is: the recipient, for a group the member.
+    pub originator: Address,
+    /// The Message ID of the message reported on.
+    pub message_id: MessageId,
+    /// What became of it.
+    pub delivery_status: ReportDeliveryStatus,
+    /// Why it failed; at most [`FAILURE_CAUSE_OCTETS_MAX`] octets.
+    pub failure_cause: Option<String>,
+}
+
+impl AggregatedReport {
+    /// The reports one by one, as they would have come had they not been aggregated.
+    #[must_use]
+    pub fn into_reports(self) -> Vec<DeliveryStatusReport> {
+        let destination = self.destination;
+        let single = |report: IndividualReport| DeliveryStatusReport {
+            originator: report.originator,
+            destination: destination.clone(),
+            message_id: report.message_id,
+            delivery_status: report.delivery_status,
+            failure_cause: report.failure_cause,
+        };
+        self.reports.into_iter().map(single).collect()
+    }
+}
+
+/// Segments recovery (TS 24.538 7.1, TS 23.554 8.5): asks the originator of a message for the segments that stayed away.
+/// What it holds besides set and numbers is INFERRED.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentRecovery {
+    /// Who puts the message together.
+    pub originator: Address,
+    /// The originator of the message.
+    pub destination: Address,
+    /// The Message ID of the message.
+    pub message_id: MessageId,
+    /// The set of which segments are missing.
+    pub set_id: SegmentationSetId,
+    /// Their numbers as the message's originator counts, 1 to [`crate::MISSING_SEGMENTS_MAX`] of them, ascending.
+    pub missing: Vec<u32>,
+}
+
+/// Message segments received confirmation (TS 24.538 7.1, TS 23.554 8.5): tells the originator of a message that all of
+/// its segments are here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentConfirmation {
+    /// Who has put the message together.
+    pub originator: Address,
+    /// The originator of the message.
+    pub destination: Address,
+    /// The Message ID of the message.
+    pub message_id: MessageId,
+    /// The set that is complete.
+    pub set_id: SegmentationSetId,
+}
+
+/// Subscription to Messaging Topics (TS 23.554 table 8.8.1-1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSubscription {
+    /// Who subscribes.
+    pub originator: Address,
+    /// To what: 1 to [`crate::TOPICS_PER_REQUEST_MAX`].
+    pub topics: Vec<MessagingTopic>,
+    /// When the subscription to all of them ends, UTC; if it does not say, the server decides.
+    pub expiration_time: Option<OffsetDateTime>,
+}
+
+/// Unsubscription from Messaging Topics (TS 23.554 8.8.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicUnsubscription {
+    /// Who unsubscribes.
+    pub originator: Address,
+    /// From what: 1 to [`crate::TOPICS_PER_REQUEST_MAX`].
+    pub topics: Vec<MessagingTopic>,
+}
+
+/// Answer to a [`TopicSubscription`] or [`TopicUnsubscription`], after TS 29.538 TopicSubscriptionAck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSubscriptionResponse {
+    /// Who asked.
+    pub originator: Address,
+    /// What came of it, one of [`crate::member::subscription_status`] or in a peer's own words: 1 to
+    /// [`DELIVERY_STATUS_OCTETS_MAX`] octets of printable ASCII.
+    pub status: String,
+    /// When the subscription ends, UTC.
+    pub expiration_time: Option<OffsetDateTime>,
+    /// Why it was refused; at most [`FAILURE_CAUSE_OCTETS_MAX`] octets.
+    pub failure_cause: Option<String>,
+}
+
+/// Stored message update (TS 23.554 8.3.6.1): the originator of a stored message changes its expiration time, or has it
+/// discarded. That the absence of store and forward parameters asks for the discard is INFERRED.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessageUpdate {
+    /// The originator of the stored message.
+    pub originator: Address,
+    /// The Message ID of the stored message.
+    pub message_id: MessageId,
+    /// The new expiration time, UTC. None: discard the message.
+    pub expiration_time: Option<OffsetDateTime>,
 }
 
 /// Registration request (TS 23.554 table 8.2.1-1).
@@ -264,8 +416,24 @@ pub enum UeMessage {
     Message(Box<Message>),
     /// `MSGRESP`.
     MessageResponse(MessageResponse),
+    /// `MSG` with a list of individual messages.
+    AggregatedMessage(Box<AggregatedMessage>),
     /// `IMDN`.
     DeliveryStatusReport(DeliveryStatusReport),
+    /// `IMDN` with a list of individual reports.
+    AggregatedReport(AggregatedReport),
+    /// `SEGREC`.
+    SegmentRecovery(SegmentRecovery),
+    /// `SEGCONFIR`.
+    SegmentConfirmation(SegmentConfirmation),
+    /// `TOPSUB`.
+    TopicSubscription(TopicSubscription),
+    /// `TOPUNSUB`.
+    TopicUnsubscription(TopicUnsubscription),
+    /// `TOPRESP`.
+    TopicSubscriptionResponse(TopicSubscriptionResponse),
+    /// `STOUPD`.
+    StoredMessageUpdate(StoredMessageUpdate),
 }
 
 #[cfg(test)]
@@ -286,6 +454,7 @@ mod tests {
         let message = Message {
             originator: Address::ue(&"a".parse().unwrap()),
             destination: Address::ue(&"b".parse().unwrap()),
+            recipient: None,
             message_id: "1".parse().unwrap(),
             application_id: None,
             delivery_status_required: false,

@@ -1,7 +1,17 @@
-//! The types of TS 29.538 (18.4.0) that carry the messages of this crate on MSGin5G-3, in its spelling.
+//! The types of TS 29.538 (18.4.0) that carry the messages of this crate on MSGin5G-3 and MSGin5G-7, and those of its
+//! topic list API, in its spelling.
 //!
 //! They hold what arrived; [`TryFrom`] makes it a message of the model with the default [`DecodeLimits`], the
 //! `into_message` functions with others. `secCred` of Release 17 is ignored if it comes.
+
+mod broadcast;
+mod topic_list;
+
+pub use broadcast::BgMessageDelivery;
+pub use topic_list::{
+    MessagingTopic, TopicListNotification, TopicListSubscription, TopicListSubscriptionAck, TopicListUnsubscription,
+    TopicListUnsubscriptionAck, TopicSubscription, TopicSubscriptionAck, TopicUnsubscription, UpdateStatus,
+};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -52,6 +62,11 @@ macro_rules! message_delivery {
             /// Recipient.
             #[serde(rename = "destAddr")]
             pub dest_addr: Address,
+            /// In what the server hands to an Application Server of a message to a group or topic: the member or
+            /// subscriber whom this copy is for (TS 23.554 table 8.3.3-1; the member's name is ours). Nobody but a server
+            /// sends one.
+            #[serde(rename = "recAddr", default, skip_serializing_if = "Option::is_none")]
+            pub rec_addr: Option<Address>,
             /// Application ID.
             #[serde(rename = "appId", default, skip_serializing_if = "Option::is_none")]
             pub app_id: Option<ApplicationId>,
@@ -130,6 +145,7 @@ message_delivery! {
 struct Common {
     ori_addr: Address,
     dest_addr: Address,
+    rec_addr: Option<Address>,
     app_id: Option<ApplicationId>,
     msg_id: MessageId,
     deliv_st_req_ind: Option<bool>,
@@ -151,6 +167,7 @@ impl Common {
         Ok(Message {
             originator: self.ori_addr,
             destination: self.dest_addr,
+            recipient: self.rec_addr,
             message_id: self.msg_id,
             application_id: self.app_id,
             delivery_status_required: self.deliv_st_req_ind.unwrap_or(false),
@@ -210,6 +227,7 @@ impl AsMessageDelivery {
         Common {
             ori_addr: self.ori_addr,
             dest_addr: self.dest_addr,
+            rec_addr: self.rec_addr,
             app_id: self.app_id,
             msg_id: self.msg_id,
             deliv_st_req_ind: self.deliv_st_req_ind,
@@ -226,6 +244,7 @@ impl AsMessageDelivery {
         Self {
             ori_addr: message.originator.clone(),
             dest_addr: message.destination.clone(),
+            rec_addr: message.recipient.clone(),
             app_id: message.application_id.clone(),
             msg_id: message.message_id.clone(),
             deliv_st_req_ind: message.delivery_status_required.then_some(true),
@@ -246,6 +265,7 @@ impl UeMessageDelivery {
         Common {
             ori_addr: self.ori_addr,
             dest_addr: self.dest_addr,
+            rec_addr: self.rec_addr,
             app_id: self.app_id,
             msg_id: self.msg_id,
             deliv_st_req_ind: self.deliv_st_req_ind,
@@ -262,6 +282,7 @@ impl UeMessageDelivery {
         Self {
             ori_addr: message.originator.clone(),
             dest_addr: message.destination.clone(),
+            rec_addr: message.recipient.clone(),
             app_id: message.application_id.clone(),
             msg_id: message.message_id.clone(),
             deliv_st_req_ind: message.delivery_status_required.then_some(true),
@@ -300,10 +321,12 @@ impl TryFrom<MessageDeliveryAck> for MessageResponse {
             message_id: ack.msg_id,
             status: ack.status,
             failure_cause: checked_cause(ack.failure_cause)?,
+            individual: Vec::new(),
         })
     }
 }
 
+/// TS 29.538 has no aggregated messages, so neither has their answer a place here: it is left out.
 impl From<MessageResponse> for MessageDeliveryAck {
     fn from(response: MessageResponse) -> Self {
         Self {

@@ -17,6 +17,7 @@ fn full() -> Value {
     json!({
         "oriAddr": {"addrType": "AS", "addr": "billing"},
         "destAddr": {"addrType": "UE", "addr": "meter-7"},
+        "recAddr": {"addrType": "UE", "addr": "meter-8"},
         "appId": "metering",
         "msgId": "m-1",
         "delivStReqInd": true,
@@ -53,6 +54,7 @@ fn the_names_are_those_of_the_one_table() {
     let table: BTreeSet<&str> = [
         member::ORIGINATOR,
         member::DESTINATION,
+        member::RECIPIENT,
         member::ADDRESS_TYPE,
         member::ADDRESS,
         member::APPLICATION_ID,

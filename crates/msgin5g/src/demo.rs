@@ -300,6 +300,7 @@ fn as_message(server: &ApplicationServer, to: &Device, payload: &str, id: &Messa
     Message {
         originator: Address::application_server(&server.id),
         destination: Address::ue(&to.ue_service_id),
+        recipient: None,
         message_id: id.clone(),
         application_id: None,
         delivery_status_required: false,

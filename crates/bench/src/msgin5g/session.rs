@@ -89,7 +89,7 @@ impl UeSession {
             UeMessage::DeliveryStatusReport(report) => (report.originator, report.message_id, None),
             other => return Err(BenchError::Protocol(format!("{other:?} from the server"))),
         };
-        let answer = MessageResponse { originator, message_id, status: None, failure_cause: None };
+        let answer = MessageResponse { originator, message_id, status: None, failure_cause: None, individual: Vec::new() };
         let response = Response::new(Code::CHANGED).with_content_format(JSON).with_payload(answer.encode());
         self.coap.respond(request.exchange, response).map_err(BenchError::connection)?;
         Ok(payload)
@@ -111,6 +111,7 @@ impl Session for UeSession {
         let message = Message {
             originator: self.originator.clone(),
             destination: Address::ue(&recipient),
+            recipient: None,
             message_id: format!("{:x}-{}", self.run, self.next).parse().map_err(BenchError::connection)?,
             application_id: None,
             delivery_status_required: false,

@@ -213,6 +213,7 @@ impl Peer {
             message_id: message.message_id.clone(),
             status: status.map(|status| status.parse().unwrap()),
             failure_cause: status.filter(|status| *status == "DELY_FAILED").map(|_| "TARGET_UNREACHABLE".to_owned()),
+            individual: Vec::new(),
         };
         self.respond(exchange, Response::new(Code::CHANGED).with_content_format(JSON).with_payload(response.encode()))
             .await;
@@ -262,6 +263,7 @@ pub(crate) fn message_to_me(id: &str, report_wanted: bool) -> UeMessage {
     UeMessage::Message(Box::new(Message {
         originator: Address::ue(&other),
         destination: Address::ue(&ME.parse().unwrap()),
+        recipient: None,
         message_id: id.parse().unwrap(),
         application_id: None,
         delivery_status_required: report_wanted,

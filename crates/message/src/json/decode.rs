@@ -6,19 +6,38 @@ use serde::de::{DeserializeSeed, MapAccess};
 use time::OffsetDateTime;
 
 use super::ErrorBody;
-use super::reader::{Members, Object, Reader};
+use super::members::{
+    AddressMembers, ClientProfileMembers, IndividualMessageMembers, IndividualReportMembers, IndividualResponseMembers,
+    SegmentMembers, StoreAndForwardMembers, collect, fields, identity, required, required_in,
+};
+use super::reader::{List, Members, Object, Reader};
+use crate::aggregation::{AggregatedMessage, message_ids_differ};
 use crate::date;
-use crate::error::{DecodeError, IdentityError, MemberPath};
-use crate::identity::{Address, AddressType, ApplicationId, MessageId, SegmentationSetId, ServiceAddress, UeServiceId};
-use crate::limits::DecodeLimits;
+use crate::error::{DecodeError, MemberPath};
+use crate::identity::{Address, ApplicationId, MessageId, MessagingTopic, SegmentationSetId, UeServiceId};
+use crate::limits::{
+    DecodeLimits, INDIVIDUAL_MESSAGES_MAX, INDIVIDUAL_REPORTS_MAX, MISSING_SEGMENTS_MAX, TOPICS_PER_REQUEST_MAX,
+};
 use crate::member::{self, message_type};
 use crate::model::{
-    ClientProfile, DeliveryStatus, DeliveryStatusReport, Deregistration, FAILURE_CAUSE_OCTETS_MAX, Message,
-    MessageResponse, Priority, Registration, RegistrationResponse, ReportDeliveryStatus, SegmentParameters, UeMessage,
+    AggregatedReport, DELIVERY_STATUS_OCTETS_MAX, DeliveryStatus, DeliveryStatusReport, Deregistration,
+    FAILURE_CAUSE_OCTETS_MAX, Message, MessageResponse, Priority, Registration, RegistrationResponse,
+    ReportDeliveryStatus, SegmentConfirmation, SegmentParameters, SegmentRecovery, StoredMessageUpdate,
+    TopicSubscription, TopicSubscriptionResponse, TopicUnsubscription, UeMessage,
 };
+use crate::profile::ClientProfile;
 
-/// Reads all known members, in whatever order they come.
+/// Reads all known members of a message, in whatever order they come.
 pub(super) fn read_members(octets: &[u8], limits: &DecodeLimits) -> Result<MessageMembers, DecodeError> {
+    read(octets, limits)
+}
+
+/// Reads the client profile alone.
+pub(super) fn read_client_profile(octets: &[u8], limits: &DecodeLimits) -> Result<ClientProfile, DecodeError> {
+    read::<ClientProfileMembers>(octets, limits)?.into_profile()
+}
+
+fn read<M: Members + Default>(octets: &[u8], limits: &DecodeLimits) -> Result<M, DecodeError> {
     if octets.len() > limits.message_octets_max {
         return Err(DecodeError::MessageTooLarge { octets: octets.len(), octets_max: limits.message_octets_max });
     }
@@ -26,7 +45,7 @@ pub(super) fn read_members(octets: &[u8], limits: &DecodeLimits) -> Result<Messa
     let text = std::str::from_utf8(octets).map_err(|_| DecodeError::NotJson { line: 0, column: 0 })?;
     let reader = Reader::new(limits);
     let mut json = serde_json::Deserializer::from_str(text);
-    Object::outermost(&reader, MessageMembers::default())
+    Object::outermost(&reader, M::default())
         .deserialize(&mut json)
         .and_then(|members| json.end().map(|()| members))
         .map_err(|error| reader.explain(&error))
@@ -97,8 +116,17 @@ pub(crate) fn failure_cause(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn identity<T: std::str::FromStr<Err = IdentityError>>(text: &str) -> Result<T, &'static str> {
-    text.parse().map_err(IdentityError::reason)
+/// Checks what came of a subscription; a peer's own words are carried as they are.
+pub(crate) fn subscription_status(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Err("is empty")
+    } else if text.len() > DELIVERY_STATUS_OCTETS_MAX {
+        Err("is too long")
+    } else if !text.bytes().all(|octet| octet.is_ascii_graphic()) {
+        Err("holds a character that is not allowed")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -108,6 +136,12 @@ enum MessageKind {
     Message,
     MessageResponse,
     DeliveryStatusReport,
+    SegmentRecovery,
+    SegmentConfirmation,
+    TopicSubscription,
+    TopicUnsubscription,
+    TopicSubscriptionResponse,
+    StoredMessageUpdate,
 }
 
 fn message_kind(text: &str) -> Result<MessageKind, DecodeError> {
@@ -117,26 +151,14 @@ fn message_kind(text: &str) -> Result<MessageKind, DecodeError> {
         message_type::MESSAGE => MessageKind::Message,
         message_type::MESSAGE_RESPONSE => MessageKind::MessageResponse,
         message_type::DELIVERY_STATUS_REPORT => MessageKind::DeliveryStatusReport,
+        message_type::SEGMENT_RECOVERY => MessageKind::SegmentRecovery,
+        message_type::SEGMENT_CONFIRMATION => MessageKind::SegmentConfirmation,
+        message_type::TOPIC_SUBSCRIPTION => MessageKind::TopicSubscription,
+        message_type::TOPIC_UNSUBSCRIPTION => MessageKind::TopicUnsubscription,
+        message_type::TOPIC_SUBSCRIPTION_RESPONSE => MessageKind::TopicSubscriptionResponse,
+        message_type::STORED_MESSAGE_UPDATE => MessageKind::StoredMessageUpdate,
         _ => return Err(DecodeError::MessageTypeNotSupported),
     })
-}
-
-macro_rules! fields {
-    ($name:ident { $($field:ident = $member:path,)+ }) => {
-        #[derive(Clone, Copy)]
-        pub(super) enum $name {
-            $($field,)+
-        }
-
-        impl $name {
-            fn named(name: &str) -> Option<Self> {
-                match name {
-                    $($member => Some(Self::$field),)+
-                    _ => None,
-                }
-            }
-        }
-    };
 }
 
 fields!(MessageField {
@@ -158,6 +180,16 @@ fields!(MessageField {
     DeliveryStatus = member::DELIVERY_STATUS,
     UeServiceId = member::UE_SERVICE_ID,
     ClientProfile = member::CLIENT_PROFILE,
+    Recipient = member::RECIPIENT,
+    IndividualMessages = member::INDIVIDUAL_MESSAGES,
+    IndividualMessageCount = member::INDIVIDUAL_MESSAGE_COUNT,
+    IndividualResponses = member::INDIVIDUAL_RESPONSES,
+    IndividualReports = member::INDIVIDUAL_REPORTS,
+    SegmentationSetId = member::SEGMENTATION_SET_ID,
+    MissingSegments = member::MISSING_SEGMENTS,
+    Topics = member::MESSAGING_TOPICS,
+    ExpirationTime = member::EXPIRATION_TIME,
+    SubscriptionStatus = member::SUBSCRIPTION_STATUS,
 });
 
 /// Every member that any message type knows.
@@ -181,6 +213,91 @@ pub(super) struct MessageMembers {
     delivery_status: Option<ReportDeliveryStatus>,
     ue_service_id: Option<UeServiceId>,
     client_profile: Option<ClientProfileMembers>,
+    rare: Option<Box<RareMembers>>,
+}
+
+/// Members that most messages do not have, kept apart so that these do not carry their room.
+#[derive(Default)]
+struct RareMembers {
+    recipient: Option<AddressMembers>,
+    individual_messages: Option<Vec<IndividualMessageMembers>>,
+    individual_message_count: Option<u32>,
+    individual_responses: Option<Vec<IndividualResponseMembers>>,
+    individual_reports: Option<Vec<IndividualReportMembers>>,
+    set_id: Option<SegmentationSetId>,
+    missing: Option<Vec<u32>>,
+    topics: Option<Vec<MessagingTopic>>,
+    expiration_time: Option<OffsetDateTime>,
+    subscription_status: Option<String>,
+}
+
+impl RareMembers {
+    fn read<'de, A: MapAccess<'de>>(
+        &mut self,
+        field: MessageField,
+        map: &mut A,
+        reader: &Reader<'_>,
+    ) -> Result<(), A::Error> {
+        let list = |name, min, max| List { member: MemberPath::top(name), depth: 1, min, max };
+        match field {
+            MessageField::Recipient => {
+                reader.object(map, &mut self.recipient, member::RECIPIENT, AddressMembers::of(member::RECIPIENT))
+            }
+            MessageField::IndividualMessages => {
+                let list = list(member::INDIVIDUAL_MESSAGES, 2, INDIVIDUAL_MESSAGES_MAX);
+                reader.objects(map, &mut self.individual_messages, list, IndividualMessageMembers::default)
+            }
+            MessageField::IndividualMessageCount => {
+                let path = MemberPath::top(member::INDIVIDUAL_MESSAGE_COUNT);
+                reader.number(map, &mut self.individual_message_count, path, (0, u32::MAX))
+            }
+            MessageField::IndividualResponses => {
+                let list = list(member::INDIVIDUAL_RESPONSES, 0, INDIVIDUAL_MESSAGES_MAX);
+                reader.objects(map, &mut self.individual_responses, list, IndividualResponseMembers::default)
+            }
+            MessageField::IndividualReports => {
+                let list = list(member::INDIVIDUAL_REPORTS, 1, INDIVIDUAL_REPORTS_MAX);
+                reader.objects(map, &mut self.individual_reports, list, IndividualReportMembers::default)
+            }
+            MessageField::SegmentationSetId => {
+                reader.text(map, &mut self.set_id, MemberPath::top(member::SEGMENTATION_SET_ID), identity)
+            }
+            MessageField::MissingSegments => {
+                let list = list(member::MISSING_SEGMENTS, 1, MISSING_SEGMENTS_MAX);
+                reader.numbers(map, &mut self.missing, list, (0, reader.limits.segments_max))
+            }
+            MessageField::Topics => {
+                let list = list(member::MESSAGING_TOPICS, 1, TOPICS_PER_REQUEST_MAX);
+                reader.texts(map, &mut self.topics, list, identity)
+            }
+            MessageField::ExpirationTime => {
+                reader.text(map, &mut self.expiration_time, MemberPath::top(member::EXPIRATION_TIME), date::parse)
+            }
+            _ => {
+                let path = MemberPath::top(member::SUBSCRIPTION_STATUS);
+                reader.text(map, &mut self.subscription_status, path, subscription_status)
+            }
+        }
+    }
+
+    fn recipient(&mut self) -> Result<Option<Address>, DecodeError> {
+        self.recipient.take().map(AddressMembers::into_address).transpose()
+    }
+
+    fn topics(&mut self) -> Result<Vec<MessagingTopic>, DecodeError> {
+        required(self.topics.take(), member::MESSAGING_TOPICS)
+    }
+
+    /// Ascending, so that none is there twice and the list has one form.
+    fn missing(&mut self) -> Result<Vec<u32>, DecodeError> {
+        let missing = required(self.missing.take(), member::MISSING_SEGMENTS)?;
+        if missing.is_sorted_by(|one, next| one < next) {
+            Ok(missing)
+        } else {
+            let member = MemberPath::top(member::MISSING_SEGMENTS);
+            Err(DecodeError::Invalid { member, reason: "is not in ascending order" })
+        }
+    }
 }
 
 impl Members for MessageMembers {
@@ -247,42 +364,110 @@ impl Members for MessageMembers {
             MessageField::ClientProfile => {
                 reader.object(map, &mut self.client_profile, member::CLIENT_PROFILE, ClientProfileMembers::default())
             }
+            rare => self.rare.get_or_insert_default().read(rare, map, reader),
         }
     }
 }
 
 impl MessageMembers {
-    pub(super) fn into_message(self) -> Result<UeMessage, DecodeError> {
+    pub(super) fn into_message(mut self, limits: &DecodeLimits) -> Result<UeMessage, DecodeError> {
+        let rare = self.rare.take();
         Ok(match required(self.kind, member::MESSAGE_TYPE)? {
             MessageKind::Registration => UeMessage::Registration(Registration {
                 ue_service_id: required(self.ue_service_id, member::UE_SERVICE_ID)?,
-                client_profile: self.client_profile.map(|profile| ClientProfile { segment_size: profile.segment_size }),
+                client_profile: self.client_profile.map(ClientProfileMembers::into_profile).transpose()?,
             }),
             MessageKind::Deregistration => UeMessage::Deregistration(Deregistration {
                 ue_service_id: required(self.ue_service_id, member::UE_SERVICE_ID)?,
             }),
-            MessageKind::Message => UeMessage::Message(Box::new(self.into_message_request()?)),
+            MessageKind::Message => match rare {
+                Some(rare) if rare.individual_messages.is_some() => {
+                    UeMessage::AggregatedMessage(Box::new(self.into_aggregated_message(*rare, limits)?))
+                }
+                rare => UeMessage::Message(Box::new(self.into_message_request(rare)?)),
+            },
             MessageKind::MessageResponse => UeMessage::MessageResponse(MessageResponse {
                 originator: required(self.originator, member::ORIGINATOR)?.into_address()?,
                 message_id: required(self.message_id, member::MESSAGE_ID)?,
                 status: self.status,
                 failure_cause: self.failure_cause,
+                individual: collect(rare.and_then(|rare| rare.individual_responses).unwrap_or_default())?,
             }),
-            MessageKind::DeliveryStatusReport => UeMessage::DeliveryStatusReport(DeliveryStatusReport {
-                originator: required(self.originator, member::ORIGINATOR)?.into_address()?,
-                destination: required(self.destination, member::DESTINATION)?.into_address()?,
-                message_id: required(self.message_id, member::MESSAGE_ID)?,
-                delivery_status: required(self.delivery_status, member::DELIVERY_STATUS)?,
-                failure_cause: self.failure_cause,
-            }),
+            MessageKind::DeliveryStatusReport => match rare.and_then(|rare| rare.individual_reports) {
+                Some(reports) => UeMessage::AggregatedReport(AggregatedReport {
+                    originator: required(self.originator, member::ORIGINATOR)?.into_address()?,
+                    destination: required(self.destination, member::DESTINATION)?.into_address()?,
+                    reports: collect(reports)?,
+                }),
+                None => UeMessage::DeliveryStatusReport(DeliveryStatusReport {
+                    originator: required(self.originator, member::ORIGINATOR)?.into_address()?,
+                    destination: required(self.destination, member::DESTINATION)?.into_address()?,
+                    message_id: required(self.message_id, member::MESSAGE_ID)?,
+                    delivery_status: required(self.delivery_status, member::DELIVERY_STATUS)?,
+                    failure_cause: self.failure_cause,
+                }),
+            },
+            other => self.into_rare_message(other, rare.map(|rare| *rare).unwrap_or_default())?,
         })
     }
 
-    fn into_message_request(self) -> Result<Message, DecodeError> {
+    fn into_rare_message(self, kind: MessageKind, mut rare: RareMembers) -> Result<UeMessage, DecodeError> {
+        let originator = required(self.originator, member::ORIGINATOR)?.into_address()?;
+        Ok(match kind {
+            MessageKind::SegmentRecovery => UeMessage::SegmentRecovery(SegmentRecovery {
+                originator,
+                destination: required(self.destination, member::DESTINATION)?.into_address()?,
+                message_id: required(self.message_id, member::MESSAGE_ID)?,
+                missing: rare.missing()?,
+                set_id: required(rare.set_id, member::SEGMENTATION_SET_ID)?,
+            }),
+            MessageKind::SegmentConfirmation => UeMessage::SegmentConfirmation(SegmentConfirmation {
+                originator,
+                destination: required(self.destination, member::DESTINATION)?.into_address()?,
+                message_id: required(self.message_id, member::MESSAGE_ID)?,
+                set_id: required(rare.set_id, member::SEGMENTATION_SET_ID)?,
+            }),
+            MessageKind::TopicSubscription => UeMessage::TopicSubscription(TopicSubscription {
+                originator,
+                topics: rare.topics()?,
+                expiration_time: rare.expiration_time,
+            }),
+            MessageKind::TopicUnsubscription => {
+                UeMessage::TopicUnsubscription(TopicUnsubscription { originator, topics: rare.topics()? })
+            }
+            MessageKind::TopicSubscriptionResponse => UeMessage::TopicSubscriptionResponse(TopicSubscriptionResponse {
+                originator,
+                status: required(rare.subscription_status, member::SUBSCRIPTION_STATUS)?,
+                expiration_time: rare.expiration_time,
+                failure_cause: self.failure_cause,
+            }),
+            MessageKind::StoredMessageUpdate => UeMessage::StoredMessageUpdate(StoredMessageUpdate {
+                originator,
+                message_id: required(self.message_id, member::MESSAGE_ID)?,
+                expiration_time: match self.store_and_forward_parameters {
+                    // Parameters that change nothing ask for nothing; to take them for a discard would do harm.
+                    Some(parameters) => Some(required_in(
+                        parameters.expiration_time,
+                        member::STORE_AND_FORWARD_PARAMETERS,
+                        member::EXPIRATION_TIME,
+                    )?),
+                    None => None,
+                },
+            }),
+            _ => return Err(DecodeError::MessageTypeNotSupported),
+        })
+    }
+
+    fn into_message_request(self, rare: Option<Box<RareMembers>>) -> Result<Message, DecodeError> {
         let segment = self.segment_parameters.map(SegmentMembers::into_parameters).transpose()?;
+        let recipient = match rare {
+            Some(mut rare) => rare.recipient()?,
+            None => None,
+        };
         Ok(Message {
             originator: required(self.originator, member::ORIGINATOR)?.into_address()?,
             destination: required(self.destination, member::DESTINATION)?.into_address()?,
+            recipient,
             message_id: required(self.message_id, member::MESSAGE_ID)?,
             application_id: self.application_id,
             delivery_status_required: self.delivery_status_required.unwrap_or(false),
@@ -296,6 +481,39 @@ impl MessageMembers {
         })
     }
 
+    /// A payload of its own, or being a segment, contradicts the list; which of them is meant could only be guessed.
+    fn into_aggregated_message(
+        self,
+        mut rare: RareMembers,
+        limits: &DecodeLimits,
+    ) -> Result<AggregatedMessage, DecodeError> {
+        let invalid = |name, reason| DecodeError::Invalid { member: MemberPath::top(name), reason };
+        if self.payload.is_some() {
+            return Err(invalid(member::PAYLOAD, "is there though the message is aggregated"));
+        }
+        if self.segmented == Some(true) || self.segment_parameters.is_some() {
+            return Err(invalid(member::SEGMENTED, "is there though the message is aggregated"));
+        }
+        let messages = collect(rare.individual_messages.take().unwrap_or_default())?;
+        if rare.individual_message_count.is_some_and(|count| usize::try_from(count) != Ok(messages.len())) {
+            return Err(invalid(member::INDIVIDUAL_MESSAGE_COUNT, "is not the number of messages"));
+        }
+        if !message_ids_differ(&messages) {
+            return Err(invalid(member::INDIVIDUAL_MESSAGES, "holds a Message ID twice"));
+        }
+        let aggregated = AggregatedMessage {
+            originator: required(self.originator, member::ORIGINATOR)?.into_address()?,
+            destination: required(self.destination, member::DESTINATION)?.into_address()?,
+            recipient: rare.recipient()?,
+            message_id: required(self.message_id, member::MESSAGE_ID)?,
+            messages,
+        };
+        if aggregated.payload_octets() > limits.payload_octets_max {
+            return Err(DecodeError::PayloadTooLarge { octets_max: limits.payload_octets_max });
+        }
+        Ok(aggregated)
+    }
+
     pub(super) fn into_registration_response(self) -> Result<RegistrationResponse, DecodeError> {
         Ok(RegistrationResponse {
             ue_service_id: required(self.ue_service_id, member::UE_SERVICE_ID)?,
@@ -305,158 +523,5 @@ impl MessageMembers {
 
     pub(super) fn into_error_body(self) -> ErrorBody {
         ErrorBody { failure_cause: self.failure_cause }
-    }
-}
-
-fn required<T>(value: Option<T>, name: &'static str) -> Result<T, DecodeError> {
-    value.ok_or(DecodeError::Missing { member: MemberPath::top(name) })
-}
-
-fields!(AddressField { AddressType = member::ADDRESS_TYPE, Address = member::ADDRESS, });
-
-struct AddressMembers {
-    of: &'static str,
-    addr_type: Option<AddressType>,
-    addr: Option<ServiceAddress>,
-}
-
-impl AddressMembers {
-    fn of(of: &'static str) -> Self {
-        Self { of, addr_type: None, addr: None }
-    }
-
-    fn path(&self, name: &'static str) -> MemberPath {
-        MemberPath { parent: Some(self.of), name }
-    }
-
-    fn into_address(self) -> Result<Address, DecodeError> {
-        let missing = |name| DecodeError::Missing { member: MemberPath { parent: Some(self.of), name } };
-        Ok(Address {
-            addr_type: self.addr_type.ok_or_else(|| missing(member::ADDRESS_TYPE))?,
-            addr: self.addr.ok_or_else(|| missing(member::ADDRESS))?,
-        })
-    }
-}
-
-impl Members for AddressMembers {
-    type Field = AddressField;
-
-    fn field(name: &str) -> Option<AddressField> {
-        AddressField::named(name)
-    }
-
-    fn read<'de, A: MapAccess<'de>>(
-        &mut self,
-        field: AddressField,
-        map: &mut A,
-        reader: &Reader<'_>,
-    ) -> Result<(), A::Error> {
-        match field {
-            AddressField::AddressType => {
-                let path = self.path(member::ADDRESS_TYPE);
-                reader.text(map, &mut self.addr_type, path, identity)
-            }
-            AddressField::Address => {
-                let path = self.path(member::ADDRESS);
-                reader.text(map, &mut self.addr, path, identity)
-            }
-        }
-    }
-}
-
-fields!(StoreAndForwardField { ExpirationTime = member::EXPIRATION_TIME, });
-
-#[derive(Default)]
-struct StoreAndForwardMembers {
-    expiration_time: Option<OffsetDateTime>,
-}
-
-impl Members for StoreAndForwardMembers {
-    type Field = StoreAndForwardField;
-
-    fn field(name: &str) -> Option<StoreAndForwardField> {
-        StoreAndForwardField::named(name)
-    }
-
-    fn read<'de, A: MapAccess<'de>>(
-        &mut self,
-        _field: StoreAndForwardField,
-        map: &mut A,
-        reader: &Reader<'_>,
-    ) -> Result<(), A::Error> {
-        let path = MemberPath { parent: Some(member::STORE_AND_FORWARD_PARAMETERS), name: member::EXPIRATION_TIME };
-        reader.text(map, &mut self.expiration_time, path, date::parse)
-    }
-}
-
-fields!(SegmentField {
-    SetId = member::SEGMENTATION_SET_ID,
-    TotalCount = member::TOTAL_SEGMENT_COUNT,
-    Number = member::SEGMENT_NUMBER,
-    Last = member::LAST_SEGMENT_FLAG,
-});
-
-#[derive(Default)]
-struct SegmentMembers {
-    set_id: Option<SegmentationSetId>,
-    total_count: Option<u32>,
-    number: Option<u32>,
-    last: Option<bool>,
-}
-
-impl SegmentMembers {
-    fn into_parameters(self) -> Result<SegmentParameters, DecodeError> {
-        segment_parameters(self.set_id, self.total_count, self.number, self.last)
-    }
-}
-
-impl Members for SegmentMembers {
-    type Field = SegmentField;
-
-    fn field(name: &str) -> Option<SegmentField> {
-        SegmentField::named(name)
-    }
-
-    fn read<'de, A: MapAccess<'de>>(
-        &mut self,
-        field: SegmentField,
-        map: &mut A,
-        reader: &Reader<'_>,
-    ) -> Result<(), A::Error> {
-        let path = |name| MemberPath { parent: Some(member::SEGMENT_PARAMETERS), name };
-        let max = reader.limits.segments_max;
-        match field {
-            SegmentField::SetId => reader.text(map, &mut self.set_id, path(member::SEGMENTATION_SET_ID), identity),
-            SegmentField::TotalCount => {
-                reader.number(map, &mut self.total_count, path(member::TOTAL_SEGMENT_COUNT), (1, max))
-            }
-            SegmentField::Number => reader.number(map, &mut self.number, path(member::SEGMENT_NUMBER), (0, max)),
-            SegmentField::Last => reader.flag(map, &mut self.last, path(member::LAST_SEGMENT_FLAG)),
-        }
-    }
-}
-
-fields!(ClientProfileField { SegmentSize = member::SEGMENT_SIZE, });
-
-#[derive(Default)]
-struct ClientProfileMembers {
-    segment_size: Option<u32>,
-}
-
-impl Members for ClientProfileMembers {
-    type Field = ClientProfileField;
-
-    fn field(name: &str) -> Option<ClientProfileField> {
-        ClientProfileField::named(name)
-    }
-
-    fn read<'de, A: MapAccess<'de>>(
-        &mut self,
-        _field: ClientProfileField,
-        map: &mut A,
-        reader: &Reader<'_>,
-    ) -> Result<(), A::Error> {
-        let path = MemberPath { parent: Some(member::CLIENT_PROFILE), name: member::SEGMENT_SIZE };
-        reader.number(map, &mut self.segment_size, path, (1, u32::MAX))
     }
 }

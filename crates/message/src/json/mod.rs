@@ -2,20 +2,25 @@
 
 pub(crate) mod decode;
 mod encode;
+mod members;
 mod reader;
 
+use crate::aggregation::AggregatedMessage;
 use crate::cause::FailureCause;
 use crate::error::DecodeError;
 use crate::limits::DecodeLimits;
 use crate::model::{
-    DeliveryStatusReport, Deregistration, Message, MessageResponse, Registration, RegistrationResponse, UeMessage,
+    AggregatedReport, DeliveryStatusReport, Deregistration, Message, MessageResponse, Registration,
+    RegistrationResponse, SegmentConfirmation, SegmentRecovery, StoredMessageUpdate, TopicSubscription,
+    TopicSubscriptionResponse, TopicUnsubscription, UeMessage,
 };
+use crate::profile::ClientProfile;
 
 impl UeMessage {
     /// Reads one message. Members that are not known are skipped; everything that is known is held to its rules, also
     /// where this message type has no use for it.
     pub fn decode(octets: &[u8], limits: &DecodeLimits) -> Result<Self, DecodeError> {
-        decode::read_members(octets, limits)?.into_message()
+        decode::read_members(octets, limits)?.into_message(limits)
     }
 
     /// Writes the message: no white space, members in a fixed order, those that say nothing left out. Equal messages
@@ -27,7 +32,15 @@ impl UeMessage {
             Self::Deregistration(deregistration) => deregistration.encode(),
             Self::Message(message) => message.encode(),
             Self::MessageResponse(response) => response.encode(),
+            Self::AggregatedMessage(message) => message.encode(),
             Self::DeliveryStatusReport(report) => report.encode(),
+            Self::AggregatedReport(report) => report.encode(),
+            Self::SegmentRecovery(recovery) => recovery.encode(),
+            Self::SegmentConfirmation(confirmation) => confirmation.encode(),
+            Self::TopicSubscription(subscription) => subscription.encode(),
+            Self::TopicUnsubscription(unsubscription) => unsubscription.encode(),
+            Self::TopicSubscriptionResponse(response) => response.encode(),
+            Self::StoredMessageUpdate(update) => update.encode(),
         }
     }
 }
@@ -51,7 +64,15 @@ encodes!(
     Deregistration => deregistration,
     Message => message,
     MessageResponse => message_response,
+    AggregatedMessage => aggregated_message,
     DeliveryStatusReport => delivery_status_report,
+    AggregatedReport => aggregated_report,
+    SegmentRecovery => segment_recovery,
+    SegmentConfirmation => segment_confirmation,
+    TopicSubscription => topic_subscription,
+    TopicUnsubscription => topic_unsubscription,
+    TopicSubscriptionResponse => topic_subscription_response,
+    StoredMessageUpdate => stored_message_update,
     RegistrationResponse => registration_response
 );
 
@@ -62,6 +83,29 @@ impl MessageResponse {
             UeMessage::MessageResponse(response) => Ok(response),
             _ => Err(DecodeError::MessageTypeNotSupported),
         }
+    }
+}
+
+impl TopicSubscriptionResponse {
+    /// Reads the payload of the answer to a topic subscription or unsubscription: a `TOPRESP`.
+    pub fn decode(octets: &[u8], limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        match UeMessage::decode(octets, limits)? {
+            UeMessage::TopicSubscriptionResponse(response) => Ok(response),
+            _ => Err(DecodeError::MessageTypeNotSupported),
+        }
+    }
+}
+
+impl ClientProfile {
+    /// Reads a client profile that stands alone, as it stands in a registration.
+    pub fn decode(octets: &[u8], limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        decode::read_client_profile(octets, limits)
+    }
+
+    /// Writes it alone.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode::client_profile(self)
     }
 }
 

@@ -110,8 +110,64 @@ impl<'l> Reader<'l> {
         member: &'static str,
         members: M,
     ) -> Result<(), A::Error> {
-        self.enter(slot, MemberPath::top(member), "an object")?;
-        *slot = Some(map.next_value_seed(Object { reader: self, depth: 2, members })?);
+        self.object_in(map, slot, MemberPath::top(member), 1, members)
+    }
+
+    /// As [`Reader::object`], inside an object at `depth`.
+    pub(super) fn object_in<'de, A: MapAccess<'de>, M: Members>(
+        &self,
+        map: &mut A,
+        slot: &mut Option<M>,
+        member: MemberPath,
+        depth: usize,
+        members: M,
+    ) -> Result<(), A::Error> {
+        self.enter(slot, member, "an object")?;
+        *slot = Some(map.next_value_seed(Object { reader: self, depth: depth + 1, members })?);
+        Ok(())
+    }
+
+    /// Reads the next value of `map` as an array of text into `slot`, as `list` says.
+    pub(super) fn texts<'de, A: MapAccess<'de>, T>(
+        &self,
+        map: &mut A,
+        slot: &mut Option<Vec<T>>,
+        list: List,
+        read: impl Fn(&str) -> Result<T, &'static str> + Copy,
+    ) -> Result<(), A::Error> {
+        self.enter(slot, list.member, "an array of strings")?;
+        let invalid = move |reason| DecodeError::Invalid { member: list.member, reason };
+        let element = || Text { reader: self, read: move |text: &str| read(text).map_err(invalid) };
+        *slot = Some(map.next_value_seed(Elements { reader: self, list, expected: "an array of strings", element })?);
+        Ok(())
+    }
+
+    /// Reads the next value of `map` as an array of integers between `min` and `max` into `slot`, as `list` says.
+    pub(super) fn numbers<'de, A: MapAccess<'de>>(
+        &self,
+        map: &mut A,
+        slot: &mut Option<Vec<u32>>,
+        list: List,
+        (min, max): (u32, u32),
+    ) -> Result<(), A::Error> {
+        self.enter(slot, list.member, "an array of integers")?;
+        let element = || Number { reader: self, member: list.member, min, max };
+        *slot =
+            Some(map.next_value_seed(Elements { reader: self, list, expected: "an array of integers", element })?);
+        Ok(())
+    }
+
+    /// Reads the next value of `map` as an array of objects into `slot`, as `list` says.
+    pub(super) fn objects<'de, A: MapAccess<'de>, M: Members>(
+        &self,
+        map: &mut A,
+        slot: &mut Option<Vec<M>>,
+        list: List,
+        members: impl Fn() -> M,
+    ) -> Result<(), A::Error> {
+        self.enter(slot, list.member, "an array of objects")?;
+        let element = || Object { reader: self, depth: list.depth + 2, members: members() };
+        *slot = Some(map.next_value_seed(Elements { reader: self, list, expected: "an array of objects", element })?);
         Ok(())
     }
 
@@ -282,6 +338,79 @@ impl Visitor<'_> for Number<'_, '_> {
 
     fn visit_i64<E: Error>(self, _negative: i64) -> Result<u32, E> {
         Err(self.reader.refuse(DecodeError::Invalid { member: self.member, reason: "is out of range" }))
+    }
+}
+
+/// What is known of an array before it is read.
+#[derive(Clone, Copy)]
+pub(super) struct List {
+    /// Which.
+    pub(super) member: MemberPath,
+    /// Depth of the object that it is in.
+    pub(super) depth: usize,
+    /// How many elements it has at least.
+    pub(super) min: usize,
+    /// How many elements it has at most: reading stops at the first that is too many.
+    pub(super) max: usize,
+}
+
+struct Elements<'r, 'l, F> {
+    reader: &'r Reader<'l>,
+    list: List,
+    expected: &'static str,
+    element: F,
+}
+
+impl<'de, S: DeserializeSeed<'de>, F: Fn() -> S> DeserializeSeed<'de> for Elements<'_, '_, F> {
+    type Value = Vec<S::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>, F: Fn() -> S> Visitor<'de> for Elements<'_, '_, F> {
+    type Value = Vec<S::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let Self { reader, list: List { member, depth, min, max }, expected, element } = self;
+        reader.check_depth(depth + 1)?;
+        let mut elements = Vec::new();
+        loop {
+            // An element that is an object has stepped to its own members.
+            reader.step(member, expected);
+            if elements.len() == max {
+                // What is too many is not read, whatever it is.
+                seq.next_element_seed(Refusing { reader, member })?;
+                break;
+            }
+            match seq.next_element_seed(element())? {
+                Some(element) => elements.push(element),
+                None => break,
+            }
+        }
+        if elements.len() < min {
+            return Err(reader.refuse(DecodeError::Invalid { member, reason: "has too few elements" }));
+        }
+        Ok(elements)
+    }
+}
+
+/// In the place of the first element that is one too many.
+struct Refusing<'r, 'l> {
+    reader: &'r Reader<'l>,
+    member: MemberPath,
+}
+
+impl<'de> DeserializeSeed<'de> for Refusing<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        Err(self.reader.refuse(DecodeError::Invalid { member: self.member, reason: "has too many elements" }))
     }
 }
 

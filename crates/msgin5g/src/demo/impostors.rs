@@ -201,6 +201,7 @@ fn message(from: &message::UeServiceId, to: &message::UeServiceId) -> Result<Mes
     Ok(Message {
         originator: message::Address::ue(from),
         destination: message::Address::ue(to),
+        recipient: None,
         message_id: random_id()?,
         application_id: None,
         delivery_status_required: false,

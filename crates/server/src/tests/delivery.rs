@@ -275,6 +275,7 @@ async fn a_recipient_that_refuses_for_good_fails_the_message() {
         message_id: "2".parse().unwrap(),
         status: Some(DeliveryStatus::Failed),
         failure_cause: None,
+        individual: Vec::new(),
     };
     bob.machine.respond(delivery, Response::new(Code::CHANGED).with_payload(refusal.encode())).unwrap();
     bob.flush().await;

@@ -234,6 +234,7 @@ fn message(from: &str, to: &str, id: &str) -> Message {
     Message {
         originator: address(from),
         destination: address(to),
+        recipient: None,
         message_id: id.parse().unwrap(),
         application_id: None,
         delivery_status_required: false,
@@ -335,7 +336,7 @@ impl Ue {
     async fn register_with(&mut self, name: &str, segment_size: Option<u32>) -> Response {
         let registration = Registration {
             ue_service_id: name.parse().unwrap(),
-            client_profile: segment_size.map(|octets| ClientProfile { segment_size: Some(octets) }),
+            client_profile: segment_size.map(|octets| ClientProfile { segment_size: Some(octets), ..ClientProfile::default() }),
         };
         self.exchange(&registration.encode()).await
     }
