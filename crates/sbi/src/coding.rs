@@ -84,6 +84,20 @@ pub(crate) mod base64_nullable {
     }
 }
 
+/// `#[serde(with = "base64_octets")]` for octets (TS 29.122 Bytes).
+pub(crate) mod base64_octets {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(octets: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(octets))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_bytes()).map_err(|_| serde::de::Error::custom("not base64"))
+    }
+}
+
 /// Exactly `N` octets, written as `2 N` hexadecimal digits: RAND, AUTN, AUTS. Wiped when dropped, not printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct HexOctets<const N: usize>([u8; N]);

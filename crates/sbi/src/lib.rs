@@ -3,7 +3,8 @@
 //!
 //! Start from [`SbiServer`], which serves an [`axum::Router`] and tells handlers who asks, and [`SbiClient`], which
 //! the API clients ([`naanf::NaanfClient`], [`nausf::NausfClient`], [`nudm::NudmClient`], [`ss_upr::SsUprClient`],
-//! [`ss_gm::SsGmClient`], [`association::AssociationClient`]) are built on. Whatever is refused, on either side, is a [`ProblemDetails`].
+//! [`ss_gm::SsGmClient`], [`association::AssociationClient`], [`device_triggering::DeviceTriggeringClient`],
+//! [`monitoring_event::MonitoringEventClient`]) are built on. Whatever is refused, on either side, is a [`ProblemDetails`].
 //!
 //! ```no_run
 //! use axum::{Extension, Router, routing::post};
@@ -49,9 +50,11 @@ pub mod association;
 mod client;
 mod coding;
 mod common;
+pub mod device_triggering;
 mod error;
 mod extract;
 mod metrics;
+pub mod monitoring_event;
 pub mod naanf;
 pub mod nausf;
 pub mod nudm;
@@ -60,6 +63,7 @@ mod problem;
 mod server;
 pub mod ss_gm;
 pub mod ss_upr;
+mod t8;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -72,4 +76,5 @@ pub use metrics::{OperationMetrics, ServerMetrics};
 pub use peer::PeerName;
 pub use problem::{InvalidParam, PROBLEM_JSON, ProblemDetails, cause};
 pub use server::{SbiServer, SbiServerConfig, ServerLimits};
+pub use t8::{Device, ResourceId};
 pub use transport::profile::{CertificateFiles, PeerIdentity};

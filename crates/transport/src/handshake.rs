@@ -157,7 +157,8 @@ impl<'a> Handshake<'a> {
         let Found { a_kid, key, .. } = found
             .filter(|found| found.protocol == protocol)
             .ok_or(HandshakeError::Protocol("the key belongs to another protocol"))?;
-        Ok(ProvenPeer { a_kid, ue_id: key.ue_id, expires_at: key.expires_at, protocol, tls_version, cipher })
+        let ProvenKey { ue_id, gpsi, expires_at, .. } = key;
+        Ok(ProvenPeer { a_kid, ue_id, gpsi, expires_at, protocol, tls_version, cipher })
     }
 
     async fn client_hello(&mut self, socket: &mut TcpStream) -> Result<(ClientHello, Vec<u8>), HandshakeError> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::SystemTime;
 
-use akma::{AKid, AfId, KAf, UaProtocolId, UeId};
+use akma::{AKid, AfId, Gpsi, KAf, UaProtocolId, UeId};
 use thiserror::Error;
 
 /// A boxed future that may move between threads.
@@ -61,6 +61,9 @@ pub struct ProvenKey {
     pub expires_at: Option<SystemTime>,
     /// SUPI, or GPSI where the SUPI may not be told (TS 33.501 clause Y.2 needs one of them for authorisation).
     pub ue_id: Option<UeId>,
+    /// The GPSI, where the key server tells it, alone or beside the SUPI: by it the UE can be named outside the operator's
+    /// domain.
+    pub gpsi: Option<Gpsi>,
 }
 
 impl ProvenKey {

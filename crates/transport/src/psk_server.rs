@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use akma::{AKid, Fqdn, UaProtocolId, UeId};
+use akma::{AKid, Fqdn, Gpsi, UaProtocolId, UeId};
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -94,6 +94,8 @@ pub struct ProvenPeer {
     pub a_kid: AKid,
     /// What the key server calls the UE; `None` when it would not tell, and then nothing can be authorised.
     pub ue_id: Option<UeId>,
+    /// The UE's GPSI, where the key server tells it, alone or beside the SUPI.
+    pub gpsi: Option<Gpsi>,
     /// When K_AF expires: the connection must not outlive it.
     pub expires_at: Option<SystemTime>,
     /// The Ua* protocol K_AF was derived for.

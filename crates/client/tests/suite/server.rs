@@ -68,7 +68,7 @@ impl transport::KeySource for HomeNetwork {
         a_kid: AKid,
     ) -> transport::BoxFuture<'_, Result<Option<ProvenKey>, transport::KeySourceError>> {
         let key = self.known.lock().unwrap().get(&a_kid).map(|k_akma| k_af(k_akma, &af_id));
-        Box::pin(async move { Ok(key.map(|k_af| ProvenKey { k_af, expires_at: None, ue_id: None })) })
+        Box::pin(async move { Ok(key.map(|k_af| ProvenKey { k_af, expires_at: None, ue_id: None, gpsi: None })) })
     }
 }
 

@@ -219,6 +219,7 @@ fn peer(supi: Option<&str>, expires_at: Option<SystemTime>) -> ProvenPeer {
     ProvenPeer {
         a_kid,
         ue_id: supi.map(|supi| supi.parse().unwrap()),
+        gpsi: None,
         expires_at,
         protocol: UaProtocolId::TLS_1_3,
         tls_version: TlsVersion::Tls13,

@@ -234,7 +234,8 @@ async fn a_silent_connection_is_pinged_and_closed_if_it_does_not_answer() {
 }
 
 fn key_of(name: &str) -> ProvenKey {
-    ProvenKey { k_af: KAf::from_bytes([7; 32]), expires_at: None, ue_id: Some(supi_of(name).parse().unwrap()) }
+    let ue_id = Some(supi_of(name).parse().unwrap());
+    ProvenKey { k_af: KAf::from_bytes([7; 32]), expires_at: None, ue_id, gpsi: None }
 }
 
 async fn net_that_asks_for_keys() -> (Net, Arc<Keys>) {

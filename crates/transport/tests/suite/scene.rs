@@ -90,7 +90,12 @@ impl Home {
         let ues = self.ues.lock().unwrap();
         let k_akma = ues.get(a_kid)?;
         let expires_at = lifetime.map_or(SystemTime::now() - Duration::from_secs(1), |life| SystemTime::now() + life);
-        Some(ProvenKey { k_af: k_af(k_akma, af_id), expires_at: Some(expires_at), ue_id: Some(UE_ID.parse().unwrap()) })
+        Some(ProvenKey {
+            k_af: k_af(k_akma, af_id),
+            expires_at: Some(expires_at),
+            ue_id: Some(UE_ID.parse().unwrap()),
+            gpsi: None,
+        })
     }
 }
 
