@@ -1,14 +1,19 @@
 //! What the store knows without reading: counts, limits, where to begin scanning.
 //!
 //! A count is raised when a message is accepted into the commit queue, not when it is on disk, so that a limit cannot
-//! be overrun by what is under way. Whatever was raised is held by a value ([`Arrival`], [`Removal`]) that rides in
+//! be overrun by what is under way. Whatever was raised is held by a value ([`Arrival`], [`Removal`], ...) that rides in
 //! the batch's completion: if the batch fails, or is never written, dropping the value puts things back.
+
+mod expiry;
+mod jobs;
+mod records;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use message::Priority;
+use tokio::sync::Notify;
 
 use crate::StoreError;
 use crate::keys::priority_octet;
@@ -16,10 +21,19 @@ use crate::metrics::{StoreMetrics, gauge_value};
 use crate::record::Position;
 use crate::store::StoreLimits;
 
+use expiry::ExpiryFloor;
+pub(crate) use expiry::Index;
+pub(crate) use jobs::ArrivingJob;
+use jobs::Jobs;
+use records::Counted;
+pub(crate) use records::{RecordChange, Records, Shares};
+
 pub(crate) struct Accounting {
     limits: StoreLimits,
     metrics: StoreMetrics,
     state: Mutex<State>,
+    /// Some update of a message ended.
+    update_ended: Notify,
 }
 
 #[derive(Default)]
@@ -31,8 +45,11 @@ struct State {
     deduplication_records: u64,
     /// Acceptance numbers of the messages that a removal under way has claimed.
     removing: HashSet<u64>,
+    /// Acceptance numbers of the messages that an update under way rewrites.
+    updating: HashSet<u64>,
     expiry: [ExpiryFloor; 2],
-    counted: [Counted; 2],
+    jobs: Jobs,
+    counted: [Counted; 4],
 }
 
 #[derive(Default)]
@@ -44,29 +61,16 @@ struct Recipient {
 }
 
 /// What is kept on one originator's account.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 struct Originator {
     messages: u64,
     deduplication_records: u64,
-}
-
-/// Which expiry index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Index {
-    Messages,
-    Deduplication,
-}
-
-/// Which table of one record per key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Records {
-    Registrations,
-    ApplicationServers,
+    jobs: u64,
 }
 
 impl Accounting {
     pub(crate) fn new(limits: StoreLimits, metrics: StoreMetrics) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, state: Mutex::default() })
+        Arc::new(Self { limits, metrics, state: Mutex::default(), update_ended: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,16 +111,16 @@ impl Accounting {
         state.originator_mut(originator_key).deduplication_records += 1;
     }
 
-    /// Takes up what else was found on disk at start-up.
-    pub(crate) fn recover_counts(&self, registrations: u64, application_servers: u64) {
+    /// Everything found on disk at start-up was taken up.
+    pub(crate) fn recovered(&self) {
         let mut state = self.state();
-        state.counted_mut(Records::Registrations).count = registrations;
-        state.counted_mut(Records::ApplicationServers).count = application_servers;
         // A recipient of whom nothing of some priority was found: what comes is above every number given out.
         for recipient in state.recipients.values_mut() {
             recipient.first.iter_mut().filter(|first| **first == u64::MAX).for_each(|first| *first = 0);
         }
         state.publish(&self.metrics);
+        state.publish_records(&self.metrics);
+        state.publish_jobs(&self.metrics);
     }
 
     /// Counts a message in, or says which limit it meets.
@@ -128,17 +132,14 @@ impl Accounting {
         if waiting >= limits.messages_per_recipient_max {
             return Err(StoreError::RecipientFull);
         }
-        state.check_originator(limits, &message)?;
+        state.check_originator(limits, message.originator_key.as_deref())?;
         if state.messages >= limits.messages_max {
             return Err(StoreError::Full { limit: "messages_max" });
         }
         if state.message_bytes.saturating_add(bytes) > limits.message_bytes_max {
             return Err(StoreError::Full { limit: "message_bytes_max" });
         }
-        let records = u64::from(message.deduplication.is_some());
-        if records > 0 && state.deduplication_records >= limits.deduplication_records_max {
-            return Err(StoreError::Full { limit: "deduplication_records_max" });
-        }
+        state.check_deduplication(limits, message.deduplication.as_ref())?;
         let recipient = state
             .recipients
             .entry(message.recipient_key.clone())
@@ -146,28 +147,64 @@ impl Accounting {
         recipient.messages += 1;
         state.messages += 1;
         state.message_bytes += bytes;
-        state.deduplication_records += records;
         if let Some(key) = &message.originator_key {
             state.originator_mut(key).messages += 1;
         }
-        if let Some(record) = &message.deduplication {
-            state.originator_mut(&record.originator_key).deduplication_records += 1;
-        }
+        state.enter_deduplication(message.deduplication.as_ref());
         state.note_expiry(Index::Messages, message.expires_us);
-        state.note_expiry(Index::Deduplication, message.deduplication_expires_us());
         state.publish(&self.metrics);
         Ok(Arrival { accounting: self.clone(), message, stored: false })
     }
 
-    /// Claims those of `positions` that no other removal has claimed.
-    pub(crate) fn claim(self: &Arc<Self>, recipient_key: &[u8], positions: Vec<Position>) -> (Removal, Vec<Position>) {
+    /// Claims those of `positions` that no other removal has claimed, then waits until none of them is being updated:
+    /// what an update rewrites is not read by a removal meanwhile. No update begins on what is claimed, so the wait
+    /// ends.
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        recipient_key: &[u8],
+        positions: Vec<Position>,
+    ) -> (Removal, Vec<Position>) {
+        let (removal, positions) = self.claim_at_once(recipient_key, positions);
+        loop {
+            // From here on no end of an update is missed.
+            let update_ended = self.update_ended.notified();
+            let is_clear = {
+                let updating = &self.state().updating;
+                updating.is_empty() || !positions.iter().any(|position| updating.contains(&position.sequence()))
+            };
+            if is_clear {
+                return (removal, positions);
+            }
+            update_ended.await;
+        }
+    }
+
+    fn claim_at_once(self: &Arc<Self>, recipient_key: &[u8], mut positions: Vec<Position>) -> (Removal, Vec<Position>) {
         let mut state = self.state();
-        let positions: Vec<_> =
-            positions.into_iter().filter(|position| state.removing.insert(position.sequence())).collect();
+        positions.retain(|position| state.removing.insert(position.sequence()));
         let claimed = positions.iter().map(|position| position.sequence()).collect();
         let recipient_key = recipient_key.into();
         let originators = Vec::new();
         (Removal { accounting: self.clone(), recipient_key, originators, claimed, messages: 0, bytes: 0 }, positions)
+    }
+
+    /// Claims a message for an update to `expires_us`, once no other update has it. `None`: it is being removed.
+    pub(crate) async fn claim_update(self: &Arc<Self>, position: Position, expires_us: Option<u64>) -> Option<Update> {
+        let sequence = position.sequence();
+        loop {
+            let update_ended = self.update_ended.notified();
+            {
+                let mut state = self.state();
+                if state.removing.contains(&sequence) {
+                    return None;
+                }
+                if state.updating.insert(sequence) {
+                    state.note_expiry(Index::Messages, expires_us);
+                    return Some(Update { accounting: self.clone(), sequence, expires_us });
+                }
+            }
+            update_ended.await;
+        }
     }
 
     /// How many messages wait for the recipient, and where to begin scanning for those of `priority`.
@@ -199,46 +236,12 @@ impl Accounting {
         state.recipients.range::<[u8], _>((start, Bound::Unbounded)).take(limit).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Begins a scan of an expiry index. One at a time for each index.
-    pub(crate) fn begin_expiry_scan(self: &Arc<Self>, index: Index) -> ExpiryScan {
-        let from = self.state().expiry_mut(index).begin();
-        ExpiryScan { accounting: self.clone(), index, from, next: from }
-    }
-
     /// Tells that deduplication records of these originators, one each time, are gone.
     pub(crate) fn forget_deduplication_records(&self, originator_keys: &[Box<[u8]>]) {
         let mut state = self.state();
         for key in originator_keys {
             state.forget_deduplication_record(key);
         }
-        state.publish(&self.metrics);
-    }
-
-    /// Counts a new record in, or says that there are too many. `None` when the same record is already arriving.
-    pub(crate) fn arrive_record(self: &Arc<Self>, records: Records, key: &[u8]) -> Result<RecordChange, StoreError> {
-        let (limit, max) = match records {
-            Records::Registrations => ("registrations_max", self.limits.registrations_max),
-            Records::ApplicationServers => ("application_servers_max", self.limits.application_servers_max),
-        };
-        let mut state = self.state();
-        let counted = state.counted_mut(records);
-        if counted.arriving.contains(key) {
-            return Ok(RecordChange::none());
-        }
-        if counted.count >= max {
-            return Err(StoreError::Full { limit });
-        }
-        counted.count += 1;
-        counted.arriving.insert(key.into());
-        state.publish(&self.metrics);
-        Ok(RecordChange(Some((self.clone(), records, key.into()))))
-    }
-
-    /// Tells that a record is gone.
-    pub(crate) fn forget_record(&self, records: Records) {
-        let mut state = self.state();
-        let counted = state.counted_mut(records);
-        counted.count = counted.count.saturating_sub(1);
         state.publish(&self.metrics);
     }
 }
@@ -249,14 +252,6 @@ impl State {
         match index {
             Index::Messages => messages,
             Index::Deduplication => deduplication,
-        }
-    }
-
-    fn counted_mut(&mut self, records: Records) -> &mut Counted {
-        let [registrations, application_servers] = &mut self.counted;
-        match records {
-            Records::Registrations => registrations,
-            Records::ApplicationServers => application_servers,
         }
     }
 
@@ -276,33 +271,52 @@ impl State {
         self.originators.entry(key.into()).or_default()
     }
 
-    fn check_originator(&self, limits: &StoreLimits, message: &Arriving) -> Result<(), StoreError> {
-        let account = |key: &[u8]| self.originators.get(key);
-        let messages = message.originator_key.as_deref().and_then(account).map_or(0, |found| found.messages);
-        if message.originator_key.is_some() && messages >= limits.messages_per_originator_max {
+    fn check_originator(&self, limits: &StoreLimits, key: Option<&[u8]>) -> Result<(), StoreError> {
+        let waiting = key.and_then(|key| self.originators.get(key)).map_or(0, |found| found.messages);
+        if key.is_some() && waiting >= limits.messages_per_originator_max {
             return Err(StoreError::OriginatorFull { limit: "messages_per_originator_max" });
-        }
-        let Some(record) = &message.deduplication else { return Ok(()) };
-        let records = account(&record.originator_key).map_or(0, |found| found.deduplication_records);
-        if records >= limits.deduplication_records_per_originator_max {
-            return Err(StoreError::OriginatorFull { limit: "deduplication_records_per_originator_max" });
         }
         Ok(())
     }
 
-    fn forget_originator(&mut self, key: &[u8], messages: u64, records: u64) {
+    fn check_deduplication(&self, limits: &StoreLimits, record: Option<&ArrivingRecord>) -> Result<(), StoreError> {
+        let Some(record) = record else { return Ok(()) };
+        let records = self.originators.get(&record.originator_key).map_or(0, |found| found.deduplication_records);
+        if records >= limits.deduplication_records_per_originator_max {
+            return Err(StoreError::OriginatorFull { limit: "deduplication_records_per_originator_max" });
+        }
+        if self.deduplication_records >= limits.deduplication_records_max {
+            return Err(StoreError::Full { limit: "deduplication_records_max" });
+        }
+        Ok(())
+    }
+
+    fn enter_deduplication(&mut self, record: Option<&ArrivingRecord>) {
+        if let Some(record) = record {
+            self.deduplication_records += 1;
+            self.originator_mut(&record.originator_key).deduplication_records += 1;
+            self.note_expiry(Index::Deduplication, Some(record.expires_us));
+        }
+    }
+
+    fn forget_originator(&mut self, key: &[u8], forget: impl FnOnce(&mut Originator)) {
         if let Some(originator) = self.originators.get_mut(key) {
-            originator.messages = originator.messages.saturating_sub(messages);
-            originator.deduplication_records = originator.deduplication_records.saturating_sub(records);
-            if originator.messages == 0 && originator.deduplication_records == 0 {
+            forget(originator);
+            if *originator == Originator::default() {
                 self.originators.remove(key);
             }
         }
     }
 
+    fn forget_message_of(&mut self, originator_key: &[u8]) {
+        self.forget_originator(originator_key, |found| found.messages = found.messages.saturating_sub(1));
+    }
+
     fn forget_deduplication_record(&mut self, originator_key: &[u8]) {
         self.deduplication_records = self.deduplication_records.saturating_sub(1);
-        self.forget_originator(originator_key, 0, 1);
+        self.forget_originator(originator_key, |found| {
+            found.deduplication_records = found.deduplication_records.saturating_sub(1);
+        });
     }
 
     fn leave(&mut self, recipient_key: &[u8], messages: usize, bytes: u64) {
@@ -317,13 +331,10 @@ impl State {
     }
 
     fn publish(&self, metrics: &StoreMetrics) {
-        let [registrations, application_servers] = &self.counted;
         metrics.messages.set(gauge_value(self.messages));
         metrics.message_bytes.set(gauge_value(self.message_bytes));
         metrics.recipients.set(gauge_value(self.recipients.len() as u64));
         metrics.deduplication_records.set(gauge_value(self.deduplication_records));
-        metrics.registrations.set(gauge_value(registrations.count));
-        metrics.application_servers.set(gauge_value(application_servers.count));
     }
 }
 
@@ -372,13 +383,30 @@ impl Drop for Arrival {
         if !self.stored {
             state.leave(&message.recipient_key, 1, message.body_octets as u64);
             if let Some(key) = &message.originator_key {
-                state.forget_originator(key, 1, 0);
+                state.forget_message_of(key);
             }
             if let Some(record) = &message.deduplication {
                 state.forget_deduplication_record(&record.originator_key);
             }
             state.publish(&self.accounting.metrics);
         }
+    }
+}
+
+/// A message claimed for an update, and the expiry it is to have. Dropped, the claim is given up.
+pub(crate) struct Update {
+    accounting: Arc<Accounting>,
+    sequence: u64,
+    expires_us: Option<u64>,
+}
+
+impl Drop for Update {
+    fn drop(&mut self) {
+        let mut state = self.accounting.state();
+        state.settle_expiry(Index::Messages, self.expires_us);
+        state.updating.remove(&self.sequence);
+        drop(state);
+        self.accounting.update_ended.notify_waiters();
     }
 }
 
@@ -406,7 +434,7 @@ impl Removal {
         let mut state = self.accounting.state();
         state.leave(&self.recipient_key, self.messages, self.bytes);
         for key in &self.originators {
-            state.forget_originator(key, 1, 0);
+            state.forget_message_of(key);
         }
         state.publish(&self.accounting.metrics);
     }
@@ -417,97 +445,6 @@ impl Drop for Removal {
         let mut state = self.accounting.state();
         for sequence in &self.claimed {
             state.removing.remove(sequence);
-        }
-    }
-}
-
-/// A scan of an expiry index under way. Dropped, the next scan begins where [`ExpiryScan::next`] was set, or at the
-/// same place.
-pub(crate) struct ExpiryScan {
-    accounting: Arc<Accounting>,
-    index: Index,
-    /// No entry of the index is below this time.
-    pub(crate) from: u64,
-    next: u64,
-}
-
-impl ExpiryScan {
-    /// No entry that this scan could see is below `next` any more.
-    pub(crate) fn finish(mut self, next: u64) {
-        self.next = next;
-    }
-}
-
-impl Drop for ExpiryScan {
-    fn drop(&mut self) {
-        self.accounting.state().expiry_mut(self.index).finish(self.next);
-    }
-}
-
-/// Where a scan of an expiry index is to begin: past the remains of what was removed before.
-#[derive(Default)]
-struct ExpiryFloor {
-    /// No entry on disk is below this time, except those that a scan under way began at.
-    floor: u64,
-    /// Times of entries not yet readable, and how many of each.
-    arriving: BTreeMap<u64, u32>,
-}
-
-impl ExpiryFloor {
-    fn arrive(&mut self, expires_us: u64) {
-        self.floor = self.floor.min(expires_us);
-        *self.arriving.entry(expires_us).or_default() += 1;
-    }
-
-    fn settle(&mut self, expires_us: u64) {
-        if let Some(count) = self.arriving.get_mut(&expires_us) {
-            *count -= 1;
-            if *count == 0 {
-                self.arriving.remove(&expires_us);
-            }
-        }
-    }
-
-    /// From here on the floor gathers only what the scan may not see: entries arriving now or later.
-    fn begin(&mut self) -> u64 {
-        let unseen = self.arriving.keys().next().copied().unwrap_or(u64::MAX);
-        std::mem::replace(&mut self.floor, unseen)
-    }
-
-    fn finish(&mut self, next: u64) {
-        self.floor = self.floor.min(next);
-    }
-}
-
-#[derive(Default)]
-struct Counted {
-    count: u64,
-    /// New records counted but not yet readable.
-    arriving: HashSet<Box<[u8]>>,
-}
-
-/// A record counted in. Dropped before [`RecordChange::stored`], it is counted out again.
-pub(crate) struct RecordChange(Option<(Arc<Accounting>, Records, Box<[u8]>)>);
-
-impl RecordChange {
-    /// Nothing to count.
-    pub(crate) fn none() -> Self {
-        Self(None)
-    }
-
-    /// The record is on disk and readable.
-    pub(crate) fn stored(mut self) {
-        if let Some((accounting, records, key)) = self.0.take() {
-            accounting.state().counted_mut(records).arriving.remove(&key);
-        }
-    }
-}
-
-impl Drop for RecordChange {
-    fn drop(&mut self) {
-        if let Some((accounting, records, key)) = self.0.take() {
-            accounting.state().counted_mut(records).arriving.remove(&key);
-            accounting.forget_record(records);
         }
     }
 }

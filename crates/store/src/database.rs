@@ -160,7 +160,7 @@ impl Database {
     /// As [`Database::commit`], without [`StoreError::Overloaded`].
     pub async fn commit_unsynced(&self, batch: Batch) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
-        self.submit_waiting(batch, answer_to(done)).await?;
+        self.submit_waiting(batch, Durability::Ordered, answer_to(done)).await?;
         answer.await.unwrap_or_else(|_| Err(self.0.queue.stopped()))
     }
 
@@ -202,9 +202,14 @@ impl Database {
         self.0.queue.try_submit(self.job(batch, durability, done)?)
     }
 
-    /// Hands in a batch that need not be synced, waiting for room in the queue.
-    pub(crate) async fn submit_waiting(&self, batch: Batch, done: writer::Completion) -> Result<(), StoreError> {
-        self.0.queue.submit(self.job(batch, Durability::Ordered, done)?).await
+    /// As [`Database::submit`], but waits for room in the queue.
+    pub(crate) async fn submit_waiting(
+        &self,
+        batch: Batch,
+        durability: Durability,
+        done: writer::Completion,
+    ) -> Result<(), StoreError> {
+        self.0.queue.submit(self.job(batch, durability, done)?).await
     }
 
     /// Why an answer never came.

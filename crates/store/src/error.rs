@@ -78,8 +78,11 @@ pub enum StoreError {
     /// The recipient has [`crate::StoreLimits::messages_per_recipient_max`] messages waiting.
     #[error("the recipient has too many messages waiting")]
     RecipientFull,
-    /// The originator has [`crate::StoreLimits::messages_per_originator_max`] messages waiting for others, or
-    /// [`crate::StoreLimits::deduplication_records_per_originator_max`] deduplication records.
+    /// The originator has as much as one may have of something: [`crate::StoreLimits::messages_per_originator_max`]
+    /// messages waiting for others, [`crate::StoreLimits::deduplication_records_per_originator_max`] deduplication
+    /// records, [`crate::StoreLimits::jobs_per_originator_max`] fan-out jobs,
+    /// [`crate::StoreLimits::subscriptions_per_subscriber_max`] subscriptions, or
+    /// [`crate::StoreLimits::topic_list_subscriptions_per_originator_max`] of those to the list of topics.
     #[error("the originator has too much stored: {limit}")]
     OriginatorFull {
         /// The limit's name, as in the configuration.
@@ -91,8 +94,16 @@ pub enum StoreError {
         /// The limit's name, as in the configuration.
         limit: &'static str,
     },
-    /// A body is longer than [`crate::StoreLimits::body_octets_max`], or an address longer than a key can hold.
-    #[error("the message is too large to store")]
+    /// A subscription to the list of topics would change hands; most likely its ID is not unique.
+    #[error("the record is another originator's")]
+    OtherOriginator,
+    /// The fan-out job is not there, or has no member of that number.
+    #[error("no such fan-out job, or no such member of it")]
+    UnknownJob,
+    /// A body is longer than [`crate::StoreLimits::body_octets_max`], a record longer than
+    /// [`crate::StoreLimits::record_octets_max`], a fan-out job larger than [`crate::StoreLimits::job_octets_max`] or
+    /// with more members than [`crate::StoreLimits::members_per_job_max`], or an address longer than a key can hold.
+    #[error("too large to store")]
     TooLarge,
 }
 

@@ -14,6 +14,11 @@ pub(crate) const DEDUPLICATION: &str = "deduplication";
 pub(crate) const DEDUPLICATION_EXPIRY: &str = "deduplication_expiry";
 pub(crate) const REGISTRATIONS: &str = "registrations";
 pub(crate) const APPLICATION_SERVERS: &str = "application_servers";
+pub(crate) const MESSAGE_NAMES: &str = "message_names";
+pub(crate) const JOBS: &str = "jobs";
+pub(crate) const JOB_MEMBERS: &str = "job_members";
+pub(crate) const SUBSCRIPTIONS: &str = "subscriptions";
+pub(crate) const TOPIC_LIST_SUBSCRIPTIONS: &str = "topic_list_subscriptions";
 pub(crate) const META: &str = "meta";
 
 pub(crate) const META_LAYOUT: &[u8] = b"layout";
@@ -75,6 +80,59 @@ pub(crate) fn deduplication_key(originator: &Address, message_id: &MessageId) ->
     let mut key = address_key(originator)?;
     key.extend_from_slice(message_id.as_str().as_bytes());
     Ok(key)
+}
+
+/// `originator | length of Message ID | Message ID`: what an originator has waiting under one name are neighbours.
+pub(crate) fn name_prefix(originator_key: &[u8], message_id: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let mut key = Vec::with_capacity(originator_key.len() + 1 + message_id.len() + POSITION_OCTETS);
+    key.extend_from_slice(originator_key);
+    key.push(u8::try_from(message_id.len()).map_err(|_| StoreError::TooLarge)?);
+    key.extend_from_slice(message_id);
+    Ok(key)
+}
+
+/// `name | priority | sequence`, for the recipient's key as value.
+pub(crate) fn name_key(mut name_prefix: Vec<u8>, position: Position) -> Vec<u8> {
+    name_prefix.push(priority_octet(position.priority()));
+    name_prefix.extend_from_slice(&position.sequence().to_be_bytes());
+    name_prefix
+}
+
+/// The position at the end of a [`name_key`].
+pub(crate) fn position_of_name(key: &[u8]) -> Result<Position, StoreError> {
+    let corrupt = |_| StoreError::Corrupt { table: MESSAGE_NAMES, reason: "the key has no position" };
+    split_message_key(key).map(|(_, position)| position).map_err(corrupt)
+}
+
+/// `length of topic | topic | subscriber`: a topic's subscribers are neighbours.
+pub(crate) fn subscription_key(topic: &str, subscriber_key: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let mut key = Vec::with_capacity(1 + topic.len() + subscriber_key.len());
+    key.push(u8::try_from(topic.len()).map_err(|_| StoreError::TooLarge)?);
+    key.extend_from_slice(topic.as_bytes());
+    key.extend_from_slice(subscriber_key);
+    Ok(key)
+}
+
+/// A subscription key's topic and subscriber.
+pub(crate) fn split_subscription_key(key: &[u8]) -> Result<(&[u8], &[u8]), StoreError> {
+    let corrupt = || StoreError::Corrupt { table: SUBSCRIPTIONS, reason: "the key is not a subscription's" };
+    let (topic, subscriber_key) = split_text(key).ok_or_else(corrupt)?;
+    Ok((topic.as_bytes(), subscriber_key))
+}
+
+/// `job | member's place`.
+pub(crate) fn job_member_key(job: u64, member: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    let (first, last) = key.split_at_mut(8);
+    first.copy_from_slice(&job.to_be_bytes());
+    last.copy_from_slice(&member.to_be_bytes());
+    key
+}
+
+/// A [`job_member_key`]'s place.
+pub(crate) fn member_of(key: &[u8]) -> Result<u32, StoreError> {
+    let place = key.get(8..).and_then(|place| place.try_into().ok());
+    place.map(u32::from_be_bytes).ok_or(StoreError::Corrupt { table: JOB_MEMBERS, reason: "the key is not a member's" })
 }
 
 /// `expiry time in microseconds | key of the table that this is an index of`.

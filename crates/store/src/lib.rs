@@ -18,6 +18,7 @@
 //!     .store_message(NewStoredMessage {
 //!         recipient: recipient.clone(),
 //!         originator: Some(Address::ue(&"panel-1@lab.example".parse()?)),
+//!         message_id: Some("0001".parse()?),
 //!         priority: Priority::High,
 //!         expires_at: None,
 //!         kind: StoredKind::Message,
@@ -42,19 +43,23 @@ mod accounting;
 mod database;
 mod embedded;
 mod error;
+mod fan_out;
 mod journal;
 mod keys;
 mod metrics;
 mod record;
 mod store;
+mod topics;
 mod writer;
 
 pub use database::{Batch, Database, DatabaseOptions, KEY_OCTETS_MAX, Pair, Statistics, Table, VALUE_OCTETS_MAX};
 pub use embedded::{EmbeddedStore, StoreOptions};
 pub use error::StoreError;
+pub use fan_out::{FanOutJob, JobId, MEMBER_CAUSE_OCTETS_MAX, MemberState, NewFanOutJob};
 pub use metrics::StoreMetrics;
 pub use record::{
     ApplicationServerRecord, DeduplicationRecord, NewStoredMessage, Position, RegistrationRecord, StoredKind,
     StoredMessage,
 };
-pub use store::{SCAN_MESSAGES_MAX, Store, StoreFuture, StoreLimits};
+pub use store::{SCAN_JOBS_MAX, SCAN_MESSAGES_MAX, Store, StoreFuture, StoreLimits};
+pub use topics::{SubscriptionRecord, TOPIC_LIST_ID_OCTETS_MAX, TopicListSubscriptionRecord};

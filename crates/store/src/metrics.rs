@@ -22,6 +22,10 @@ pub struct StoreMetrics {
     pub(crate) deduplication_records: Gauge,
     pub(crate) registrations: Gauge,
     pub(crate) application_servers: Gauge,
+    pub(crate) subscriptions: Gauge,
+    pub(crate) topic_list_subscriptions: Gauge,
+    pub(crate) jobs: Gauge,
+    pub(crate) job_bytes: Gauge,
 }
 
 impl Default for StoreMetrics {
@@ -43,6 +47,10 @@ impl Default for StoreMetrics {
             deduplication_records: Gauge::default(),
             registrations: Gauge::default(),
             application_servers: Gauge::default(),
+            subscriptions: Gauge::default(),
+            topic_list_subscriptions: Gauge::default(),
+            jobs: Gauge::default(),
+            job_bytes: Gauge::default(),
         }
     }
 }
@@ -67,6 +75,11 @@ impl StoreMetrics {
         registry.register("deduplication_records", "Deduplication records held", self.deduplication_records.clone());
         registry.register("registrations", "Registrations held", self.registrations.clone());
         registry.register("application_servers", "Application servers held", self.application_servers.clone());
+        registry.register("subscriptions", "Subscriptions to topics held", self.subscriptions.clone());
+        let help = "Subscriptions to the list of topics held";
+        registry.register("topic_list_subscriptions", help, self.topic_list_subscriptions.clone());
+        registry.register("jobs", "Fan-out jobs under way", self.jobs.clone());
+        registry.register("job_bytes", "Octets of the fan-out jobs under way", self.job_bytes.clone());
     }
 }
 

@@ -56,6 +56,9 @@ pub struct NewStoredMessage {
     /// On whose account it is kept ([`crate::StoreLimits::messages_per_originator_max`]); `None` for what the server
     /// itself has to say.
     pub originator: Option<Address>,
+    /// Its originator's name for it, by which [`crate::Store::find_stored`] finds it while it waits, so that it can be
+    /// updated or discarded (TS 23.554 clause 8.3.6.1). `None`, or no originator: it cannot be found by name.
+    pub message_id: Option<MessageId>,
     /// Where in the recipient's queue.
     pub priority: Priority,
     /// When it is to be reported as expired instead of delivered; kept to the microsecond, rounded down.
@@ -74,6 +77,7 @@ impl fmt::Debug for NewStoredMessage {
             .debug_struct("NewStoredMessage")
             .field("recipient", &self.recipient)
             .field("originator", &self.originator)
+            .field("message_id", &self.message_id)
             .field("priority", &self.priority)
             .field("expires_at", &self.expires_at)
             .field("kind", &self.kind)
@@ -146,12 +150,18 @@ pub struct RegistrationRecord {
     /// The UE ID proven when it registered: SUPI or GPSI in the form of TS 29.571. Never printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ue_id: Option<String>,
+    /// The GPSI that the AAnF told beside a SUPI, in the form of TS 29.571. Never printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpsi: Option<String>,
     /// The A-KID of the connection it registered on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub a_kid: Option<String>,
     /// The largest payload the client takes at once, in octets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_size: Option<u32>,
+    /// What else its client said of itself (TS 23.554 table 8.2.1-1), as the caller codes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_profile: Option<serde_json::Value>,
     /// When it registered.
     #[serde(with = "time::serde::rfc3339")]
     pub registered_at: OffsetDateTime,
@@ -193,27 +203,39 @@ pub(crate) struct MessageHead<'a> {
     pub(crate) expires_us: Option<u64>,
     /// As [`crate::keys::address_key`] makes it.
     pub(crate) originator_key: Option<&'a [u8]>,
+    /// Only with an originator: the message is in the index of names.
+    pub(crate) message_id: Option<&'a [u8]>,
 }
 
-pub(crate) fn encode_message(head: &MessageHead, body: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_message(head: &MessageHead, body: &[u8]) -> Result<Vec<u8>, StoreError> {
     let kind = match head.kind {
         StoredKind::Message => KIND_MESSAGE,
         StoredKind::DeliveryStatusReport => KIND_DELIVERY_STATUS_REPORT,
     };
     let originator_key = head.originator_key.unwrap_or_default();
-    let coding = if head.originator_key.is_some() { CODING_2 } else { CODING_1 };
-    let mut value = Vec::with_capacity(MESSAGE_HEAD_OCTETS + originator_key.len() + body.len());
+    let message_id = head.message_id.filter(|_| head.originator_key.is_some());
+    let coding = match (head.originator_key, message_id) {
+        (Some(_), Some(_)) => CODING_3,
+        (Some(_), None) => CODING_2,
+        (None, _) => CODING_1,
+    };
+    let octets = MESSAGE_HEAD_OCTETS + originator_key.len() + message_id.map_or(0, |id| 1 + id.len()) + body.len();
+    let mut value = Vec::with_capacity(octets);
     value.extend_from_slice(&[coding, kind]);
     value.extend_from_slice(&head.expires_us.unwrap_or(NEVER_US).to_be_bytes());
     value.extend_from_slice(originator_key);
+    if let Some(message_id) = message_id {
+        value.push(u8::try_from(message_id.len()).map_err(|_| StoreError::TooLarge)?);
+        value.extend_from_slice(message_id);
+    }
     value.extend_from_slice(body);
-    value
+    Ok(value)
 }
 
 pub(crate) fn decode_message(value: &[u8]) -> Result<(MessageHead<'_>, &[u8]), StoreError> {
     let corrupt = |reason| StoreError::Corrupt { table: crate::keys::MESSAGES, reason };
     let (coding, rest) = value.split_first().ok_or(corrupt("empty"))?;
-    if ![CODING_1, CODING_2].contains(coding) {
+    if ![CODING_1, CODING_2, CODING_3].contains(coding) {
         return Err(corrupt("unknown coding"));
     }
     let (kind, rest) = rest.split_first().ok_or(corrupt("too short"))?;
@@ -222,15 +244,28 @@ pub(crate) fn decode_message(value: &[u8]) -> Result<(MessageHead<'_>, &[u8]), S
         KIND_DELIVERY_STATUS_REPORT => StoredKind::DeliveryStatusReport,
         _ => return Err(corrupt("unknown kind")),
     };
-    let (expires, rest) = rest.split_first_chunk().ok_or(corrupt("too short"))?;
+    let (expires, mut body) = rest.split_first_chunk().ok_or(corrupt("too short"))?;
     let expires_us = Some(u64::from_be_bytes(*expires)).filter(|us| *us != NEVER_US);
-    let (originator_key, body) = if *coding == CODING_2 {
-        let (key, body) = crate::keys::split_address_key(rest).ok_or(corrupt("no originator"))?;
-        (Some(key), body)
-    } else {
-        (None, rest)
-    };
-    Ok((MessageHead { kind, expires_us, originator_key }, body))
+    let mut head = MessageHead { kind, expires_us, originator_key: None, message_id: None };
+    if *coding != CODING_1 {
+        let (key, rest) = crate::keys::split_address_key(body).ok_or(corrupt("no originator"))?;
+        (head.originator_key, body) = (Some(key), rest);
+    }
+    if *coding == CODING_3 {
+        let (length, rest) = body.split_first().ok_or(corrupt("no Message ID"))?;
+        let (id, rest) = rest.split_at_checked(usize::from(*length)).ok_or(corrupt("no Message ID"))?;
+        (head.message_id, body) = (Some(id), rest);
+    }
+    Ok((head, body))
+}
+
+/// The same message with another expiry; everything else, its coding included, stays as it was.
+pub(crate) fn with_expiry(value: &[u8], expires_us: Option<u64>) -> Result<Vec<u8>, StoreError> {
+    let mut changed = value.to_vec();
+    let place = changed.get_mut(2..MESSAGE_HEAD_OCTETS);
+    let place = place.ok_or(StoreError::Corrupt { table: crate::keys::MESSAGES, reason: "too short" })?;
+    place.copy_from_slice(&expires_us.unwrap_or(NEVER_US).to_be_bytes());
+    Ok(changed)
 }
 
 pub(crate) fn encode_deduplication(record: &DeduplicationRecord) -> Vec<u8> {
@@ -296,10 +331,12 @@ pub(crate) const MESSAGE_HEAD_OCTETS: usize = 1 + 1 + 8;
 const CODING_1: u8 = 1;
 /// A message with its originator's key between head and body.
 const CODING_2: u8 = 2;
+/// As [`CODING_2`], with the Message ID, its length before it, between originator and body: it is found by name.
+const CODING_3: u8 = 3;
 const CODING_JSON_1: u8 = b'j';
 const KIND_MESSAGE: u8 = 1;
 const KIND_DELIVERY_STATUS_REPORT: u8 = 2;
-const NEVER_US: u64 = u64::MAX;
+pub(crate) const NEVER_US: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -319,8 +356,8 @@ mod tests {
 
     #[test]
     fn a_coding_of_a_later_version_is_not_guessed_at() {
-        let mut value =
-            encode_message(&MessageHead { kind: StoredKind::Message, expires_us: None, originator_key: None }, b"body");
+        let head = MessageHead { kind: StoredKind::Message, expires_us: None, originator_key: None, message_id: None };
+        let mut value = encode_message(&head, b"body").unwrap();
         value[0] = 9;
         assert!(matches!(decode_message(&value), Err(StoreError::Corrupt { reason: "unknown coding", .. })));
         value[0] = CODING_1;
@@ -331,19 +368,31 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_back_with_and_without_its_originator() {
+    fn a_message_comes_back_with_and_without_its_originator_and_name() {
         let key = crate::keys::address_key(&Address::ue(&"a".parse().unwrap())).unwrap();
-        for originator_key in [None, Some(key.as_slice())] {
-            let value = encode_message(
-                &MessageHead { kind: StoredKind::DeliveryStatusReport, expires_us: Some(7), originator_key },
-                b"body",
-            );
-            let (head, body) = decode_message(&value).unwrap();
-            assert_eq!(
-                (head.kind, head.expires_us, head.originator_key, body),
-                (StoredKind::DeliveryStatusReport, Some(7), originator_key, &b"body"[..])
-            );
+        for (originator_key, message_id) in
+            [(None, None), (Some(key.as_slice()), None), (Some(&key), Some(&b"m-1"[..]))]
+        {
+            let head =
+                MessageHead { kind: StoredKind::DeliveryStatusReport, expires_us: Some(7), originator_key, message_id };
+            let value = encode_message(&head, b"body").unwrap();
+            for (value, expires_us) in [(&value, Some(7)), (&with_expiry(&value, None).unwrap(), None)] {
+                let (head, body) = decode_message(value).unwrap();
+                assert_eq!(
+                    (head.kind, head.expires_us, head.originator_key, head.message_id, body),
+                    (StoredKind::DeliveryStatusReport, expires_us, originator_key, message_id, &b"body"[..])
+                );
+            }
         }
+    }
+
+    #[test]
+    fn a_name_without_an_originator_is_not_kept() {
+        let head =
+            MessageHead { kind: StoredKind::Message, expires_us: None, originator_key: None, message_id: Some(b"m-1") };
+        let value = encode_message(&head, b"body").unwrap();
+        let (head, body) = decode_message(&value).unwrap();
+        assert_eq!((head.message_id, body), (None, &b"body"[..]));
     }
 
     proptest! {
@@ -352,7 +401,7 @@ mod tests {
             let originator = Address::ue(&"a".parse().unwrap());
             let message_id = "1".parse().unwrap();
             if let Ok((head, body)) = decode_message(&value) {
-                prop_assert_eq!(encode_message(&head, body), value.clone());
+                prop_assert_eq!(encode_message(&head, body).unwrap(), value.clone());
             }
             let _ = decode_deduplication(&originator, &message_id, &value);
             let _ = decode_json::<RegistrationRecord>("registrations", &value);

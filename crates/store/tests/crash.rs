@@ -29,6 +29,7 @@ fn message(recipient: &Address, id: &str, octets: usize) -> NewStoredMessage {
     NewStoredMessage {
         recipient: recipient.clone(),
         originator: Some(recipient.clone()),
+        message_id: Some(id.parse().unwrap()),
         priority: Priority::Middle,
         expires_at: Some(expires_at),
         kind: StoredKind::Message,

@@ -29,6 +29,7 @@ fn new(recipient: &Address, priority: Priority, body: &str) -> NewStoredMessage 
     NewStoredMessage {
         recipient: recipient.clone(),
         originator: None,
+        message_id: None,
         priority,
         expires_at: None,
         kind: StoredKind::Message,
@@ -118,6 +119,7 @@ async fn what_was_stored_comes_back_whole() {
         let message = NewStoredMessage {
             recipient: to.clone(),
             originator: Some(ue("sender")),
+            message_id: Some("1".parse().unwrap()),
             priority: Priority::High,
             expires_at: Some(expires_at),
             kind: StoredKind::DeliveryStatusReport,
@@ -452,10 +454,10 @@ async fn a_store_of_another_layout_is_not_opened() {
     {
         let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
         let meta = database.table("meta").unwrap();
-        database.commit(Batch::new().put(&meta, "layout", 3_u32.to_be_bytes())).await.unwrap();
+        database.commit(Batch::new().put(&meta, "layout", 4_u32.to_be_bytes())).await.unwrap();
     }
     let error = EmbeddedStore::open(directory.path(), StoreOptions::default()).unwrap_err();
-    assert!(matches!(error, StoreError::Layout { found: 3, expected: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Layout { found: 4, expected: 3, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ impl Run {
         let message = NewStoredMessage {
             recipient: address(recipient),
             originator: number.is_multiple_of(2).then(|| address(0)),
+            message_id: None,
             priority,
             expires_at: expires_in.map(at),
             kind: StoredKind::Message,

@@ -9,7 +9,9 @@ fn registration(name: &str) -> RegistrationRecord {
         ue_service_id: name.parse().unwrap(),
         ue_id: Some("imsi-001010000000001".to_owned()),
         a_kid: Some("0.abc@5gc.mnc001.mcc001.3gppnetwork.org".to_owned()),
+        gpsi: Some("msisdn-491700000001".to_owned()),
         segment_size: Some(2_048),
+        client_profile: Some(serde_json::json!({"aggrSup": true, "commAvail": {"commDur": 60}})),
         registered_at: datetime!(2026-11-23 12:00 UTC),
     }
 }
