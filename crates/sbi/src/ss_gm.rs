@@ -273,6 +273,25 @@ pub struct GroupQuery {
     pub limit: Option<usize>,
 }
 
+impl GroupQuery {
+    /// The query string, without `?`.
+    fn encode(&self) -> String {
+        let mut parameters = form_urlencoded::Serializer::new(String::new());
+        let texts = [
+            ("val-group-id", self.val_group_id.as_ref()),
+            ("val-service-id", self.val_service_id.as_ref()),
+            ("after", self.after.as_ref()),
+        ];
+        for (name, value) in texts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            parameters.append_pair(name, value);
+        }
+        if let Some(limit) = self.limit {
+            parameters.append_pair("limit", &limit.to_string());
+        }
+        parameters.finish()
+    }
+}
+
 /// Asks a SEAL group management server, or our Configuration Function, about groups, and provisions them.
 #[derive(Debug, Clone)]
 pub struct SsGmClient {
@@ -317,19 +336,7 @@ impl SsGmClient {
     /// # Errors
     /// Any [`SbiError`] but those of starting.
     pub async fn documents(&self, query: &GroupQuery) -> Result<Vec<VALGroupDocument>, SbiError> {
-        let mut parameters = form_urlencoded::Serializer::new(String::new());
-        let texts = [
-            ("val-group-id", query.val_group_id.as_ref()),
-            ("val-service-id", query.val_service_id.as_ref()),
-            ("after", query.after.as_ref()),
-        ];
-        for (name, value) in texts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            parameters.append_pair(name, value);
-        }
-        if let Some(limit) = query.limit {
-            parameters.append_pair("limit", &limit.to_string());
-        }
-        let uri = resource(&self.root, &format!("{API_PATH}/group-documents?{}", parameters.finish()));
+        let uri = resource(&self.root, &format!("{API_PATH}/group-documents?{}", query.encode()));
         self.http.get(&uri).await?.into_body()
     }
 
