@@ -2,7 +2,8 @@
 //!
 //! Start from [`UeMessage`], whatever a UE and the server say to each other on MSGin5G-1 (TS 24.538), and [`Message`],
 //! the message that it carries. The module [`ts29538`] has the types of MSGin5G-3, which convert to and from the same
-//! model. [`FailureCause`] lists every cause of a refusal, and [`DecodeLimits`] every limit on what is read.
+//! model. [`segmentation`] cuts messages and puts them together, [`AggregatedMessage`] makes several one and one several,
+//! [`CommunicationAvailability`] says when a client can be reached. [`FailureCause`] lists every cause of a refusal, and [`DecodeLimits`] every limit on what is read.
 //!
 //! Reading is strict where harm can come in and tolerant where releases differ. Members that are not known are skipped;
 //! a known member that is missing where it must be, repeated, of the wrong type, out of its range or over its limit is
@@ -48,6 +49,7 @@ mod limits;
 pub mod member;
 mod model;
 mod profile;
+pub mod segmentation;
 pub mod ts29538;
 
 pub use aggregation::{AggregatedMessage, IndividualMessage, NotAggregable};
