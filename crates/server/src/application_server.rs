@@ -14,7 +14,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{StatusCode, Uri};
-use message::ts29538::{AsRegistration, DeliveryStatusReport, MessageDeliveryAck, UeMessageDelivery};
+use message::ts29538::{
+    AsRegistration, BgMessageDelivery, DeliveryStatusReport, MessageDeliveryAck, UeMessageDelivery,
+};
 use message::{Address, AsServiceId, DeliveryStatus, FailureCause, UeMessage};
 use sbi::{PeerIdentity, SbiClient, SbiError};
 use serde_json::{Value, json};
@@ -30,6 +32,7 @@ use crate::inbox;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::registry::Party;
 use crate::sync::lock;
+use crate::topics;
 
 /// Longest `targetUri`, in octets.
 const TARGET_URI_OCTETS_MAX: usize = 1024;
@@ -74,6 +77,18 @@ impl ApplicationServers {
     /// Whether the holder of this certificate is this AS.
     pub(crate) fn is_bound(&self, identity: &PeerIdentity, id: &AsServiceId) -> bool {
         self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.admits(identity))
+    }
+
+    /// Whether any binding names this AS.
+    pub(crate) fn is_configured(&self, id: &AsServiceId) -> bool {
+        self.bindings.iter().any(|binding| binding.as_service_id == *id)
+    }
+
+    /// Where this AS may send the server, by the binding that its certificate fits; nowhere said if empty.
+    pub(crate) fn target_uris(&self, identity: &PeerIdentity, id: &AsServiceId) -> Vec<String> {
+        let mut bindings = self.bindings.iter();
+        let binding = bindings.find(|binding| binding.as_service_id == *id && binding.admits(identity));
+        binding.map(|binding| binding.target_uris.clone()).unwrap_or_default()
     }
 
     /// Registers an AS, in place of an earlier registration of it; returns the registration's identifier. Runs to its end
@@ -165,6 +180,7 @@ impl ApplicationServers {
             Refusal::Storage(FailureCause::StorageFailed)
         })?;
         lock(&self.registered).remove(&id);
+        topics::forget(core, &address).await;
         if let Some(party) = core.registry.find(&address) {
             core.dissolve(&party, None);
             inbox::clear(core, &address).await;
@@ -218,7 +234,10 @@ impl ApplicationServers {
         {
             let target = record.target_uri.trim_end_matches('/').into();
             let client = self.client.clone();
-            core.tasks.spawn(Courier { core: Arc::clone(core), party, mailbox, generation, target, client }.run());
+            let core = Arc::clone(core);
+            let wire = Wire::ApplicationServer;
+            let courier = Courier { core, party, mailbox, generation, target, client, wire };
+            courier.core.tasks.clone().spawn(courier.run());
         }
     }
 
@@ -239,27 +258,34 @@ const ENDED: Refusal = Refusal::Storage(FailureCause::Stopping);
 
 impl ApplicationServerSection {
     fn admits(&self, identity: &PeerIdentity) -> bool {
-        let instance = self.nf_instance_id.as_ref().is_none_or(|wanted| {
-            identity.nf_instance_id.as_ref().is_some_and(|shown| shown.eq_ignore_ascii_case(wanted))
-        });
-        let name = self
-            .dns_name
-            .as_ref()
-            .is_none_or(|wanted| identity.dns_names.iter().any(|shown| shown.eq_ignore_ascii_case(wanted)));
-        (self.nf_instance_id.is_some() || self.dns_name.is_some()) && instance && name
+        is_shown(self.nf_instance_id.as_deref(), self.dns_name.as_deref(), identity)
     }
 
-    /// Whether `target` is an https URI without credentials, query or fragment, below one of the allowed prefixes.
     fn may_name(&self, target: &str) -> bool {
-        if target.len() > TARGET_URI_OCTETS_MAX || target.contains(['#', '?', '@']) {
-            return false;
-        }
-        let Ok(uri) = target.parse::<Uri>() else { return false };
-        let well_formed = uri.scheme_str() == Some("https")
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && !uri.path().split('/').any(|segment| matches!(segment, "." | ".."));
-        well_formed && (self.target_uris.is_empty() || self.target_uris.iter().any(|prefix| is_below(target, prefix)))
+        is_well_formed_below(target, &self.target_uris)
     }
+}
+
+/// Whether the certificate shows what a binding wants: at least one of the two, and each that is given.
+pub(crate) fn is_shown(nf_instance_id: Option<&str>, dns_name: Option<&str>, identity: &PeerIdentity) -> bool {
+    let instance = nf_instance_id.is_none_or(|wanted| {
+        identity.nf_instance_id.as_ref().is_some_and(|shown| shown.eq_ignore_ascii_case(wanted))
+    });
+    let name = dns_name.is_none_or(|wanted| identity.dns_names.iter().any(|shown| shown.eq_ignore_ascii_case(wanted)));
+    (nf_instance_id.is_some() || dns_name.is_some()) && instance && name
+}
+
+/// Whether `target` is an https URI without credentials, query or fragment, below one of the allowed prefixes, if there are
+/// any.
+pub(crate) fn is_well_formed_below(target: &str, prefixes: &[String]) -> bool {
+    if target.len() > TARGET_URI_OCTETS_MAX || target.contains(['#', '?', '@']) {
+        return false;
+    }
+    let Ok(uri) = target.parse::<Uri>() else { return false };
+    let well_formed = uri.scheme_str() == Some("https")
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && !uri.path().split('/').any(|segment| matches!(segment, "." | ".."));
+    well_formed && (prefixes.is_empty() || prefixes.iter().any(|prefix| is_below(target, prefix)))
 }
 
 fn is_below(target: &str, prefix: &str) -> bool {
@@ -268,7 +294,7 @@ fn is_below(target: &str, prefix: &str) -> bool {
 }
 
 /// Whether the certificate names the host of `target`: an AS is not to send the server to others' doors.
-fn is_own(target: &str, identity: &PeerIdentity) -> bool {
+pub(crate) fn is_own(target: &str, identity: &PeerIdentity) -> bool {
     let Ok(uri) = target.parse::<Uri>() else { return false };
     let host = uri.host().unwrap_or_default();
     match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
@@ -277,14 +303,25 @@ fn is_own(target: &str, identity: &PeerIdentity) -> bool {
     }
 }
 
-/// Carries what is for one AS.
-struct Courier {
-    core: Arc<Core>,
-    party: Arc<Party>,
-    mailbox: Arc<Mailbox>,
-    generation: u64,
-    target: Arc<str>,
-    client: SbiClient,
+/// Carries what is for one AS, or for one broadcast area.
+pub(crate) struct Courier {
+    pub(crate) core: Arc<Core>,
+    pub(crate) party: Arc<Party>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) generation: u64,
+    /// What operations are below.
+    pub(crate) target: Arc<str>,
+    pub(crate) client: SbiClient,
+    pub(crate) wire: Wire,
+}
+
+/// What a courier's deliveries look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// UEMessageDelivery and DeliveryStatusReport, to an AS.
+    ApplicationServer,
+    /// BgMessageDelivery, to a Broadcast Message Gateway.
+    BroadcastGateway,
 }
 
 /// What came of one delivery.
@@ -297,7 +334,7 @@ enum Verdict {
 }
 
 impl Courier {
-    async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut under_way = FuturesUnordered::new();
         let mut backoff = Backoff::default();
         let mut stop_by: Option<Instant> = None;
@@ -329,7 +366,7 @@ impl Courier {
                             }
                             // What is under way is given up; it was handed over already, or nobody is left to wait for it.
                             Letter::Close(_) => return self.core.detach(&self.party, self.generation),
-                            Letter::Answer(..) => {}
+                            Letter::Answer(..) | Letter::Topics(..) => {}
                         }
                     }
                 }
@@ -342,9 +379,14 @@ impl Courier {
     }
 
     async fn deliver(&self, dispatch: Dispatch) -> (u64, Verdict) {
-        let verdict = match UeMessage::decode(&dispatch.body, &self.core.stored_limits) {
-            Ok(UeMessage::Message(message)) => self.post("deliver-message", &UeMessageDelivery::from(&*message)).await,
-            Ok(UeMessage::DeliveryStatusReport(report)) => {
+        let verdict = match (UeMessage::decode(&dispatch.body, &self.core.stored_limits), self.wire) {
+            (Ok(UeMessage::Message(message)), Wire::ApplicationServer) => {
+                self.post("deliver-message", &UeMessageDelivery::from(&*message)).await
+            }
+            (Ok(UeMessage::Message(message)), Wire::BroadcastGateway) => {
+                self.post("deliver-message", &BgMessageDelivery::from(&*message)).await
+            }
+            (Ok(UeMessage::DeliveryStatusReport(report)), Wire::ApplicationServer) => {
                 self.post("deliver-report", &DeliveryStatusReport::from(report)).await
             }
             _ => Verdict::Refused(FailureCause::Internal),

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use coap::ExchangeId;
 use futures_util::task::AtomicWaker;
+use message::{FailureCause, TopicSubscriptionResponse};
 
 use crate::delivery::Answer;
 use crate::sync::lock;
@@ -33,8 +34,24 @@ pub(crate) enum CloseReason {
 pub(crate) enum Letter {
     /// The answer to a request of this session's peer.
     Answer(ExchangeId, Answer),
+    /// The answer to a topic subscription or unsubscription of this session's peer.
+    Topics(ExchangeId, TopicAnswer),
     /// End.
     Close(CloseReason),
+}
+
+/// What a UE is told about its topics.
+#[derive(Debug)]
+pub(crate) struct TopicAnswer {
+    pub(crate) response: Box<TopicSubscriptionResponse>,
+    /// Why it was refused; decides the code.
+    pub(crate) refused: Option<FailureCause>,
+}
+
+impl TopicAnswer {
+    pub(crate) fn done(response: TopicSubscriptionResponse) -> Self {
+        Self { response: Box::new(response), refused: None }
+    }
 }
 
 /// See the module.

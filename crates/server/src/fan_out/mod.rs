@@ -1,0 +1,326 @@
+//! One message to many: groups (TS 23.554 clause 8.7.4) and Messaging Topics (clause 8.8).
+//!
+//! # The flow
+//!
+//! ```text
+//!  routing             worker of the target              the store             pipelines of the members
+//!  MSG, POST ──▶ queue ──▶ who may send? who gets it? ──▶ job (synced)
+//!                │         [validating AS asked first]      │
+//!  DELY_STORED ◀─┼──────────────────────────────────────────┘
+//!                └───────▶ one copy for each member ─────────────────────────▶ delivered, stored, or failed
+//!                                                        progress ◀──────────────────────────┘
+//!  IMDN of a member ──────────────────────────────────▶  progress (synced) ──▶ answered
+//!  aggregated IMDN ◀───────────────────────────────────── told
+//! ```
+//!
+//! # Why an answer can be relied on
+//!
+//! `DELY_STORED` is said after the job, with the list of those who are to get a copy, is on disk together with the record
+//! of the Message ID. From then on every member's copy is handed over, or reported as failed: after a restart jobs are
+//! read back and copies not known to be handed over go out again, under the same originator and Message ID, by which the
+//! recipients' libraries tell repetitions. A copy that was handed over rests on the promises of [`crate::delivery`]: it
+//! was acknowledged, or lies in the member's own queue on disk.
+//!
+//! # Why in order
+//!
+//! One worker for each group or topic takes its messages one after the other, higher priorities first, and hands over all
+//! copies of one before it begins the next; each member's pipeline keeps that order. A worker has so many copies without an
+//! answer at once and waits for a moment when there are more, never for the slowest member, and no worker waits for another. One exception: a copy
+//! that the disk had no room for after all is tried again while later ones may have passed.
+//!
+//! # Reports
+//!
+//! If the originator wants reports, those of the members, and failures to hand over, are collected. They are told when all
+//! are there or every `report_aggregation_seconds`: to a UE as aggregated reports from the group or topic, to an AS one by
+//! one (TS 29.538 has no aggregate). After `report_collection_seconds` the job is closed; what comes later reaches the
+//! originator as a single report, as if the message had been for that member alone.
+
+mod copies;
+mod job;
+mod ledger;
+mod metrics;
+mod resolve;
+mod tell;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use message::{Address, DeliveryStatusReport, FailureCause, Message, MessageId, ReportDeliveryStatus, UeMessage};
+use store::{DeduplicationRecord, JobId, NewFanOutJob, StoreError};
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use crate::core::Core;
+use crate::deduplication::ContentDigest;
+use crate::delivery::{Answer, Asker, Collector};
+use crate::inbox;
+use crate::sync::lock;
+
+pub(crate) use job::{Job, Outcome, Waiter};
+use ledger::Ledger;
+pub(crate) use metrics::FanOutMetrics;
+
+/// Pause before copies that the disk had no room for are tried again, and before the store is asked again after it failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Jobs read back at once.
+const JOBS_BATCH: usize = store::SCAN_JOBS_MAX;
+
+/// Messages on their way to many, and the jobs that are not closed.
+#[derive(Default)]
+pub(crate) struct FanOut {
+    /// What waits for its turn, by group or topic. A target is here while its worker runs.
+    targets: Mutex<HashMap<Address, VecDeque<Work>>>,
+    /// Jobs that collect, by originator and Message ID.
+    open: Mutex<HashMap<(Address, MessageId), Arc<Job>>>,
+    ledger: Ledger,
+    pub(crate) metrics: FanOutMetrics,
+}
+
+/// A message that was let in.
+pub(crate) struct Fresh {
+    pub(crate) message: Message,
+    pub(crate) asker: Asker,
+    pub(crate) digest: ContentDigest,
+}
+
+/// What a worker does next.
+enum Work {
+    Fresh(Box<Fresh>),
+    /// From before a restart.
+    Resumed(Arc<Job>),
+    /// Copies that the disk had no room for.
+    Again(Arc<Job>),
+}
+
+impl Work {
+    /// What is older goes first, then what is more urgent.
+    fn rank(&self) -> usize {
+        match self {
+            Self::Again(_) | Self::Resumed(_) => 0,
+            Self::Fresh(fresh) => 1 + fresh.message.priority as usize,
+        }
+    }
+}
+
+impl FanOut {
+    /// Jobs that are not closed.
+    pub(crate) fn open_jobs(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    /// The job that a report of `member` on this message is for.
+    pub(crate) fn find(
+        &self,
+        originator: &Address,
+        message_id: &MessageId,
+        member: &Address,
+    ) -> Option<(Arc<Job>, usize)> {
+        let key = (originator.clone(), message_id.clone());
+        let job = lock(&self.open).get(&key).cloned()?;
+        let index = job.index_of(member).filter(|_| job.collects())?;
+        Some((job, index))
+    }
+
+    fn open(&self, job: &Arc<Job>) {
+        lock(&self.open).insert((job.originator.clone(), job.message_id.clone()), Arc::clone(job));
+    }
+
+    fn close(&self, job: &Arc<Job>) {
+        let mut open = lock(&self.open);
+        let key = (job.originator.clone(), job.message_id.clone());
+        if open.get(&key).is_some_and(|found| Arc::ptr_eq(found, job)) {
+            open.remove(&key);
+        }
+    }
+
+    /// Queues a message for its target, or refuses it.
+    pub(crate) fn submit(core: &Arc<Core>, fresh: Fresh) {
+        let target = fresh.message.destination.clone();
+        let queue_max = core.limits.fan_out_queue_max;
+        if let Some(Work::Fresh(refused)) = Self::queue(core, &target, Work::Fresh(Box::new(fresh)), queue_max) {
+            core.answer(Some(refused.asker), Answer::Failed(FailureCause::TooMany));
+        }
+    }
+
+    /// Gives the work back if the target has too much.
+    fn queue(core: &Arc<Core>, target: &Address, work: Work, queue_max: usize) -> Option<Work> {
+        let mut targets = lock(&core.fan_out.targets);
+        match targets.get_mut(target) {
+            Some(queue) if queue.len() >= queue_max => return Some(work),
+            Some(queue) => queue.push_back(work),
+            None => {
+                targets.insert(target.clone(), VecDeque::from([work]));
+                core.tasks.spawn(run(Arc::clone(core), target.clone()));
+            }
+        }
+        None
+    }
+
+    fn next(&self, target: &Address) -> Option<Work> {
+        let mut targets = lock(&self.targets);
+        let queue = targets.get_mut(target)?;
+        let next = queue.iter().enumerate().min_by_key(|(index, work)| (work.rank(), *index)).map(|(index, _)| index);
+        let work = next.and_then(|index| queue.remove(index));
+        if work.is_none() {
+            targets.remove(target);
+        }
+        work
+    }
+}
+
+/// The worker of one group or topic.
+async fn run(core: Arc<Core>, target: Address) {
+    while let Some(work) = core.fan_out.next(&target) {
+        let step = async {
+            match work {
+                Work::Fresh(fresh) => begin(&core, *fresh).await,
+                Work::Resumed(job) => copies::hand_over(&core, &job).await,
+                Work::Again(job) => {
+                    sleep(RETRY_PAUSE).await;
+                    copies::hand_over(&core, &job).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = step => {}
+            () = core.stopped.cancelled() => return,
+        }
+    }
+}
+
+/// From a message to its job, and to its copies.
+async fn begin(core: &Arc<Core>, fresh: Fresh) {
+    let Fresh { message, asker, digest } = fresh;
+    let members = match resolve::recipients(core, &message).await {
+        Ok(members) => members,
+        Err(cause) => return core.answer(Some(asker), Answer::Failed(cause)),
+    };
+    let remembered = core.remembered_stored();
+    let record = NewFanOutJob {
+        target: message.destination.clone(),
+        originator: message.originator.clone(),
+        message_id: message.message_id.clone(),
+        body: message.encode(),
+        members: members.clone(),
+        expires_at: message.expiration_time,
+        report_wanted: message.delivery_status_required,
+        storable: message.store_and_forward,
+        priority: message.priority,
+        deduplication: Some(DeduplicationRecord {
+            originator: message.originator.clone(),
+            message_id: message.message_id.clone(),
+            digest,
+            answer: inbox::ANSWER_STORED.to_vec(),
+            expires_at: OffsetDateTime::now_utc().saturating_add(remembered.try_into().unwrap_or(time::Duration::MAX)),
+        }),
+    };
+    let started = Instant::now();
+    let id = match core.store.put_job(record).await {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::warn!(target_address = %message.destination, %error, "message to many not stored");
+            return core.answer(Some(asker), Answer::Failed(inbox::cause_of(&error)));
+        }
+    };
+    core.metrics.store_ended(started.elapsed());
+    tracing::debug!(
+        job = %id, target_address = %message.destination, originator = %message.originator, members = members.len(),
+        "message to many accepted"
+    );
+    let job = Job::new(id, message, members, core.limits.report_collection());
+    core.fan_out.open(&job);
+    core.answer(Some(asker), Answer::Stored);
+    copies::hand_over(core, &job).await;
+}
+
+/// Takes up the jobs on disk, and starts what writes their progress. Registrations are loaded before.
+pub(crate) async fn load(core: &Arc<Core>) -> Result<(), StoreError> {
+    core.tasks.spawn(ledger::run(Arc::clone(core)));
+    let mut after: Option<JobId> = None;
+    loop {
+        let batch = core.store.jobs(after, JOBS_BATCH).await?;
+        let Some(last) = batch.last() else { return Ok(()) };
+        after = Some(last.id);
+        for record in batch {
+            let Ok(UeMessage::Message(message)) = UeMessage::decode(&record.body, &core.stored_limits) else {
+                tracing::error!(job = %record.id, "message to many does not decode, removed");
+                core.metrics.unreadable(1);
+                core.store.remove_job(record.id).await?;
+                continue;
+            };
+            let target = record.target.clone();
+            let job = Job::resumed(record, *message, core.limits.report_collection());
+            core.fan_out.metrics.resumed();
+            core.fan_out.open(&job);
+            // What the store held may be more than may queue.
+            FanOut::queue(core, &target, Work::Resumed(Arc::clone(&job)), usize::MAX);
+            core.fan_out.ledger.note(&job);
+        }
+    }
+}
+
+/// Closes jobs that have collected for long enough.
+pub(crate) fn sweep(core: &Arc<Core>) {
+    let now = Instant::now();
+    let due: Vec<_> = lock(&core.fan_out.open).values().filter(|job| job.is_due(now)).cloned().collect();
+    for job in due {
+        core.fan_out.close(&job);
+        job.close();
+        core.fan_out.ledger.note(&job);
+    }
+}
+
+/// Takes the report of a member, unless no job collects it; the answer is given once the report is on disk.
+pub(crate) fn take_report(core: &Arc<Core>, report: &DeliveryStatusReport, asker: Asker) -> Result<(), Asker> {
+    let found = core.fan_out.find(&report.destination, &report.message_id, &report.originator);
+    let Some((job, index)) = found else { return Err(asker) };
+    let outcome = match &report.delivery_status {
+        ReportDeliveryStatus::Success => Outcome { success: true, cause: report.failure_cause.clone() },
+        ReportDeliveryStatus::Failed => Outcome { success: false, cause: report.failure_cause.clone() },
+        // A value of a later release says of itself what it means.
+        ReportDeliveryStatus::Other(status) => {
+            Outcome { success: false, cause: report.failure_cause.clone().or_else(|| Some(status.clone())) }
+        }
+    };
+    job.reported(core, index, outcome, Waiter::Asker(asker));
+    Ok(())
+}
+
+/// Takes the failure of a copy that lay on disk for `member`; false if no job collects it. It is durable when this returns
+/// true.
+pub(crate) async fn take_failure(
+    core: &Arc<Core>,
+    originator: &Address,
+    message_id: &MessageId,
+    member: &Address,
+    cause: FailureCause,
+) -> bool {
+    let Some((job, index)) = core.fan_out.find(originator, message_id, member) else { return false };
+    let (sender, durable) = oneshot::channel();
+    let outcome = Outcome { success: false, cause: Some(cause.into()) };
+    job.reported(core, index, outcome, Waiter::Task(sender));
+    durable.await.unwrap_or(false)
+}
+
+/// Waits for one answer.
+#[derive(Debug)]
+struct OneAnswer(Mutex<Option<oneshot::Sender<Answer>>>);
+
+impl OneAnswer {
+    /// Who is to be asked, and where its answer comes.
+    fn asker() -> (Asker, oneshot::Receiver<Answer>) {
+        let (sender, answer) = oneshot::channel();
+        (Asker::Part(Arc::new(Self(Mutex::new(Some(sender)))), 0), answer)
+    }
+}
+
+impl Collector for OneAnswer {
+    fn ended(&self, _: &Arc<Core>, _: usize, answer: Answer) {
+        if let Some(sender) = lock(&self.0).take() {
+            drop(sender.send(answer));
+        }
+    }
+}
