@@ -1,4 +1,7 @@
-//! MSGin5G-3: `msgs-asregistration/v1` and `msgs-msgdelivery/v1` of TS 29.538, over the SBI rules of mutual TLS.
+//! MSGin5G-3: `msgs-asregistration/v1`, `msgs-msgdelivery/v1` and `msgs-topiclistevent/v1` of TS 29.538, over the SBI rules
+//! of mutual TLS.
+
+mod topics;
 
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use message::ts29538::{
     AsMessageDelivery, AsRegistration, AsRegistrationAck, DeliveryStatusReport, MessageDeliveryAck, RegistrationResult,
     UeMessageDelivery,
 };
-use message::{Address, AsServiceId, DecodeError, DeliveryStatus, FailureCause, MessageId};
+use message::{Address, AsServiceId, DecodeError, FailureCause, MessageId};
 use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause};
 use tokio::sync::oneshot;
 
@@ -31,7 +34,7 @@ pub(crate) struct Api {
     pub(crate) servers: Arc<ApplicationServers>,
 }
 
-/// Both services.
+/// All services.
 pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route(REGISTRATIONS, post(register))
@@ -39,6 +42,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/msgs-msgdelivery/v1/deliver-as-message", post(deliver_as_message))
         .route("/msgs-msgdelivery/v1/deliver-ue-message", post(deliver_ue_message))
         .route("/msgs-msgdelivery/v1/deliver-report", post(deliver_report))
+        .merge(topics::router())
         .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
         .with_state(api)
 }
@@ -83,7 +87,7 @@ async fn deliver_as_message(
     Extension(identity): Extension<PeerIdentity>,
     Json(request): Json<AsMessageDelivery>,
 ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
-    let message = request.into_message(&api.core.decode_limits).map_err(|error| problem_of_decoding(&error))?;
+    let message = request.into_message(&api.core.whole_limits).map_err(|error| problem_of_decoding(&error))?;
     let party = api.sender(&identity, &message.originator)?;
     let (originator, message_id) = (message.originator.clone(), message.message_id.clone());
     let (reply, answer) = oneshot::channel();
@@ -135,12 +139,12 @@ impl Api {
     ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
         // Every request is answered; one that were not would be one that nothing is promised about.
         let answer = answer.await.unwrap_or(Answer::Failed(FailureCause::Internal));
-        let (status, failure_cause) = match answer {
-            Answer::Delivered => (None, None),
-            Answer::Stored => (Some(DeliveryStatus::Stored), None),
-            Answer::Failed(cause) if cause.http_status() == 200 => (Some(DeliveryStatus::Failed), Some(cause.into())),
-            Answer::Failed(cause) => return Err(self.problem(cause)),
-        };
+        if let Answer::Failed(cause) = answer
+            && cause.http_status() != 200
+        {
+            return Err(self.problem(cause));
+        }
+        let (status, failure_cause) = answer.status();
         Ok(Json(MessageDeliveryAck { ori_addr: originator, msg_id: message_id, status, failure_cause }))
     }
 

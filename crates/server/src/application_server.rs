@@ -268,9 +268,8 @@ impl ApplicationServerSection {
 
 /// Whether the certificate shows what a binding wants: at least one of the two, and each that is given.
 pub(crate) fn is_shown(nf_instance_id: Option<&str>, dns_name: Option<&str>, identity: &PeerIdentity) -> bool {
-    let instance = nf_instance_id.is_none_or(|wanted| {
-        identity.nf_instance_id.as_ref().is_some_and(|shown| shown.eq_ignore_ascii_case(wanted))
-    });
+    let instance = nf_instance_id
+        .is_none_or(|wanted| identity.nf_instance_id.as_ref().is_some_and(|shown| shown.eq_ignore_ascii_case(wanted)));
     let name = dns_name.is_none_or(|wanted| identity.dns_names.iter().any(|shown| shown.eq_ignore_ascii_case(wanted)));
     (nf_instance_id.is_some() || dns_name.is_some()) && instance && name
 }

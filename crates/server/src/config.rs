@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use akma::Fqdn;
 use message::AsServiceId;
-use sbi::{CertificateFiles, ClientLimits, ServerLimits};
+use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
 use transport::{HandshakeLimits, LookupLimits};
 
+use crate::broadcast::BroadcastAreaSection;
+use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicServerSection};
 use crate::error::ServerError;
 use crate::limits::{DURATION_MAX, Limits};
+use crate::policy::TopicSection;
 
 /// Everything that can be set about a server. Sections that must be there: `[server]`, `[certificates]`, `[akma]`,
 /// `[configuration_function]`, `[api]`, `[store]`.
@@ -40,6 +43,25 @@ pub struct Config {
     /// Application Servers that may register.
     #[serde(default)]
     pub application_server: Vec<ApplicationServerSection>,
+    /// The network's exposure function, by which sleeping UEs are woken. Without it none is.
+    #[serde(default)]
+    pub exposure: Option<ExposureSection>,
+    /// The SEAL group management server. Without it groups are not served.
+    #[serde(default)]
+    pub group_management: Option<GroupManagementSection>,
+    /// Who may publish to and subscribe to which Messaging Topics: the first that names a topic decides. Without any, topics
+    /// are not served.
+    #[serde(default)]
+    pub topic: Vec<TopicSection>,
+    /// Other servers that may subscribe on behalf of others.
+    #[serde(default)]
+    pub topic_server: Vec<TopicServerSection>,
+    /// The Broadcast Message Gateway.
+    #[serde(default)]
+    pub broadcast: Option<BroadcastSection>,
+    /// Areas that messages can be broadcast to.
+    #[serde(default)]
+    pub broadcast_area: Vec<BroadcastAreaSection>,
     /// Every limit of the server itself.
     #[serde(default)]
     pub limits: Limits,
@@ -149,6 +171,44 @@ pub struct ApplicationServerSection {
     pub target_uris: Vec<String>,
 }
 
+/// `[exposure]`: the NEF, or SCEF, by which UEs that are away are woken (TS 23.554 clause 8.9, TS 29.122).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExposureSection {
+    /// The NEF's API root, `https://...`.
+    pub nef: String,
+    /// What the NEF calls this server, 1 to 255 octets.
+    pub scs_as_id: String,
+    /// Where the NEF's notifications are served. Port 0 takes a free one.
+    #[serde(default = "default_notification_listen")]
+    pub notification_listen: SocketAddr,
+    /// The root under which the NEF finds that, `https://...`. None: the address itself, which must then be one that others
+    /// can connect to.
+    #[serde(default)]
+    pub notification_uri: Option<String>,
+    /// Whose notifications are taken: names in the NEF's certificate. None: the host of `nef`.
+    #[serde(default)]
+    pub notifier: PeerName,
+    /// Ask for a UE's reachability, and trigger it when it is reachable.
+    #[serde(default)]
+    pub reachability_monitoring: bool,
+    /// Reports of one such subscription, at least 1. One, without `monitoring_seconds`, is a one-time check.
+    #[serde(default = "default_monitoring_reports")]
+    pub monitoring_reports: u32,
+    /// How long a subscription lasts. None: until all reports have come.
+    #[serde(default)]
+    pub monitoring_seconds: Option<u32>,
+    /// The port that a trigger goes to if the UE names none.
+    #[serde(default = "default_application_port")]
+    pub application_port: u16,
+    /// Limits of the server of notifications.
+    #[serde(default = "default_notification_limits")]
+    pub limits: ServerLimits,
+    /// Limits on requests to the NEF.
+    #[serde(default)]
+    pub requests: ClientLimits,
+}
+
 impl Default for AdminSection {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
@@ -163,12 +223,34 @@ fn default_api_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8443))
 }
 
+fn default_notification_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8444))
+}
+
+fn default_monitoring_reports() -> u32 {
+    1
+}
+
+/// The port of CoAP over TLS (INFERRED: no document gives MSGin5G one for triggers).
+fn default_application_port() -> u16 {
+    5684
+}
+
+/// There is one NEF, and its connections are served from what the process keeps beside those of UEs and AS.
+fn default_notification_limits() -> ServerLimits {
+    ServerLimits { connections_max: 16, handshakes_max: 32, handshakes_per_source_max: 16, ..ServerLimits::default() }
+}
+
+/// Longest SCS/AS identifier, in octets.
+const SCS_AS_ID_OCTETS_MAX: usize = 255;
+
 fn default_path() -> String {
     "msgin5g".to_owned()
 }
 
 fn default_api_limits() -> ServerLimits {
-    ServerLimits { request_timeout_seconds: 60, ..ServerLimits::default() }
+    // A body holds message_payload_octets_max as base64, and the rest of the message.
+    ServerLimits { request_timeout_seconds: 60, request_body_bytes_max: 98_304, ..ServerLimits::default() }
 }
 
 impl Config {
@@ -210,6 +292,12 @@ impl Config {
                 return wrong(key, "must be an https URL");
             }
         }
+        if let Some((key, reason)) = self.exposure.as_ref().and_then(ExposureSection::fault) {
+            return wrong(key, reason);
+        }
+        if let Some((key, reason)) = destinations::fault(self) {
+            return wrong(key, reason);
+        }
         for section in &self.application_server {
             if section.nf_instance_id.is_none() && section.dns_name.is_none() {
                 return wrong("application_server", "needs nf_instance_id or dns_name");
@@ -238,13 +326,31 @@ impl Config {
             ("akma.lookups.breaker_open_ms", lookups.breaker_open_ms),
             ("tls.handshakes.client_hello_timeout_ms", handshakes.client_hello_timeout_ms),
         ];
+        let exposure = self.exposure.as_ref();
+        let of_exposure = exposure.into_iter().flat_map(|exposure| {
+            let limits = &exposure.limits;
+            [
+                ("exposure.limits.handshake_timeout_seconds", limits.handshake_timeout_seconds),
+                ("exposure.limits.request_timeout_seconds", limits.request_timeout_seconds),
+                ("exposure.limits.keepalive_interval_seconds", limits.keepalive_interval_seconds),
+                ("exposure.limits.keepalive_timeout_seconds", limits.keepalive_timeout_seconds),
+                ("exposure.limits.drain_timeout_seconds", limits.drain_timeout_seconds),
+            ]
+        });
         let of_clients = [
             ("akma.requests", &self.akma.requests),
             ("configuration_function.requests", &self.configuration_function.requests),
             ("api.requests", &self.api.requests),
         ];
+        let of_clients =
+            of_clients.into_iter().chain(exposure.map(|exposure| ("exposure.requests", &exposure.requests)));
+        let of_destinations = [
+            self.group_management.as_ref().map(|section| ("group_management.requests", &section.requests)),
+            self.broadcast.as_ref().map(|section| ("broadcast.requests", &section.requests)),
+        ];
+        let of_clients = of_clients.chain(of_destinations.into_iter().flatten());
         let too_long = |value: Duration| value > DURATION_MAX;
-        let seconds = seconds.into_iter().map(|(name, value)| (name, Duration::from_secs(value)));
+        let seconds = seconds.into_iter().chain(of_exposure).map(|(name, value)| (name, Duration::from_secs(value)));
         let milliseconds = milliseconds.into_iter().map(|(name, value)| (name, Duration::from_millis(value)));
         let own = seconds.chain(milliseconds).find(|(_, value)| too_long(*value)).map(|(name, _)| name.to_owned());
         own.or_else(|| {
@@ -261,6 +367,28 @@ impl Config {
                 .map(|(name, _)| format!("{section}.{name}"))
             })
         })
+    }
+}
+
+impl ExposureSection {
+    /// What is wrong with it, if anything: the key, and why.
+    fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let is_root = |uri: &str| uri.starts_with("https://") && !uri.contains(['?', '#', '@']);
+        if !is_root(&self.nef) {
+            return Some(("exposure.nef", "must be an https URL"));
+        }
+        let printable = self.scs_as_id.bytes().all(|octet| octet.is_ascii_graphic());
+        if self.scs_as_id.is_empty() || self.scs_as_id.len() > SCS_AS_ID_OCTETS_MAX || !printable {
+            return Some(("exposure.scs_as_id", "must be 1 to 255 printable octets"));
+        }
+        match &self.notification_uri {
+            Some(uri) if !is_root(uri) => return Some(("exposure.notification_uri", "must be an https URL")),
+            None if self.notification_listen.ip().is_unspecified() => {
+                return Some(("exposure.notification_uri", "is needed when notification_listen is every address"));
+            }
+            _ => {}
+        }
+        (self.monitoring_reports == 0).then_some(("exposure.monitoring_reports", "must not be 0"))
     }
 }
 
@@ -299,6 +427,29 @@ mod tests {
     fn what_is_not_known_is_refused() {
         assert!(toml::from_str::<Config>(&format!("{SMALLEST}\nlimit = 1")).is_err());
         assert!(toml::from_str::<Config>(&format!("{SMALLEST}\n[limits]\nconnection_max = 1")).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_exposure_function_is_named_by_its_key() {
+        let right = "nef = \"https://nef.example\"\nscs_as_id = \"msgin5g\"";
+        let exposure = |rest: &str| format!("[exposure]\n{rest}");
+        let here = "notification_uri = \"https://server.example:8444\"";
+        let config: Config = toml::from_str(&format!("{SMALLEST}\n{}", exposure(&format!("{right}\n{here}")))).unwrap();
+        config.check().unwrap();
+        assert_eq!(key_at_fault(&exposure(right)), "exposure.notification_uri");
+        let fault = |rest: &str| key_at_fault(&exposure(&format!("{here}\n{rest}")));
+        assert_eq!(fault("nef = \"http://nef.example\"\nscs_as_id = \"a\""), "exposure.nef");
+        assert_eq!(fault("nef = \"https://nef.example\"\nscs_as_id = \"\""), "exposure.scs_as_id");
+        assert_eq!(fault(&format!("{right}\nmonitoring_reports = 0")), "exposure.monitoring_reports");
+        let endless = i64::MAX;
+        assert_eq!(
+            fault(&format!("{right}\nlimits.drain_timeout_seconds = {endless}")),
+            "exposure.limits.drain_timeout_seconds"
+        );
+        assert_eq!(
+            fault(&format!("{right}\nrequests.request_timeout_milliseconds = {endless}")),
+            "exposure.requests.request_timeout_milliseconds"
+        );
     }
 
     #[test]

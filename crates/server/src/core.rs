@@ -12,12 +12,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::association::AssociationSource;
+use crate::broadcast::Broadcast;
+use crate::destinations::Destinations;
+use crate::fan_out::FanOut;
+use crate::groups::Groups;
 use crate::inbox::{Inbox, Writers};
 use crate::limits::Limits;
 use crate::listener::Sessions;
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
+use crate::reachability::Reachability;
 use crate::registry::Registry;
+use crate::segments::Segments;
+use crate::topics::Topics;
 
 /// The parts, and the counts that bound all of them together.
 pub(crate) struct Core {
@@ -33,8 +40,17 @@ pub(crate) struct Core {
     pub(crate) association_slots: tokio::sync::Semaphore,
     /// Where K_AF comes from; asked again while a connection lasts.
     pub(crate) keys: Option<Arc<transport::KeyLookup>>,
+    /// Messages to groups and topics.
+    pub(crate) fan_out: FanOut,
+    pub(crate) groups: Groups,
+    pub(crate) topics: Topics,
+    pub(crate) broadcast: Broadcast,
     /// What comes from peers is held to this.
     pub(crate) decode_limits: DecodeLimits,
+    /// What comes from Application Servers is held to this: messages that are not segmented yet.
+    pub(crate) whole_limits: DecodeLimits,
+    /// Segments of messages that are put together here.
+    pub(crate) segments: Arc<Segments>,
     /// What was stored under an earlier configuration is still read.
     pub(crate) stored_limits: DecodeLimits,
     /// Until then the disk may know messages that memory does not.
@@ -43,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
+    /// Waking UEs through the network.
+    pub(crate) reachability: Reachability,
     /// Whether the server can do its work, for whoever asks on the management network.
     pub(crate) health: Health,
     /// Every task of the server.
@@ -62,22 +80,30 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) associations: Arc<dyn AssociationSource>,
     pub(crate) keys: Option<Arc<transport::KeyLookup>>,
+    pub(crate) destinations: Destinations,
 }
 
 impl Core {
     /// The core, and the ends of its inbox that are to be run.
     pub(crate) fn new(parts: Parts) -> (Arc<Self>, Writers) {
-        let Parts { limits, metrics, store, associations, keys } = parts;
+        let Parts { limits, metrics, store, associations, keys, destinations } = parts;
         let (inbox, writers) = Inbox::new(limits.store_queue_max);
         let decode_limits = DecodeLimits {
             message_octets_max: limits.message_octets_max,
             payload_octets_max: limits.payload_octets_max,
             ..DecodeLimits::default()
         };
+        let whole_limits = DecodeLimits {
+            message_octets_max: usize::MAX,
+            payload_octets_max: limits.message_payload_octets_max,
+            ..decode_limits
+        };
         let stored_limits =
             DecodeLimits { message_octets_max: usize::MAX, payload_octets_max: usize::MAX, ..decode_limits };
+        let groups = Groups::new(destinations.groups, &limits);
         let core = Self {
             association_slots: tokio::sync::Semaphore::new(limits.association_lookups_max),
+            segments: Segments::new(&limits),
             ask_disk_until: Instant::now() + Duration::from_secs(limits.remembered_stored_seconds),
             log_budget: LogBudget::new(limits.log_lines_per_minute_max),
             limits,
@@ -88,10 +114,16 @@ impl Core {
             store,
             associations,
             keys,
+            fan_out: FanOut::default(),
+            groups,
+            topics: Topics::new(destinations.policy, destinations.topic_servers, destinations.client),
+            broadcast: Broadcast::new(destinations.areas),
             decode_limits,
+            whole_limits,
             stored_limits,
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            reachability: Reachability::default(),
             health: Health::new(),
             tasks: TaskTracker::new(),
             open_requests: AtomicUsize::new(0),
@@ -121,12 +153,21 @@ impl Core {
 
     /// Copies what is counted elsewhere to where operators see it.
     pub(crate) fn update_gauges(&self) {
+        let (topics, subscriptions) = self.topics.counts();
         let gauges = [
             (&self.metrics.connections, self.sessions.connections()),
             (&self.metrics.registered, self.registry.ues()),
             (&self.metrics.open_requests, self.open_requests()),
             (&self.metrics.store_queue, self.inbox.queued()),
+            (&self.fan_out.metrics.jobs, self.fan_out.open_jobs()),
+            (&self.fan_out.metrics.topics, topics),
+            (&self.fan_out.metrics.subscriptions, subscriptions),
+            (&self.fan_out.metrics.list_subscriptions, self.topics.lists.count()),
         ];
+        let (sets, octets) = self.segments.held();
+        let gauges = gauges
+            .into_iter()
+            .chain([(&self.metrics.reassembly_sets, sets), (&self.metrics.reassembly_octets, octets)]);
         for (gauge, value) in gauges {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
@@ -138,6 +179,10 @@ impl Core {
 
     pub(crate) fn expiry_max(&self) -> time::Duration {
         seconds(self.limits.expiry_max_seconds)
+    }
+
+    pub(crate) fn reassembly_wait(&self) -> time::Duration {
+        seconds(self.limits.reassembly_wait_seconds)
     }
 
     pub(crate) fn remembered_stored(&self) -> Duration {

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use message::MessageId;
+use message::{FailureCause, MessageId, SegmentParameters};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -35,6 +35,17 @@ impl Key {
     /// same Message ID, and reports on two senders' messages may share one.
     pub(crate) fn report(destination: &str, message_id: &MessageId) -> Self {
         Self::of(&(1_u8, destination, message_id.as_str()))
+    }
+
+    /// The key of one segment of a message, which is forwarded as it came (TS 23.554 8.5.4).
+    pub(crate) fn segment(message_id: &MessageId, segment: &SegmentParameters) -> Self {
+        Self::of(&(2_u8, message_id.as_str(), segment.set_id.as_str(), segment.number))
+    }
+
+    /// The key of a message that this server puts together from segments: of each segment that comes after the message was
+    /// complete.
+    pub(crate) fn set(message_id: &MessageId, segment: &SegmentParameters) -> Self {
+        Self::of(&(3_u8, message_id.as_str(), segment.set_id.as_str()))
     }
 
     fn of(value: &impl std::hash::Hash) -> Self {
@@ -82,6 +93,8 @@ enum State {
     /// Those who wait: first comer, and any that joined.
     InProgress(Option<Reply>, Vec<Reply>),
     Answered(Answer),
+    /// A segment of the message under this key.
+    PartOf(Key),
 }
 
 /// What to do with a message that just came.
@@ -99,6 +112,54 @@ pub(crate) enum Begin {
     TooMany(Reply),
 }
 
+/// What to do with a segment of a message that is to be put together here.
+#[derive(Debug)]
+pub(crate) enum Late {
+    /// The message was not complete yet, or nothing was promised about it.
+    No(Reply),
+    /// The whole message is under way; this reply waits with it.
+    Joined,
+    /// The whole message was answered.
+    Answered(Reply, Answer),
+    /// Too many wait for its answer already.
+    TooMany(Reply),
+}
+
+/// How many messages an originator may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// In the long run, at least 1.
+    pub(crate) per_second: u32,
+    /// At once after a silence.
+    pub(crate) burst: u32,
+}
+
+/// A token bucket; full until first used.
+#[derive(Debug, Default)]
+struct Bucket {
+    tokens: f64,
+    filled_at: Option<Instant>,
+}
+
+impl Bucket {
+    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        let most = f64::from(rate.burst.max(1));
+        let filled = match self.filled_at {
+            None => most,
+            Some(at) => {
+                now.saturating_duration_since(at).as_secs_f64().mul_add(f64::from(rate.per_second), self.tokens)
+            }
+        };
+        self.filled_at = Some(now);
+        self.tokens = filled.min(most);
+        let admitted = self.tokens >= 1.0;
+        if admitted {
+            self.tokens -= 1.0;
+        }
+        admitted
+    }
+}
+
 /// Repetitions of one message that may wait for its answer.
 const JOINED_MAX: usize = 8;
 
@@ -110,6 +171,7 @@ pub(crate) struct Recent {
     order: VecDeque<(Instant, Key)>,
     /// When an answer of *stored* was last forgotten here.
     forgot_stored_at: Option<Instant>,
+    bucket: Bucket,
 }
 
 impl Recent {
@@ -131,6 +193,7 @@ impl Recent {
                     return Begin::Conflict(reply);
                 }
                 match &mut remembered.state {
+                    State::PartOf(_) => Begin::Conflict(reply),
                     State::Answered(answer) => Begin::Answered(reply, answer.clone()),
                     State::InProgress(_, joined) if joined.len() >= JOINED_MAX => Begin::TooMany(reply),
                     State::InProgress(_, joined) => {
@@ -146,6 +209,43 @@ impl Recent {
                 Begin::New
             }
         }
+    }
+
+    /// Notes that the segments under `set` were put together to the message under `whole`, if that is known here.
+    pub(crate) fn completed(&mut self, set: Key, whole: Key, now: Instant) {
+        let Some(digest) = self.digest(whole) else { return };
+        if self.entries.insert(set, Remembered { digest, state: State::PartOf(whole) }).is_none() {
+            self.order.push_back((now, set));
+        }
+    }
+
+    /// Whether a segment comes after its message was put together: then it gets that message's answer.
+    pub(crate) fn is_late(&mut self, set: Key, reply: Reply) -> Late {
+        let whole = match self.entries.get(&set).map(|remembered| &remembered.state) {
+            Some(State::PartOf(whole)) => *whole,
+            _ => return Late::No(reply),
+        };
+        match self.entries.get_mut(&whole).map(|remembered| &mut remembered.state) {
+            Some(State::Answered(answer)) => Late::Answered(reply, answer.clone()),
+            Some(State::InProgress(_, joined)) if joined.len() >= JOINED_MAX => Late::TooMany(reply),
+            Some(State::InProgress(_, joined)) => {
+                joined.push(reply);
+                Late::Joined
+            }
+            Some(State::PartOf(_)) | None => Late::No(reply),
+        }
+    }
+
+    /// The originator had what was stored under `key` discarded: a repetition is told so.
+    pub(crate) fn discarded(&mut self, key: Key) {
+        if let Some(Remembered { state: State::Answered(answer), .. }) = self.entries.get_mut(&key) {
+            *answer = Answer::Failed(FailureCause::Discarded);
+        }
+    }
+
+    /// Whether the originator may send one more now, at `rate`: counts it if so.
+    pub(crate) fn admits(&mut self, rate: Rate, now: Instant) -> bool {
+        self.bucket.take(rate, now)
     }
 
     /// Gives the answer to all who wait, and keeps it if the message was taken.
@@ -220,7 +320,6 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use message::FailureCause;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -250,5 +349,33 @@ mod tests {
         let later = start + LIFETIME + Duration::from_secs(1);
         assert!(matches!(begin(&mut recent, "1", later), Begin::Answered(_, Answer::Delivered)));
         assert!(matches!(begin(&mut recent, "2", later), Begin::New), "its time is over");
+    }
+
+    #[test]
+    fn a_late_segment_gets_the_answer_of_the_message_it_belongs_to() {
+        let mut recent = Recent::default();
+        let now = Instant::now();
+        let (set, whole) = (Key::report("set", &"1".parse().unwrap()), key("1"));
+        let late = |recent: &mut Recent| recent.is_late(set, Reply::Api(oneshot::channel().0));
+        recent.completed(set, whole, now);
+        assert!(matches!(late(&mut recent), Late::No(_)), "the message was refused");
+        assert!(matches!(begin(&mut recent, "1", now), Begin::New));
+        recent.completed(set, whole, now);
+        assert!(matches!(late(&mut recent), Late::Joined));
+        recent.complete(whole, Answer::Delivered);
+        assert!(matches!(late(&mut recent), Late::Answered(_, Answer::Delivered)));
+        recent.forget_old(now + LIFETIME, LIFETIME);
+        assert!(matches!(late(&mut recent), Late::No(_)));
+    }
+
+    #[test]
+    fn a_rate_admits_its_burst_and_then_its_pace() {
+        let mut recent = Recent::default();
+        let rate = Rate { per_second: 10, burst: 3 };
+        let start = Instant::now();
+        let admitted = |recent: &mut Recent, now| (0..10).filter(|_| recent.admits(rate, now)).count();
+        assert_eq!(admitted(&mut recent, start), 3);
+        assert_eq!(admitted(&mut recent, start + Duration::from_millis(200)), 2);
+        assert_eq!(admitted(&mut recent, start + Duration::from_secs(3600)), 3);
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
-use message::{Address, DeliveryStatusReport, FailureCause, Priority, ReportDeliveryStatus, UeMessage};
+use message::{Address, DeliveryStatusReport, FailureCause, MessageId, Priority, ReportDeliveryStatus, UeMessage};
 use store::{DeduplicationRecord, NewStoredMessage, Position, StoreError, StoredKind, StoredMessage};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -24,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 use crate::delivery::{Answer, Asker, Batch, Delivery, DiskWork, Failed, Fetch, Kind};
+use crate::fan_out;
 use crate::registry::{Party, PartyState};
 use crate::sync::lock;
 
 /// What [`DeduplicationRecord::answer`] says; nothing else is ever remembered on disk.
-const ANSWER_STORED: &[u8] = b"DELY_STORED";
+pub(crate) const ANSWER_STORED: &[u8] = b"DELY_STORED";
 
 const WRITERS: usize = 2;
 
@@ -120,6 +121,7 @@ async fn store_one(core: &Arc<Core>, job: StoreJob) {
         }
     };
     core.metrics.store_ended(started.elapsed());
+    let (urgent, expires_at) = (delivery.priority == Priority::High, delivery.expires_at);
     {
         let mut guard = lock(&party.state);
         let state = &mut *guard;
@@ -131,6 +133,9 @@ async fn store_one(core: &Arc<Core>, job: StoreJob) {
         if let Some(carrier) = &state.carrier {
             carrier.knock();
         }
+    }
+    if result.is_ok() {
+        core.wake_up(&party, urgent, expires_at);
     }
     core.answer(delivery.asker, answer);
 }
@@ -144,16 +149,17 @@ fn stored_form(core: &Core, recipient: &Address, delivery: &Delivery) -> NewStor
     NewStoredMessage {
         recipient: recipient.clone(),
         originator: Some(delivery.originator.clone()),
+        message_id: (delivery.kind == Kind::Message).then(|| delivery.message_id.clone()),
         priority: delivery.priority,
         expires_at: delivery.expires_at,
         kind: match delivery.kind {
             Kind::Message => StoredKind::Message,
-            Kind::Report => StoredKind::DeliveryStatusReport,
+            Kind::Report | Kind::Notice => StoredKind::DeliveryStatusReport,
         },
         body: delivery.body.to_vec(),
         deduplication: digest.map(|digest| DeduplicationRecord {
             originator: delivery.originator.clone(),
-            message_id: delivery.message_id.clone(),
+            message_id: delivery.record_name().clone(),
             digest,
             answer: ANSWER_STORED.to_vec(),
             expires_at: OffsetDateTime::now_utc().saturating_add(remembered),
@@ -162,7 +168,7 @@ fn stored_form(core: &Core, recipient: &Address, delivery: &Delivery) -> NewStor
 }
 
 /// What a sender is told when the store does not take its message.
-fn cause_of(error: &StoreError) -> FailureCause {
+pub(crate) fn cause_of(error: &StoreError) -> FailureCause {
     match error {
         StoreError::RecipientFull | StoreError::OriginatorFull { .. } => FailureCause::TooMany,
         StoreError::Overloaded | StoreError::Full { .. } => FailureCause::Overloaded,
@@ -239,20 +245,24 @@ async fn read(core: &Core, party: &Party, fetch: Option<Fetch>) -> Option<Batch>
 
 /// What was put on disk by this server is read back; None is a damaged disk, or an older version's coding.
 fn delivery_of(core: &Core, stored: StoredMessage) -> Option<Delivery> {
-    let failed = failed_of(core, &stored, FailureCause::Internal)?;
-    Some(Delivery {
-        kind: failed.kind,
-        originator: failed.originator,
-        message_id: failed.message_id,
-        priority: stored.position.priority(),
-        storable: true,
-        report_wanted: failed.report_wanted,
-        expires_at: stored.expires_at,
-        body: Bytes::from(stored.body),
-        asker: None,
-        accepted_at: Instant::now(),
-        position: Some(stored.position),
-    })
+    let mut delivery = match UeMessage::decode(&stored.body, &core.stored_limits).ok()? {
+        UeMessage::Message(message) => Delivery::message(&message, Bytes::from(stored.body), None),
+        UeMessage::DeliveryStatusReport(report) => {
+            let expires_at = stored.expires_at?;
+            Delivery::report(report.originator, report.message_id, Bytes::from(stored.body), expires_at, None)
+        }
+        UeMessage::AggregatedReport(aggregated) => {
+            let (expires_at, first) = (stored.expires_at?, aggregated.reports.first()?);
+            let message_id = first.message_id.clone();
+            Delivery::report(aggregated.originator, message_id, Bytes::from(stored.body), expires_at, None)
+        }
+        _ => return None,
+    };
+    delivery.priority = stored.position.priority();
+    delivery.storable = true;
+    delivery.expires_at = stored.expires_at;
+    delivery.position = Some(stored.position);
+    Some(delivery)
 }
 
 fn failed_of(core: &Core, stored: &StoredMessage, cause: FailureCause) -> Option<Failed> {
@@ -261,6 +271,9 @@ fn failed_of(core: &Core, stored: &StoredMessage, cause: FailureCause) -> Option
             (Kind::Message, message.originator, message.message_id, message.delivery_status_required)
         }
         Ok(UeMessage::DeliveryStatusReport(report)) => (Kind::Report, report.originator, report.message_id, false),
+        Ok(UeMessage::AggregatedReport(aggregated)) => {
+            (Kind::Report, aggregated.originator, aggregated.reports.first()?.message_id.clone(), false)
+        }
         _ => return None,
     };
     Some(Failed { kind, originator, message_id, report_wanted, position: stored.position, cause })
@@ -285,7 +298,11 @@ async fn bury(core: &Arc<Core>, recipient: &Address, failed: &Failed) {
         cause = %failed.cause, "stored message failed"
     );
     if failed.kind == Kind::Message && failed.report_wanted {
-        report_failure(core, recipient, failed).await;
+        // A copy of a message to many is reported with the others.
+        let taken = fan_out::take_failure(core, &failed.originator, &failed.message_id, recipient, failed.cause).await;
+        if !taken {
+            report_failure(core, recipient, &failed.originator, &failed.message_id, failed.cause).await;
+        }
     }
     while let Err(error) = core.store.remove_messages(recipient, vec![failed.position]).await {
         tracing::error!(%recipient, %error, "failed message not removed from disk");
@@ -297,21 +314,28 @@ async fn bury(core: &Arc<Core>, recipient: &Address, failed: &Failed) {
 }
 
 /// Puts a report on disk for the originator, whether it is there or not: on disk it survives whatever comes next.
-async fn report_failure(core: &Arc<Core>, recipient: &Address, failed: &Failed) {
-    let Some(originator) = core.registry.find(&failed.originator) else {
-        tracing::info!(originator = %failed.originator, "nobody left to report a failure to");
+pub(crate) async fn report_failure(
+    core: &Arc<Core>,
+    recipient: &Address,
+    originator: &Address,
+    message_id: &MessageId,
+    cause: FailureCause,
+) {
+    let Some(party) = core.registry.find(originator) else {
+        tracing::info!(%originator, "nobody left to report a failure to");
         return core.metrics.report_lost();
     };
     let report = DeliveryStatusReport {
         originator: recipient.clone(),
-        destination: failed.originator.clone(),
-        message_id: failed.message_id.clone(),
+        destination: originator.clone(),
+        message_id: message_id.clone(),
         delivery_status: ReportDeliveryStatus::Failed,
-        failure_cause: Some(failed.cause.into()),
+        failure_cause: Some(cause.into()),
     };
     let stored = NewStoredMessage {
-        recipient: failed.originator.clone(),
+        recipient: originator.clone(),
         originator: None,
+        message_id: None,
         priority: Priority::default(),
         expires_at: Some(OffsetDateTime::now_utc().saturating_add(core.expiry_default())),
         kind: StoredKind::DeliveryStatusReport,
@@ -320,14 +344,14 @@ async fn report_failure(core: &Arc<Core>, recipient: &Address, failed: &Failed) 
     };
     for _ in 0..REPORT_ATTEMPTS {
         match core.store.store_message(stored.clone()).await {
-            Ok(_) => return found_on_disk(core, &originator),
+            Ok(_) => return found_on_disk(core, &party),
             // It does not get room by being waited for, and others wait to be buried.
             Err(StoreError::RecipientFull) => break,
-            Err(error) => tracing::warn!(originator = %failed.originator, %error, "failure report not stored"),
+            Err(error) => tracing::warn!(%originator, %error, "failure report not stored"),
         }
         sleep(RETRY_PAUSE).await;
     }
-    tracing::warn!(originator = %failed.originator, message_id = %failed.message_id, "failure report lost");
+    tracing::warn!(%originator, %message_id, "failure report lost");
     core.metrics.report_lost();
 }
 

@@ -25,35 +25,47 @@
 
 #![forbid(unsafe_code)]
 
-mod akma_function;
+mod aggregate;
 mod api;
 mod application_server;
 mod association;
+mod broadcast;
 mod config;
 mod core;
 mod deduplication;
 mod delivery;
 mod descriptors;
+mod destinations;
 mod error;
+mod fan_out;
+mod groups;
 mod inbox;
 mod limits;
 mod listener;
 mod log_budget;
 mod mailbox;
 mod metrics;
+mod policy;
+mod reachability;
 mod registry;
 mod routing;
+mod segments;
 mod server;
 mod session;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 pub use association::{AssociationError, AssociationSource};
+pub use broadcast::BroadcastAreaSection;
 pub use config::{
     AdminSection, AkmaSection, ApiSection, ApplicationServerSection, Config, ConfigurationFunctionSection,
-    ServerSection, StoreSection, TlsSection,
+    ExposureSection, ServerSection, StoreSection, TlsSection,
 };
+pub use destinations::{BroadcastSection, GroupManagementSection, TopicServerSection};
 pub use error::ServerError;
+pub use groups::{Group, GroupError, GroupSource};
 pub use limits::Limits;
+pub use policy::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX, TopicSection};
 pub use server::{Running, start};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deduplication::Rate;
+
 /// Longest duration that can be set. Every clock the server reckons with goes further, whatever is added up.
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -31,8 +33,33 @@ pub struct Limits {
     pub recipient_queue_max: usize,
     /// Messages on their way to the disk, for each of the writers. One more: 5.03 or 503 `OVERLOADED`.
     pub store_queue_max: usize,
-    /// Octets of payload in one message (TS 23.554 clause 8.5: 2048, configurable). More: 4.13 or 413.
+    /// Octets of payload in one segment, or in one message of a UE (TS 23.554 clause 8.5: 2048, configurable). More: 4.13.
+    /// A UE gets no more than this at once, whatever it says when it registers.
     pub payload_octets_max: usize,
+    /// Octets of payload in one whole message: of an AS, or put together from segments. More: 4.13 or 413.
+    pub message_payload_octets_max: usize,
+    /// Messages that one originator may have in segments here, waiting to be put together. One more: 5.03 or 503
+    /// `REASSEMBLY_FULL`.
+    pub reassembly_sets_per_originator_max: usize,
+    /// Octets of payload of those segments. More: 5.03 or 503 `REASSEMBLY_FULL`.
+    pub reassembly_octets_per_originator_max: usize,
+    /// Messages of everybody in segments here. One more: 5.03 or 503 `REASSEMBLY_FULL`.
+    pub reassembly_sets_max: usize,
+    /// Octets of payload of everybody's segments. More: 5.03 or 503 `REASSEMBLY_FULL`.
+    pub reassembly_octets_max: usize,
+    /// How long the next segment of a message may stay away. Then the missing ones are asked for.
+    pub reassembly_wait_seconds: u64,
+    /// How often they are asked for. Then what there is of the message is thrown away, and reported as failed with
+    /// `SEGMENTS_MISSING` if a report is wanted.
+    pub reassembly_recoveries_max: u32,
+    /// Messages, segments and updates that one UE may send in a second. More: 4.29 `RATE_EXCEEDED`. 0: no such limit.
+    pub messages_per_second_per_ue_max: u32,
+    /// As many of them at once after a silence.
+    pub message_burst_per_ue_max: u32,
+    /// Messages that one AS may send in a second. More: 429 `RATE_EXCEEDED`. 0: no such limit.
+    pub messages_per_second_per_application_server_max: u32,
+    /// As many of them at once after a silence.
+    pub message_burst_per_application_server_max: u32,
     /// Octets of one message as JSON. More: 4.13; past the CoAP Max-Message-Size, which is 1024 more, the connection is
     /// aborted (RFC 8323 section 5.3.1).
     pub message_octets_max: usize,
@@ -78,6 +105,33 @@ pub struct Limits {
     pub expiry_max_seconds: u64,
     /// How often expired messages are looked for.
     pub expiry_sweep_seconds: u64,
+    /// Messages to one group or topic that wait for their turn. One more: 4.29 or 429 `TOO_MANY`.
+    pub fan_out_queue_max: usize,
+    /// Copies of one message to a group or topic that are handed over at once. Further ones wait for the answers to these, but
+    /// no longer than a second.
+    pub fan_out_window: usize,
+    /// How long reports on a message to a group or topic are gathered before its originator is told of those that are there.
+    pub report_aggregation_seconds: u64,
+    /// How long they are gathered in all. Later ones reach the originator one by one.
+    pub report_collection_seconds: u64,
+    /// Look-ups of groups at once. One more: 5.03 or 503 `OVERLOADED`.
+    pub group_lookups_max: usize,
+    /// How long group management may take. Then 5.03 or 503 `MEMBERS_UNAVAILABLE`.
+    pub group_timeout_seconds: u64,
+    /// How long its answer is remembered. A member removed there gets nothing more after this time.
+    pub group_cache_seconds: u64,
+    /// Groups remembered, and their members and senders, together. The oldest group is forgotten first.
+    pub group_cache_weight_max: usize,
+    /// Members of one group. More: 5.03 or 503 `MEMBERS_UNAVAILABLE`.
+    pub group_members_max: usize,
+    /// How long a subscription to topics, or to the list of topics, lasts that does not say.
+    pub topic_subscription_default_seconds: u64,
+    /// Longest such subscription. A later expiration time is brought down to it.
+    pub topic_subscription_max_seconds: u64,
+    /// Topics whose coming or going one subscriber to the list waits to be told. Further ones it is not told.
+    pub topic_notifications_queue_max: usize,
+    /// Attempts to tell it that may fail in a row. Then what waits is given up.
+    pub topic_notification_attempts_max: u32,
     /// How long an AS may take for one delivery. Then it counts as away.
     pub application_server_timeout_seconds: u64,
     /// First pause after an AS failed; doubled each time, with jitter.
@@ -89,6 +143,32 @@ pub struct Limits {
     /// Log lines of one kind, about requests that their sender could do without, in a minute. Further ones are counted, and
     /// their number logged at the end of it.
     pub log_lines_per_minute_max: u64,
+    /// UEs that are to be woken through the network at once. One more is not: its messages wait for it to come by itself.
+    pub triggers_watched_max: usize,
+    /// Requests to the NEF at once; one while it fails. Further ones wait.
+    pub triggers_in_flight_max: usize,
+    /// How long a UE may come by itself before it is triggered. It is triggered at once if this is 0.
+    pub trigger_delay_seconds: u64,
+    /// The same after a restart, which ends everybody's connection.
+    pub trigger_restart_pause_seconds: u64,
+    /// How long the network may try to deliver a trigger. The UE is then triggered anew. Less if the messages expire, or
+    /// the UE's communication window closes, earlier.
+    pub trigger_validity_seconds: u64,
+    /// How long a UE may take to connect after a trigger was delivered to it. Then it is triggered anew.
+    pub trigger_connect_seconds: u64,
+    /// First pause before a UE is triggered anew; doubled each time, with jitter.
+    pub trigger_backoff_first_seconds: u64,
+    /// Longest such pause.
+    pub trigger_backoff_max_seconds: u64,
+    /// Triggers for one UE. Then it is left alone.
+    pub trigger_attempts_max: u32,
+    /// How long it is left alone, or one that may not be triggered. Then what was stored for it meanwhile begins anew.
+    pub trigger_rest_seconds: u64,
+    /// How long the network may take to say that a UE is reachable. Then it is triggered all the same.
+    pub reachability_wait_seconds: u64,
+    /// Notification destinations of what is over that are remembered, so that the NEF's last words are answered with 204.
+    /// The oldest is forgotten first.
+    pub notifications_over_max: usize,
     /// How long a graceful stop waits for what is in flight. Then it is stored, or failed with `TARGET_UNREACHABLE`.
     pub drain_timeout_seconds: u64,
 }
@@ -106,6 +186,17 @@ impl Default for Limits {
             recipient_queue_max: 256,
             store_queue_max: 8192,
             payload_octets_max: 2048,
+            message_payload_octets_max: 65_536,
+            reassembly_sets_per_originator_max: 16,
+            reassembly_octets_per_originator_max: 262_144,
+            reassembly_sets_max: 16_384,
+            reassembly_octets_max: 67_108_864,
+            reassembly_wait_seconds: 5,
+            reassembly_recoveries_max: 3,
+            messages_per_second_per_ue_max: 0,
+            message_burst_per_ue_max: 256,
+            messages_per_second_per_application_server_max: 0,
+            message_burst_per_application_server_max: 4096,
             message_octets_max: 65_536,
             outbound_octets_max: 262_144,
             write_timeout_seconds: 10,
@@ -126,11 +217,36 @@ impl Default for Limits {
             expiry_default_seconds: 7 * 86_400,
             expiry_max_seconds: 30 * 86_400,
             expiry_sweep_seconds: 1,
+            fan_out_queue_max: 256,
+            fan_out_window: 256,
+            report_aggregation_seconds: 5,
+            report_collection_seconds: 3600,
+            group_lookups_max: 256,
+            group_timeout_seconds: 3,
+            group_cache_seconds: 10,
+            group_cache_weight_max: 1_000_000,
+            group_members_max: 10_000,
+            topic_subscription_default_seconds: 30 * 86_400,
+            topic_subscription_max_seconds: 365 * 86_400,
+            topic_notifications_queue_max: 10_000,
+            topic_notification_attempts_max: 8,
             application_server_timeout_seconds: 5,
             backoff_first_milliseconds: 500,
             backoff_max_seconds: 60,
             retry_after_seconds: 2,
             log_lines_per_minute_max: 60,
+            triggers_watched_max: 100_000,
+            triggers_in_flight_max: 32,
+            trigger_delay_seconds: 2,
+            trigger_restart_pause_seconds: 120,
+            trigger_validity_seconds: 3600,
+            trigger_connect_seconds: 120,
+            trigger_backoff_first_seconds: 60,
+            trigger_backoff_max_seconds: 3600,
+            trigger_attempts_max: 5,
+            trigger_rest_seconds: 6 * 3600,
+            reachability_wait_seconds: 600,
+            notifications_over_max: 10_000,
             drain_timeout_seconds: 10,
         }
     }
@@ -151,17 +267,38 @@ impl Limits {
             ("recipient_queue_max", self.recipient_queue_max),
             ("store_queue_max", self.store_queue_max),
             ("payload_octets_max", self.payload_octets_max),
+            ("message_payload_octets_max", self.message_payload_octets_max),
+            ("reassembly_sets_per_originator_max", self.reassembly_sets_per_originator_max),
+            ("reassembly_octets_per_originator_max", self.reassembly_octets_per_originator_max),
+            ("reassembly_sets_max", self.reassembly_sets_max),
+            ("reassembly_octets_max", self.reassembly_octets_max),
             ("message_octets_max", self.message_octets_max),
             ("outbound_octets_max", self.outbound_octets_max),
             ("association_lookups_max", self.association_lookups_max),
+            ("fan_out_queue_max", self.fan_out_queue_max),
+            ("fan_out_window", self.fan_out_window),
+            ("group_lookups_max", self.group_lookups_max),
+            ("group_members_max", self.group_members_max),
+            ("topic_notifications_queue_max", self.topic_notifications_queue_max),
+            (
+                "topic_notification_attempts_max",
+                usize::try_from(self.topic_notification_attempts_max).unwrap_or(usize::MAX),
+            ),
             ("remembered_per_ue_max", self.remembered_per_ue_max),
             ("remembered_per_application_server_max", self.remembered_per_application_server_max),
         ];
-        counts
-            .into_iter()
-            .find(|(_, value)| *value == 0)
-            .map(|(name, _)| name)
-            .or_else(|| self.durations().into_iter().find(|(_, value)| *value == 0).map(|(name, _)| name))
+        let triggers = [
+            ("triggers_watched_max", self.triggers_watched_max),
+            ("triggers_in_flight_max", self.triggers_in_flight_max),
+            ("trigger_attempts_max", usize::try_from(self.trigger_attempts_max).unwrap_or(usize::MAX)),
+        ];
+        counts.into_iter().chain(triggers).find(|(_, value)| *value == 0).map(|(name, _)| name).or_else(|| {
+            self.durations()
+                .into_iter()
+                .chain(self.trigger_durations())
+                .find(|(_, value)| *value == 0)
+                .map(|(name, _)| name)
+        })
     }
 
     /// The name of the first duration that is longer than [`DURATION_MAX`], if any.
@@ -171,14 +308,25 @@ impl Limits {
             ("revalidation_grace_seconds", self.revalidation_grace_seconds),
             ("remembered_seconds", self.remembered_seconds),
             ("remembered_stored_seconds", self.remembered_stored_seconds),
+            ("group_cache_seconds", self.group_cache_seconds),
+            ("report_aggregation_seconds", self.report_aggregation_seconds),
+            ("report_collection_seconds", self.report_collection_seconds),
             ("drain_timeout_seconds", self.drain_timeout_seconds),
+            ("trigger_delay_seconds", self.trigger_delay_seconds),
+            ("trigger_restart_pause_seconds", self.trigger_restart_pause_seconds),
+            ("reachability_wait_seconds", self.reachability_wait_seconds),
         ];
         let longest = DURATION_MAX.as_secs();
-        self.durations().into_iter().chain(may_be_zero).find(|(_, value)| *value > longest).map(|(name, _)| name)
+        self.durations()
+            .into_iter()
+            .chain(self.trigger_durations())
+            .chain(may_be_zero)
+            .find(|(_, value)| *value > longest)
+            .map(|(name, _)| name)
     }
 
     /// Those that must not be zero.
-    fn durations(&self) -> [(&'static str, u64); 14] {
+    fn durations(&self) -> [(&'static str, u64); 18] {
         [
             ("write_timeout_seconds", self.write_timeout_seconds),
             ("delivery_timeout_seconds", self.delivery_timeout_seconds),
@@ -194,7 +342,48 @@ impl Limits {
             ("application_server_timeout_seconds", self.application_server_timeout_seconds),
             ("backoff_first_milliseconds", self.backoff_first_milliseconds),
             ("backoff_max_seconds", self.backoff_max_seconds),
+            ("group_timeout_seconds", self.group_timeout_seconds),
+            ("topic_subscription_default_seconds", self.topic_subscription_default_seconds),
+            ("topic_subscription_max_seconds", self.topic_subscription_max_seconds),
+            ("reassembly_wait_seconds", self.reassembly_wait_seconds),
         ]
+    }
+
+    /// Those of device triggers that must not be zero.
+    fn trigger_durations(&self) -> [(&'static str, u64); 5] {
+        [
+            ("trigger_validity_seconds", self.trigger_validity_seconds),
+            ("trigger_connect_seconds", self.trigger_connect_seconds),
+            ("trigger_backoff_first_seconds", self.trigger_backoff_first_seconds),
+            ("trigger_backoff_max_seconds", self.trigger_backoff_max_seconds),
+            ("trigger_rest_seconds", self.trigger_rest_seconds),
+        ]
+    }
+
+    /// What an originator may send in a second; none if there is no such limit.
+    pub(crate) fn rate_of(&self, application_server: bool) -> Option<Rate> {
+        let (per_second, burst) = if application_server {
+            (self.messages_per_second_per_application_server_max, self.message_burst_per_application_server_max)
+        } else {
+            (self.messages_per_second_per_ue_max, self.message_burst_per_ue_max)
+        };
+        (per_second > 0).then_some(Rate { per_second, burst })
+    }
+
+    pub(crate) fn report_aggregation(&self) -> Duration {
+        Duration::from_secs(self.report_aggregation_seconds)
+    }
+
+    pub(crate) fn report_collection(&self) -> Duration {
+        Duration::from_secs(self.report_collection_seconds)
+    }
+
+    pub(crate) fn topic_subscription_default(&self) -> time::Duration {
+        saturating_seconds(self.topic_subscription_default_seconds.min(self.topic_subscription_max_seconds))
+    }
+
+    pub(crate) fn topic_subscription_max(&self) -> time::Duration {
+        saturating_seconds(self.topic_subscription_max_seconds)
     }
 
     pub(crate) fn write_timeout(&self) -> Duration {
@@ -236,6 +425,10 @@ impl Limits {
     pub(crate) fn application_server_timeout(&self) -> Duration {
         Duration::from_secs(self.application_server_timeout_seconds)
     }
+}
+
+fn saturating_seconds(count: u64) -> time::Duration {
+    time::Duration::seconds(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -48,6 +48,16 @@ pub(crate) struct Metrics {
     reports_lost: Counter,
     unreadable: Counter,
     application_server_failures: Counter,
+    aggregates_received: Counter,
+    aggregates_sent: Counter,
+    segments_held: Counter,
+    reassembled: Counter,
+    recoveries: Counter,
+    reassemblies_failed: Family<CauseLabel, Counter>,
+    stored_updated: Counter,
+    stored_discarded: Counter,
+    pub(crate) reassembly_sets: Gauge,
+    pub(crate) reassembly_octets: Gauge,
     delivery_seconds: Histogram,
     store_seconds: Histogram,
     association_seconds: Histogram,
@@ -73,6 +83,16 @@ impl Metrics {
             reports_lost: Counter::default(),
             unreadable: Counter::default(),
             application_server_failures: Counter::default(),
+            aggregates_received: Counter::default(),
+            aggregates_sent: Counter::default(),
+            segments_held: Counter::default(),
+            reassembled: Counter::default(),
+            recoveries: Counter::default(),
+            reassemblies_failed: Family::default(),
+            stored_updated: Counter::default(),
+            stored_discarded: Counter::default(),
+            reassembly_sets: Gauge::default(),
+            reassembly_octets: Gauge::default(),
             delivery_seconds: Histogram::new(DELIVERY_SECONDS),
             store_seconds: Histogram::new(WAIT_SECONDS),
             association_seconds: Histogram::new(WAIT_SECONDS),
@@ -100,6 +120,16 @@ impl Metrics {
         registry.register("reports_lost", "Failure reports that could not be stored", self.reports_lost.clone());
         registry.register("stored_unreadable", "Stored messages that did not decode", self.unreadable.clone());
         registry.register("application_server_failures", "Deliveries to an AS that failed for now", self.application_server_failures.clone());
+        registry.register("aggregates_received", "Aggregated messages taken apart", self.aggregates_received.clone());
+        registry.register("aggregates_sent", "Aggregated messages sent to UEs", self.aggregates_sent.clone());
+        registry.register("segments_held", "Segments taken to be put together here", self.segments_held.clone());
+        registry.register("reassembled", "Messages put together from segments", self.reassembled.clone());
+        registry.register("segment_recoveries", "Times that missing segments were asked for", self.recoveries.clone());
+        registry.register("reassemblies_failed", "Messages in segments given up, by cause", self.reassemblies_failed.clone());
+        registry.register("reassembly_sets", "Messages in segments waiting for more", self.reassembly_sets.clone());
+        registry.register("reassembly_octets", "Octets of payload in those", self.reassembly_octets.clone());
+        registry.register("stored_updated", "Stored messages given another expiry by their originator", self.stored_updated.clone());
+        registry.register("stored_discarded", "Stored messages discarded by their originator", self.stored_discarded.clone());
         registry.register("delivery_seconds", "From acceptance, or reading from disk, to acknowledgement", self.delivery_seconds.clone());
         registry.register("association_seconds", "Look-ups of associations, those without an answer included", self.association_seconds.clone());
         registry.register("store_seconds", "From a writer's start to the end of the sync", self.store_seconds.clone());
@@ -113,6 +143,7 @@ impl Metrics {
         match kind {
             Kind::Message => self.delivered.inc(),
             Kind::Report => self.reports_delivered.inc(),
+            Kind::Notice => return,
         };
         if from_disk {
             self.delivered_from_disk.inc();
@@ -122,7 +153,7 @@ impl Metrics {
 
     pub(crate) fn answered(&self, answer: &Answer) {
         match answer {
-            Answer::Delivered => {}
+            Answer::Delivered | Answer::Held | Answer::Discarded | Answer::Individually(_) => {}
             Answer::Stored => drop(self.stored.inc()),
             Answer::Failed(cause) => drop(self.failed.get_or_create(&CauseLabel { cause: cause.as_str() }).inc()),
         }
@@ -159,6 +190,35 @@ impl Metrics {
 
     pub(crate) fn unreadable(&self, count: usize) {
         self.unreadable.inc_by(count as u64);
+    }
+
+    pub(crate) fn aggregate_received(&self) {
+        self.aggregates_received.inc();
+    }
+
+    pub(crate) fn aggregate_sent(&self) {
+        self.aggregates_sent.inc();
+    }
+
+    pub(crate) fn segment_held(&self) {
+        self.segments_held.inc();
+    }
+
+    pub(crate) fn reassembled(&self) {
+        self.reassembled.inc();
+    }
+
+    pub(crate) fn segments_asked_for(&self) {
+        self.recoveries.inc();
+    }
+
+    pub(crate) fn reassembly_failed(&self, cause: FailureCause) {
+        self.reassemblies_failed.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
+    }
+
+    pub(crate) fn stored_updated(&self, discarded: usize, updated: usize) {
+        self.stored_discarded.inc_by(discarded as u64);
+        self.stored_updated.inc_by(updated as u64);
     }
 
     pub(crate) fn application_server_failed(&self) {

@@ -11,10 +11,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use message::{Address, AddressType};
+use message::{Address, AddressType, ClientProfile};
 
 use crate::deduplication::{Key, KeyMap, Recent};
 use crate::delivery::Pipeline;
+use crate::limits::Limits;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::sync::lock;
 
@@ -59,8 +60,8 @@ pub(crate) struct PartyState {
     pub(crate) carrier: Option<Arc<Mailbox>>,
     /// It deregistered; this is only still held by somebody who looked it up before.
     pub(crate) gone: bool,
-    /// The segment size its client gave when it registered (TS 23.554 8.5), in octets of payload.
-    pub(crate) segment_size: Option<u32>,
+    /// What its client said about itself when it registered (TS 23.554 table 8.2.1-1).
+    pub(crate) profile: Option<Box<ClientProfile>>,
     /// Tells whether the durable record would change, without keeping it.
     pub(crate) record_fingerprint: u64,
     /// Its last delivery is long ago enough that idle memory is given back.
@@ -83,14 +84,18 @@ impl Party {
         self.address.addr_type == AddressType::As
     }
 
+    pub(crate) fn is_ue(&self) -> bool {
+        self.address.addr_type == AddressType::Ue
+    }
+
     /// Makes `mailbox` the carrier, in place of an earlier one, which is told to end. None if the party is gone.
-    pub(crate) fn attach(&self, mailbox: &Arc<Mailbox>, segment_size: Option<u32>) -> Option<u64> {
+    pub(crate) fn attach(&self, mailbox: &Arc<Mailbox>, profile: Option<ClientProfile>) -> Option<u64> {
         let mut state = lock(&self.state);
         if state.gone {
             return None;
         }
         state.generation += 1;
-        state.segment_size = segment_size;
+        state.profile = profile.map(Box::new);
         let earlier = state.carrier.replace(Arc::clone(mailbox));
         if let Some(pipeline) = &mut state.pipeline {
             pipeline.attach();
@@ -125,6 +130,18 @@ impl Party {
 }
 
 impl PartyState {
+    /// Octets of payload that this UE takes at once (TS 23.554 8.5.1); none for whoever takes messages whole.
+    pub(crate) fn segment_octets(&self, party: &Party, limits: &Limits) -> Option<usize> {
+        let own = self.profile.as_ref().and_then(|profile| profile.segment_size);
+        let own = own.and_then(|octets| usize::try_from(octets).ok()).unwrap_or(usize::MAX);
+        (party.address.addr_type == AddressType::Ue).then(|| own.min(limits.payload_octets_max).max(1))
+    }
+
+    /// Whether its client said that it takes aggregated messages (TS 23.554 8.4.1).
+    pub(crate) fn takes_aggregates(&self) -> bool {
+        self.profile.as_ref().is_some_and(|profile| profile.aggregation == Some(true))
+    }
+
     /// The pipeline, made if there is none.
     pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
         self.resting = false;

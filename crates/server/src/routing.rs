@@ -7,23 +7,39 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use message::{Address, AddressType, DeliveryStatusReport, FailureCause, Message, MessageId, Priority};
+use message::{Address, AddressType, DeliveryStatusReport, FailureCause, Message, MessageId, SEGMENTS_MAX};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::deduplication::{self, Begin, ContentDigest, Key};
-use crate::delivery::{Answer, Asker, Delivery, Kind, Reply};
+use crate::delivery::{Answer, Asker, Delivery, Reply, segment_name};
+use crate::fan_out::{self, FanOut, Fresh};
 use crate::log_budget::Topic;
 use crate::registry::Party;
 use crate::sync::lock;
 
 impl Core {
     /// Takes a message of `from` in, or refuses it. Whoever calls has proven to be `from`.
-    pub(crate) fn route_message(self: &Arc<Self>, from: &Arc<Party>, mut message: Message, reply: Reply) {
+    pub(crate) fn route_message(self: &Arc<Self>, from: &Arc<Party>, message: Message, reply: Reply) {
         if message.originator != from.address {
             return self.refuse_forged(from, &message.originator, reply);
         }
+        // Only a server says whom a copy is for (TS 23.554 table 8.3.3-1).
+        if message.recipient.is_some() {
+            return self.refuse(reply, FailureCause::Malformed);
+        }
+        if let Err(cause) = self.within_rate(from) {
+            return self.refuse(reply, cause);
+        }
+        match &message.segment {
+            Some(segment) if !self.forwards(&message, segment) => self.reassemble(from, message, reply),
+            _ => self.take_in(from, message, reply),
+        }
+    }
+
+    /// Takes in a whole message, or a segment that its recipient puts together.
+    pub(crate) fn take_in(self: &Arc<Self>, from: &Arc<Party>, mut message: Message, reply: Reply) {
         if matches!(message.destination.addr_type, AddressType::Group | AddressType::Topic) {
             return self.fan_out(from, message, reply);
         }
@@ -31,14 +47,22 @@ impl Core {
             Ok(to) => to,
             Err(cause) => return self.refuse(reply, cause),
         };
+        if message.destination.addr_type == AddressType::Bc
+            && let Err(cause) = self.broadcast.admits(self, &message.destination, &message.originator)
+        {
+            return self.refuse(reply, cause);
+        }
         if self.too_large_for(&to, message.payload.len()) {
             return self.refuse(reply, FailureCause::PayloadTooLarge);
         }
         // The message as its sender said it, before its expiry is brought within our bounds.
         let body = Bytes::from(message.encode());
         let digest = deduplication::digest(&body);
-        let key = Key::message(&message.message_id);
-        let Some(asker) = self.begin(from, key, digest, Some(&message.message_id), reply) else { return };
+        let (key, name) = match &message.segment {
+            None => (Key::message(&message.message_id), message.message_id.clone()),
+            Some(segment) => (Key::segment(&message.message_id, segment), segment_name(&message.message_id, segment)),
+        };
+        let Some(asker) = self.begin(from, key, digest, Some(&name), reply) else { return };
 
         let now = OffsetDateTime::now_utc();
         if message.expiration_time.is_some_and(|at| at <= now) {
@@ -47,20 +71,8 @@ impl Core {
         let expires_at = self.expiry(&message, now);
         let unchanged = !message.store_and_forward || message.expiration_time == expires_at;
         message.expiration_time = expires_at;
-        let delivery = Delivery {
-            kind: Kind::Message,
-            priority: message.priority,
-            storable: message.store_and_forward,
-            report_wanted: message.delivery_status_required,
-            expires_at,
-            body: if unchanged { body } else { Bytes::from(message.encode()) },
-            originator: message.originator,
-            message_id: message.message_id,
-            asker: Some(asker),
-            accepted_at: Instant::now(),
-            position: None,
-        };
-        self.deliver(&to, delivery);
+        let body = if unchanged { body } else { Bytes::from(message.encode()) };
+        self.deliver(&to, Delivery::message(&message, body, Some(asker)));
     }
 
     /// Takes a delivery status report of `from` in, or refuses it: only the recipient of a message reports on it.
@@ -84,25 +96,33 @@ impl Core {
         }
         let body = Bytes::from(report.encode());
         let Some(asker) = self.begin(from, key, deduplication::digest(&body), None, reply) else { return };
-        let delivery = Delivery {
-            kind: Kind::Report,
-            originator: report.originator,
-            message_id: report.message_id,
-            priority: Priority::default(),
-            storable: true,
-            report_wanted: false,
-            expires_at: Some(OffsetDateTime::now_utc().saturating_add(self.expiry_default())),
-            body,
-            asker: Some(asker),
-            accepted_at: Instant::now(),
-            position: None,
-        };
+        let Err(asker) = fan_out::take_report(self, &report, asker) else { return };
+        let expires_at = OffsetDateTime::now_utc().saturating_add(self.expiry_default());
+        let delivery = Delivery::report(report.originator, report.message_id, body, expires_at, Some(asker));
         self.deliver(&to, delivery);
     }
 
     /// Takes in a message for a group or to a Messaging Topic: whole, and its originator is who it says.
-    fn fan_out(self: &Arc<Self>, _from: &Arc<Party>, _message: Message, reply: Reply) {
-        self.refuse(reply, FailureCause::TargetTypeNotSupported);
+    fn fan_out(self: &Arc<Self>, from: &Arc<Party>, mut message: Message, reply: Reply) {
+        let served = match message.destination.addr_type {
+            AddressType::Group => self.groups.are_served(),
+            _ => self.topics.are_served(),
+        };
+        if !served {
+            return self.refuse(reply, FailureCause::TargetTypeNotSupported);
+        }
+        if message.payload.len() > self.limits.message_payload_octets_max {
+            return self.refuse(reply, FailureCause::PayloadTooLarge);
+        }
+        let digest = deduplication::digest(&message.encode());
+        let key = Key::message(&message.message_id);
+        let Some(asker) = self.begin(from, key, digest, Some(&message.message_id), reply) else { return };
+        let now = OffsetDateTime::now_utc();
+        if message.expiration_time.is_some_and(|at| at <= now) {
+            return self.answer(Some(asker), Answer::Failed(FailureCause::Expired));
+        }
+        message.expiration_time = self.expiry(&message, now);
+        FanOut::submit(self, Fresh { message, asker, digest });
     }
 
     pub(crate) fn target(&self, destination: &Address) -> Result<Arc<Party>, FailureCause> {
@@ -114,10 +134,19 @@ impl Core {
         }
     }
 
-    /// A UE may take less at once than this server (TS 23.554 8.5.1).
-    fn too_large_for(&self, to: &Party, payload_octets: usize) -> bool {
-        let segment_size = lock(&to.state).segment_size.and_then(|octets| usize::try_from(octets).ok());
-        payload_octets > segment_size.unwrap_or(usize::MAX).min(self.limits.payload_octets_max)
+    /// Refuses an originator that sends more a second than it may (TS 22.262 leaves the limit to the operator).
+    pub(crate) fn within_rate(&self, from: &Party) -> Result<(), FailureCause> {
+        let Some(rate) = self.limits.rate_of(from.is_application_server()) else { return Ok(()) };
+        if lock(&from.recent).admits(rate, Instant::now()) { Ok(()) } else { Err(FailureCause::RateExceeded) }
+    }
+
+    /// What a UE does not take at once goes to it in segments (TS 23.554 8.5.2), of which there is a greatest number.
+    pub(crate) fn too_large_for(&self, to: &Party, payload_octets: usize) -> bool {
+        let segments = match lock(&to.state).segment_octets(to, &self.limits) {
+            Some(octets) => payload_octets.div_ceil(octets),
+            None => 1,
+        };
+        segments > SEGMENTS_MAX as usize || payload_octets > self.limits.message_payload_octets_max
     }
 
     /// When a message is worth nothing any more. One that may be stored always has an end.
@@ -207,7 +236,7 @@ impl Core {
         }
     }
 
-    fn refuse_forged(&self, from: &Party, claimed: &Address, reply: Reply) {
+    pub(crate) fn refuse_forged(&self, from: &Party, claimed: &Address, reply: Reply) {
         if self.log_budget.admits(Topic::Forged) {
             tracing::warn!(target: "security", sender = %from.address, %claimed, "forged originator refused");
         }

@@ -8,6 +8,7 @@ use message::Address;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::AdminServer;
 use sbi::naanf::NaanfClient;
+use sbi::ss_gm::SsGmClient;
 use sbi::ss_upr::SsUprClient;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig};
 use store::{EmbeddedStore, StoreError};
@@ -18,18 +19,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{KeyLookup, PskAcceptor, PskServerConfig, TransportMetrics};
 
-use crate::akma_function::AnchorFunction;
 use crate::api::{self, Api};
 use crate::application_server::ApplicationServers;
+use crate::broadcast;
 use crate::config::Config;
 use crate::core::{Core, Parts};
 use crate::descriptors::bound_connections;
+use crate::destinations::Destinations;
 use crate::error::ServerError;
+use crate::fan_out;
+use crate::groups::GroupSource;
 use crate::inbox;
 use crate::listener;
 use crate::metrics::Metrics;
+use crate::policy::TopicPolicy;
+use crate::reachability;
+use crate::segments;
 use crate::session;
 use crate::sync::lock;
+use crate::topics;
 
 /// How often a stopping server looks whether it is done.
 const STOP_TICK: Duration = Duration::from_millis(10);
@@ -46,6 +54,7 @@ pub struct Running {
     coap: SocketAddr,
     api: SocketAddr,
     admin: SocketAddr,
+    notifications: Option<SocketAddr>,
     ended: TaskTracker,
 }
 
@@ -66,6 +75,12 @@ impl Running {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where the NEF's notifications are taken: HTTP/2 over mutual TLS. None without `[exposure]`.
+    #[must_use]
+    pub fn notification_address(&self) -> Option<SocketAddr> {
+        self.notifications
     }
 
     /// Waits until the server has stopped: everything taken is answered or on disk.
@@ -99,11 +114,17 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         store: Arc::new(store.clone()),
         associations: Arc::new(associations),
         keys: Some(keys),
+        destinations: destinations(&config)?,
     });
+    core.fan_out.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
     let servers =
         Arc::new(ApplicationServers::new(config.application_server.clone(), client(&config, &config.api.requests)?));
+    if let Some(section) = &config.broadcast {
+        broadcast::start(&core, &section.gateway, &client(&config, &section.requests)?);
+    }
     load(&core, &servers).await?;
     writers.run(&core, &core.stopped.clone());
+    core.tasks.spawn(segments::run(Arc::clone(&core)));
 
     let listen = config.server.listen;
     let fault = |source| ServerError::Listen { address: listen, source };
@@ -120,6 +141,8 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         api_stop.clone(),
     )
     .await?;
+    core.reachability.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
+    let notifications = serve_notifications(&core, &config, &api_stop).await?;
     let health = core.health.clone();
     health.ready("server");
     health.ready("store");
@@ -130,7 +153,13 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     core.tasks.spawn(keep_house(Arc::clone(&core), store.clone()));
     tracing::info!(%coap, api = %api.local_addr(), fqdn = %config.server.fqdn, "MSGin5G server started");
 
-    let running = Running { coap, api: api.local_addr(), admin: admin.local_addr(), ended: TaskTracker::new() };
+    let running = Running {
+        coap,
+        api: api.local_addr(),
+        admin: admin.local_addr(),
+        notifications: notifications.as_ref().map(SbiServer::local_addr),
+        ended: TaskTracker::new(),
+    };
     running.ended.spawn(async move {
         shutdown.cancelled().await;
         health.not_ready("server", "stopping");
@@ -138,12 +167,27 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         if let Err(error) = store.sync().await {
             tracing::error!(%error, "store not synced at the end");
         }
+        if let Some(notifications) = notifications {
+            let _ = timeout(LAST_TASKS, notifications.stopped()).await;
+        }
         admin_stop.cancel();
         admin.stopped().await;
         tracing::info!("MSGin5G server stopped");
     });
     running.ended.close();
     Ok(running)
+}
+
+/// Takes the NEF's notifications and begins to wake UEs, if there is a NEF.
+async fn serve_notifications(
+    core: &Arc<Core>,
+    config: &Config,
+    stop: &CancellationToken,
+) -> Result<Option<SbiServer>, ServerError> {
+    let Some(section) = &config.exposure else { return Ok(None) };
+    let server = reachability::serve(core, section, config.certificates.clone(), stop.clone()).await?;
+    tracing::info!(notifications = %server.local_addr(), nef = %section.nef, "UEs that are away are woken through the NEF");
+    Ok(Some(server))
 }
 
 async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
@@ -157,8 +201,7 @@ async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
 
 fn key_lookup(config: &Config, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
     let anchor = NaanfClient::new(client(config, &config.akma.requests)?, config.akma.aanf.clone());
-    let source = Arc::new(AnchorFunction::new(anchor));
-    Ok(Arc::new(KeyLookup::new(source, config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
+    Ok(Arc::new(KeyLookup::new(Arc::new(anchor), config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
 }
 
 fn client(config: &Config, limits: &ClientLimits) -> Result<SbiClient, ServerError> {
@@ -174,17 +217,37 @@ fn acceptor_config(config: &Config) -> PskServerConfig {
     }
 }
 
+/// Groups, topics and broadcast areas, as the configuration has them.
+fn destinations(config: &Config) -> Result<Destinations, ServerError> {
+    let groups = match &config.group_management {
+        Some(section) => {
+            let source = SsGmClient::new(client(config, &section.requests)?, section.url.clone());
+            Some(Arc::new(source) as Arc<dyn GroupSource>)
+        }
+        None => None,
+    };
+    Ok(Destinations {
+        groups,
+        policy: TopicPolicy::new(config.topic.clone()),
+        topic_servers: config.topic_server.clone(),
+        areas: config.broadcast_area.clone(),
+        client: Some(client(config, &config.api.requests)?),
+    })
+}
+
 /// Takes up what is on disk: everybody registered is away, and whoever has messages waiting gets them on return.
 pub(crate) async fn load(core: &Arc<Core>, servers: &ApplicationServers) -> Result<(), StoreError> {
     for record in core.store.registrations().await? {
         let address = Address::ue(&record.ue_service_id);
         let Ok(party) = core.registry.find_or_insert(&address, usize::MAX) else { continue };
         let mut state = lock(&party.state);
-        state.segment_size = record.segment_size;
+        state.profile = session::profile_of(&record).map(Box::new);
         state.record_fingerprint = session::fingerprint(&record);
         state.awaits_unknown_reports();
     }
     servers.load(core).await?;
+    topics::load(core, |id| servers.is_configured(id)).await?;
+    fan_out::load(core).await?;
     let mut after: Option<Address> = None;
     loop {
         let batch = core.store.pending_recipients(after.as_ref(), RECIPIENTS_BATCH);
@@ -211,6 +274,8 @@ async fn keep_house(core: Arc<Core>, store: EmbeddedStore) {
             () = core.stopped.cancelled() => return,
         }
         inbox::sweep_expired(&core).await;
+        topics::sweep(&core).await;
+        fan_out::sweep(&core);
         if let Err(error) = core.store.sweep_deduplication(OffsetDateTime::now_utc(), SWEEP_BATCH).await {
             tracing::error!(%error, "deduplication records not swept");
         }
@@ -238,6 +303,7 @@ async fn stop(core: &Arc<Core>, servers: &ApplicationServers, api: &SbiServer, a
     }
     core.sessions.stop_all();
     servers.stop_all();
+    core.broadcast.stop_all();
     comes_true(drained.max(Instant::now() + LAST_TASKS), || core.sessions.connections() == 0).await;
     core.stopped.cancel();
     core.tasks.close();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use message::{Address, FailureCause, MessageId};
+use bytes::Bytes;
+use message::{Address, FailureCause, INDIVIDUAL_MESSAGES_MAX, MessageId};
 use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -10,7 +11,6 @@ use tokio::time::Instant;
 use super::pipeline::{Aside, Pipeline, Schedule, Take};
 use super::{Answer, Asker, Delivery, Kind};
 use crate::core::Core;
-use crate::deduplication::Key;
 use crate::inbox;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::registry::{Party, PartyState};
@@ -21,7 +21,11 @@ use crate::sync::lock;
 pub(crate) struct Dispatch {
     pub(crate) tag: u64,
     pub(crate) kind: Kind,
-    pub(crate) body: bytes::Bytes,
+    pub(crate) body: Bytes,
+    /// Set if it has more octets of payload than the recipient takes at once: how many those are.
+    pub(crate) segment_octets: Option<usize>,
+    /// What may go out together with it, in this order, under the tag of each.
+    pub(crate) along: Vec<(u64, Bytes)>,
 }
 
 /// A message on disk that failed: what its report needs.
@@ -75,14 +79,32 @@ impl Core {
         loop {
             let mut guard = lock(&party.state);
             let state = &mut *guard;
+            let segment_octets = state.segment_octets(party, &self.limits);
+            let aggregates = state.takes_aggregates();
             let pipeline = state.pipeline_of(generation).ok_or(None)?;
             let expired = match pipeline.take(utc, window, schedule) {
                 Take::Send(tag, delivery) => {
-                    let dispatch = Dispatch { tag, kind: delivery.kind, body: delivery.body.clone() };
-                    let awaited = delivery
-                        .report_wanted
-                        .then(|| Key::report(delivery.originator.addr.as_str(), &delivery.message_id));
-                    if let Some(key) = awaited {
+                    let mut dispatch = Dispatch {
+                        tag,
+                        kind: delivery.kind,
+                        body: delivery.body.clone(),
+                        segment_octets: segment_octets.filter(|octets| delivery.payload_octets > *octets),
+                        along: Vec::new(),
+                    };
+                    let mut awaited = Vec::new();
+                    awaited.extend(delivery.awaited());
+                    if let Some(octets) = segment_octets.filter(|_| aggregates && delivery.aggregable) {
+                        let (originator, priority) = (delivery.originator.clone(), delivery.priority);
+                        let mut room = octets.saturating_sub(delivery.payload_octets);
+                        while dispatch.along.len() + 1 < INDIVIDUAL_MESSAGES_MAX
+                            && let Some((tag, delivery)) = pipeline.take_along(utc, &originator, priority, room)
+                        {
+                            room = room.saturating_sub(delivery.payload_octets);
+                            dispatch.along.push((tag, delivery.body.clone()));
+                            awaited.extend(delivery.awaited());
+                        }
+                    }
+                    for key in awaited {
                         state.await_report(key, self.awaited_max(party));
                     }
                     inbox::start_disk_work(self, party, state);
@@ -184,6 +206,7 @@ impl Core {
     /// is left to [`inbox::clear`].
     pub(crate) fn dissolve(self: &Arc<Self>, party: &Arc<Party>, but: Option<&Arc<Mailbox>>) {
         self.registry.remove(party);
+        self.segments.forget(&party.address);
         let mut state = lock(&party.state);
         state.gone = true;
         state.generation += 1;

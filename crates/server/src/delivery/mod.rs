@@ -61,7 +61,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coap::ExchangeId;
-use message::{Address, FailureCause, MessageId, Priority};
+use message::segmentation::SetKey;
+use message::{
+    Address, AggregatedMessage, DeliveryStatus, FailureCause, Message, MessageId, Priority, SegmentParameters,
+};
+use sha2::{Digest, Sha256};
 use store::Position;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
@@ -70,10 +74,12 @@ use tokio::time::Instant;
 pub(crate) use fate::{Dispatch, Failed};
 pub(crate) use pipeline::{Batch, DiskWork, Fetch, Pipeline, Schedule};
 
+use crate::aggregate::Aggregate;
 use crate::core::Core;
 use crate::deduplication::Key;
 use crate::mailbox::{Letter, Mailbox};
 use crate::registry::{OpenRequest, Party};
+use crate::segments::Segments;
 
 /// What a sender is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +88,13 @@ pub(crate) enum Answer {
     Delivered,
     /// The disk has it.
     Stored,
+    /// A segment that waits in memory for the others of its message: no promise yet. The segment that completes the
+    /// message gets the message's answer.
+    Held,
+    /// What was stored is no more, as its originator wished (TS 23.554 8.3.6.1).
+    Discarded,
+    /// The messages of an aggregate fared differently: each one's own answer, in their order.
+    Individually(Arc<[(MessageId, Answer)]>),
     /// Neither, and why. The cause decides the code: 2.04 with `DELY_FAILED` for a message that was taken and could not
     /// be delivered, 4.xx and 5.xx for one that was not taken.
     Failed(FailureCause),
@@ -91,8 +104,20 @@ impl Answer {
     /// True if the message was taken: a repetition gets this answer again.
     pub(crate) fn is_promise(&self) -> bool {
         match self {
-            Self::Delivered | Self::Stored => true,
+            Self::Delivered | Self::Stored | Self::Discarded | Self::Individually(_) => true,
+            Self::Held => false,
             Self::Failed(cause) => cause.http_status() == 200,
+        }
+    }
+
+    /// As it stands in a response: the delivery status, and the cause of a failure.
+    pub(crate) fn status(&self) -> (Option<DeliveryStatus>, Option<String>) {
+        match self {
+            Self::Delivered | Self::Discarded => (None, None),
+            Self::Stored => (Some(DeliveryStatus::Stored), None),
+            Self::Held => (Some(DeliveryStatus::segment_held()), None),
+            Self::Individually(_) => (Some(DeliveryStatus::Failed), None),
+            Self::Failed(cause) => (Some(DeliveryStatus::Failed), Some((*cause).into())),
         }
     }
 }
@@ -104,6 +129,10 @@ pub(crate) enum Reply {
     Session(Arc<Mailbox>, ExchangeId, OpenRequest),
     /// A request on the API.
     Api(oneshot::Sender<Answer>),
+    /// One message of an aggregate.
+    Individual(Arc<Aggregate>, usize),
+    /// The last segment of a message that was put together here.
+    Reassembled(Box<Reply>, Arc<Segments>, SetKey),
 }
 
 impl Reply {
@@ -116,6 +145,11 @@ impl Reply {
                 mailbox.post(Letter::Answer(exchange, answer));
             }
             Self::Api(sender) => drop(sender.send(answer)),
+            Self::Individual(aggregate, index) => aggregate.answered(index, answer),
+            Self::Reassembled(reply, segments, set) => {
+                segments.answered(&set, &answer);
+                reply.give(answer);
+            }
         }
     }
 }
@@ -144,6 +178,8 @@ pub(crate) enum Kind {
     Message,
     /// A delivery status report (8.3.5). Always storable.
     Report,
+    /// What those who cut messages into segments and put them together have to tell each other (8.5). Never storable.
+    Notice,
 }
 
 /// A message or report on its way to one recipient.
@@ -166,11 +202,104 @@ pub(crate) struct Delivery {
     pub(crate) accepted_at: Instant,
     /// Where it lies on disk, if it does.
     pub(crate) position: Option<Position>,
+    /// Octets of its payload; 0 for a report.
+    pub(crate) payload_octets: usize,
+    /// Set on a segment: the name under which its answer is remembered on disk, because a message's segments share
+    /// their Message ID.
+    pub(crate) segment_name: Option<Box<MessageId>>,
+    /// May go to its recipient together with others (8.4.3).
+    pub(crate) aggregable: bool,
 }
 
 impl Delivery {
+    /// A message, as it is sent to a UE in `body`. Storable if the message says so; then it must have an expiration time.
+    pub(crate) fn message(message: &Message, body: Bytes, asker: Option<Asker>) -> Self {
+        Self {
+            kind: Kind::Message,
+            originator: message.originator.clone(),
+            message_id: message.message_id.clone(),
+            priority: message.priority,
+            storable: message.store_and_forward,
+            report_wanted: message.delivery_status_required,
+            expires_at: message.expiration_time,
+            body,
+            asker,
+            accepted_at: Instant::now(),
+            position: None,
+            payload_octets: message.payload.len(),
+            segment_name: message.segment.as_ref().map(|segment| Box::new(segment_name(&message.message_id, segment))),
+            // A copy for a member of a group names the group, which an aggregate of others does not.
+            aggregable: message.recipient.is_none() && AggregatedMessage::accepts(message).is_ok(),
+        }
+    }
+
+    /// A report of `originator` on the message of this name, as it is sent to a UE in `body`.
+    pub(crate) fn report(
+        originator: Address,
+        message_id: MessageId,
+        body: Bytes,
+        expires_at: OffsetDateTime,
+        asker: Option<Asker>,
+    ) -> Self {
+        Self {
+            kind: Kind::Report,
+            originator,
+            message_id,
+            priority: Priority::default(),
+            storable: true,
+            report_wanted: false,
+            expires_at: Some(expires_at),
+            body,
+            asker,
+            accepted_at: Instant::now(),
+            position: None,
+            payload_octets: 0,
+            segment_name: None,
+            aggregable: false,
+        }
+    }
+
+    /// A word of `originator` on the segments of a message of this name, as it is sent to a UE in `body`: worth nothing
+    /// once its time is over.
+    pub(crate) fn notice(
+        originator: Address,
+        message_id: MessageId,
+        body: Bytes,
+        expires_at: OffsetDateTime,
+        asker: Option<Asker>,
+    ) -> Self {
+        Self {
+            kind: Kind::Notice,
+            priority: Priority::High,
+            storable: false,
+            ..Self::report(originator, message_id, body, expires_at, asker)
+        }
+    }
+
+    /// The name under which its answer is remembered on disk.
+    pub(crate) fn record_name(&self) -> &MessageId {
+        self.segment_name.as_deref().unwrap_or(&self.message_id)
+    }
+
+    /// The key under which its recipient's report is to be expected, if one was asked for.
+    pub(crate) fn awaited(&self) -> Option<Key> {
+        self.report_wanted.then(|| Key::report(self.originator.addr.as_str(), &self.message_id))
+    }
+
     /// True once `now` is past its expiration time.
     pub(crate) fn is_expired(&self, now: OffsetDateTime) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
+}
+
+/// Within its originator's names, and never one that an originator chooses by accident.
+pub(crate) fn segment_name(message_id: &MessageId, segment: &SegmentParameters) -> MessageId {
+    let mut hash = Sha256::new();
+    for part in [message_id.as_str(), segment.set_id.as_str()] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(segment.number.to_be_bytes());
+    let name = hash.finalize().iter().fold("segment-".to_owned(), |name, octet| format!("{name}{octet:02x}"));
+    name.parse().unwrap_or_else(|_| message_id.clone())
 }

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use message::{FailureCause, Priority};
+use message::{Address, FailureCause, Priority};
 use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -200,6 +200,34 @@ impl Pipeline {
             Some(sent) => Take::Send(tag, &sent.delivery),
             None => Take::Nothing,
         }
+    }
+
+    /// What may go out together with the delivery just taken: the one that would follow it in its lane, if it is of the
+    /// same originator, may go with others, and has no more than so many octets of payload.
+    pub(crate) fn take_along(
+        &mut self,
+        utc: OffsetDateTime,
+        originator: &Address,
+        priority: Priority,
+        payload_octets_max: usize,
+    ) -> Option<(u64, &Delivery)> {
+        let being_read = self.reading.is_some_and(|from| priority as usize >= from);
+        let lane = self.lane(priority);
+        let queue = match lane {
+            Lane { fetched, .. } if !fetched.is_empty() => fetched,
+            Lane { unread: false, storing: 0, waiting, .. } if !being_read => waiting,
+            _ => return None,
+        };
+        let delivery = queue.pop_front_if(|next| {
+            next.aggregable
+                && next.originator == *originator
+                && next.payload_octets <= payload_octets_max
+                && !next.is_expired(utc)
+        })?;
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        self.in_flight.push_back(Sent { tag, delivery });
+        self.in_flight.back().map(|sent| (tag, &sent.delivery))
     }
 
     /// Of each lane: what was read from disk, then, once nothing is left there or on its way there, what waits in memory.

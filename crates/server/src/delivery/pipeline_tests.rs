@@ -30,6 +30,7 @@ static POSITIONS: LazyLock<[Vec<Position>; 3]> = LazyLock::new(|| {
     let message = |priority| NewStoredMessage {
         recipient: Address::ue(&"bob".parse().unwrap()),
         originator: None,
+        message_id: None,
         priority,
         expires_at: None,
         kind: StoredKind::Message,
@@ -204,6 +205,9 @@ impl World {
             asker: None,
             accepted_at: self.now,
             position: None,
+            payload_octets: 0,
+            segment_name: None,
+            aggregable: false,
         };
         if storable {
             self.storable.insert(name);
@@ -326,6 +330,7 @@ fn copy_of(delivery: &Delivery) -> Delivery {
         message_id: delivery.message_id.clone(),
         body: delivery.body.clone(),
         asker: None,
+        segment_name: None,
         ..*delivery
     }
 }

@@ -17,8 +17,10 @@
 //! `write_timeout_seconds`.
 
 mod ending;
+mod outgoing;
 mod procedure;
 mod requests;
+mod topics;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -37,8 +39,9 @@ use transport::ProvenPeer;
 
 pub(crate) use ending::Ended;
 use ending::Ending;
+use outgoing::{Sent, Train, Wagon};
 use procedure::Procedure;
-pub(crate) use procedure::fingerprint;
+pub(crate) use procedure::{fingerprint, profile_of};
 
 use crate::core::Core;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
@@ -68,14 +71,6 @@ struct Unanswered {
     message_id: MessageId,
 }
 
-/// A request of ours that carries a delivery.
-#[derive(Debug)]
-struct Sent {
-    exchange: ExchangeId,
-    tag: u64,
-    at: Instant,
-}
-
 /// See the module.
 pub(crate) struct Session<S> {
     core: Arc<Core>,
@@ -89,6 +84,11 @@ pub(crate) struct Session<S> {
     procedure: Option<Procedure>,
     unanswered: Vec<Unanswered>,
     sent: VecDeque<Sent>,
+    /// Messages that go out in segments and are not acknowledged.
+    trains: Vec<Train>,
+    /// What the pipeline gave and the window has not let out yet: the rest of one message's segments, or of what was
+    /// meant to go out in one.
+    waiting: VecDeque<Wagon>,
     /// What the transport has not taken yet.
     outbound: bytes::Bytes,
     /// Since when it takes nothing.
@@ -168,6 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             procedure: None,
             unanswered: Vec::new(),
             sent: VecDeque::new(),
+            trains: Vec::new(),
+            waiting: VecDeque::new(),
             outbound: bytes::Bytes::new(),
             blocked_since: None,
             look: false,
@@ -218,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         while let Some(letter) = self.mailbox.take() {
             match letter {
                 Letter::Answer(exchange, answer) => self.answer(exchange, answer),
+                Letter::Topics(exchange, answer) => self.answer_topics(exchange, answer),
                 Letter::Close(reason) => self.close_ordered(reason),
             }
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coap::{Code, ExchangeId};
-use message::{Address, Deregistration, FailureCause, Registration, UeServiceId};
+use message::{Address, ClientProfile, Deregistration, FailureCause, Registration, UeServiceId};
 use store::RegistrationRecord;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +21,7 @@ use crate::log_budget::Topic;
 use crate::mailbox::Mailbox;
 use crate::registry::Party;
 use crate::sync::lock;
+use crate::topics;
 
 /// Something under way that is not the session's own business.
 pub(super) type Procedure = BoxFuture<'static, Outcome>;
@@ -145,12 +146,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.core.detach(&earlier.party, earlier.generation);
     }
 
-    pub(super) fn forget_sent(&mut self) {
-        for sent in self.sent.drain(..) {
-            self.machine.cancel(sent.exchange);
-        }
-    }
-
     fn revalidated(&mut self, result: Result<(), Invalid>) {
         let now = Instant::now();
         let end = match result {
@@ -200,12 +195,14 @@ async fn register(
     let _turn = core.registering(&address).await;
     // A newer connection may have registered while this one ended: it is not to be replaced by what nobody waits for.
     still_open(mailbox)?;
-    let segment_size = registration.client_profile.as_ref().and_then(|profile| profile.segment_size);
+    let profile = registration.client_profile.clone();
     let record = RegistrationRecord {
         ue_service_id: id.clone(),
         ue_id: peer.ue_id.as_ref().map(|ue_id| ue_id.as_str().to_owned()),
         a_kid: Some(peer.a_kid.as_str().to_owned()),
-        segment_size,
+        segment_size: profile.as_ref().and_then(|profile| profile.segment_size),
+        gpsi: peer.gpsi.as_ref().map(|gpsi| gpsi.as_str().to_owned()),
+        client_profile: profile.as_ref().and_then(|profile| serde_json::to_value(profile).ok()),
         registered_at: OffsetDateTime::now_utc(),
     };
     let fingerprint = fingerprint(&record);
@@ -227,7 +224,8 @@ async fn register(
         inbox::found_on_disk(core, &party);
     }
     still_open(mailbox)?;
-    let generation = party.attach(mailbox, segment_size).ok_or(FailureCause::Overloaded)?;
+    let generation = party.attach(mailbox, profile).ok_or(FailureCause::Overloaded)?;
+    core.woken(&address);
     tracing::info!(a_kid = %peer.a_kid, ue_service_id = %id, generation, "registered");
     Ok(Registered { party, generation })
 }
@@ -240,8 +238,19 @@ fn still_open(mailbox: &Mailbox) -> Result<(), FailureCause> {
 /// Tells whether a registration differs from the one on disk. Never 0, which stands for none.
 pub(crate) fn fingerprint(record: &RegistrationRecord) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&record.ue_id, &record.a_kid, record.segment_size).hash(&mut hasher);
+    let profile = record.client_profile.as_ref().map(ToString::to_string);
+    (&record.ue_id, &record.gpsi, &record.a_kid, record.segment_size, profile).hash(&mut hasher);
     hasher.finish() | 1
+}
+
+/// What the client of a registration on disk said about itself. One of an earlier version said no more than its segment
+/// size.
+pub(crate) fn profile_of(record: &RegistrationRecord) -> Option<ClientProfile> {
+    let whole = record.client_profile.clone().and_then(|profile| serde_json::from_value(profile).ok());
+    whole.or_else(|| {
+        let segment_size = Some(record.segment_size?);
+        Some(ClientProfile { segment_size, ..ClientProfile::default() })
+    })
 }
 
 async fn remove_registration(
@@ -260,6 +269,7 @@ async fn remove_registration(
         tracing::error!(ue_service_id = %id, %error, "registration not removed");
         return Err(FailureCause::StorageFailed);
     }
+    topics::forget(core, &party.address).await;
     tracing::info!(ue_service_id = %id, "deregistered");
     core.dissolve(party, Some(mailbox));
     inbox::clear(core, &party.address).await;

@@ -1,28 +1,23 @@
 //! Requests and responses, both ways: from CoAP to the message model and back.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coap::{Code, ExchangeId, Request, Response, StreamError};
 use message::{
-    Address, DeliveryStatus, FailureCause, MessageId, MessageResponse, RegistrationResponse, UeMessage, UeServiceId,
+    Address, AggregatedReport, FailureCause, IndividualResponse, MessageId, MessageResponse, RegistrationResponse,
+    UeMessage, UeServiceId,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
-use super::{Ended, Sent, Session, Unanswered};
+use super::{Ended, Session, Unanswered};
 use crate::core::Core;
-use crate::delivery::{Answer, Reply, Schedule};
+use crate::delivery::{Answer, Reply};
 use crate::log_budget::Topic;
 use crate::registry::{OpenRequest, Party};
+use crate::segments::Notice;
 
 /// Content-Format of JSON (RFC 7252 section 12.3).
-const JSON: u16 = 50;
-
-/// How long a recipient that answered 4.29 or 5.xx is left alone if it does not say, and at most.
-const PAUSE_DEFAULT: Duration = Duration::from_secs(2);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(super) const JSON: u16 = 50;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// A request of the peer.
@@ -42,19 +37,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         match UeMessage::decode(&request.payload, &self.core.decode_limits) {
             Ok(UeMessage::Message(message)) => {
-                let (originator, id) = (message.originator.clone(), message.message_id.clone());
-                if let Some((party, reply)) = self.begin_request(exchange, originator, id) {
-                    self.core.route_message(&party, *message, reply);
-                }
+                let named = (message.originator.clone(), message.message_id.clone());
+                self.route(exchange, named, |core, party, reply| core.route_message(party, *message, reply));
+            }
+            Ok(UeMessage::AggregatedMessage(aggregated)) => {
+                let named = (aggregated.originator.clone(), aggregated.message_id.clone());
+                self.route(exchange, named, |core, party, reply| core.route_aggregate(party, *aggregated, reply));
             }
             Ok(UeMessage::DeliveryStatusReport(report)) => {
-                let (originator, id) = (report.originator.clone(), report.message_id.clone());
-                if let Some((party, reply)) = self.begin_request(exchange, originator, id) {
-                    self.core.route_report(&party, report, reply);
-                }
+                let named = (report.originator.clone(), report.message_id.clone());
+                self.route(exchange, named, |core, party, reply| core.route_report(party, report, reply));
+            }
+            Ok(UeMessage::AggregatedReport(aggregated)) => self.take_aggregated_report(exchange, aggregated),
+            Ok(UeMessage::SegmentRecovery(recovery)) => self.take_notice(exchange, Notice::Recovery(recovery)),
+            Ok(UeMessage::SegmentConfirmation(confirmation)) => {
+                self.take_notice(exchange, Notice::Confirmation(confirmation));
             }
             Ok(UeMessage::Registration(registration)) => self.register(exchange, registration),
             Ok(UeMessage::Deregistration(deregistration)) => self.deregister(exchange, deregistration),
+            Ok(UeMessage::TopicSubscription(request)) => self.subscribe(exchange, request),
+            Ok(UeMessage::TopicUnsubscription(request)) => self.unsubscribe(exchange, request),
             Ok(_) => self.refuse(exchange, FailureCause::MessageTypeNotSupported),
             Err(error) => {
                 if self.core.log_budget.admits(Topic::Malformed) {
@@ -62,6 +64,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 self.refuse(exchange, error.cause());
             }
+        }
+    }
+
+    fn take_aggregated_report(&mut self, exchange: ExchangeId, aggregated: AggregatedReport) {
+        // It has no name of its own; its answer bears that of the first message reported on.
+        let Some(first) = aggregated.reports.first() else { return self.refuse(exchange, FailureCause::Malformed) };
+        let named = (aggregated.originator.clone(), first.message_id.clone());
+        self.route(exchange, named, |core, party, reply| core.route_aggregated_report(party, aggregated, reply));
+    }
+
+    fn take_notice(&mut self, exchange: ExchangeId, notice: Notice) {
+        let named = (notice.originator().clone(), notice.message_id().clone());
+        self.route(exchange, named, |core, party, reply| core.route_notice(party, &notice, reply));
+    }
+
+    /// Hands a request on, unless it is answered here.
+    fn route(
+        &mut self,
+        exchange: ExchangeId,
+        (originator, message_id): (Address, MessageId),
+        route: impl FnOnce(&Arc<Core>, &Arc<Party>, Reply),
+    ) {
+        if let Some((party, reply)) = self.begin_request(exchange, originator, message_id) {
+            route(&self.core, &party, reply);
         }
     }
 
@@ -84,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn enter_request(&self) -> Result<(Arc<Party>, OpenRequest), FailureCause> {
+    pub(super) fn enter_request(&self) -> Result<(Arc<Party>, OpenRequest), FailureCause> {
         if self.core.stopping.is_cancelled() {
             return Err(FailureCause::Stopping);
         }
@@ -105,12 +131,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.unanswered.is_empty() && self.unanswered.capacity() > 16 {
             self.unanswered = Vec::new();
         }
-        let (code, status, failure_cause) = match answer {
-            Answer::Delivered => (Code::CHANGED, None, None),
-            Answer::Stored => (Code::CHANGED, Some(DeliveryStatus::Stored), None),
-            Answer::Failed(cause) => (code_of(cause), Some(DeliveryStatus::Failed), Some(cause.into())),
+        let code = match &answer {
+            Answer::Failed(cause) => code_of(*cause),
+            Answer::Discarded => Code::DELETED,
+            _ => Code::CHANGED,
         };
-        let payload = MessageResponse { originator, message_id, status, failure_cause }.encode();
+        let (status, failure_cause) = answer.status();
+        let individual = match &answer {
+            Answer::Individually(answers) => answers.iter().map(individual_response).collect(),
+            _ => Vec::new(),
+        };
+        let payload = MessageResponse { originator, message_id, status, failure_cause, individual }.encode();
         self.respond(exchange, self.response(code, payload));
     }
 
@@ -140,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.respond(exchange, Response::new(code));
     }
 
-    fn response(&self, code: Code, payload: Vec<u8>) -> Response {
+    pub(super) fn response(&self, code: Code, payload: Vec<u8>) -> Response {
         let response = Response::new(code).with_content_format(JSON).with_payload(payload);
         if matches!(code, Code::TOO_MANY_REQUESTS | Code::SERVICE_UNAVAILABLE) {
             response.with_max_age(self.core.limits.retry_after_seconds)
@@ -149,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn respond(&mut self, exchange: ExchangeId, response: Response) {
+    pub(super) fn respond(&mut self, exchange: ExchangeId, response: Response) {
         match self.machine.respond(exchange, &response) {
             Ok(()) | Err(StreamError::Closed | StreamError::UnknownExchange) => {}
             // The peer takes less than an answer has, or reads none of them: nothing can be said to it.
@@ -159,94 +190,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         }
     }
+}
 
-    /// Sends what the pipeline has, as far as the windows allow.
-    pub(super) fn dispatch(&mut self) -> bool {
-        if !std::mem::take(&mut self.look) || self.ending.is_some() {
-            return false;
-        }
-        let Some(registered) = &self.registered else { return false };
-        let (party, generation) = (Arc::clone(&registered.party), registered.generation);
-        let window = self.core.limits.delivery_window;
-        let mut progress = false;
-        while self.outbound_octets() < self.core.limits.outbound_octets_max {
-            let dispatch = match self.core.dispatch(&party, generation, window, Schedule::Stream) {
-                Ok(dispatch) => dispatch,
-                Err(deadline) => {
-                    self.pipeline_deadline = deadline;
-                    return progress;
-                }
-            };
-            progress = true;
-            let request = Request::post(&self.path).content_format(JSON).payload(&*dispatch.body);
-            match self.machine.request(request) {
-                Ok(exchange) => self.sent.push_back(Sent { exchange, tag: dispatch.tag, at: Instant::now() }),
-                Err(StreamError::MessageTooLargeForPeer { .. }) => {
-                    self.core.refused(&party, generation, dispatch.tag, FailureCause::PayloadTooLarge);
-                }
-                Err(_) => {
-                    let until = Instant::now() + PAUSE_DEFAULT;
-                    self.core.postponed(&party, generation, dispatch.tag, until);
-                }
-            }
-        }
-        // Come again when some of it is written.
-        self.look = true;
-        progress
-    }
-
-    /// The recipient's answer to a delivery.
-    pub(super) fn take_response(&mut self, exchange: ExchangeId, response: &Response) {
-        let Some((party, generation, tag)) = self.landed(exchange) else { return };
-        let core = &self.core;
-        let code = response.code;
-        if code.is_success() {
-            match refusal_in(&response.payload, core) {
-                None => core.acknowledged(&party, generation, tag),
-                Some(cause) => core.refused(&party, generation, tag, cause),
-            }
-        } else if code == Code::TOO_MANY_REQUESTS || code.class() == 5 {
-            let pause = response.max_age.map_or(PAUSE_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
-            let until = Instant::now() + pause.clamp(Duration::from_secs(1), PAUSE_MAX);
-            core.postponed(&party, generation, tag, until);
-        } else {
-            if core.log_budget.admits(Topic::DeliveryRefused) {
-                tracing::info!(recipient = %party.address, %code, "delivery refused by the recipient");
-            }
-            core.refused(&party, generation, tag, FailureCause::TargetRefused);
-        }
-    }
-
-    pub(super) fn take_unusable_response(&mut self, exchange: ExchangeId) {
-        if let Some((party, generation, tag)) = self.landed(exchange) {
-            self.core.refused(&party, generation, tag, FailureCause::TargetRefused);
-        }
-    }
-
-    fn landed(&mut self, exchange: ExchangeId) -> Option<(Arc<Party>, u64, u64)> {
-        let index = self.sent.iter().position(|sent| sent.exchange == exchange)?;
-        let sent = self.sent.remove(index)?;
-        if self.sent.is_empty() && self.sent.capacity() > 16 {
-            self.sent = VecDeque::new();
-        }
-        self.look = true;
-        let registered = self.registered.as_ref()?;
-        Some((Arc::clone(&registered.party), registered.generation, sent.tag))
-    }
+fn individual_response((message_id, answer): &(MessageId, Answer)) -> IndividualResponse {
+    let (status, failure_cause) = answer.status();
+    IndividualResponse { message_id: message_id.clone(), status, failure_cause }
 }
 
 /// The code a cause travels with.
-fn code_of(cause: FailureCause) -> Code {
+pub(super) fn code_of(cause: FailureCause) -> Code {
     Code::from_octet(cause.coap_code())
-}
-
-/// A client may refuse in the payload of a 2.04, as the server does. Most say nothing there.
-fn refusal_in(payload: &[u8], core: &Core) -> Option<FailureCause> {
-    if payload.is_empty() {
-        return None;
-    }
-    match MessageResponse::decode(payload, &core.decode_limits) {
-        Ok(MessageResponse { status: Some(DeliveryStatus::Failed), .. }) => Some(FailureCause::TargetRefused),
-        _ => None,
-    }
 }

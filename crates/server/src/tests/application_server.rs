@@ -26,7 +26,7 @@ fn binding(id: &str, instance: &str) -> ApplicationServerSection {
     }
 }
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     Setup {
         limits: Limits { backoff_first_milliseconds: 50, backoff_max_seconds: 1, ..Limits::default() },
         bindings: vec![binding("billing", pki::BILLING_INSTANCE), binding("weather", pki::WEATHER_INSTANCE)],
@@ -35,18 +35,18 @@ fn setup() -> Setup {
 }
 
 /// The server's API, on a socket.
-struct ServedApi {
+pub(super) struct ServedApi {
     address: SocketAddr,
     stop: CancellationToken,
 }
 
 impl ServedApi {
-    async fn start(net: &Net) -> Self {
+    pub(super) async fn start(net: &Net) -> Self {
         let stop = CancellationToken::new();
         let config = SbiServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: pki::server(net.directory.path()),
-            limits: ServerLimits::default(),
+            limits: ServerLimits { request_body_bytes_max: 98_304, ..ServerLimits::default() },
         };
         let router = api::router(Api { core: Arc::clone(&net.core), servers: Arc::clone(&net.servers) });
         let server = SbiServer::start(config, router, stop.clone()).await.unwrap();
@@ -62,7 +62,7 @@ impl Drop for ServedApi {
 
 /// What an AS does with what it gets.
 #[derive(Clone)]
-struct Behaviour {
+pub(super) struct Behaviour {
     status: Arc<AtomicU16>,
     /// The body of a 200.
     body: Arc<Mutex<Option<Value>>>,
@@ -70,7 +70,7 @@ struct Behaviour {
 }
 
 /// An AS with a socket of its own.
-struct As {
+pub(super) struct As {
     name: &'static str,
     api: String,
     client: SbiClient,
@@ -101,11 +101,11 @@ async fn take(
 }
 
 impl As {
-    async fn start(net: &Net, api: &ServedApi, name: &'static str) -> Self {
+    pub(super) async fn start(net: &Net, api: &ServedApi, name: &'static str) -> Self {
         Self::start_at(net, api, name, SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    async fn start_at(net: &Net, api: &ServedApi, name: &'static str, listen: SocketAddr) -> Self {
+    pub(super) async fn start_at(net: &Net, api: &ServedApi, name: &'static str, listen: SocketAddr) -> Self {
         let (sender, got) = mpsc::unbounded_channel();
         let behaviour = Behaviour { status: Arc::new(AtomicU16::new(204)), body: Arc::default(), got: sender };
         let stop = CancellationToken::new();
@@ -127,7 +127,7 @@ impl As {
         }
     }
 
-    async fn register(&self) -> Result<SbiResponse<AsRegistrationAck>, SbiError> {
+    pub(super) async fn register(&self) -> Result<SbiResponse<AsRegistrationAck>, SbiError> {
         self.register_at(&format!("https://{}/in", self.target)).await
     }
 
@@ -141,7 +141,7 @@ impl As {
         self.client.post(&format!("{}/msgs-asregistration/v1/registrations", self.api), &request).await
     }
 
-    async fn send(&self, message: &Message) -> Result<MessageDeliveryAck, SbiError> {
+    pub(super) async fn send(&self, message: &Message) -> Result<MessageDeliveryAck, SbiError> {
         let uri = format!("{}/msgs-msgdelivery/v1/deliver-as-message", self.api);
         self.client.post(&uri, &AsMessageDelivery::from(message)).await?.into_body()
     }
@@ -155,8 +155,13 @@ impl As {
         self.client.post(&uri, &report).await?.into_body()
     }
 
-    async fn receive(&mut self) -> (String, Value) {
+    pub(super) async fn receive(&mut self) -> (String, Value) {
         timeout(PATIENCE, self.got.recv()).await.unwrap().unwrap()
+    }
+
+    /// Nothing came that was not taken.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.got.try_recv().is_err()
     }
 
     fn answer_with(&self, status: u16) {
@@ -164,19 +169,19 @@ impl As {
     }
 }
 
-fn as_address(name: &str) -> Address {
+pub(super) fn as_address(name: &str) -> Address {
     Address::application_server(&name.parse::<AsServiceId>().unwrap())
 }
 
-fn to_as(from: &str, to: &str, id: &str) -> Message {
+pub(super) fn to_as(from: &str, to: &str, id: &str) -> Message {
     Message { destination: as_address(to), ..message(from, to, id) }
 }
 
-fn from_as(from: &str, to: &str, id: &str) -> Message {
+pub(super) fn from_as(from: &str, to: &str, id: &str) -> Message {
     Message { originator: as_address(from), ..message(from, to, id) }
 }
 
-fn problem(error: SbiError) -> (u16, String) {
+pub(super) fn problem(error: SbiError) -> (u16, String) {
     let problem = error.problem().unwrap_or_else(|| panic!("{error}")).clone();
     (problem.status.unwrap(), problem.cause.map(String::from).unwrap_or_default())
 }
@@ -317,7 +322,7 @@ async fn answers_of_the_api_say_what_became_of_the_message() {
     assert_eq!(problem(unknown), (404, "UNKNOWN_TARGET".into()));
     let reused = Message { payload: b"other".to_vec(), ..stored };
     assert_eq!(problem(billing.send(&reused).await.unwrap_err()), (400, "MESSAGE_ID_REUSED".into()));
-    let large = Message { payload: vec![0; 2049], ..from_as("billing", "alice", "4") };
+    let large = Message { payload: vec![0; 65_537], ..from_as("billing", "alice", "4") };
     assert_eq!(problem(billing.send(&large).await.unwrap_err()), (413, "PAYLOAD_TOO_LARGE".into()));
     let uri = format!("{}/msgs-msgdelivery/v1/deliver-as-message", billing.api);
     let nonsense = billing.client.post::<_, Value>(&uri, &json!({"oriAddr": 7})).await.unwrap_err();

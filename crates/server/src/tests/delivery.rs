@@ -31,11 +31,6 @@ async fn what_cannot_be_delivered_is_answered_with_its_cause() {
     let net = Net::new().await;
     let mut alice = net.ue("alice").await;
     net.away_ue("bob").await;
-    let small = net.connect(&supi_of("carol"));
-    net.associate(&supi_of("carol"), "carol");
-    let mut small = small;
-    small.register_with("carol", Some(3)).await;
-
     let group = Address { addr_type: message::AddressType::Group, addr: address("bob").addr };
     let past = OffsetDateTime::now_utc() - time::Duration::seconds(1);
     let cases = [
@@ -48,7 +43,6 @@ async fn what_cannot_be_delivered_is_answered_with_its_cause() {
             Fate::failed("4.04", "TARGET_TYPE_NOT_SUPPORTED"),
         ),
         (Message { expiration_time: Some(past), ..storable("alice", "bob", "6") }, Fate::failed("2.04", "EXPIRED")),
-        (message("alice", "carol", "7"), Fate::failed("4.13", "PAYLOAD_TOO_LARGE")),
     ];
     for (sent, expected) in cases {
         assert_eq!(alice.send(&sent).await, expected, "{sent:?}");

@@ -4,11 +4,14 @@
 
 mod application_server;
 mod delivery;
+mod fan_out;
 mod limits;
 mod pki;
+mod reachability;
 mod registration;
 mod report;
 mod restart;
+mod segments;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,11 +38,15 @@ use transport::{
 
 use crate::application_server::ApplicationServers;
 use crate::association::{AssociationError, AssociationSource};
+use crate::broadcast::BroadcastAreaSection;
 use crate::config::ApplicationServerSection;
 use crate::core::{Core, Parts};
+use crate::destinations::{Destinations, TopicServerSection};
+use crate::groups::GroupSource;
 use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Metrics;
+use crate::policy::{TopicPolicy, TopicSection};
 use crate::session::Ended;
 
 /// Longer than anything here takes: a test that waits for it has failed.
@@ -99,6 +106,17 @@ struct Setup {
     store: StoreOptions,
     bindings: Vec<ApplicationServerSection>,
     keys: Option<Arc<Keys>>,
+    destinations: DestinationsSetup,
+}
+
+/// Groups, topics and broadcast areas.
+#[derive(Clone, Default)]
+struct DestinationsSetup {
+    groups: Option<Arc<dyn GroupSource>>,
+    topics: Vec<TopicSection>,
+    topic_servers: Vec<TopicServerSection>,
+    areas: Vec<BroadcastAreaSection>,
+    gateway: Option<String>,
 }
 
 /// K_AF as a test wants it.
@@ -130,25 +148,37 @@ impl Net {
     }
 
     async fn open(setup: Setup, directory: Arc<TempDir>, associations: Arc<Associations>) -> Self {
-        let Setup { limits, store: options, bindings, keys } = setup.clone();
+        let Setup { limits, store: options, bindings, keys, destinations } = setup.clone();
         let fqdn: Fqdn = "msgin5g.lab.example".parse().unwrap();
         let keys =
             keys.map(|keys| Arc::new(KeyLookup::new(keys, fqdn, LookupLimits::default(), TransportMetrics::default())));
         let store = EmbeddedStore::open(&directory.path().join("store"), options).unwrap();
+        let client = SbiClient::new(SbiClientConfig {
+            tls: pki::server(directory.path()),
+            limits: ClientLimits { connect_timeout_milliseconds: 500, ..ClientLimits::default() },
+        })
+        .unwrap();
         let (core, writers) = Core::new(Parts {
             limits,
             metrics: Metrics::register(&mut MetricsRegistry::default()),
             store: Arc::new(store),
             associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,
             keys,
+            destinations: Destinations {
+                groups: destinations.groups.clone(),
+                policy: TopicPolicy::new(destinations.topics.clone()),
+                topic_servers: destinations.topic_servers.clone(),
+                areas: destinations.areas.clone(),
+                client: Some(client.clone()),
+            },
         });
-        let client = SbiClient::new(SbiClientConfig {
-            tls: pki::server(directory.path()),
-            limits: ClientLimits { connect_timeout_milliseconds: 500, ..ClientLimits::default() },
-        });
-        let servers = Arc::new(ApplicationServers::new(bindings, client.unwrap()));
+        if let Some(gateway) = &destinations.gateway {
+            crate::broadcast::start(&core, gateway, &client);
+        }
+        let servers = Arc::new(ApplicationServers::new(bindings, client));
         crate::server::load(&core, &servers).await.unwrap();
         writers.run(&core, &core.stopped.clone());
+        core.tasks.spawn(crate::segments::run(Arc::clone(&core)));
         Self { core, associations, servers, directory, setup }
     }
 
@@ -156,6 +186,7 @@ impl Net {
     async fn restart(self) -> Self {
         let Self { core, associations, servers, directory, setup } = self;
         servers.stop_all();
+        core.broadcast.stop_all();
         core.stopped.cancel();
         core.tasks.close();
         timeout(PATIENCE, core.tasks.wait()).await.unwrap();
@@ -337,7 +368,8 @@ impl Ue {
     async fn register_with(&mut self, name: &str, segment_size: Option<u32>) -> Response {
         let registration = Registration {
             ue_service_id: name.parse().unwrap(),
-            client_profile: segment_size.map(|octets| ClientProfile { segment_size: Some(octets), ..ClientProfile::default() }),
+            client_profile: segment_size
+                .map(|octets| ClientProfile { segment_size: Some(octets), ..ClientProfile::default() }),
         };
         self.exchange(&registration.encode()).await
     }
@@ -398,6 +430,13 @@ impl Ue {
         self.respond(exchange, Code::CHANGED).await;
         let UeMessage::DeliveryStatusReport(report) = message else { panic!("not a report: {message:?}") };
         report
+    }
+
+    /// Takes the next delivery of whatever kind and acknowledges it.
+    async fn receive_any(&mut self) -> UeMessage {
+        let (exchange, message) = self.delivery().await;
+        self.respond(exchange, Code::CHANGED).await;
+        message
     }
 
     /// Closes, and waits until the server has noticed.
