@@ -19,16 +19,22 @@ pub(crate) enum Topic {
     RegistrationRefused,
     DeliveryRefused,
     Api,
+    Triggering,
+    Notification,
+    NotAllowed,
 }
 
 impl Topic {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Forged,
         Self::ReportForged,
         Self::Malformed,
         Self::RegistrationRefused,
         Self::DeliveryRefused,
         Self::Api,
+        Self::Triggering,
+        Self::Notification,
+        Self::NotAllowed,
     ];
 
     fn as_str(self) -> &'static str {
@@ -39,6 +45,9 @@ impl Topic {
             Self::RegistrationRefused => "registration refused",
             Self::DeliveryRefused => "delivery refused by the recipient",
             Self::Api => "request for somebody else refused",
+            Self::Triggering => "UE not triggered by an identifier that is not proven",
+            Self::Notification => "notification refused",
+            Self::NotAllowed => "message refused: its originator may not send there",
         }
     }
 }

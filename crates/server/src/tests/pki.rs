@@ -17,7 +17,8 @@ pub(super) fn create(directory: &Path) {
     let certificate = parameters.self_signed(&authority_key).unwrap();
     std::fs::write(directory.join("ca.pem"), certificate.pem()).unwrap();
     let issuer = Issuer::new(parameters, authority_key);
-    for (name, instance) in [("server", None), ("billing", Some(BILLING_INSTANCE)), ("weather", Some(WEATHER_INSTANCE))]
+    for (name, instance) in
+        [("server", None), ("billing", Some(BILLING_INSTANCE)), ("weather", Some(WEATHER_INSTANCE)), ("nef", None)]
     {
         let key = KeyPair::generate().unwrap();
         let names = vec!["127.0.0.1".to_owned(), format!("{name}.example")];
