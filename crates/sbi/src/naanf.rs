@@ -1,4 +1,7 @@
-//! Naanf_AKMA (TS 29.535 clause 5.1, types of TS 29.522 clause 5.13): types and client.
+//! Naanf_AKMA (TS 29.535 clause 5.1, types of TS 29.522 clause 5.13): types and client, which is a
+//! [`transport::KeySource`] too.
+
+mod key_source;
 
 use akma::{AKid, AfId, Gpsi, KAf, KAkma, Supi, UeId};
 use serde::{Deserialize, Serialize};

@@ -1,31 +1,23 @@
-//! The server as AKMA Application Function: K_AF from the AAnF (TS 33.535 clause 6.2, TS 29.535).
+//! An AAnF as the source of K_AF for TLS-PSK (TS 33.535 clause 6.2, TS 29.535).
 
 use std::time::SystemTime;
 
 use akma::{AKid, AfId};
 use http::StatusCode;
-use sbi::SbiError;
-use sbi::naanf::{AkmaAfKeyRequest, NaanfClient};
 use transport::{BoxFuture, KeySource, KeySourceError, ProvenKey};
 
-/// Asks an AAnF, or whatever answers as one.
-#[derive(Debug, Clone)]
-pub(crate) struct AnchorFunction(NaanfClient);
+use super::{AkmaAfKeyRequest, NaanfClient};
+use crate::error::SbiError;
 
-impl AnchorFunction {
-    pub(crate) fn new(client: NaanfClient) -> Self {
-        Self(client)
-    }
-}
-
-impl KeySource for AnchorFunction {
+impl KeySource for NaanfClient {
     fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
         Box::pin(async move {
             let request = AkmaAfKeyRequest::new(af_id, a_kid);
-            let answer = self.0.retrieve_applicationkey(&request).await.map_err(key_source_error)?;
+            let answer = self.retrieve_applicationkey(&request).await.map_err(key_source_error)?;
             Ok(answer.map(|data| ProvenKey {
                 expires_at: Some(SystemTime::from(data.expiry)),
                 ue_id: data.ue_id(),
+                gpsi: data.gpsi,
                 k_af: data.kaf,
             }))
         })
@@ -55,9 +47,8 @@ fn key_source_error(error: SbiError) -> KeySourceError {
 
 #[cfg(test)]
 mod tests {
-    use sbi::ProblemDetails;
-
     use super::*;
+    use crate::problem::ProblemDetails;
 
     fn told(problem: ProblemDetails) -> KeySourceError {
         key_source_error(SbiError::Problem(Box::new(problem)))
