@@ -5,17 +5,16 @@
 //! space. The values are empty. Both tables change in one commit.
 
 use std::collections::BTreeSet;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use akma::UeId;
 use message::UeServiceId;
 use sbi::association::{Association, AssociationPage};
 use store::{Batch, Database, StoreMetrics, Table};
-use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::TableLimits;
 use crate::error::ConfigurationError;
+use crate::locks::Locks;
 
 /// What came of adding an association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +36,8 @@ pub(crate) struct Associations {
     by_service: Table,
     limits: TableLimits,
     count: AtomicU64,
-    /// Read, decide, write is one step for a UE ID. UE IDs share locks by hash.
-    locks: Vec<Mutex<()>>,
-    hasher: std::hash::RandomState,
+    /// For each UE ID.
+    locks: Locks,
 }
 
 impl Associations {
@@ -48,8 +46,7 @@ impl Associations {
         let by_ue = database.table("associations_by_ue")?;
         let by_service = database.table("associations_by_service")?;
         let count = AtomicU64::new(count(&by_ue)?);
-        let locks = (0..LOCKS).map(|_| Mutex::default()).collect();
-        Ok(Self { database, by_ue, by_service, limits, count, locks, hasher: std::hash::RandomState::new() })
+        Ok(Self { database, by_ue, by_service, limits, count, locks: Locks::new() })
     }
 
     /// The figures of the database below.
@@ -69,7 +66,7 @@ impl Associations {
 
     /// Adds one. On disk when it returns [`Added::New`].
     pub(crate) async fn add(&self, ue_id: &UeId, ue_service_id: &UeServiceId) -> Result<Added, ConfigurationError> {
-        let _lock = self.lock(ue_id).await;
+        let _lock = self.locks.lock(ue_id).await;
         let keys = keys(ue_id, ue_service_id);
         if self.by_ue.read(keys.by_ue.as_bytes())?.is_some() {
             return Ok(Added::Already);
@@ -89,7 +86,7 @@ impl Associations {
 
     /// Removes one; `false` when it was not there. On disk when it returns.
     pub(crate) async fn remove(&self, ue_id: &UeId, ue_service_id: &UeServiceId) -> Result<bool, ConfigurationError> {
-        let _lock = self.lock(ue_id).await;
+        let _lock = self.locks.lock(ue_id).await;
         let there = self.by_ue.read(keys(ue_id, ue_service_id).by_ue.as_bytes())?.is_some();
         if there {
             self.remove_pairs(ue_id, [ue_service_id]).await?;
@@ -99,7 +96,7 @@ impl Associations {
 
     /// Removes all of a UE ID's; how many there were. On disk when it returns.
     pub(crate) async fn remove_all(&self, ue_id: &UeId) -> Result<usize, ConfigurationError> {
-        let _lock = self.lock(ue_id).await;
+        let _lock = self.locks.lock(ue_id).await;
         let ue_service_ids = self.of_ue(ue_id)?;
         if !ue_service_ids.is_empty() {
             self.remove_pairs(ue_id, &ue_service_ids).await?;
@@ -175,14 +172,6 @@ impl Associations {
         self.count.fetch_sub(removed, Ordering::Relaxed);
         Ok(())
     }
-
-    async fn lock(&self, ue_id: &UeId) -> Option<MutexGuard<'_, ()>> {
-        let index = usize::try_from(self.hasher.hash_one(ue_id) % LOCKS as u64).unwrap_or_default();
-        match self.locks.get(index) {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        }
-    }
 }
 
 struct Keys {
@@ -217,7 +206,5 @@ fn count(table: &Table) -> Result<u64, ConfigurationError> {
 }
 
 const SEPARATOR: char = ' ';
-/// Locks that UE IDs share by hash; a power of two well above what the database commits at once.
-const LOCKS: usize = 1024;
 /// Pairs read at once.
 const PAGE: usize = 4096;

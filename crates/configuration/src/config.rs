@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use sbi::{CertificateFiles, PeerName, ServerLimits};
+use akma::Fqdn;
+use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
+use transport::{HandshakeLimits, LookupLimits};
 
+use crate::coap_limits::CoapLimits;
 use crate::error::ConfigurationError;
+use crate::ue_configuration::Template;
 
 /// Everything the function needs to know. `listen`, `data` and `tls` have no default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +29,19 @@ pub struct Config {
     pub tables: TableLimits,
     /// Own certificate and key, and the authority of everybody else's.
     pub tls: CertificateFiles,
-    /// The server's limits.
-    #[serde(default)]
+    /// The server's limits. A body may have 262,144 octets here: groups are large.
+    #[serde(default = "default_limits")]
     pub limits: ServerLimits,
     /// The database's limits.
     #[serde(default)]
     pub store: DatabaseOptions,
-    /// Who may read and change associations.
+    /// Where UEs ask for their configuration; nowhere if absent.
+    #[serde(default)]
+    pub coap: Option<CoapConfig>,
+    /// Who may read and change associations and groups.
     #[serde(default, rename = "provisioner")]
     pub provisioners: Vec<PeerName>,
-    /// Who may ask for a UE's profile: MSGin5G Servers.
+    /// Who may ask for a UE's profile and read groups: MSGin5G Servers.
     #[serde(default, rename = "reader")]
     pub readers: Vec<PeerName>,
 }
@@ -47,14 +54,115 @@ pub struct TableLimits {
     pub associations_max: u64,
     /// Associations of one UE ID; one more gets 403, TOO_MANY_ASSOCIATIONS.
     pub associations_per_ue_max: usize,
-    /// Associations on one page of a list, whatever the request asks for.
+    /// Associations or groups on one page of a list, whatever the request asks for.
     pub page_max: usize,
+    /// Groups in all; one more gets 500, INSUFFICIENT_RESOURCES.
+    pub groups_max: u64,
+    /// Members of one group; one more gets 403, TOO_MANY_MEMBERS.
+    pub group_members_max: usize,
+    /// Octets of one group's document as JSON; a longer one gets 413.
+    pub group_octets_max: usize,
+    /// Octets of the groups in one answer; the next group begins a page of its own.
+    pub page_octets_max: usize,
 }
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self { associations_max: 20_000_000, associations_per_ue_max: 256, page_max: 1_000 }
+        Self {
+            associations_max: 20_000_000,
+            associations_per_ue_max: 256,
+            page_max: 1_000,
+            groups_max: 100_000,
+            group_members_max: 4_096,
+            group_octets_max: 196_608,
+            page_octets_max: 196_608,
+        }
     }
+}
+
+/// `[coap]`: the interface for UEs, `su-uc` over CoAP (TS 24.546 clause C.3), secured by AKMA (TS 33.535 Annex B).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoapConfig {
+    /// The name that UEs ask for by SNI and that is part of AF_ID. Not the MSGin5G Server's: it has a K_AF of its own.
+    pub fqdn: Fqdn,
+    /// Where CoAP over TLS is served; port 0 takes a free one.
+    #[serde(default = "default_coap_listen")]
+    pub listen: SocketAddr,
+    /// Where UEs are sent to: `coaps+tcp://FQDN[:PORT]/PATH` of the MSGin5G Server.
+    pub server_address: String,
+    /// Where they connect instead of looking FQDN up, for networks whose names are in no DNS.
+    #[serde(default)]
+    pub connect_address: Option<SocketAddr>,
+    /// Supported Maximum MSGin5G segment size that UEs are told, octets; none if absent.
+    #[serde(default)]
+    pub segment_size: Option<u32>,
+    /// Accept TLS 1.2 without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256), for devices that have no more.
+    #[serde(default)]
+    pub allow_plain_psk_tls12: bool,
+    /// The AAnF's API root, `https://...`. It is asked with the function's own certificate.
+    pub aanf: String,
+    /// Limits on handshakes.
+    #[serde(default)]
+    pub handshakes: HandshakeLimits,
+    /// Limits on key look-ups.
+    #[serde(default)]
+    pub lookups: LookupLimits,
+    /// Limits on requests to the AAnF.
+    #[serde(default)]
+    pub requests: ClientLimits,
+    /// Limits on connections.
+    #[serde(default)]
+    pub limits: CoapLimits,
+}
+
+impl CoapConfig {
+    pub(crate) fn template(&self) -> Template {
+        Template {
+            server_address: self.server_address.clone(),
+            connect_address: self.connect_address,
+            segment_size: self.segment_size,
+        }
+    }
+
+    /// The key that is wrong, and why.
+    fn fault(&self) -> Option<String> {
+        if !is_server_address(&self.server_address) {
+            return Some("coap.server_address must be coaps+tcp://FQDN[:PORT]/PATH".to_owned());
+        }
+        if self.segment_size == Some(0) {
+            return Some("coap.segment_size must be 1 or more".to_owned());
+        }
+        if !self.aanf.starts_with("https://") {
+            return Some("coap.aanf must be an https URL".to_owned());
+        }
+        if self.limits.connections_max == 0 || self.limits.connections_per_a_kid_max == 0 {
+            return Some("coap.limits must allow a connection".to_owned());
+        }
+        self.limits.wrong_duration().map(|key| format!("coap.limits.{key} must be 1 second to 100 years"))
+    }
+}
+
+/// Whether a UE can go by it: a name, a port if it is not 5684, and the segments of a path.
+fn is_server_address(text: &str) -> bool {
+    let Some((authority, path)) = text.strip_prefix("coaps+tcp://").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        None => (authority, true),
+    };
+    let segments =
+        path.split('/').all(|segment| !segment.is_empty() && segment.bytes().all(|octet| octet.is_ascii_graphic()));
+    port && segments && host.parse::<Fqdn>().is_ok()
+}
+
+fn default_coap_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 5684))
+}
+
+fn default_limits() -> ServerLimits {
+    ServerLimits { request_body_bytes_max: 262_144, ..ServerLimits::default() }
 }
 
 impl Config {
@@ -73,6 +181,35 @@ impl Config {
         if self.tables.page_max == 0 {
             return Err(ConfigurationError::Configuration("tables.page_max must be 1 or more".to_owned()));
         }
-        Ok(())
+        match self.coap.as_ref().and_then(CoapConfig::fault) {
+            Some(fault) => Err(ConfigurationError::Configuration(fault)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_address_is_one_that_a_ue_can_go_by() {
+        for right in ["coaps+tcp://msgin5g.example.com/msgin5g", "coaps+tcp://a.example:5684/x/y"] {
+            assert!(is_server_address(right), "{right}");
+        }
+        for wrong in [
+            "",
+            "msgin5g.example.com:5684",
+            "coaps://a.example/x",
+            "coaps+tcp://a.example",
+            "coaps+tcp://a.example/",
+            "coaps+tcp://a.example/x//y",
+            "coaps+tcp://a.example:0/x",
+            "coaps+tcp://a.example:65536/x",
+            "coaps+tcp:///x",
+            "coaps+tcp://a.example/x\ny",
+        ] {
+            assert!(!is_server_address(wrong), "{wrong}");
+        }
     }
 }

@@ -10,8 +10,11 @@ use store::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::associations::Associations;
+use crate::changes::Changes;
+use crate::coap_listener::CoapServer;
 use crate::config::Config;
 use crate::error::ConfigurationError;
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::service::{STORE_CHECK, Service, router};
 
@@ -19,7 +22,9 @@ use crate::service::{STORE_CHECK, Service, router};
 #[derive(Debug)]
 pub struct Running {
     server: SbiServer,
+    coap: Option<CoapServer>,
     admin: Option<AdminServer>,
+    shutdown: CancellationToken,
 }
 
 impl Running {
@@ -27,6 +32,12 @@ impl Running {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.server.local_addr()
+    }
+
+    /// Where UEs ask for their configuration, if they can: CoAP over TLS over TCP.
+    #[must_use]
+    pub fn coap_addr(&self) -> Option<SocketAddr> {
+        self.coap.as_ref().map(CoapServer::local_addr)
     }
 
     /// Where health and metrics are served, if they are.
@@ -38,6 +49,9 @@ impl Running {
     /// Waits until the function has stopped: requests answered, connections closed.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(coap) = &self.coap {
+            coap.stopped(&self.shutdown).await;
+        }
         if let Some(admin) = &self.admin {
             admin.stopped().await;
         }
@@ -56,28 +70,43 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     server_metrics.register(&mut registry);
     let health = Health::new();
 
-    let (data, options, tables) = (config.data, config.store, config.tables);
+    let (data, options, tables) = (config.data, config.store, config.tables.clone());
     // Recovery and counting block; they get a thread of their own.
-    let associations = tokio::task::spawn_blocking(move || Associations::open(Database::open(&data, options)?, tables))
-        .await
-        .unwrap_or_else(|_| Err(ConfigurationError::Configuration("the state could not be opened".to_owned())))?;
+    let (associations, groups) = tokio::task::spawn_blocking(move || {
+        let database = Database::open(&data, options)?;
+        Ok((Associations::open(database.clone(), tables.clone())?, Groups::open(database, tables)?))
+    })
+    .await
+    .unwrap_or_else(|_| Err(ConfigurationError::Configuration("the state could not be opened".to_owned())))?;
     metrics.associations(associations.count());
+    metrics.groups(groups.count());
     associations.store_metrics().register(&mut registry);
     health.ready(STORE_CHECK);
     let service = Arc::new(Service {
         associations,
+        groups,
+        changes: Changes::default(),
+        tables: config.tables,
         provisioners: config.provisioners,
         readers: config.readers,
         metrics,
         health: health.clone(),
         retry_after_seconds: config.limits.retry_after_seconds,
     });
+    let coap = match config.coap {
+        Some(coap) => {
+            let service = Arc::clone(&service);
+            Some(CoapServer::start(coap, &config.tls, service, &mut registry, shutdown.clone()).await?)
+        }
+        None => None,
+    };
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
     let server = SbiServer::start_observed(server, router(service), shutdown.clone(), server_metrics).await?;
     let admin = match config.admin {
-        Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
+        Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown.clone()).await?),
         None => None,
     };
-    tracing::info!(address = %server.local_addr(), "configuration function ready");
-    Ok(Running { server, admin })
+    let coap_address = coap.as_ref().map(|coap| coap.local_addr().to_string());
+    tracing::info!(address = %server.local_addr(), coap = coap_address, "configuration function ready");
+    Ok(Running { server, coap, admin, shutdown })
 }

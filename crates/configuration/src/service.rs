@@ -1,4 +1,4 @@
-//! The two APIs: `ss-upr` for MSGin5G Servers, provisioning for the operator.
+//! Associations over HTTP: `ss-upr` for MSGin5G Servers, provisioning for the operator. What all handlers share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,11 @@ use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause};
 use store::StoreError;
 
 use crate::associations::{Added, Associations};
+use crate::changes::Changes;
+use crate::config::TableLimits;
 use crate::error::ConfigurationError;
+use crate::group_service;
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 
 /// Causes of refusals that are this function's own.
@@ -27,11 +31,24 @@ pub mod refusal {
     pub const REQUESTER_NOT_ALLOWED: &str = "REQUESTER_NOT_ALLOWED";
     /// 403: the UE ID has as many associations as it may.
     pub const TOO_MANY_ASSOCIATIONS: &str = "TOO_MANY_ASSOCIATIONS";
+    /// 403: there is a group of that identity.
+    pub const GROUP_EXISTS: &str = "GROUP_EXISTS";
+    /// 404: there is no group of that identity.
+    pub const GROUP_NOT_FOUND: &str = "GROUP_NOT_FOUND";
+    /// 403: a group with more members than it may have.
+    pub const TOO_MANY_MEMBERS: &str = "TOO_MANY_MEMBERS";
+    /// 403: more groups than go into one answer.
+    pub const TOO_MANY_DOCUMENTS: &str = "TOO_MANY_DOCUMENTS";
+    /// 4.04 over CoAP: the UE ID has no association, or not the one asked for.
+    pub const NOT_ASSOCIATED: &str = "NOT_ASSOCIATED";
 }
 
 /// What the handlers share.
 pub(crate) struct Service {
     pub(crate) associations: Associations,
+    pub(crate) groups: Groups,
+    pub(crate) changes: Changes,
+    pub(crate) tables: TableLimits,
     pub(crate) provisioners: Vec<PeerName>,
     pub(crate) readers: Vec<PeerName>,
     pub(crate) metrics: Metrics,
@@ -46,18 +63,19 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route(&associations, get(list))
         .route(&format!("{associations}/{{ue_id}}"), get(of_ue).delete(remove_all))
         .route(&format!("{associations}/{{ue_id}}/{{ue_service_id}}"), put(add).delete(remove))
+        .merge(group_service::router())
         .with_state(service)
 }
 
-type Shared = State<Arc<Service>>;
+pub(crate) type Shared = State<Arc<Service>>;
 /// A label for the metrics, and the answer or refusal that goes with it.
-type Labelled<T> = Result<(&'static str, T), (&'static str, Box<ProblemDetails>)>;
+pub(crate) type Labelled<T> = Result<(&'static str, T), (&'static str, Box<ProblemDetails>)>;
 
 /// The caller may ask for profiles.
 struct Reader;
 
-/// The caller may read and change associations.
-struct Provisioner;
+/// The caller may read and change associations and groups.
+pub(crate) struct Provisioner;
 
 impl FromRequestParts<Arc<Service>> for Reader {
     type Rejection = ProblemDetails;
@@ -75,14 +93,14 @@ impl FromRequestParts<Arc<Service>> for Provisioner {
     }
 }
 
-fn admit(
+pub(crate) fn admit<'a>(
     parts: &Parts,
     service: &Service,
-    allowed: &[PeerName],
+    allowed: impl IntoIterator<Item = &'a PeerName>,
     operation: &'static str,
 ) -> Result<(), ProblemDetails> {
     let peer = parts.extensions.get::<PeerIdentity>();
-    if peer.is_some_and(|peer| allowed.iter().any(|name| name.names(peer))) {
+    if peer.is_some_and(|peer| allowed.into_iter().any(|name| name.names(peer))) {
         return Ok(());
     }
     // Not the path: it may hold a SUPI.
@@ -130,6 +148,7 @@ async fn add(
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let added = changer.associations.add(&ue_id, &ue_service_id).await;
+        changer.changes.tell(&ue_id);
         changer.metrics.associations(changer.associations.count());
         match added {
             Ok(Added::New) => Ok(("added", StatusCode::CREATED)),
@@ -152,6 +171,7 @@ async fn remove(
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let there = changer.associations.remove(&ue_id, &ue_service_id).await;
+        changer.changes.tell(&ue_id);
         changer.removed(there)
     })
     .await;
@@ -163,6 +183,7 @@ async fn remove_all(State(service): Shared, _: Provisioner, Path(ue_id): Path<Ue
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let count = changer.associations.remove_all(&ue_id).await;
+        changer.changes.tell(&ue_id);
         changer.removed(count.map(|count| count > 0))
     })
     .await;
@@ -195,7 +216,12 @@ impl Service {
             .map_err(|error| self.fault(&error))
     }
 
-    fn answer<T: IntoResponse>(&self, operation: &'static str, since: Instant, outcome: Labelled<T>) -> Response {
+    pub(crate) fn answer<T: IntoResponse>(
+        &self,
+        operation: &'static str,
+        since: Instant,
+        outcome: Labelled<T>,
+    ) -> Response {
         let (label, response) = match outcome {
             Ok((label, answer)) => (label, answer.into_response()),
             Err((label, problem)) => (label, problem.into_response()),
@@ -205,13 +231,13 @@ impl Service {
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
-    fn fault(&self, error: &ConfigurationError) -> (&'static str, Box<ProblemDetails>) {
+    pub(crate) fn fault(&self, error: &ConfigurationError) -> (&'static str, Box<ProblemDetails>) {
         match error {
             ConfigurationError::Store(StoreError::Overloaded) => {
                 refuse("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
             }
             ConfigurationError::Store(StoreError::DiskFull) => {
-                tracing::error!(%error, "no association can be written");
+                tracing::error!(%error, "nothing can be written");
                 refuse("disk_full", full())
             }
             error => {
@@ -226,17 +252,19 @@ impl Service {
     }
 }
 
-fn full() -> ProblemDetails {
+pub(crate) fn full() -> ProblemDetails {
     ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR).with_cause(cause::INSUFFICIENT_RESOURCES)
 }
 
 /// Lets a change finish even when the caller leaves: the tables, and what is counted of them, change together.
-async fn to_the_end<T: Send + 'static>(change: impl Future<Output = Labelled<T>> + Send + 'static) -> Labelled<T> {
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Labelled<T>> + Send + 'static,
+) -> Labelled<T> {
     tokio::spawn(change).await.unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())))
 }
 
 /// A refusal under its label.
-fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static str, Box<ProblemDetails>) {
+pub(crate) fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static str, Box<ProblemDetails>) {
     (label, Box::new(problem))
 }
 
@@ -250,15 +278,16 @@ mod tests {
     use store::{Database, DatabaseOptions};
 
     use super::*;
-    use crate::associations::Associations;
-    use crate::config::TableLimits;
 
     #[tokio::test]
     async fn an_error_that_passes_leaves_the_function_ready() {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::open(directory.path(), DatabaseOptions::default()).unwrap();
         let service = Service {
-            associations: Associations::open(database, TableLimits::default()).unwrap(),
+            associations: Associations::open(database.clone(), TableLimits::default()).unwrap(),
+            groups: Groups::open(database, TableLimits::default()).unwrap(),
+            changes: Changes::default(),
+            tables: TableLimits::default(),
             provisioners: Vec::new(),
             readers: Vec::new(),
             metrics: Metrics::register(&mut Registry::default()),

@@ -47,6 +47,7 @@ impl Fixture {
             admin: None,
             data: directory.path().join("configuration"),
             tables: TableLimits::default(),
+            coap: None,
             tls: authority.issue(CONFIGURATION, &[]),
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
