@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -338,7 +339,13 @@ async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: Owne
     let limit = Duration::from_secs(shared.limits.request_timeout_seconds);
     let mut router = shared.router.clone();
     // A panic is a fault of ours in one handler; it must not take other requests of the connection with it.
-    let handled = AssertUnwindSafe(async { timeout(limit, router.call(request)).await }).catch_unwind().await;
+    let whole = async {
+        match read_whole(request, shared.limits.request_body_bytes_max).await {
+            Ok(request) => router.call(request).await,
+            Err(refusal) => Ok(refusal.into_response()),
+        }
+    };
+    let handled = AssertUnwindSafe(timeout(limit, whole)).catch_unwind().await;
     let response = match handled {
         Ok(Ok(Ok(response))) => response,
         Ok(Err(_)) => {
@@ -351,6 +358,17 @@ async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: Owne
     };
     shared.metrics.request_answered(response.status());
     response
+}
+
+/// Reads the body before anything is answered: HTTP/2 resets a stream that is answered before its end (RFC 9113 clause
+/// 8.1), and some clients then drop the answer that says what is wrong.
+async fn read_whole(request: Request<Body>, bytes_max: usize) -> Result<Request<Body>, ProblemDetails> {
+    let (parts, body) = request.into_parts();
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(Request::from_parts(parts, Body::from(body.to_bytes()))),
+        Err(error) if error.is::<LengthLimitError>() => Err(ProblemDetails::new(StatusCode::PAYLOAD_TOO_LARGE)),
+        Err(_) => Err(ProblemDetails::bad_request(cause::INVALID_MSG_FORMAT)),
+    }
 }
 
 /// Slots for connections that have not shown a certificate yet, counted in all and by source address.

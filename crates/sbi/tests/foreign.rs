@@ -73,7 +73,7 @@ async fn curl_reads_refusals_as_problem_details() {
     let (_server, uri) = start(&authority).await;
     let files = authority.issue(CLIENT, &[]);
     let form = curl(Some(&files), &authority, &["--http2", "-d", "{}", &uri]).await;
-    assert!(text(&form).ends_with(" 415 2"), "{}", text(&form));
+    assert!(text(&form).ends_with(" 415 2"), "{form:?}");
     let broken = ["--http2", "-H", "Content-Type: application/json", "-d", "{\"a\"", &uri];
     let broken = curl(Some(&files), &authority, &broken).await;
     assert!(text(&broken).contains("INVALID_MSG_FORMAT") && text(&broken).ends_with(" 400 2"), "{}", text(&broken));
