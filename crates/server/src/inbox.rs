@@ -246,7 +246,13 @@ async fn read(core: &Core, party: &Party, fetch: Option<Fetch>) -> Option<Batch>
 /// What was put on disk by this server is read back; None is a damaged disk, or an older version's coding.
 fn delivery_of(core: &Core, stored: StoredMessage) -> Option<Delivery> {
     let mut delivery = match UeMessage::decode(&stored.body, &core.stored_limits).ok()? {
-        UeMessage::Message(message) => Delivery::message(&message, Bytes::from(stored.body), None),
+        UeMessage::Message(message) => {
+            let mut delivery = Delivery::message(&message, Bytes::from(stored.body), None);
+            if let Some(expires_at) = stored.expires_at.filter(|at| differ(message.expiration_time, *at)) {
+                delivery.renew(expires_at);
+            }
+            delivery
+        }
         UeMessage::DeliveryStatusReport(report) => {
             let expires_at = stored.expires_at?;
             Delivery::report(report.originator, report.message_id, Bytes::from(stored.body), expires_at, None)
@@ -263,6 +269,11 @@ fn delivery_of(core: &Core, stored: StoredMessage) -> Option<Delivery> {
     delivery.expires_at = stored.expires_at;
     delivery.position = Some(stored.position);
     Some(delivery)
+}
+
+/// Whether a message got another expiry while it was stored. What the store keeps is rounded.
+fn differ(said: Option<OffsetDateTime>, kept: OffsetDateTime) -> bool {
+    said.is_none_or(|said| (said - kept).abs() >= time::Duration::MILLISECOND)
 }
 
 fn failed_of(core: &Core, stored: &StoredMessage, cause: FailureCause) -> Option<Failed> {
@@ -420,7 +431,7 @@ pub(crate) async fn sweep_expired(core: &Arc<Core>) {
 
 fn claim(core: &Core, stored: &StoredMessage) -> bool {
     let Some(party) = core.registry.find(&stored.recipient) else { return true };
-    lock(&party.state).pipeline().claim_expired(stored.position)
+    lock(&party.state).pipeline().claim(stored.position)
 }
 
 async fn bury_batch(core: &Arc<Core>, batch: Vec<StoredMessage>, cause: FailureCause) {

@@ -52,6 +52,7 @@ mod routing;
 mod segments;
 mod server;
 mod session;
+mod stored_update;
 mod sync;
 #[cfg(test)]
 mod tests;

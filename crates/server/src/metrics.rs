@@ -216,9 +216,12 @@ impl Metrics {
         self.reassemblies_failed.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
     }
 
-    pub(crate) fn stored_updated(&self, discarded: usize, updated: usize) {
-        self.stored_discarded.inc_by(discarded as u64);
-        self.stored_updated.inc_by(updated as u64);
+    pub(crate) fn stored_updated(&self, copies: usize) {
+        self.stored_updated.inc_by(copies as u64);
+    }
+
+    pub(crate) fn stored_discarded(&self, copies: usize) {
+        self.stored_discarded.inc_by(copies as u64);
     }
 
     pub(crate) fn application_server_failed(&self) {

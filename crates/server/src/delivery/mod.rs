@@ -63,7 +63,8 @@ use bytes::Bytes;
 use coap::ExchangeId;
 use message::segmentation::SetKey;
 use message::{
-    Address, AggregatedMessage, DeliveryStatus, FailureCause, Message, MessageId, Priority, SegmentParameters,
+    Address, AggregatedMessage, DecodeLimits, DeliveryStatus, FailureCause, Message, MessageId, Priority,
+    SegmentParameters, UeMessage,
 };
 use sha2::{Digest, Sha256};
 use store::Position;
@@ -286,11 +287,28 @@ impl Delivery {
         self.report_wanted.then(|| Key::report(self.originator.addr.as_str(), &self.message_id))
     }
 
+    /// Gives a stored message another expiry, as its recipient is to see it, too.
+    pub(crate) fn renew(&mut self, expires_at: OffsetDateTime) {
+        self.expires_at = Some(expires_at);
+        if let Ok(UeMessage::Message(mut message)) = UeMessage::decode(&self.body, &UNBOUNDED) {
+            message.expiration_time = Some(expires_at);
+            self.body = message.encode().into();
+        }
+    }
+
     /// True once `now` is past its expiration time.
     pub(crate) fn is_expired(&self, now: OffsetDateTime) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 }
+
+/// For what was let in once already.
+const UNBOUNDED: DecodeLimits = DecodeLimits {
+    message_octets_max: usize::MAX,
+    payload_octets_max: usize::MAX,
+    depth_max: 8,
+    segments_max: u32::MAX,
+};
 
 /// Within its originator's names, and never one that an originator chooses by accident.
 pub(crate) fn segment_name(message_id: &MessageId, segment: &SegmentParameters) -> MessageId {

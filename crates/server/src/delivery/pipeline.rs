@@ -132,6 +132,10 @@ pub(crate) struct Pipeline {
     removing: Vec<Position>,
     /// In the hands of whoever reports their failure and then removes them.
     set_apart: Vec<Position>,
+    /// Getting another expiry on disk.
+    renewing: Vec<Position>,
+    /// Got another expiry on disk while that was being read, perhaps as it was before.
+    renewed: Vec<(Position, OffsetDateTime)>,
     disk_busy: bool,
     /// The lanes from this one on are being read.
     reading: Option<usize>,
@@ -158,6 +162,7 @@ impl Pipeline {
             && !self.disk_busy
             && self.acknowledged.is_empty()
             && self.set_apart.is_empty()
+            && self.renewing.is_empty()
             && self.lanes.iter().all(|lane| lane.waiting.is_empty() && lane.backlog() == 0)
     }
 
@@ -414,6 +419,7 @@ impl Pipeline {
             (Some(_), _) => self.lanes.iter_mut().skip(from).for_each(|lane| lane.unread = true),
             (None, _) => {}
         }
+        self.renewed.clear();
         if removed {
             self.removing.clear();
         } else {
@@ -423,8 +429,11 @@ impl Pipeline {
 
     /// Reading for a higher lane goes over lower ones again: what is before a lane's cursor was read before.
     fn take_in(&mut self, batch: Vec<Delivery>) {
-        for delivery in batch {
+        for mut delivery in batch {
             let Some(position) = delivery.position else { continue };
+            if let Some((_, expires_at)) = self.renewed.iter().rev().find(|(renewed, _)| *renewed == position) {
+                delivery.renew(*expires_at);
+            }
             let gone = [&self.acknowledged, &self.removing, &self.set_apart]
                 .iter()
                 .any(|positions| positions.contains(&position));
@@ -439,11 +448,11 @@ impl Pipeline {
         }
     }
 
-    /// An expired message on disk: true if the caller is to report and remove it, which it ends with
-    /// [`Pipeline::buried`]. False while its delivery is under way, or if somebody else is at it.
-    pub(crate) fn claim_expired(&mut self, position: Position) -> bool {
+    /// A message on disk that has expired, or that its originator wants discarded: true if the caller is to remove it, which
+    /// it ends with [`Pipeline::buried`]. False while its delivery is under way, or if somebody else is at it.
+    pub(crate) fn claim(&mut self, position: Position) -> bool {
         let mut sent = self.in_flight.iter().chain(self.pause.iter().flat_map(|pause| &pause.held));
-        let taken = [&self.acknowledged, &self.removing, &self.set_apart];
+        let taken = [&self.acknowledged, &self.removing, &self.set_apart, &self.renewing];
         if sent.any(|sent| sent.delivery.position == Some(position))
             || taken.iter().any(|positions| positions.contains(&position))
         {
@@ -452,6 +461,29 @@ impl Pipeline {
         self.lane(position.priority()).fetched.retain(|delivery| delivery.position != Some(position));
         self.set_apart.push(position);
         true
+    }
+
+    /// A message on disk is about to get another expiry: nobody claims it until [`Pipeline::end_renewal`]. False if it is
+    /// being removed, or if somebody else is at it.
+    pub(crate) fn begin_renewal(&mut self, position: Position) -> bool {
+        let taken = [&self.acknowledged, &self.removing, &self.set_apart, &self.renewing];
+        if taken.iter().any(|positions| positions.contains(&position)) {
+            return false;
+        }
+        self.renewing.push(position);
+        true
+    }
+
+    /// It has got it, or, with none, has not.
+    pub(crate) fn end_renewal(&mut self, position: Position, expires_at: Option<OffsetDateTime>) {
+        self.renewing.retain(|renewing| *renewing != position);
+        let Some(expires_at) = expires_at else { return };
+        let fetched = &mut self.lane(position.priority()).fetched;
+        if let Some(delivery) = fetched.iter_mut().find(|delivery| delivery.position == Some(position)) {
+            delivery.renew(expires_at);
+        } else if self.reading.is_some() {
+            self.renewed.push((position, expires_at));
+        }
     }
 
     /// A message set apart is off the disk, or is given up for now.

@@ -53,6 +53,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(UeMessage::SegmentConfirmation(confirmation)) => {
                 self.take_notice(exchange, Notice::Confirmation(confirmation));
             }
+            Ok(UeMessage::StoredMessageUpdate(update)) => {
+                let named = (update.originator.clone(), update.message_id.clone());
+                self.route(exchange, named, |core, party, reply| core.route_update(party, update, reply));
+            }
             Ok(UeMessage::Registration(registration)) => self.register(exchange, registration),
             Ok(UeMessage::Deregistration(deregistration)) => self.deregister(exchange, deregistration),
             Ok(UeMessage::TopicSubscription(request)) => self.subscribe(exchange, request),

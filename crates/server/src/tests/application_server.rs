@@ -54,6 +54,12 @@ impl ServedApi {
     }
 }
 
+impl ServedApi {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 impl Drop for ServedApi {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -72,9 +78,9 @@ pub(super) struct Behaviour {
 /// An AS with a socket of its own.
 pub(super) struct As {
     name: &'static str,
-    api: String,
-    client: SbiClient,
-    target: SocketAddr,
+    pub(super) api: String,
+    pub(super) client: SbiClient,
+    pub(super) target: SocketAddr,
     behaviour: Behaviour,
     got: mpsc::UnboundedReceiver<(String, Value)>,
     stop: CancellationToken,
@@ -112,7 +118,8 @@ impl As {
         let tls = pki::files(net.directory.path(), name);
         let router = Router::new()
             .route("/in/deliver-message", post(take).with_state(("message", behaviour.clone())))
-            .route("/in/deliver-report", post(take).with_state(("report", behaviour.clone())));
+            .route("/in/deliver-report", post(take).with_state(("report", behaviour.clone())))
+            .route("/in/topics", post(take).with_state(("topics", behaviour.clone())));
         let config = SbiServerConfig { listen, tls: tls.clone(), limits: ServerLimits::default() };
         let server = SbiServer::start(config, router, stop.clone()).await.unwrap();
         let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
@@ -146,7 +153,7 @@ impl As {
         self.client.post(&uri, &AsMessageDelivery::from(message)).await?.into_body()
     }
 
-    async fn send_report(&self, to: &str, id: &str) -> Result<MessageDeliveryAck, SbiError> {
+    pub(super) async fn send_report(&self, to: &str, id: &str) -> Result<MessageDeliveryAck, SbiError> {
         let uri = format!("{}/msgs-msgdelivery/v1/deliver-report", self.api);
         let report = json!({
             "oriAddr": {"addrType": "AS", "addr": self.name}, "destAddr": {"addrType": "UE", "addr": to},
@@ -164,7 +171,7 @@ impl As {
         self.got.try_recv().is_err()
     }
 
-    fn answer_with(&self, status: u16) {
+    pub(super) fn answer_with(&self, status: u16) {
         self.behaviour.status.store(status, Ordering::SeqCst);
     }
 }

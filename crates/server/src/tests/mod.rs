@@ -2,9 +2,12 @@
 //! stream in the place of TLS, and a table in the place of the Configuration Function.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod aggregates;
 mod application_server;
+mod broadcast;
 mod delivery;
 mod fan_out;
+mod groups;
 mod limits;
 mod pki;
 mod reachability;
@@ -12,6 +15,8 @@ mod registration;
 mod report;
 mod restart;
 mod segments;
+mod stored_update;
+mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};

@@ -277,14 +277,14 @@ async fn what_stays_away_is_asked_for_and_then_given_up_with_a_report() {
 #[tokio::test]
 async fn after_a_crash_the_last_segment_alone_brings_all_of_them() {
     let limits = Limits { reassembly_wait_seconds: 1, ..Limits::default() };
-    let (net, _api, billing) = as_net(limits).await;
+    let (net, api, billing) = as_net(limits).await;
     let mut alice = net.ue("alice").await;
     let long = Message { payload: octets(6000), ..storable("alice", "billing", "1") };
     let long = Message { destination: as_address("billing"), ..long };
     let segments = cut(&long, 2048);
     assert_eq!(alice.send(&segments[0]).await, held());
     assert_eq!(alice.send(&segments[1]).await, held());
-    drop(billing);
+    drop((api, billing));
     alice.leave().await;
     let net = net.restart().await;
     let mut alice = net.ue("alice").await;
