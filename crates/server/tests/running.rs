@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig};
 use server::{Config, Running, ServerError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +34,10 @@ fn make_certificates(directory: &Path) {
 }
 
 fn config(directory: &Path, limits: &str) -> Config {
+    config_with(directory, limits, "")
+}
+
+fn config_with(directory: &Path, limits: &str, more: &str) -> Config {
     let directory = directory.display();
     toml::from_str(&format!(
         r#"
@@ -55,6 +60,7 @@ fn config(directory: &Path, limits: &str) -> Config {
         path = "{directory}/state"
         [limits]
         {limits}
+        {more}
         "#
     ))
     .unwrap()
@@ -177,5 +183,43 @@ async fn the_api_speaks_to_nobody_without_a_certificate() {
     let mut octets = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut octets)).await.unwrap();
     assert!(!octets.starts_with(b"HTTP"));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn notifications_of_a_nef_have_an_address_of_their_own_and_need_a_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let exposure = r#"
+        [exposure]
+        nef = "https://127.0.0.1:1"
+        scs_as_id = "msgin5g"
+        notification_listen = "127.0.0.1:0"
+        notifier.dns_name = "nef.example"
+    "#;
+    let shutdown = CancellationToken::new();
+    let running = server::start(config_with(directory.path(), "", exposure), shutdown.clone()).await.unwrap();
+    let address = running.notification_address().unwrap();
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    stranger.write_all(b"POST /notifications/triggers/1 HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut octets = Vec::new();
+    let _ = timeout(PATIENCE, stranger.read_to_end(&mut octets)).await.unwrap();
+    assert!(!octets.starts_with(b"HTTP"));
+
+    let path = |name: &str| directory.path().join(name);
+    let tls = CertificateFiles { certificate: path("server.pem"), key: path("server.key"), ca: path("ca.pem") };
+    let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
+    let uri = format!("https://{address}/notifications/triggers/0123456789abcdef0123456789abcdef");
+    let refused = client.post_any(&uri, "x").await.unwrap_err();
+    assert_eq!(refused.problem().and_then(|problem| problem.status), Some(403), "{refused}");
+    assert!(get(running.admin_address(), "/metrics").await.contains("msgin5g_exposure_notifications_total"));
+    shutdown.cancel();
+    timeout(PATIENCE, running.stopped()).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_nef_there_is_no_address_for_its_notifications() {
+    let served = Served::start("").await;
+    assert_eq!(served.running.notification_address(), None);
     served.stop().await;
 }
