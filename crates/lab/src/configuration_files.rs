@@ -6,6 +6,8 @@ use crate::{Directory, LabError, Ports, ausf, udm};
 
 /// Names of the functions that have a configuration file.
 const NAMES: [&str; 5] = ["udm", "ausf", "aanf", "configuration", "server"];
+/// Supported Maximum MSGin5G segment size that UEs are told, octets (TS 23.554 clause 8.5).
+const SEGMENT_OCTETS: u32 = 2048;
 
 impl Directory {
     /// Writes one TOML file for each function into `config/`.
@@ -46,6 +48,11 @@ impl Directory {
             "af": [
                 {"nf_instance_id": self.nf_instance_id("ausf")?, "may_register": true},
                 {"nf_instance_id": self.nf_instance_id("server")?, "fqdns": [self.server_fqdn()], "supi_access": true},
+                {
+                    "nf_instance_id": self.nf_instance_id("configuration")?,
+                    "fqdns": [self.configuration_fqdn()],
+                    "supi_access": true,
+                },
             ],
         }))
     }
@@ -57,6 +64,18 @@ impl Directory {
             "tls": self.certificate("configuration"),
             "provisioner": [{"nf_instance_id": self.nf_instance_id("provisioner")?}],
             "reader": [{"nf_instance_id": self.nf_instance_id("server")?}],
+            "coap": {
+                "fqdn": self.configuration_fqdn(),
+                "listen": ports.configuration_coaps_tcp,
+                "server_address": format!(
+                    "coaps+tcp://{}:{}/{}", self.server_fqdn(), ports.coaps_tcp.port(), self.server_path()
+                ),
+                // The lab's names are in no DNS.
+                "connect_address": ports.coaps_tcp,
+                "segment_size": SEGMENT_OCTETS,
+                "allow_plain_psk_tls12": true,
+                "aanf": format!("https://{}", ports.aanf),
+            },
         }))
     }
 
@@ -73,6 +92,7 @@ impl Directory {
             "certificates": self.certificate("server"),
             "akma": {"aanf": format!("https://{}", ports.aanf)},
             "configuration_function": {"url": format!("https://{}", ports.configuration)},
+            "group_management": {"url": format!("https://{}", ports.configuration)},
             "api": {"listen": ports.api},
             "admin": {"listen": ports.admin},
             "store": {"path": self.state("server")},

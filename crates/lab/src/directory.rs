@@ -29,10 +29,18 @@ const MCC: &str = "001";
 const MNC: &str = "01";
 /// Name of the MSGin5G Server, for SNI and AF_ID.
 const SERVER_FQDN: &str = "msgin5g.lab.example";
+/// Name of the Configuration Function for UEs, for SNI and AF_ID.
+const CONFIGURATION_FQDN: &str = "configuration.lab.example";
 /// Uri-Path of MSGin5G-1.
 const SERVER_PATH: &str = "msgin5g";
 /// Domain of the names in the lab.
 const DOMAIN: &str = "lab.example";
+
+/// The group of the start: its name, how many of the first subscribers belong to it, and the Application Server that may
+/// send to it.
+const GROUP: &str = "fleet";
+const GROUP_MEMBERS: usize = 3;
+const GROUP_SENDER: &str = "as-fleet";
 
 /// Who takes part in the lab; `network.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +77,19 @@ pub struct ApplicationServer {
     pub as_service_id: String,
     /// NF instance ID in its certificate.
     pub nf_instance_id: Uuid,
+}
+
+/// A group that exists from the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabGroup {
+    /// Group Service ID.
+    pub group_service_id: String,
+    /// What it is, for people.
+    pub description: String,
+    /// Members' UE Service IDs.
+    pub members: Vec<String>,
+    /// Who may send to it besides its members: `AS:` and an AS Service ID.
+    pub senders: Vec<String>,
 }
 
 /// An opened directory.
@@ -135,6 +156,30 @@ impl Directory {
     #[must_use]
     pub fn server_path(&self) -> &str {
         SERVER_PATH
+    }
+
+    /// Name of the Configuration Function for UEs.
+    #[must_use]
+    pub fn configuration_fqdn(&self) -> &str {
+        CONFIGURATION_FQDN
+    }
+
+    /// The group of the start: its Group Service ID, its members, and who else may send to it.
+    #[must_use]
+    pub fn group(&self) -> LabGroup {
+        let members = self.network.subscribers.iter().take(GROUP_MEMBERS);
+        LabGroup {
+            group_service_id: format!("{GROUP}@{DOMAIN}"),
+            description: "Meter, valve and lamp of the lab".to_owned(),
+            members: members.map(|subscriber| subscriber.ue_service_id.clone()).collect(),
+            senders: self
+                .network
+                .application_servers
+                .iter()
+                .filter(|server| server.name == GROUP_SENDER)
+                .map(|server| format!("AS:{}", server.as_service_id))
+                .collect(),
+        }
     }
 
     /// Has the server append the secrets of every MSGin5G-1 connection to `file`, for tools that decode captures.
@@ -287,6 +332,8 @@ impl Directory {
                 nef: None,
                 capif: None,
                 configuration: https(ports.configuration),
+                configuration_coaps_tcp: Some(ports.configuration_coaps_tcp),
+                configuration_fqdn: Some(CONFIGURATION_FQDN.to_owned()),
             },
             ca: "pki/ca.pem".to_owned(),
             nf_client: LabNfClient {

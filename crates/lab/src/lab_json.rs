@@ -73,6 +73,12 @@ pub struct LabCore {
     pub capif: Option<String>,
     /// MSGin5G Configuration Function (TS 29.549).
     pub configuration: String,
+    /// The same for UEs: `su-uc` as CoAP over TCP and TLS (TS 24.546 clause C.3); absent while no such listener runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_coaps_tcp: Option<SocketAddr>,
+    /// Its name there, for SNI and AF_ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_fqdn: Option<String>,
 }
 
 /// A network function's certificate for whoever plays the access network.

@@ -33,7 +33,7 @@ mod subscription;
 pub mod udm;
 
 pub use authorisation::AllowedCallers;
-pub use directory::{ApplicationServer, Directory, Function, Network};
+pub use directory::{ApplicationServer, Directory, Function, LabGroup, Network};
 pub use error::LabError;
 pub use lab_json::{LabApplicationServer, LabCore, LabHomeNetwork, LabJson, LabNfClient, LabServer, LabSubscriber};
 pub use pki::{CertificateAuthority, CertificateRequest};

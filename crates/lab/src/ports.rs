@@ -21,14 +21,17 @@ pub struct Ports {
     pub ausf: SocketAddr,
     /// AAnF.
     pub aanf: SocketAddr,
-    /// Configuration Function.
+    /// Configuration Function, for network functions and the operator.
     pub configuration: SocketAddr,
+    /// Configuration Function, for UEs. A lab of an earlier version has chosen none.
+    #[serde(default = "not_chosen")]
+    pub configuration_coaps_tcp: SocketAddr,
 }
 
 /// The lab never leaves the machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How many ports a lab takes.
-const COUNT: u16 = 7;
+const COUNT: u16 = 8;
 /// Free ports are taken from here: below the range that systems give to outgoing connections, so that none of those
 /// takes a port between our choice and its use.
 const FREE_FIRST: u16 = 20_000;
@@ -57,6 +60,7 @@ impl Ports {
             ausf: at(4),
             aanf: at(5),
             configuration: at(6),
+            configuration_coaps_tcp: at(7),
         })
     }
 
@@ -68,7 +72,8 @@ impl Ports {
         // All are held until the last is found, so that none is found twice.
         let mut held = Vec::new();
         let mut take = |wanted: Option<SocketAddr>| -> Result<SocketAddr, LabError> {
-            let listener = match wanted.and_then(|address| TcpListener::bind(address).ok()) {
+            let chosen = wanted.filter(|address| address.port() != 0);
+            let listener = match chosen.and_then(|address| TcpListener::bind(address).ok()) {
                 Some(listener) => listener,
                 None => free_listener()?,
             };
@@ -84,8 +89,13 @@ impl Ports {
             ausf: take(before.map(|before| before.ausf))?,
             aanf: take(before.map(|before| before.aanf))?,
             configuration: take(before.map(|before| before.configuration))?,
+            configuration_coaps_tcp: take(before.map(|before| before.configuration_coaps_tcp))?,
         })
     }
+}
+
+fn not_chosen() -> SocketAddr {
+    SocketAddr::new(LOOPBACK, 0)
 }
 
 fn free_listener() -> Result<TcpListener, LabError> {
@@ -109,13 +119,25 @@ mod tests {
         let ports = Ports::from_base(7000).unwrap();
         assert_eq!(ports.coaps_tcp, "127.0.0.1:7000".parse().unwrap());
         assert_eq!(ports.configuration, "127.0.0.1:7006".parse().unwrap());
+        assert_eq!(ports.configuration_coaps_tcp, "127.0.0.1:7007".parse().unwrap());
     }
 
     #[test]
     fn a_base_port_without_room_above_it_is_refused() {
-        assert!(Ports::from_base(65_529).is_ok());
-        assert!(Ports::from_base(65_530).is_err());
+        assert!(Ports::from_base(65_528).is_ok());
+        assert!(Ports::from_base(65_529).is_err());
         assert!(Ports::from_base(0).is_err());
+    }
+
+    #[test]
+    fn a_port_that_an_earlier_version_did_not_have_is_chosen_now() {
+        let ports = Ports::free(None).unwrap();
+        let mut before = serde_json::to_value(ports).unwrap();
+        before.as_object_mut().unwrap().remove("configuration_coaps_tcp");
+        let before: Ports = serde_json::from_value(before).unwrap();
+        let now = Ports::free(Some(&before)).unwrap();
+        assert_eq!(now.configuration, ports.configuration);
+        assert!((FREE_FIRST..FREE_FIRST + FREE_COUNT).contains(&now.configuration_coaps_tcp.port()));
     }
 
     #[test]

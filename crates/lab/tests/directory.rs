@@ -104,6 +104,8 @@ fn lab_json_names_files_that_are_there_and_only_functions_that_run() {
     assert_eq!(value["server"]["api"], "https://127.0.0.1:7001");
     assert_eq!(value["server"]["admin"], "http://127.0.0.1:7002");
     assert_eq!(value["core"]["ausf"], "https://127.0.0.1:7004");
+    assert_eq!(value["core"]["configuration_coaps_tcp"], "127.0.0.1:7007");
+    assert_eq!(value["core"]["configuration_fqdn"], "configuration.lab.example");
     assert!(value["core"].get("nrf").is_none() && value["server"].get("coaps").is_none());
     let lab: LabJson = serde_json::from_value(value).unwrap();
     assert_eq!(lab.nf_client.nf_type, "AMF");
@@ -127,6 +129,16 @@ fn configuration_files_are_read_by_the_functions() {
         directory.ausf_configuration(&ports).unwrap()
     );
     toml::from_str::<aanf::Config>(&text("aanf")).unwrap().check().unwrap();
+}
+
+#[test]
+fn the_group_of_the_start_is_of_three_plain_subscribers_and_open_to_one_application_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open_or_create(folder.path()).unwrap();
+    let group = directory.group();
+    assert_eq!(group.group_service_id, "fleet@lab.example");
+    assert_eq!(group.members, ["meter-1@lab.example", "valve-2@lab.example", "lamp-3@lab.example"]);
+    assert_eq!(group.senders, ["AS:fleet@lab.example"]);
 }
 
 #[test]
