@@ -1,14 +1,17 @@
 //! The JSON coding of MSGin5G-1 from outside: what is read, what is refused and why, what is written.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod strategies;
+
 use message::{
     Address, AddressType, ClientProfile, DecodeError, DecodeLimits, DeliveryStatus, DeliveryStatusReport,
     Deregistration, ErrorBody, FailureCause, Message, MessageResponse, Priority, Registration, RegistrationResponse,
     ReportDeliveryStatus, SegmentParameters, UeMessage, failure,
 };
 use proptest::prelude::*;
-use time::OffsetDateTime;
 use time::macros::datetime;
+
+use strategies::any_message;
 
 fn decode(text: &str) -> Result<UeMessage, DecodeError> {
     UeMessage::decode(text.as_bytes(), &DecodeLimits::default())
@@ -460,91 +463,6 @@ fn an_error_never_repeats_what_the_peer_sent() {
         let error = decode(&text).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
-}
-
-prop_compose! {
-    fn address()(
-        kind in prop_oneof![
-            Just(AddressType::Ue), Just(AddressType::As), Just(AddressType::Group), Just(AddressType::Bc),
-            Just(AddressType::Topic), "[!-~]{6,32}".prop_map(AddressType::Other),
-        ],
-        addr in "[!-~]{1,255}",
-    ) -> Address {
-        Address { addr_type: kind, addr: addr.parse().unwrap() }
-    }
-}
-
-fn date() -> impl Strategy<Value = OffsetDateTime> {
-    (0_i64..253_402_300_800, 0_u32..1_000_000_000)
-        .prop_map(|(s, n)| OffsetDateTime::from_unix_timestamp(s).unwrap().replace_nanosecond(n).unwrap())
-}
-
-fn segment() -> impl Strategy<Value = SegmentParameters> {
-    ("[!-~]{1,128}", prop::option::of(1_u32..=65_535), any::<u32>(), any::<bool>()).prop_map(
-        |(set_id, total_count, number, last)| SegmentParameters {
-            set_id: set_id.parse().unwrap(),
-            number: number % (total_count.unwrap_or(65_535) + 1),
-            total_count,
-            last,
-        },
-    )
-}
-
-prop_compose! {
-    fn message()(
-        (originator, destination) in (address(), address()),
-        recipient in prop::option::of(address()),
-        message_id in "[!-~]{1,128}",
-        application_id in prop::option::of("[^\\p{Cc}]{1,60}"),
-        (delivery_status_required, store_and_forward) in any::<(bool, bool)>(),
-        expiration_time in prop::option::of(date()),
-        priority in prop_oneof![Just(Priority::High), Just(Priority::Middle), Just(Priority::Low)],
-        payload in prop::collection::vec(any::<u8>(), 0..=2_048),
-        segment in prop::option::of(segment()),
-        latency in any::<Option<u32>>(),
-    ) -> Message {
-        Message {
-            originator, destination, recipient,
-            message_id: message_id.parse().unwrap(),
-            application_id: application_id.map(|id| id.parse().unwrap()),
-            delivery_status_required, store_and_forward, expiration_time, priority, payload, segment, latency,
-        }
-    }
-}
-
-fn any_message() -> impl Strategy<Value = UeMessage> {
-    let cause = || prop::option::of("[^\\p{Cc}]{0,60}");
-    let status = prop::option::of(prop_oneof![
-        Just(DeliveryStatus::Failed),
-        Just(DeliveryStatus::Stored),
-        "[!-~]{12,64}".prop_map(DeliveryStatus::Other)
-    ]);
-    prop_oneof![
-        4 => message().prop_map(|message| UeMessage::Message(Box::new(message))),
-        1 => ("[!-~]{1,255}", prop::option::of(prop::option::of(1_u32..))).prop_map(|(id, size)| {
-            UeMessage::Registration(Registration {
-                ue_service_id: id.parse().unwrap(),
-                client_profile: size.map(|segment_size| ClientProfile { segment_size, ..ClientProfile::default() }),
-            })
-        }),
-        1 => "[!-~]{1,255}"
-            .prop_map(|id| UeMessage::Deregistration(Deregistration { ue_service_id: id.parse().unwrap() })),
-        1 => (address(), "[!-~]{1,128}", status, cause()).prop_map(|(originator, id, status, failure_cause)| {
-            UeMessage::MessageResponse(MessageResponse {
-                originator, message_id: id.parse().unwrap(), status, failure_cause, individual: Vec::new(),
-            })
-        }),
-        1 => (address(), address(), "[!-~]{1,128}", any::<bool>(), cause()).prop_map(
-            |(originator, destination, id, success, failure_cause)| {
-                UeMessage::DeliveryStatusReport(DeliveryStatusReport {
-                    originator, destination, message_id: id.parse().unwrap(),
-                    delivery_status:
-                        if success { ReportDeliveryStatus::Success } else { ReportDeliveryStatus::Failed },
-                    failure_cause,
-                })
-            }
-        ),
-    ]
 }
 
 /// The same JSON value with space between its members, and these in another order (by name).
