@@ -33,8 +33,18 @@ pub(crate) const STEPS: &[Step] = &[
 ];
 
 /// The fuzz targets of `fuzz/Cargo.toml`.
-const FUZZ_TARGETS: &[&str] =
-    &["a_kid", "coap_stream", "eap_packet", "psk_identity", "suci", "tls_handshake", "ts29538", "ue_message"];
+const FUZZ_TARGETS: &[&str] = &[
+    "a_kid",
+    "coap_stream",
+    "eap_packet",
+    "exposure_notification",
+    "psk_identity",
+    "reassembler",
+    "suci",
+    "tls_handshake",
+    "ts29538",
+    "ue_message",
+];
 
 fn demo(arguments: &[String]) -> Result<(), Failure> {
     setup::for_build()?;
