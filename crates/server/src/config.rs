@@ -430,6 +430,49 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_groups_topics_and_areas_is_named_by_its_key() {
+        let config: Config = toml::from_str(&format!(
+            "{SMALLEST}\n{}",
+            r#"
+            [group_management]
+            url = "https://groups.example"
+            [broadcast]
+            gateway = "https://gateway.example"
+            [[broadcast_area]]
+            area = "north"
+            senders = ["*@lab.example"]
+            [[topic]]
+            name = "alerts/*"
+            publishers = ["AS:billing"]
+            subscribers = ["UE:*@lab.example"]
+            [[topic_server]]
+            server_id = "msgin5g.other.example"
+            dns_name = "msgin5g.other.example"
+            subscribers = ["UE:*@other.example"]
+            "#
+        ))
+        .unwrap();
+        config.check().unwrap();
+        assert_eq!(key_at_fault("[group_management]\nurl = \"http://groups.example\""), "group_management.url");
+        assert_eq!(key_at_fault("[broadcast]\ngateway = \"gateway.example\""), "broadcast.gateway");
+        assert_eq!(key_at_fault("[[broadcast_area]]\narea = \"north\""), "broadcast.gateway");
+        let twice = "[[broadcast_area]]\narea = \"north\"\n";
+        let gateway = "[broadcast]\ngateway = \"https://gateway.example\"";
+        assert_eq!(key_at_fault(&format!("{twice}{twice}{gateway}")), "broadcast_area.area");
+        assert_eq!(key_at_fault("[[topic]]\nname = \"a b\""), "topic.name");
+        assert_eq!(key_at_fault("[[topic_server]]\nserver_id = \"other\""), "topic_server");
+        let prefix = "[[topic_server]]\nserver_id = \"other\"\ndns_name = \"o\"\nnotification_uris = [\"http://o\"]";
+        assert_eq!(key_at_fault(prefix), "topic_server.notification_uris");
+        assert_eq!(key_at_fault("[limits]\ngroup_members_max = 20000"), "limits.group_members_max");
+        let mut config = config;
+        config.store.options.limits.subscriptions_per_topic_max = 20_000;
+        assert!(config.check().unwrap_err().to_string().contains("subscriptions_per_topic_max"));
+        assert!(
+            toml::from_str::<Config>(&format!("{SMALLEST}\n[[topic]]\nname = \"a\"\npublishers = [\"a**\"]")).is_err()
+        );
+    }
+
+    #[test]
     fn what_is_wrong_with_the_exposure_function_is_named_by_its_key() {
         let right = "nef = \"https://nef.example\"\nscs_as_id = \"msgin5g\"";
         let exposure = |rest: &str| format!("[exposure]\n{rest}");

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use transport::BoxFuture;
 
-use crate::limits::Limits;
 use crate::fan_out::FanOutMetrics;
+use crate::limits::Limits;
 use crate::sync::lock;
 
 /// Whoever holds the groups: a SEAL group management server, or our Configuration Function.

@@ -266,6 +266,8 @@ fn delivery_of(core: &Core, stored: StoredMessage) -> Option<Delivery> {
     };
     delivery.priority = stored.position.priority();
     delivery.storable = true;
+    // Its sender was answered.
+    delivery.answer_by = None;
     delivery.expires_at = stored.expires_at;
     delivery.position = Some(stored.position);
     Some(delivery)

@@ -165,10 +165,8 @@ mod tests {
             publishers: publishers.iter().map(|text| pattern(text)).collect(),
             subscribers: subscribers.iter().map(|text| pattern(text)).collect(),
         };
-        let policy = TopicPolicy::new(vec![
-            rule("alerts/fire", &["UE:chief"], &["*"]),
-            rule("alerts/*", &["*"], &["*@x"]),
-        ]);
+        let policy =
+            TopicPolicy::new(vec![rule("alerts/fire", &["UE:chief"], &["*"]), rule("alerts/*", &["*"], &["*@x"])]);
         let (fire, flood, other) =
             ("alerts/fire".parse().unwrap(), "alerts/flood".parse().unwrap(), "alert".parse().unwrap());
         assert!(policy.may_publish(&fire, &ue("chief")) && !policy.may_publish(&fire, &ue("alice")));

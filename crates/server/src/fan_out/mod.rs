@@ -302,7 +302,10 @@ pub(crate) async fn take_failure(
     let (sender, durable) = oneshot::channel();
     let outcome = Outcome { success: false, cause: Some(cause.into()) };
     job.reported(core, index, outcome, Waiter::Task(sender));
-    durable.await.unwrap_or(false)
+    tokio::select! {
+        durable = durable => durable.unwrap_or(false),
+        () = core.stopped.cancelled() => false,
+    }
 }
 
 /// Waits for one answer.

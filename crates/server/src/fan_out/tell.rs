@@ -31,7 +31,10 @@ const INDIVIDUAL_OCTETS: usize = 128;
 pub(super) fn consider(core: &Arc<Core>, job: &Arc<Job>) {
     match job.when_to_tell() {
         Tell::Not => {}
-        Tell::Now => drop(core.tasks.spawn(tell(Arc::clone(core), Arc::clone(job)))),
+        Tell::Now => {
+            let (core, job) = (Arc::clone(core), Arc::clone(job));
+            core.tasks.clone().spawn(async move { tell_until_stopped(&core, &job).await });
+        }
         Tell::Later => later(core, job),
     }
 }
@@ -44,9 +47,16 @@ fn later(core: &Arc<Core>, job: &Arc<Job>) {
             () = core.stopped.cancelled() => return,
         }
         if job.time_to_tell() {
-            tell(core, job).await;
+            tell_until_stopped(&core, &job).await;
         }
     });
+}
+
+async fn tell_until_stopped(core: &Arc<Core>, job: &Arc<Job>) {
+    tokio::select! {
+        () = tell(core, job) => {}
+        () = core.stopped.cancelled() => {}
+    }
 }
 
 /// One report: the members it is about, and its sender and coding.
@@ -65,18 +75,18 @@ enum Told {
     NotNow,
 }
 
-async fn tell(core: Arc<Core>, job: Arc<Job>) {
+async fn tell(core: &Arc<Core>, job: &Arc<Job>) {
     let Some(party) = core.registry.find(&job.originator) else {
         let lost: Vec<_> = job.untold().into_iter().map(|(index, _)| index).collect();
         tracing::info!(job = %job.id, originator = %job.originator, count = lost.len(), "nobody left to report to");
         lost.iter().for_each(|_| core.metrics.report_lost());
-        return ended(&core, &job, &lost, false);
+        return ended(core, job, &lost, false);
     };
     let parts = match job.originator.addr_type {
-        AddressType::As => single_reports(&job),
-        _ => aggregated_reports(&job),
+        AddressType::As => single_reports(job),
+        _ => aggregated_reports(job),
     };
-    let attempts = stream::iter(parts).map(|part| tell_part(&core, &job, &party, part));
+    let attempts = stream::iter(parts).map(|part| tell_part(core, job, &party, part));
     let mut attempts = attempts.buffer_unordered(TELL_WINDOW);
     let mut all = true;
     while let Some((members, told)) = attempts.next().await {
@@ -91,7 +101,7 @@ async fn tell(core: Arc<Core>, job: Arc<Job>) {
         }
     }
     drop(attempts);
-    ended(&core, &job, &[], !all);
+    ended(core, job, &[], !all);
 }
 
 fn ended(core: &Arc<Core>, job: &Arc<Job>, lost: &[usize], again_later: bool) {
@@ -106,10 +116,7 @@ fn ended(core: &Arc<Core>, job: &Arc<Job>, lost: &[usize], again_later: bool) {
 async fn tell_part(core: &Arc<Core>, job: &Job, party: &Arc<Party>, part: Part) -> (Vec<usize>, Told) {
     let (asker, answer) = OneAnswer::asker();
     let expires_at = OffsetDateTime::now_utc().saturating_add(core.expiry_default());
-    core.deliver(
-        party,
-        Delivery::report(part.originator, job.message_id.clone(), part.body, expires_at, Some(asker)),
-    );
+    core.deliver(party, Delivery::report(part.originator, job.message_id.clone(), part.body, expires_at, Some(asker)));
     let told = match answer.await {
         Ok(Answer::Delivered | Answer::Stored) => Told::Known,
         Ok(Answer::Failed(
@@ -167,8 +174,7 @@ fn aggregated_reports(job: &Job) -> Vec<Part> {
 }
 
 fn aggregated(job: &Job, members: Vec<usize>, reports: Vec<IndividualReport>) -> Part {
-    let report =
-        AggregatedReport { originator: job.target.clone(), destination: job.originator.clone(), reports };
+    let report = AggregatedReport { originator: job.target.clone(), destination: job.originator.clone(), reports };
     Part { members, originator: job.target.clone(), body: Bytes::from(report.encode()) }
 }
 

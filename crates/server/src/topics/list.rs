@@ -141,8 +141,9 @@ pub(crate) async fn subscribe(
         return Err(FailureCause::TargetTypeNotSupported);
     }
     let now = OffsetDateTime::now_utc();
+    // A time that is over is out of its range.
     if wanted_until.is_some_and(|at| at <= now) {
-        return Err(FailureCause::Expired);
+        return Err(FailureCause::Malformed);
     }
     let wanted = wanted_until.unwrap_or_else(|| now.saturating_add(core.limits.topic_subscription_default()));
     let expires_at = wanted.min(now.saturating_add(core.limits.topic_subscription_max()));
@@ -222,11 +223,18 @@ fn start(core: &Arc<Core>, record: TopicListSubscriptionRecord) {
         entry.queue(core, &topic, UpdateStatus::Created);
     }
     if let Some(client) = core.topics.lists.client.clone() {
-        core.tasks.spawn(notify(Arc::clone(core), entry, client));
+        let core = Arc::clone(core);
+        core.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = notify(&core, &entry, &client) => {}
+                () = core.stopped.cancelled() => {}
+            }
+        });
     }
 }
 
-async fn notify(core: Arc<Core>, entry: Arc<Entry>, client: SbiClient) {
+/// Until the subscription ends.
+async fn notify(core: &Core, entry: &Entry, client: &SbiClient) {
     let mut failures = 0_u32;
     loop {
         let (updates, lasts) = entry.take();
@@ -234,10 +242,8 @@ async fn notify(core: Arc<Core>, entry: Arc<Entry>, client: SbiClient) {
             return;
         }
         let pause = if updates.is_empty() {
-            tokio::select! {
-                () = entry.wake.notified() => continue,
-                () = core.stopping.cancelled() => return,
-            }
+            entry.wake.notified().await;
+            continue;
         } else {
             let notification = TopicListNotification { msg_topics: updates, expr_time: entry.record.expires_at };
             match client.post_any(&entry.record.notification_uri, &notification).await {
@@ -255,16 +261,15 @@ async fn notify(core: Arc<Core>, entry: Arc<Entry>, client: SbiClient) {
                 failures = 0;
                 let count = notification.msg_topics.len() + lock(&entry.waiting).updates.len();
                 lock(&entry.waiting).updates.clear();
-                entry.lose(&core, count, "too many attempts failed");
+                entry.lose(core, count, "too many attempts failed");
                 continue;
             }
             entry.put_back(notification.msg_topics);
-            pause_after(failures, &core)
+            pause_after(failures, core)
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = ended(&entry) => return,
-            () = core.stopping.cancelled() => return,
+            () = ended(entry) => return,
         }
     }
 }

@@ -102,8 +102,9 @@ async fn subscribe_to_all(
         return Err(FailureCause::TargetTypeNotSupported);
     }
     let now = OffsetDateTime::now_utc();
+    // A time that is over is out of its range.
     if wanted_until.is_some_and(|at| at <= now) {
-        return Err(FailureCause::Expired);
+        return Err(FailureCause::Malformed);
     }
     if !topics.iter().all(|topic| core.topics.policy.may_subscribe(topic, subscriber)) {
         return Err(FailureCause::TopicNotAllowed);

@@ -1,0 +1,433 @@
+//! One message to many: durable jobs, their copies, their reports. The many are subscribers of a topic.
+
+use message::{
+    AggregatedReport, IndividualReport, MessagingTopic, TopicSubscription, TopicSubscriptionResponse,
+    TopicUnsubscription,
+};
+use store::{MemberState, NewFanOutJob};
+use time::OffsetDateTime;
+
+use super::*;
+
+/// Everybody may publish and subscribe to every topic.
+pub(super) fn open_topics() -> Vec<TopicSection> {
+    let everybody = || vec!["*".parse().unwrap()];
+    vec![TopicSection { name: "*".to_owned(), publishers: everybody(), subscribers: everybody() }]
+}
+
+/// Reports are told when all are there.
+fn patient() -> Limits {
+    Limits { report_aggregation_seconds: 3600, ..Limits::default() }
+}
+
+fn topics(limits: Limits) -> Setup {
+    Setup {
+        limits,
+        destinations: DestinationsSetup { topics: open_topics(), ..DestinationsSetup::default() },
+        ..Setup::default()
+    }
+}
+
+pub(super) fn topic_address(name: &str) -> Address {
+    Address::topic(&name.parse().unwrap())
+}
+
+fn to_topic(from: &str, topic: &str, id: &str) -> Message {
+    Message { destination: topic_address(topic), ..storable(from, topic, id) }
+}
+
+fn wanted(message: Message) -> Message {
+    Message { delivery_status_required: true, ..message }
+}
+
+impl Ue {
+    pub(super) async fn subscribe_until(
+        &mut self,
+        name: &str,
+        topics: &[&str],
+        until: Option<OffsetDateTime>,
+    ) -> (String, TopicSubscriptionResponse) {
+        let topics: Vec<MessagingTopic> = topics.iter().map(|topic| topic.parse().unwrap()).collect();
+        let request = TopicSubscription { originator: address(name), topics, expiration_time: until };
+        let response = self.exchange(&request.encode()).await;
+        let answer = TopicSubscriptionResponse::decode(&response.payload, &DecodeLimits::default()).unwrap();
+        (response.code.to_string(), answer)
+    }
+
+    pub(super) async fn subscribe(&mut self, name: &str, topic: &str) {
+        let (code, answer) = self.subscribe_until(name, &[topic], None).await;
+        assert_eq!((code.as_str(), answer.status.as_str()), ("2.04", "SUBSCRIBED"));
+    }
+
+    pub(super) async fn unsubscribe(&mut self, name: &str, topics: &[&str]) -> (String, TopicSubscriptionResponse) {
+        let topics = topics.iter().map(|topic| topic.parse().unwrap()).collect();
+        let request = TopicUnsubscription { originator: address(name), topics };
+        let response = self.exchange(&request.encode()).await;
+        let answer = TopicSubscriptionResponse::decode(&response.payload, &DecodeLimits::default()).unwrap();
+        (response.code.to_string(), answer)
+    }
+
+    async fn receive_aggregated_report(&mut self) -> AggregatedReport {
+        let (exchange, message) = self.delivery().await;
+        self.respond(exchange, Code::CHANGED).await;
+        let UeMessage::AggregatedReport(report) = message else { panic!("not an aggregated report: {message:?}") };
+        report
+    }
+}
+
+impl Net {
+    /// A subscriber that is there.
+    pub(super) async fn subscriber(&self, name: &str, topic: &str) -> Ue {
+        let mut ue = self.ue(name).await;
+        ue.subscribe(name, topic).await;
+        ue
+    }
+
+    /// A subscriber that is away.
+    async fn away_subscriber(&self, name: &str, topic: &str) {
+        self.subscriber(name, topic).await.leave().await;
+    }
+
+    async fn jobs_on_disk(&self) -> usize {
+        self.core.store.jobs(None, 64).await.unwrap().len()
+    }
+
+    async fn until_no_job_is_left(&self) {
+        timeout(PATIENCE, async {
+            while self.jobs_on_disk().await > 0 || self.core.fan_out.open_jobs() > 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
+
+fn individual(member: &str, id: &str, cause: Option<&str>) -> IndividualReport {
+    IndividualReport {
+        originator: address(member),
+        message_id: id.parse().unwrap(),
+        delivery_status: if cause.is_none() { ReportDeliveryStatus::Success } else { ReportDeliveryStatus::Failed },
+        failure_cause: cause.map(str::to_owned),
+    }
+}
+
+#[tokio::test]
+async fn every_subscriber_gets_a_copy_and_one_that_is_away_gets_it_on_return() {
+    let net = Net::of(topics(Limits::default())).await;
+    let mut alice = net.subscriber("alice", "alerts").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    let mut carol = net.subscriber("carol", "alerts").await;
+    net.away_subscriber("dave", "alerts").await;
+    let sent = to_topic("alice", "alerts", "1");
+    assert_eq!(alice.send(&sent).await, Fate::stored());
+    for (ue, name) in [(&mut bob, "bob"), (&mut carol, "carol")] {
+        let copy = ue.receive().await;
+        assert_eq!((copy.originator, copy.destination), (address("alice"), topic_address("alerts")));
+        assert_eq!((copy.recipient, copy.message_id.as_str()), (Some(address(name)), "1"));
+        assert_eq!(copy.payload, sent.payload);
+    }
+    until(|| net.stored_for("dave") == 1).await;
+    let mut dave = net.ue("dave").await;
+    assert_eq!(dave.receive().await.recipient, Some(address("dave")));
+    net.until_no_job_is_left().await;
+    // Not to the one who sent it; and repeated, it is answered and not sent again.
+    assert_eq!(alice.send(&sent).await, Fate::stored());
+    assert!(alice.requests.is_empty());
+    assert_eq!(bob.unsubscribe("bob", &["alerts"]).await.0, "2.04");
+    assert!(bob.requests.is_empty());
+}
+
+#[tokio::test]
+async fn reports_come_back_in_one_from_the_topic_when_all_are_there() {
+    let net = Net::of(topics(patient())).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    let mut carol = net.subscriber("carol", "alerts").await;
+    let sent = wanted(Message { store_and_forward: false, ..to_topic("alice", "alerts", "1") });
+    net.away_subscriber("dave", "alerts").await;
+    assert_eq!(alice.send(&sent).await, Fate::stored());
+    assert!(bob.receive().await.delivery_status_required);
+    let (exchange, _) = carol.delivery().await;
+    carol.respond(exchange, Code::BAD_REQUEST).await;
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    let told = alice.receive_aggregated_report().await;
+    assert_eq!((told.originator, told.destination), (topic_address("alerts"), address("alice")));
+    let expected = [
+        individual("bob", "1", None),
+        individual("carol", "1", Some("TARGET_REFUSED")),
+        individual("dave", "1", Some("TARGET_UNREACHABLE")),
+    ];
+    let mut reports = told.reports;
+    reports.sort_by(|one, other| one.originator.cmp(&other.originator));
+    assert_eq!(reports, expected);
+    net.until_no_job_is_left().await;
+    // Repeated after the job is over, it has the same answer, and nobody is told again.
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    assert!(alice.requests.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_there_is_told_after_a_while_and_the_rest_later() {
+    let net = Net::of(topics(Limits { report_aggregation_seconds: 0, ..Limits::default() })).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    let mut carol = net.subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    for (ue, name) in [(&mut bob, "bob"), (&mut carol, "carol")] {
+        ue.receive().await;
+        assert_eq!(ue.send_report(&report(name, "alice", "1")).await, Fate::stored());
+        assert_eq!(alice.receive_aggregated_report().await.reports, [individual(name, "1", None)]);
+    }
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn a_copy_that_expires_on_disk_is_reported_with_the_others() {
+    let net = Net::of(topics(patient())).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    net.away_subscriber("carol", "alerts").await;
+    let soon = OffsetDateTime::now_utc() + time::Duration::milliseconds(1500);
+    let sent = Message { expiration_time: Some(soon), ..wanted(to_topic("alice", "alerts", "1")) };
+    assert_eq!(alice.send(&sent).await, Fate::stored());
+    bob.receive().await;
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    until(|| OffsetDateTime::now_utc() > soon).await;
+    until(|| net.stored_for("carol") == 1 || net.core.fan_out.open_jobs() == 0).await;
+    crate::inbox::sweep_expired(&net.core).await;
+    let reports = alice.receive_aggregated_report().await.reports;
+    assert_eq!(reports, [individual("bob", "1", None), individual("carol", "1", Some("EXPIRED"))]);
+    assert_eq!(net.stored_for("carol"), 0);
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn an_originator_that_is_away_finds_its_reports_on_return() {
+    let net = Net::of(topics(patient())).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    alice.leave().await;
+    bob.receive().await;
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    until(|| net.stored_for("alice") == 1).await;
+    net.until_no_job_is_left().await;
+    bob.leave().await;
+    let net = net.restart().await;
+    let mut alice = net.ue("alice").await;
+    assert_eq!(alice.receive_aggregated_report().await.reports, [individual("bob", "1", None)]);
+    until(|| net.stored_for("alice") == 0).await;
+}
+
+#[tokio::test]
+async fn a_server_killed_after_its_answer_hands_a_copy_to_everybody_all_the_same() {
+    const SUBSCRIBERS: usize = 200;
+    let net = Net::of(topics(Limits { fan_out_window: 4, ..Limits::default() })).await;
+    let mut alice = net.ue("alice").await;
+    let names: Vec<_> = (0..SUBSCRIBERS).map(|number| format!("member-{number}")).collect();
+    for name in &names {
+        net.away_subscriber(name, "alerts").await;
+    }
+    let exchange = alice.post(&to_topic("alice", "alerts", "1")).await;
+    assert_eq!(alice.fate(exchange).await, Fate::stored());
+    alice.leave().await;
+    let net = net.restart().await;
+    net.until_no_job_is_left().await;
+    for name in &names {
+        assert!(net.stored_for(name) >= 1, "{name}");
+    }
+    // Whoever has two copies has the same one twice.
+    let mut ue = net.ue(&names[SUBSCRIBERS - 1]).await;
+    while net.stored_for(&names[SUBSCRIBERS - 1]) > 0 {
+        assert_eq!(ue.receive().await.message_id.as_str(), "1");
+        tokio::task::yield_now().await;
+        if ue.requests.is_empty() {
+            until(|| net.stored_for(&names[SUBSCRIBERS - 1]) == 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_restart_only_what_was_not_handed_over_goes_out_again() {
+    let net = Net::of(topics(patient())).await;
+    for name in ["alice", "bob", "carol", "dave", "erin"] {
+        net.away_ue(name).await;
+    }
+    let message = wanted(to_topic("alice", "alerts", "1"));
+    let expires_at = OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let message = Message { expiration_time: Some(expires_at), ..message };
+    let job = NewFanOutJob {
+        target: message.destination.clone(),
+        originator: message.originator.clone(),
+        message_id: message.message_id.clone(),
+        body: message.encode(),
+        members: ["bob", "carol", "dave", "erin"].map(address).to_vec(),
+        expires_at: Some(expires_at),
+        report_wanted: true,
+        storable: true,
+        priority: Priority::Middle,
+        deduplication: None,
+    };
+    let id = net.core.store.put_job(job).await.unwrap();
+    let reported = MemberState::Reported { success: false, cause: Some("TARGET_REFUSED".to_owned()) };
+    let progress = vec![(0, MemberState::HandedOver), (1, reported), (2, MemberState::Settled)];
+    net.core.store.job_progress(id, progress).await.unwrap();
+    let net = net.restart().await;
+    until(|| net.stored_for("erin") == 1).await;
+    for name in ["bob", "carol", "dave"] {
+        assert_eq!(net.stored_for(name), 0, "{name}");
+    }
+    let (mut alice, mut bob, mut erin) = (net.ue("alice").await, net.ue("bob").await, net.ue("erin").await);
+    assert_eq!(erin.receive().await.recipient, Some(address("erin")));
+    assert_eq!(erin.send_report(&report("erin", "alice", "1")).await, Fate::stored());
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    let mut reports = alice.receive_aggregated_report().await.reports;
+    reports.sort_by(|one, other| one.originator.cmp(&other.originator));
+    let expected =
+        [individual("bob", "1", None), individual("carol", "1", Some("TARGET_REFUSED")), individual("erin", "1", None)];
+    assert_eq!(reports, expected);
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn reports_taken_before_a_restart_are_told_after_it() {
+    let net = Net::of(topics(patient())).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    let mut carol = net.subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    bob.receive().await;
+    carol.receive().await;
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    for ue in [alice, bob, carol] {
+        ue.leave().await;
+    }
+    let net = net.restart().await;
+    let (mut alice, mut carol) = (net.ue("alice").await, net.ue("carol").await);
+    assert_eq!(carol.send_report(&report("carol", "alice", "1")).await, Fate::stored());
+    let mut reports = alice.receive_aggregated_report().await.reports;
+    reports.sort_by(|one, other| one.originator.cmp(&other.originator));
+    assert_eq!(reports, [individual("bob", "1", None), individual("carol", "1", None)]);
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn a_job_that_collected_for_long_enough_closes_and_later_reports_come_singly() {
+    let limits = Limits { report_collection_seconds: 0, ..patient() };
+    let net = Net::of(topics(limits)).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    let mut carol = net.subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    bob.receive().await;
+    carol.receive().await;
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    until(|| {
+        crate::fan_out::sweep(&net.core);
+        net.core.fan_out.open_jobs() == 0
+    })
+    .await;
+    assert_eq!(alice.receive_aggregated_report().await.reports, [individual("bob", "1", None)]);
+    net.until_no_job_is_left().await;
+    let late = carol.ask(&report("carol", "alice", "1").encode()).await;
+    assert_eq!(UeMessage::DeliveryStatusReport(alice.receive_report().await), report("carol", "alice", "1"));
+    assert_eq!(carol.fate(late).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn only_who_got_a_copy_may_report_and_the_first_report_counts() {
+    let net = Net::of(topics(patient())).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    net.away_subscriber("dave", "alerts").await;
+    let mut mallory = net.ue("mallory").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    bob.receive().await;
+    for forged in [report("mallory", "alice", "1"), report("bob", "alice", "1")] {
+        assert_eq!(mallory.send_report(&forged).await, Fate::failed("4.03", "ORIGINATOR_NOT_ALLOWED"));
+    }
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    let UeMessage::DeliveryStatusReport(other) = report("bob", "alice", "1") else { panic!() };
+    let other = DeliveryStatusReport { delivery_status: ReportDeliveryStatus::Failed, ..other };
+    let fate = bob.send_report(&UeMessage::DeliveryStatusReport(other)).await;
+    assert_eq!(fate, Fate::failed("4.00", "MESSAGE_ID_REUSED"));
+    // A copy that claims to be for somebody is a server's to make.
+    let forged = Message { recipient: Some(address("bob")), ..to_topic("mallory", "alerts", "2") };
+    assert_eq!(mallory.send(&forged).await, Fate::failed("4.00", "MALFORMED"));
+    let mut dave = net.ue("dave").await;
+    dave.receive().await;
+    assert_eq!(dave.send_report(&report("dave", "alice", "1")).await, Fate::stored());
+    let mut reports = alice.receive_aggregated_report().await.reports;
+    reports.sort_by(|one, other| one.originator.cmp(&other.originator));
+    assert_eq!(reports, [individual("bob", "1", None), individual("dave", "1", None)]);
+}
+
+#[tokio::test]
+async fn copies_keep_the_order_of_their_originator_and_a_slow_subscriber_delays_nobody() {
+    const MESSAGES: usize = 60;
+    let net = Net::of(topics(Limits { fan_out_window: 4, ..Limits::default() })).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    net.away_subscriber("carol", "alerts").await;
+    // Never acknowledges.
+    let mut slow = net.subscriber("slow", "alerts").await;
+    for id in 0..MESSAGES {
+        let sent = to_topic("alice", "alerts", &id.to_string());
+        assert_eq!(alice.send(&sent).await, Fate::stored());
+        if id == 0 {
+            slow.delivery().await;
+        }
+    }
+    for id in 0..MESSAGES {
+        assert_eq!(bob.receive().await.message_id.as_str(), id.to_string());
+    }
+    until(|| net.stored_for("carol") == MESSAGES).await;
+    let mut carol = net.ue("carol").await;
+    for id in 0..MESSAGES {
+        assert_eq!(carol.receive().await.message_id.as_str(), id.to_string());
+    }
+    slow.leave().await;
+    net.until_no_job_is_left().await;
+    assert_eq!(net.stored_for("slow"), MESSAGES);
+}
+
+#[tokio::test]
+async fn one_originator_has_so_many_messages_to_many_under_way_and_no_more() {
+    let mut setup = topics(patient());
+    setup.store.limits.jobs_per_originator_max = 1;
+    let net = Net::of(setup).await;
+    let (mut alice, mut erin) = (net.ue("alice").await, net.ue("erin").await);
+    let mut bob = net.subscriber("bob", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    bob.receive().await;
+    let second = to_topic("alice", "alerts", "2");
+    assert_eq!(alice.send(&second).await, Fate::failed("4.29", "TOO_MANY"));
+    // Nobody else is held up, and with the first one done there is room again.
+    assert_eq!(erin.send(&to_topic("erin", "alerts", "1")).await, Fate::stored());
+    assert_eq!(bob.receive().await.originator, address("erin"));
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    assert_eq!(alice.receive_aggregated_report().await.reports.len(), 1);
+    net.until_no_job_is_left().await;
+    assert_eq!(alice.send(&second).await, Fate::stored());
+    assert_eq!(bob.receive().await.message_id.as_str(), "2");
+}
+
+#[tokio::test]
+async fn what_is_sent_to_nobody_or_too_late_or_too_large_is_refused() {
+    let net = Net::of(topics(Limits { message_payload_octets_max: 2048, ..Limits::default() })).await;
+    let mut alice = net.subscriber("alice", "mine").await;
+    assert_eq!(alice.send(&to_topic("alice", "alerts", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    assert_eq!(alice.send(&to_topic("alice", "mine", "2")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    net.away_subscriber("bob", "alerts").await;
+    let late = Message {
+        expiration_time: Some(OffsetDateTime::now_utc() - time::Duration::seconds(1)),
+        ..to_topic("alice", "alerts", "3")
+    };
+    assert_eq!(alice.send(&late).await, Fate::failed("2.04", "EXPIRED"));
+    let reused = to_topic("alice", "alerts", "4");
+    assert_eq!(alice.send(&reused).await, Fate::stored());
+    let reused = Message { payload: b"other".to_vec(), ..reused };
+    assert_eq!(alice.send(&reused).await, Fate::failed("4.00", "MESSAGE_ID_REUSED"));
+    assert_eq!(net.core.open_requests(), 0);
+}
