@@ -62,6 +62,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AssociationCommand,
     },
+    /// Provision groups: who belongs to them, who may send to them
+    Group {
+        /// What to do with groups.
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
     /// Derive keys the way SIM, home network and application functions do
     Keys {
         /// What to derive.
@@ -337,6 +343,73 @@ pub(crate) struct AssociationArgs {
     /// The UE Service ID
     #[arg(long)]
     pub(crate) ue_service_id: String,
+}
+
+/// What to do with groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Make a group
+    Add(GroupAddArgs),
+    /// Show one group
+    Show(GroupArgs),
+    /// List groups
+    List(ProvisioningArgs),
+    /// Remove a group
+    Remove(GroupArgs),
+    /// Change who belongs to a group
+    Member {
+        /// What to do with members.
+        #[command(subcommand)]
+        command: GroupMemberCommand,
+    },
+}
+
+/// What to do with the members of a group.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupMemberCommand {
+    /// Add members
+    Add(GroupMemberArgs),
+    /// Remove members
+    Remove(GroupMemberArgs),
+}
+
+/// One group.
+#[derive(Args, Debug)]
+pub(crate) struct GroupArgs {
+    #[command(flatten)]
+    pub(crate) target: ProvisioningArgs,
+    /// The Group Service ID
+    #[arg(long, value_name = "ID")]
+    pub(crate) group_id: String,
+}
+
+/// Arguments of `group add`.
+#[derive(Args, Debug)]
+pub(crate) struct GroupAddArgs {
+    #[command(flatten)]
+    pub(crate) group: GroupArgs,
+    /// What it is, for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// A member: a UE Service ID; may be given several times
+    #[arg(long = "member", value_name = "UE_SERVICE_ID")]
+    pub(crate) members: Vec<String>,
+    /// Who may send to it besides its members: `ue:UE_SERVICE_ID` or `as:AS_SERVICE_ID`; may be given several times
+    #[arg(long = "sender", value_name = "KIND:ID")]
+    pub(crate) senders: Vec<String>,
+    /// The Application Server that gets each message first and may refuse it
+    #[arg(long, value_name = "AS_SERVICE_ID")]
+    pub(crate) validating_as: Option<String>,
+}
+
+/// Members of one group.
+#[derive(Args, Debug)]
+pub(crate) struct GroupMemberArgs {
+    #[command(flatten)]
+    pub(crate) group: GroupArgs,
+    /// A member: a UE Service ID; may be given several times
+    #[arg(long = "member", value_name = "UE_SERVICE_ID", required = true)]
+    pub(crate) members: Vec<String>,
 }
 
 /// What to derive.

@@ -36,6 +36,9 @@ pub(crate) struct Addresses {
     /// Its HTTP/2 API, where that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api: Option<String>,
+    /// Its interface for UEs, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) coap: Option<String>,
     /// Health and metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin: Option<String>,
@@ -64,6 +67,7 @@ impl Function for Server {
         let addresses = Addresses {
             listen: running.coap_address().to_string(),
             api: Some(running.api_address().to_string()),
+            coap: None,
             admin: Some(running.admin_address().to_string()),
         };
         Ok((addresses, async move { running.stopped().await }))
@@ -86,6 +90,7 @@ impl Function for Aanf {
         let addresses = Addresses {
             listen: running.local_addr().to_string(),
             api: None,
+            coap: None,
             admin: running.admin_addr().map(|address| address.to_string()),
         };
         Ok((addresses, async move { running.stopped().await }))
@@ -108,6 +113,7 @@ impl Function for Configuration {
         let addresses = Addresses {
             listen: running.local_addr().to_string(),
             api: None,
+            coap: running.coap_addr().map(|address| address.to_string()),
             admin: running.admin_addr().map(|address| address.to_string()),
         };
         Ok((addresses, async move { running.stopped().await }))
@@ -137,8 +143,8 @@ pub(crate) async fn run<F: Function>(file: &Path, output: Output) -> Result<Exit
         let also = |name: &str, address: &Option<String>| {
             address.as_ref().map(|address| format!(", {name} {address}")).unwrap_or_default()
         };
-        let Addresses { listen, api, admin } = &ready.addresses;
-        format!("READY {} {listen}{}{}", ready.ready, also("api", api), also("admin", admin))
+        let Addresses { listen, api, coap, admin } = &ready.addresses;
+        format!("READY {} {listen}{}{}{}", ready.ready, also("api", api), also("coap", coap), also("admin", admin))
     })?;
     let mut stopped = std::pin::pin!(stopped);
     tokio::select! {

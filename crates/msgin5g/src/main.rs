@@ -13,6 +13,7 @@ mod descriptors;
 mod documented;
 mod function;
 mod generate;
+mod group;
 mod keys;
 mod lab;
 mod logging;
@@ -60,6 +61,7 @@ async fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Client { command } => Box::pin(client_command::run(command, output)).await,
         Command::Subscriber { command } => Box::pin(provisioning::subscriber(command, output)).await,
         Command::Association { command } => Box::pin(provisioning::association(command, output)).await,
+        Command::Group { command } => Box::pin(group::run(command, output)).await,
         Command::Keys { command: KeysCommand::Derive(arguments) } => keys::derive(&arguments, output),
         Command::Bench(arguments) => {
             Box::pin(bench::run(arguments, output.json())).await.map_err(Failure::new).map(|()| ExitCode::SUCCESS)

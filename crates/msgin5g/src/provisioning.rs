@@ -75,9 +75,10 @@ pub(crate) async fn association(command: AssociationCommand, output: Output) -> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a command that removes prints.
 #[derive(Serialize)]
-struct Removed<T> {
-    removed: T,
+pub(crate) struct Removed<T> {
+    pub(crate) removed: T,
 }
 
 #[derive(Serialize)]
@@ -203,7 +204,7 @@ fn associations(target: &ProvisioningArgs) -> Result<AssociationClient, Failure>
 }
 
 /// The function's root and a client with the caller's certificate: from the lab, as far as no option says otherwise.
-fn reach(target: &ProvisioningArgs, root: impl Fn(&Lab) -> &String) -> Result<(SbiClient, String), Failure> {
+pub(crate) fn reach(target: &ProvisioningArgs, root: impl Fn(&Lab) -> &String) -> Result<(SbiClient, String), Failure> {
     let lab = target.lab.as_deref().map(Lab::open).transpose()?;
     let missing = |option: &str| Failure::usage(format!("{option} is needed where --lab is not given"));
     let files = lab.as_ref().map(Lab::provisioner);
@@ -223,7 +224,7 @@ fn reach(target: &ProvisioningArgs, root: impl Fn(&Lab) -> &String) -> Result<(S
     Ok((http, root))
 }
 
-fn refused(function: &str, error: &dyn std::error::Error) -> Failure {
+pub(crate) fn refused(function: &str, error: &dyn std::error::Error) -> Failure {
     Failure::new(format!("{function}: {}", chain(error)))
         .help("is it running (`msgin5g lab --dir DIR`), and may this certificate provision?")
 }

@@ -5,8 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lab::{Directory, LabJson, Ports, SubscriberClient, ausf, udm};
-use sbi::{SbiClient, SbiClientConfig, association::AssociationClient};
+use lab::{Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, udm};
+use message::{ServiceAddress, UeServiceId};
+use sbi::{
+    SbiClient, SbiClientConfig,
+    association::AssociationClient,
+    ss_gm::{GroupConfiguration, SsGmClient, VALGroupDocument},
+};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -113,8 +118,8 @@ impl RunningLab {
     }
 }
 
-/// Puts the subscribers of a new lab into UDM and their UE Service IDs into the Configuration Function, over the
-/// interfaces that any provisioner uses.
+/// Puts the subscribers of a new lab into UDM, and their UE Service IDs and a group into the Configuration Function, over
+/// the interfaces that any provisioner uses.
 async fn provision(directory: &mut Directory, ports: &Ports) -> Result<(), Failure> {
     if directory.is_provisioned() {
         return Ok(());
@@ -122,7 +127,8 @@ async fn provision(directory: &mut Directory, ports: &Ports) -> Result<(), Failu
     let tls = directory.certificate("provisioner");
     let http = SbiClient::new(SbiClientConfig { tls, limits: sbi::ClientLimits::default() }).map_err(failure)?;
     let subscribers = SubscriberClient::new(http.clone(), &format!("https://{}", ports.udm));
-    let associations = AssociationClient::new(http, format!("https://{}", ports.configuration));
+    let associations = AssociationClient::new(http.clone(), format!("https://{}", ports.configuration));
+    let groups = SsGmClient::new(http, format!("https://{}", ports.configuration));
     for subscription in directory.subscriptions() {
         subscribers.put(&subscription).await.map_err(failure)?;
     }
@@ -130,7 +136,24 @@ async fn provision(directory: &mut Directory, ports: &Ports) -> Result<(), Failu
         let ue_service_id = subscriber.ue_service_id.parse().map_err(failure)?;
         associations.associate(&subscriber.supi.clone().into(), &ue_service_id).await.map_err(failure)?;
     }
+    provision_group(&directory.group(), &groups).await?;
     directory.set_provisioned().map_err(failure)
+}
+
+async fn provision_group(group: &LabGroup, groups: &SsGmClient) -> Result<(), Failure> {
+    let id: ServiceAddress = group.group_service_id.parse().map_err(failure)?;
+    // A start that was interrupted has made it already.
+    if groups.document(&id).await.map_err(failure)?.is_some() {
+        return Ok(());
+    }
+    let members: Vec<UeServiceId> =
+        group.members.iter().map(|id| id.parse()).collect::<Result<_, _>>().map_err(failure)?;
+    let senders = group.senders.iter().map(|sender| sender.parse()).collect::<Result<_, _>>().map_err(failure)?;
+    let mut document = VALGroupDocument::new(id).with_members(&members);
+    document.grp_desc = Some(group.description.clone());
+    document.val_grp_conf = GroupConfiguration { senders, validating_as: None }.to_text();
+    groups.create(&document).await.map_err(failure)?;
+    Ok(())
 }
 
 /// Reads the file that `msgin5g <function> --config` would read, so that the lab runs what it shows.
