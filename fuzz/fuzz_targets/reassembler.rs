@@ -19,7 +19,7 @@ const LIMITS: ReassemblyLimits = ReassemblyLimits {
     completed_milliseconds: 100,
 };
 
-/// Eight octets are one step.
+// Eight octets are one step.
 fuzz_target!(|octets: &[u8]| {
     let mut reassembler = Reassembler::new(LIMITS);
     let mut now = 0;
