@@ -10,8 +10,11 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use message::{Address, AddressType, ClientProfile};
+use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::deduplication::{Key, KeyMap, Recent};
 use crate::delivery::Pipeline;
@@ -20,6 +23,9 @@ use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::sync::lock;
 
 const SHARDS: usize = 64;
+
+/// How long the next opening of a UE's window is reckoned by a clock that is not the day's.
+const WINDOW_RECHECK: Duration = Duration::from_secs(3600);
 
 /// A registered UE or AS, as originator and as recipient.
 #[derive(Debug)]
@@ -118,7 +124,7 @@ impl Party {
     }
 
     /// Gives back memory that an idle party does not need.
-    pub(crate) fn rest(&self, now: tokio::time::Instant, remembered: std::time::Duration) {
+    pub(crate) fn rest(&self, now: Instant, remembered: Duration) {
         lock(&self.recent).forget_old(now, remembered);
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.resting, true)
@@ -135,6 +141,16 @@ impl PartyState {
         let own = self.profile.as_ref().and_then(|profile| profile.segment_size);
         let own = own.and_then(|octets| usize::try_from(octets).ok()).unwrap_or(usize::MAX);
         (party.address.addr_type == AddressType::Ue).then(|| own.min(limits.payload_octets_max).max(1))
+    }
+
+    /// When the next window opens in which its client can be reached, if none is open. A schedule that is over says nothing
+    /// any more: its UE is served as one that never gave one (INFERRED).
+    pub(crate) fn closed_until(&self, utc: OffsetDateTime, now: Instant) -> Option<Instant> {
+        let availability = self.profile.as_ref()?.availability.as_ref()?;
+        let opens = availability.next_open(utc).filter(|opens| *opens > utc)?;
+        // The clock of the day may be set meanwhile: then the window is asked for again.
+        let wait = Duration::try_from(opens - utc).unwrap_or(WINDOW_RECHECK).min(WINDOW_RECHECK);
+        Some(now + wait)
     }
 
     /// Whether its client said that it takes aggregated messages (TS 23.554 8.4.1).

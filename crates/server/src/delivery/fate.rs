@@ -50,20 +50,16 @@ impl Core {
             drop(state);
             return self.answer(delivery.asker, Answer::Failed(FailureCause::UnknownTarget));
         }
-        match state.pipeline().accept(delivery, &self.limits) {
-            None => {
-                let carrier = state.carrier.clone();
-                drop(state);
-                if let Some(carrier) = carrier {
-                    carrier.knock();
-                }
-            }
-            Some(aside) => {
-                let answer = self.carry_out_one(party, &mut state, aside);
-                drop(state);
-                self.answer_all(answer);
-            }
+        let (closed, mut answers) = self.keep_window(party, &mut state);
+        let accepted = state.pipeline().accept(delivery, &self.limits);
+        // A carrier that is told nothing now does not know when the window opens.
+        let carrier = if accepted.is_none() || closed { state.carrier.clone() } else { None };
+        answers.extend(accepted.and_then(|aside| self.carry_out_one(party, &mut state, aside)));
+        drop(state);
+        if let Some(carrier) = carrier {
+            carrier.knock();
         }
+        self.answer_all(answers);
     }
 
     /// The next thing to send to `party`, if it still belongs to the carrier of this generation. If there is nothing now:
@@ -79,6 +75,14 @@ impl Core {
         loop {
             let mut guard = lock(&party.state);
             let state = &mut *guard;
+            if state.generation == generation {
+                let (_, answers) = self.keep_window(party, state);
+                if !answers.is_empty() {
+                    drop(guard);
+                    self.answer_all(answers);
+                    continue;
+                }
+            }
             let segment_octets = state.segment_octets(party, &self.limits);
             let aggregates = state.takes_aggregates();
             let pipeline = state.pipeline_of(generation).ok_or(None)?;
@@ -221,6 +225,17 @@ impl Core {
         }
     }
 
+    /// Outside the windows in which its client can be reached (TS 23.554 table 8.2.1-3) a UE counts as away, though its
+    /// connection lasts. What waits for it in memory is decided on; the window's opening starts delivery.
+    fn keep_window(&self, party: &Arc<Party>, state: &mut PartyState) -> (bool, Answers) {
+        let closed = state.carrier.as_ref().and(state.closed_until(OffsetDateTime::now_utc(), Instant::now()));
+        let Some(until) = closed else { return (false, Vec::new()) };
+        let pipeline = state.pipeline();
+        pipeline.hold_until(until);
+        let asides = pipeline.settle();
+        (true, self.carry_out(party, state, asides))
+    }
+
     fn carry_out(&self, party: &Arc<Party>, state: &mut PartyState, asides: Vec<Aside>) -> Answers {
         asides.into_iter().filter_map(|aside| self.carry_out_one(party, state, aside)).collect()
     }
@@ -240,6 +255,7 @@ impl Core {
                 Some((refused.asker, Answer::Failed(FailureCause::Overloaded)))
             }
             Aside::Fail(delivery, cause) => Some((delivery.asker, Answer::Failed(cause))),
+            Aside::Tell(asker, cause) => Some((Some(asker), Answer::Failed(cause))),
         }
     }
 

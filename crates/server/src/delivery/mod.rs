@@ -58,6 +58,7 @@ mod pipeline_tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coap::ExchangeId;
@@ -201,6 +202,8 @@ pub(crate) struct Delivery {
     /// Who waits for the answer. None once it was given, as for everything that comes from the disk.
     pub(crate) asker: Option<Asker>,
     pub(crate) accepted_at: Instant,
+    /// When its sender wants an answer at the latest (TS 29.538 `latency`).
+    pub(crate) answer_by: Option<Instant>,
     /// Where it lies on disk, if it does.
     pub(crate) position: Option<Position>,
     /// Octets of its payload; 0 for a report.
@@ -215,6 +218,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// A message, as it is sent to a UE in `body`. Storable if the message says so; then it must have an expiration time.
     pub(crate) fn message(message: &Message, body: Bytes, asker: Option<Asker>) -> Self {
+        let now = Instant::now();
         Self {
             kind: Kind::Message,
             originator: message.originator.clone(),
@@ -225,7 +229,8 @@ impl Delivery {
             expires_at: message.expiration_time,
             body,
             asker,
-            accepted_at: Instant::now(),
+            accepted_at: now,
+            answer_by: message.latency.map(|milliseconds| now + Duration::from_millis(milliseconds.into())),
             position: None,
             payload_octets: message.payload.len(),
             segment_name: message.segment.as_ref().map(|segment| Box::new(segment_name(&message.message_id, segment))),
@@ -253,6 +258,7 @@ impl Delivery {
             body,
             asker,
             accepted_at: Instant::now(),
+            answer_by: None,
             position: None,
             payload_octets: 0,
             segment_name: None,

@@ -13,7 +13,7 @@ use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::Delivery;
+use super::{Asker, Delivery};
 use crate::limits::Limits;
 
 /// Deliveries read from disk at once, and removed from it at once.
@@ -51,6 +51,8 @@ pub(crate) enum Aside {
     Store(Delivery),
     /// Answer its sender.
     Fail(Delivery, FailureCause),
+    /// Answer its sender, who waits no longer; the delivery is on its way all the same.
+    Tell(Asker, FailureCause),
 }
 
 /// A read of the inbox.
@@ -139,6 +141,8 @@ pub(crate) struct Pipeline {
     disk_busy: bool,
     /// The lanes from this one on are being read.
     reading: Option<usize>,
+    /// Something in memory may have a latency bound.
+    latency_bound: bool,
     /// Counts the times that reading began anew, so that a batch read for an earlier carrier is recognised.
     epoch: u64,
 }
@@ -171,6 +175,7 @@ impl Pipeline {
     /// Away: to disk if storable, else refused with `TARGET_UNREACHABLE`. There: queued, or, behind a long backlog on
     /// disk with nothing older in memory, added to that backlog, so that its sender need not wait for all of it.
     pub(crate) fn accept(&mut self, delivery: Delivery, limits: &Limits) -> Option<Aside> {
+        self.latency_bound |= delivery.answer_by.is_some();
         let settling = self.pause.is_some() && !self.in_flight.is_empty();
         let available = self.connected && self.pause.is_none();
         if !available && !settling {
@@ -301,6 +306,13 @@ impl Pipeline {
         }
     }
 
+    /// Nothing is sent before `until`, whoever is there: the recipient takes nothing outside its windows (TS 23.554 table
+    /// 8.2.1-3). Followed by [`Pipeline::settle`].
+    pub(crate) fn hold_until(&mut self, until: Instant) {
+        let pause = self.pause.get_or_insert_with(|| Pause { until, held: Vec::new() });
+        pause.until = pause.until.max(until);
+    }
+
     /// A carrier is there. What an earlier one left unacknowledged goes first.
     pub(crate) fn attach(&mut self) {
         self.connected = true;
@@ -343,7 +355,50 @@ impl Pipeline {
                 asides.push(self.set_aside(delivery));
             }
         }
+        if self.latency_bound {
+            self.exceed_latency(now, &mut asides);
+        }
         asides
+    }
+
+    /// Answers what was not acknowledged within the latency its originator asked for: it goes to disk if it may, else it
+    /// fails, although one that is on its way may still arrive.
+    fn exceed_latency(&mut self, now: Instant, asides: &mut Vec<Aside>) {
+        for index in 0..self.lanes.len() {
+            while let Some(place) = self.late(index, now)
+                && let Some(delivery) = self.lanes.get_mut(index).and_then(|lane| lane.waiting.remove(place))
+            {
+                asides.push(match delivery.storable {
+                    true => self.set_aside(delivery),
+                    false => Aside::Fail(delivery, FailureCause::LatencyExceeded),
+                });
+            }
+        }
+        let held = self.pause.iter_mut().flat_map(|pause| &mut pause.held);
+        for sent in self.in_flight.iter_mut().chain(held) {
+            if !sent.delivery.storable && sent.delivery.answer_by.is_some_and(|by| by <= now) {
+                sent.delivery.answer_by = None;
+                asides
+                    .extend(sent.delivery.asker.take().map(|asker| Aside::Tell(asker, FailureCause::LatencyExceeded)));
+            }
+        }
+    }
+
+    /// The first in a lane that waits in memory for too long and may leave it.
+    fn late(&self, index: usize, now: Instant) -> Option<usize> {
+        let waiting = &self.lanes.get(index)?.waiting;
+        (0..waiting.len()).find(|place| self.latency_deadline(waiting, *place).is_some_and(|by| by <= now))
+    }
+
+    /// When a delivery that waits in memory is to leave it for its latency. None while something older of its originator
+    /// has to go first: on disk it would overtake that.
+    fn latency_deadline(&self, waiting: &VecDeque<Delivery>, place: usize) -> Option<Instant> {
+        let delivery = waiting.get(place)?;
+        let by = delivery.answer_by?;
+        let overtakes = delivery.storable
+            && (self.direct_in_flight(delivery)
+                || waiting.iter().take(place).any(|older| older.originator == delivery.originator));
+        (!overtakes).then_some(by)
     }
 
     fn overdue(&mut self, index: usize, now: Instant, limits: &Limits) -> Option<Delivery> {
@@ -355,7 +410,8 @@ impl Pipeline {
     }
 
     /// When [`Pipeline::lapse`] has something to do next.
-    pub(crate) fn next_deadline(&self, limits: &Limits) -> Option<Instant> {
+    pub(crate) fn next_deadline(&mut self, limits: &Limits) -> Option<Instant> {
+        let latency = self.next_latency_deadline();
         let waiting = self
             .lanes
             .iter()
@@ -364,7 +420,22 @@ impl Pipeline {
             .map(|first| first.accepted_at + limits.queue_timeout());
         let settled = self.in_flight.is_empty();
         let pause = self.pause.iter().filter(|pause| settled && pause.held.is_empty()).map(|pause| pause.until);
-        waiting.chain(pause).min()
+        waiting.chain(pause).chain(latency).min()
+    }
+
+    fn next_latency_deadline(&mut self) -> Option<Instant> {
+        if !self.latency_bound {
+            return None;
+        }
+        let held = self.pause.iter().flat_map(|pause| &pause.held);
+        let sent = || self.in_flight.iter().chain(held.clone()).map(|sent| &sent.delivery);
+        let waiting = || self.lanes.iter().map(|lane| &lane.waiting);
+        let in_queues = waiting().flat_map(|queue| (0..queue.len()).filter_map(|at| self.latency_deadline(queue, at)));
+        let on_their_way = sent().filter(|delivery| !delivery.storable).filter_map(|delivery| delivery.answer_by);
+        let next = in_queues.chain(on_their_way).min();
+        let still_bound = sent().chain(waiting().flatten()).any(|delivery| delivery.answer_by.is_some());
+        self.latency_bound = still_bound;
+        next
     }
 
     /// The writer is done with a delivery that was set aside: it is on disk, or it is not.

@@ -204,6 +204,7 @@ impl World {
             body: Bytes::new(),
             asker: None,
             accepted_at: self.now,
+            answer_by: None,
             position: None,
             payload_octets: 0,
             segment_name: None,
@@ -222,6 +223,7 @@ impl World {
         for aside in asides {
             match aside {
                 Aside::Store(delivery) => self.writing.push_back(delivery),
+                Aside::Tell(..) => {}
                 Aside::Fail(delivery, _) => drop(self.failed.insert(name_of(&delivery))),
             }
         }

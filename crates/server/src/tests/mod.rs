@@ -16,6 +16,7 @@ mod report;
 mod restart;
 mod segments;
 mod stored_update;
+mod timing;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
