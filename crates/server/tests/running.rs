@@ -223,3 +223,41 @@ async fn without_a_nef_there_is_no_address_for_its_notifications() {
     assert_eq!(served.running.notification_address(), None);
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_with_groups_topics_and_areas_serves_them_and_stops_though_nobody_of_theirs_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    make_certificates(directory.path());
+    let more = r#"
+        [group_management]
+        url = "https://127.0.0.1:1"
+        [broadcast]
+        gateway = "https://127.0.0.1:1"
+        [[broadcast_area]]
+        area = "north"
+        senders = ["*"]
+        [[topic]]
+        name = "*"
+        publishers = ["*"]
+        subscribers = ["*"]
+    "#;
+    let shutdown = CancellationToken::new();
+    let running = server::start(config_with(directory.path(), "", more), shutdown.clone()).await.unwrap();
+    let metrics = get(running.admin_address(), "/metrics").await;
+    for name in ["msgin5g_fan_out_jobs 0", "msgin5g_topics 0", "msgin5g_topic_subscriptions 0"] {
+        assert!(metrics.contains(name), "{name} in {metrics}");
+    }
+    // A certificate that is no AS's and no server's.
+    let tls = CertificateFiles {
+        certificate: directory.path().join("server.pem"),
+        key: directory.path().join("server.key"),
+        ca: directory.path().join("ca.pem"),
+    };
+    let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
+    let uri = format!("https://{}/msgs-topiclistevent/v1/request-topic-subscription", running.api_address());
+    let body = serde_json::json!({"oriAddr": {"addrType": "UE", "addr": "alice"}, "msgTopics": ["news"]});
+    let refusal = client.post::<_, serde_json::Value>(&uri, &body).await.unwrap_err();
+    assert_eq!(refusal.problem().unwrap().status, Some(403));
+    shutdown.cancel();
+    timeout(PATIENCE, running.stopped()).await.unwrap();
+}
