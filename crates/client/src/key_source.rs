@@ -2,6 +2,7 @@
 
 mod command;
 mod file;
+mod shared;
 mod soft_usim;
 mod stored;
 
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use command::{COMMAND_OUTPUT_OCTETS_MAX, CommandKeySource, REFUSED_VARIABLE};
 pub use file::{FileKeySource, KEY_FILE_OCTETS_MAX};
+pub use shared::SharedKeySource;
 pub use soft_usim::{SoftUsim, SoftUsimConfig};
 pub use stored::StoredKeySource;
 pub(crate) use stored::replace_private;
