@@ -151,6 +151,8 @@ pub struct Limits {
     pub trigger_delay_seconds: u64,
     /// The same after a restart, which ends everybody's connection.
     pub trigger_restart_pause_seconds: u64,
+    /// How often a UE that keeps coming and going is triggered at most. One that is triggered again is so later.
+    pub trigger_interval_seconds: u64,
     /// How long the network may try to deliver a trigger. The UE is then triggered anew. Less if the messages expire, or
     /// the UE's communication window closes, earlier.
     pub trigger_validity_seconds: u64,
@@ -239,6 +241,7 @@ impl Default for Limits {
             triggers_in_flight_max: 32,
             trigger_delay_seconds: 2,
             trigger_restart_pause_seconds: 120,
+            trigger_interval_seconds: 60,
             trigger_validity_seconds: 3600,
             trigger_connect_seconds: 120,
             trigger_backoff_first_seconds: 60,
@@ -314,6 +317,7 @@ impl Limits {
             ("drain_timeout_seconds", self.drain_timeout_seconds),
             ("trigger_delay_seconds", self.trigger_delay_seconds),
             ("trigger_restart_pause_seconds", self.trigger_restart_pause_seconds),
+            ("trigger_interval_seconds", self.trigger_interval_seconds),
             ("reachability_wait_seconds", self.reachability_wait_seconds),
         ];
         let longest = DURATION_MAX.as_secs();

@@ -226,8 +226,8 @@ async fn perform(core: &Core, exposure: &Exposure, job: Job) {
         }
         Job::Ask(ask) => {
             let (asked, outcome) = ask_nef(core, exposure, &ask).await;
-            core.reachability.metrics.asked(ask.service, outcome);
             lock(&core.reachability.table).ask_ended(&ask, asked, Moment::now(), &core.limits);
+            core.reachability.metrics.asked(ask.service, outcome);
         }
     }
 }

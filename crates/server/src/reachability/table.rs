@@ -120,6 +120,13 @@ pub(super) enum Asked {
     Needless,
 }
 
+impl Asked {
+    /// Whether the NEF may have sent a trigger.
+    fn may_have_triggered(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::Failed | Self::Refused | Self::InDoubt)
+    }
+}
+
 /// How often a UE is monitored, by configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Monitoring {
@@ -164,6 +171,8 @@ struct Watch {
     monitored: bool,
     /// A report came before the answer to the request it belongs to.
     reported_early: bool,
+    /// When it was triggered last.
+    triggered_at: Option<Instant>,
 }
 
 /// Whom a token belongs to, or belonged.
@@ -194,6 +203,9 @@ pub(super) struct Table {
     /// Tokens of what is over, oldest first: the NEF's last words on them are answered as if they mattered.
     over: VecDeque<Token>,
     withdrawals: VecDeque<(Service, ResourceId)>,
+    /// When UEs that have left the table were triggered last, oldest first, as far as that still matters.
+    lately: HashMap<Address, Instant>,
+    lately_order: VecDeque<(Instant, Address)>,
     in_flight: usize,
     nef_failures: u32,
     nef_paused_until: Option<Instant>,
@@ -239,8 +251,11 @@ impl Table {
             monitoring: None,
             monitored: false,
             reported_early: false,
+            triggered_at: None,
         };
-        let due = (at.now + want.delay).max(opening(&watch, at).unwrap_or(at.now));
+        let interval = Duration::from_secs(limits.trigger_interval_seconds);
+        let again = self.lately.get(address).map_or(at.now, |last| *last + interval);
+        let due = again.max(at.now + want.delay).max(opening(&watch, at).unwrap_or(at.now));
         self.watches.insert(address.clone(), watch);
         self.set_step(address, Step::Waiting, Some(due));
         Ok(())
@@ -249,6 +264,9 @@ impl Table {
     /// The UE is there, or is no more. True if something is to be withdrawn.
     pub(super) fn settled(&mut self, address: &Address, limits: &Limits) -> bool {
         let Some(mut watch) = self.watches.remove(address) else { return false };
+        if let Some(triggered_at) = watch.triggered_at {
+            self.remember(address, triggered_at, limits);
+        }
         if let Some(due) = watch.due {
             self.due.remove(&(due, address.clone()));
         }
@@ -354,6 +372,9 @@ impl Table {
         let awaited = self.watches.get(&ask.address).is_some_and(|watch| watch.series == ask.series);
         if !awaited {
             // The UE came meanwhile: what the NEF holds is needless.
+            if ask.service == Service::Triggering && asked.may_have_triggered() {
+                self.remember(&ask.address, at.now, limits);
+            }
             if let Asked::Taken { resource: Some(resource), .. } = asked {
                 self.withdraw_later(ask.service, resource, limits);
             }
@@ -431,6 +452,7 @@ impl Table {
         match asked {
             Asked::Taken { resource, .. } => {
                 watch.attempts = watch.attempts.saturating_add(1);
+                watch.triggered_at = Some(at.now);
                 if let Some(outstanding) = &mut watch.trigger {
                     outstanding.resource = resource.filter(|_| !watch.reported_early);
                 }
@@ -447,6 +469,7 @@ impl Table {
             }
             Asked::Failed | Asked::Refused | Asked::InDoubt => {
                 watch.attempts = watch.attempts.saturating_add(1);
+                watch.triggered_at = Some(at.now);
                 self.attempt_failed(address, at, limits);
             }
             other => {
@@ -602,6 +625,24 @@ impl Table {
         }
         if let Some(resource) = resource {
             self.withdraw_later(service, resource, limits);
+        }
+    }
+
+    /// Remembers when a UE that leaves the table was triggered, so that one that keeps coming and going does not have a
+    /// trigger sent each time.
+    fn remember(&mut self, address: &Address, triggered_at: Instant, limits: &Limits) {
+        self.lately.insert(address.clone(), triggered_at);
+        self.lately_order.push_back((triggered_at, address.clone()));
+        let interval = Duration::from_secs(limits.trigger_interval_seconds);
+        while let Some((at, _)) = self.lately_order.front() {
+            if self.lately_order.len() <= limits.triggers_watched_max && *at + interval > triggered_at {
+                return;
+            }
+            if let Some((at, address)) = self.lately_order.pop_front()
+                && self.lately.get(&address) == Some(&at)
+            {
+                self.lately.remove(&address);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ impl World {
     fn new() -> Self {
         let limits = Limits {
             trigger_delay_seconds: 0,
+            trigger_interval_seconds: 0,
             trigger_validity_seconds: 600,
             trigger_connect_seconds: 30,
             trigger_backoff_first_seconds: 10,
@@ -130,6 +131,50 @@ fn a_ue_that_comes_by_itself_within_the_delay_is_not_triggered() {
     world.pass(10);
     world.nothing();
     assert_eq!(world.table.len(), 0);
+}
+
+#[test]
+fn a_ue_that_keeps_coming_and_going_is_triggered_no_more_often_than_the_interval() {
+    let mut world = World::new();
+    world.limits.trigger_interval_seconds = 60;
+    world.want("meter");
+    let ask = world.trigger();
+    world.report(&ask, DeliveryResult::Success);
+    for _ in 0..5 {
+        world.come("meter");
+        world.pass(10);
+        world.want("meter");
+        world.nothing();
+    }
+    world.pass(10);
+    let ask = world.ask();
+    // One that came while the NEF was asked counts, too.
+    world.come("meter");
+    world.end(&ask, Asked::InDoubt);
+    world.pass(59);
+    world.want("meter");
+    world.nothing();
+    world.pass(1);
+    world.trigger();
+}
+
+#[test]
+fn what_is_remembered_of_those_that_left_is_bounded_by_time_and_number() {
+    let mut world = World::new();
+    (world.limits.trigger_interval_seconds, world.limits.triggers_watched_max) = (60, 2);
+    for name in ["a", "b", "c"] {
+        world.want(name);
+        let ask = world.trigger();
+        world.report(&ask, DeliveryResult::Success);
+        world.come(name);
+    }
+    assert_eq!((world.table.lately.len(), world.table.lately_order.len()), (2, 2));
+    world.pass(60);
+    world.want("d");
+    let ask = world.trigger();
+    world.report(&ask, DeliveryResult::Success);
+    world.come("d");
+    assert_eq!((world.table.lately.len(), world.table.lately_order.len()), (1, 1));
 }
 
 #[test]
@@ -594,6 +639,8 @@ impl Table {
         prop_assert_eq!(self.in_flight, open);
         prop_assert!(self.watches.len() <= limits.triggers_watched_max);
         prop_assert!(self.over.len() <= limits.notifications_over_max);
+        prop_assert!(self.lately_order.len() <= limits.triggers_watched_max);
+        prop_assert!(self.lately.len() <= self.lately_order.len());
         prop_assert!(self.destinations.len() <= 2 * self.watches.len() + self.over.len());
         let due = self.watches.iter().filter_map(|(address, watch)| watch.due.map(|due| (due, address.clone())));
         prop_assert_eq!(due.collect::<BTreeSet<_>>(), self.due.clone());

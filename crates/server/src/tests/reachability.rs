@@ -369,6 +369,7 @@ async fn a_sleeping_ue_is_triggered_and_gets_its_message_when_it_comes() {
     let payload = base64_of(br#"{"msgType":"TRIGGER","ueSvcId":"meter"}"#);
     assert_eq!(trigger["triggerPayload"], payload);
     assert_eq!(nef.report(&trigger, "SUCCESS").await, 204);
+    until(|| net.outcomes("triggers", "taken") == 1).await;
 
     let mut meter = net.sleeper("meter", OWN, None, &triggering(None)).await;
     assert_eq!(meter.receive().await.message_id.as_str(), "1");
@@ -672,6 +673,7 @@ async fn a_one_time_check_of_reachability_comes_before_the_trigger() {
     assert_eq!(nef.say_reachable(&subscription).await, 204);
     let trigger = nef.trigger().await;
     assert_eq!(nef.report(&trigger, "SUCCESS").await, 204);
+    until(|| net.outcomes("triggers", "taken") == 1).await;
     let mut meter = net.sleeper("meter", OWN, None, &triggering(None)).await;
     meter.receive().await;
     nef.was_asked_nothing_more();
