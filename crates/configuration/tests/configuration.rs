@@ -2,110 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod common;
+
 use std::collections::BTreeSet;
 
-use akma::UeId;
-use configuration::{Config, Running, TableLimits, refusal};
+use common::{Fixture, GPSI, PROVISIONER, SERVER, STRANGER, SUPI, refused, service, services, ue};
+use configuration::{Config, refusal};
 use message::UeServiceId;
-use sbi::association::{AssociationClient, PageQuery};
+use sbi::association::PageQuery;
 use sbi::ss_upr::{ProfileDoc, SsUprClient};
 use sbi::testing::TestAuthority;
-use sbi::{PeerName, ProblemDetails, SbiError, ServerLimits, cause};
+use sbi::{SbiError, cause};
 use serde_json::{Value, json};
-use store::DatabaseOptions;
-use tempfile::TempDir;
 use tokio::process::Command;
-use tokio_util::sync::CancellationToken;
-
-const CONFIGURATION: &str = "a0000000-0000-4000-8000-000000000000";
-const PROVISIONER: &str = "b0000000-0000-4000-8000-000000000000";
-const SERVER: &str = "c0000000-0000-4000-8000-000000000000";
-const STRANGER: &str = "f0000000-0000-4000-8000-000000000000";
-
-const SUPI: &str = "imsi-001010000000001";
-const GPSI: &str = "msisdn-491700000001";
-
-struct Fixture {
-    authority: TestAuthority,
-    _directory: TempDir,
-    config: Config,
-    running: Running,
-    shutdown: CancellationToken,
-}
-
-impl Fixture {
-    async fn start() -> Self {
-        Self::start_with(|_| {}).await
-    }
-
-    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let authority = TestAuthority::new();
-        let directory = tempfile::tempdir().unwrap();
-        let peer = |instance: &str| PeerName { nf_instance_id: Some(instance.to_owned()), dns_name: None };
-        let mut config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            admin: None,
-            data: directory.path().join("configuration"),
-            tables: TableLimits::default(),
-            coap: None,
-            tls: authority.issue(CONFIGURATION, &[]),
-            limits: ServerLimits::default(),
-            store: DatabaseOptions::default(),
-            provisioners: vec![peer(PROVISIONER)],
-            readers: vec![peer(SERVER)],
-        };
-        change(&mut config);
-        let shutdown = CancellationToken::new();
-        let running = configuration::start(config.clone(), shutdown.clone()).await.unwrap();
-        Self { authority, _directory: directory, config, running, shutdown }
-    }
-
-    async fn restart(&mut self) {
-        self.shutdown.cancel();
-        self.running.stopped().await;
-        self.shutdown = CancellationToken::new();
-        self.running = configuration::start(self.config.clone(), self.shutdown.clone()).await.unwrap();
-    }
-
-    fn root(&self) -> String {
-        format!("https://127.0.0.1:{}", self.running.local_addr().port())
-    }
-
-    fn provisioner(&self, instance: &str) -> AssociationClient {
-        AssociationClient::new(self.authority.client(instance), self.root())
-    }
-
-    fn reader(&self, instance: &str) -> SsUprClient {
-        SsUprClient::new(self.authority.client(instance), self.root())
-    }
-
-    async fn may_register(&self, ue_id: &str) -> BTreeSet<UeServiceId> {
-        self.reader(SERVER).ue_service_ids(&ue(ue_id)).await.unwrap()
-    }
-
-    async fn associate(&self, ue_id: &str, ue_service_id: &str) -> bool {
-        self.provisioner(PROVISIONER).associate(&ue(ue_id), &service(ue_service_id)).await.unwrap()
-    }
-}
-
-fn ue(text: &str) -> UeId {
-    text.parse().unwrap()
-}
-
-fn service(text: &str) -> UeServiceId {
-    text.parse().unwrap()
-}
-
-fn services<const N: usize>(texts: [&str; N]) -> BTreeSet<UeServiceId> {
-    texts.into_iter().map(service).collect()
-}
-
-fn refused<T: std::fmt::Debug>(answer: Result<T, SbiError>) -> ProblemDetails {
-    match answer.unwrap_err() {
-        SbiError::Problem(problem) => *problem,
-        other => panic!("no refusal but {other:?}"),
-    }
-}
 
 #[tokio::test]
 async fn a_server_learns_every_ue_service_id_of_a_supi_or_gpsi_and_no_other() {
