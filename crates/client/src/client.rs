@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use message::UeMessage;
+use coap::Response;
+use message::{
+    Address, DecodeLimits, Message, MessageId, MessagingTopic, SegmentationSetId, StoredMessageUpdate,
+    TOPICS_PER_REQUEST_MAX, TopicSubscription, TopicSubscriptionResponse, TopicUnsubscription, UeMessage,
+    segmentation::segment,
+};
+use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
@@ -11,13 +17,15 @@ use transport::PskConnector;
 
 use crate::{
     config::ClientConfig,
-    driver::{Driver, End, Send},
+    driver::{Command, Driver, End, Unsent},
     error::ClientError,
-    establish::Establisher,
+    establish::{Establisher, Reach},
     incoming::IncomingStream,
     journal::Journal,
     key_source::KeySource,
-    outbound::{Outcome, OutgoingMessage},
+    outbound::{Outcome, OutgoingMessage, Subscription},
+    requests::Waiting,
+    segmented::SetName,
     status::{ClientState, ClientStatus},
 };
 
@@ -28,7 +36,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Client {
     config: Arc<ClientConfig>,
-    messages: mpsc::Sender<Send>,
+    commands: mpsc::Sender<Command>,
     ends: mpsc::Sender<End>,
     status: watch::Receiver<ClientStatus>,
 }
@@ -60,12 +68,14 @@ impl Client {
             None => None,
         };
         let config = Arc::new(config);
-        let (messages, message_receiver) = mpsc::channel(config.limits.send_queue_max);
+        let (commands, command_receiver) = mpsc::channel(config.limits.send_queue_max);
         let (ends, end_receiver) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(ClientStatus::new());
-        let establisher = Establisher { config: Arc::clone(&config), source: Arc::new(source), connector };
-        let client = Self { config, messages, ends, status };
-        let (driver, receiver) = Driver::new(establisher, journal, (message_receiver, end_receiver), status_sender);
+        let reach = Arc::new(Reach::server(&config));
+        let establisher = Establisher { reach, source: Arc::new(source), connector };
+        let client = Self { config: Arc::clone(&config), commands, ends, status };
+        let (driver, receiver) =
+            Driver::new(Arc::clone(&config), establisher, journal, (command_receiver, end_receiver), status_sender);
         tokio::spawn(driver.run());
         let incoming = IncomingStream { receiver, _client: client.clone() };
         Ok((client, incoming))
@@ -95,6 +105,9 @@ impl Client {
     /// Sends a message and waits for what the server promises about it, across reconnections. When this says
     /// [`Outcome::Delivered`] or [`Outcome::Stored`], the message is not lost.
     ///
+    /// A payload larger than one segment is sent as segments (TS 23.554 clause 8.5); the outcome is that of the whole
+    /// message. For each segment the time to wait begins anew.
+    ///
     /// Dropping the future gives up waiting; the server may have the message by then.
     ///
     /// # Errors
@@ -103,16 +116,130 @@ impl Client {
     pub async fn send(&self, message: OutgoingMessage) -> Result<Outcome, ClientError> {
         let limits = &self.config.limits;
         let message = message.into_message(&self.config.ue_service_id);
-        let message_id = message.message_id.clone();
-        check_size(message.payload.len(), limits.payload_octets_max)?;
-        let body = UeMessage::Message(Box::new(message)).encode();
-        check_size(body.len(), limits.message_octets_max)?;
-        let deadline = Instant::now() + limits.send_timeout();
+        check_size(message.payload.len(), limits.message_payload_octets_max)?;
+        let (message_id, deadline) = (message.message_id.clone(), Instant::now() + limits.send_timeout());
         let (answer, receiver) = oneshot::channel();
-        let message = Send { message_id: message_id.clone(), body, deadline, answer };
-        match timeout_at(deadline, self.messages.send(message)).await {
+        let waiting = Waiting { message_id: message_id.clone(), answer, deadline };
+        let command = if message.payload.len() > self.config.segment_octets() {
+            self.segments(&message, waiting)?
+        } else {
+            let body = self.coded(&message)?;
+            Command::Message { message: Box::new(message), unsent: Unsent { body, waiting } }
+        };
+        match timeout_at(deadline, self.commands.send(command)).await {
             // Not even taken from the queue: nothing was sent.
             Err(_) => return Err(ClientError::NoAnswer { message_id }),
+            Ok(Err(_)) => return Err(ClientError::Closed),
+            Ok(Ok(())) => {}
+        }
+        receiver.await.unwrap_or(Err(ClientError::Closed))
+    }
+
+    fn coded(&self, message: &Message) -> Result<Vec<u8>, ClientError> {
+        let body = UeMessage::Message(Box::new(message.clone())).encode();
+        check_size(body.len(), self.config.limits.message_octets_max)?;
+        Ok(body)
+    }
+
+    fn segments(&self, message: &Message, waiting: Waiting) -> Result<Command, ClientError> {
+        // Made from the Message ID, so that a message that the application sends again has the same segments again: the
+        // server then gives each the answer that it gave before. Both may have 128 octets of the same alphabet.
+        let set_id = SegmentationSetId::new(message.message_id.as_str())
+            .map_err(|error| ClientError::Invalid(format!("the Message ID names no set of segments: {error}")))?;
+        let octets = self.config.segment_octets();
+        let segments = segment(message, set_id.clone(), octets).map_err(|_| ClientError::TooLarge {
+            octets: message.payload.len(),
+            octets_max: octets.saturating_mul(message::SEGMENTS_MAX as usize),
+        })?;
+        let bodies = segments.iter().map(|segment| self.coded(segment)).collect::<Result<_, _>>()?;
+        let (destination, message_id) = (message.destination.clone(), message.message_id.clone());
+        let name = SetName { destination, message_id, set_id };
+        Ok(Command::Segments { name, priority: message.priority, bodies, waiting })
+    }
+
+    /// Subscribes to Messaging Topics (TS 23.554 clause 8.8.1) until `expiration_time`, or for as long as the server
+    /// allows and this client lives; messages to them then arrive like any other. The client keeps the subscription up:
+    /// it makes it again after each further registration, and ahead of an end that the server has set earlier.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the server's cause, such as `TOPIC_NOT_ALLOWED`; [`ClientError::Invalid`] for no
+    /// topic, for more than [`TOPICS_PER_REQUEST_MAX`], and for more in all than
+    /// [`ClientLimits::subscribed_topics_max`](crate::ClientLimits::subscribed_topics_max);
+    /// [`ClientError::Disconnected`] if there is no answer in time.
+    pub async fn subscribe(
+        &self,
+        topics: &[MessagingTopic],
+        expiration_time: Option<OffsetDateTime>,
+    ) -> Result<Subscription, ClientError> {
+        check_topics(topics)?;
+        let (originator, topics) = (Address::ue(&self.config.ue_service_id), topics.to_vec());
+        let request = TopicSubscription { originator, topics: topics.clone(), expiration_time };
+        let body = UeMessage::TopicSubscription(request).encode();
+        let response =
+            self.ask(|answer, deadline| Command::Subscribe { topics: topics.clone(), body, answer, deadline }).await?;
+        let granted = topic_response(&response)?.and_then(|response| response.expiration_time);
+        let subscribed = Command::Subscribed { topics, until: expiration_time, granted };
+        self.commands.send(subscribed).await.map_err(|_| ClientError::Closed)?;
+        Ok(Subscription { expiration_time: granted })
+    }
+
+    /// Withdraws subscriptions to Messaging Topics (TS 23.554 clause 8.8.3), whoever made them.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub async fn unsubscribe(&self, topics: &[MessagingTopic]) -> Result<(), ClientError> {
+        check_topics(topics)?;
+        let (originator, topics) = (Address::ue(&self.config.ue_service_id), topics.to_vec());
+        // First of all: it must not be made again by this client, whatever the server says.
+        let unsubscribed = Command::Unsubscribed { topics: topics.clone() };
+        self.commands.send(unsubscribed).await.map_err(|_| ClientError::Closed)?;
+        let body = UeMessage::TopicUnsubscription(TopicUnsubscription { originator, topics }).encode();
+        let response = self.ask(|answer, deadline| Command::Procedure { body, answer, deadline }).await?;
+        topic_response(&response).map(drop)
+    }
+
+    /// Changes until when the server keeps a message of this client that it has stored (TS 23.554 clause 8.3.6.1).
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], with `MESSAGE_NOT_STORED` if the server does not have the message any more;
+    /// [`ClientError::Disconnected`] if there is no answer in time.
+    pub async fn update_stored(
+        &self,
+        message_id: &MessageId,
+        expiration_time: OffsetDateTime,
+    ) -> Result<(), ClientError> {
+        self.stored_message(message_id, Some(expiration_time)).await
+    }
+
+    /// Has the server discard a message of this client that it has stored (TS 23.554 clause 8.3.6.1): it is not delivered
+    /// any more.
+    ///
+    /// # Errors
+    /// As [`Client::update_stored`].
+    pub async fn discard_stored(&self, message_id: &MessageId) -> Result<(), ClientError> {
+        self.stored_message(message_id, None).await
+    }
+
+    async fn stored_message(
+        &self,
+        message_id: &MessageId,
+        expiration_time: Option<OffsetDateTime>,
+    ) -> Result<(), ClientError> {
+        let (originator, message_id) = (Address::ue(&self.config.ue_service_id), message_id.clone());
+        let update = StoredMessageUpdate { originator, message_id, expiration_time };
+        let body = UeMessage::StoredMessageUpdate(update).encode();
+        self.ask(|answer, deadline| Command::Procedure { body, answer, deadline }).await.map(drop)
+    }
+
+    /// Has the driver ask the server something, and waits for the answer, which is one of success.
+    async fn ask(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<Response, ClientError>>, Instant) -> Command,
+    ) -> Result<Response, ClientError> {
+        let deadline = Instant::now() + self.config.limits.send_timeout();
+        let (answer, receiver) = oneshot::channel();
+        match timeout_at(deadline, self.commands.send(command(answer, deadline))).await {
+            Err(_) => return Err(ClientError::Disconnected("no answer in time".into())),
             Ok(Err(_)) => return Err(ClientError::Closed),
             Ok(Ok(())) => {}
         }
@@ -169,4 +296,26 @@ impl Client {
 
 fn check_size(octets: usize, octets_max: usize) -> Result<(), ClientError> {
     if octets > octets_max { Err(ClientError::TooLarge { octets, octets_max }) } else { Ok(()) }
+}
+
+fn check_topics(topics: &[MessagingTopic]) -> Result<(), ClientError> {
+    match topics.len() {
+        0 => Err(ClientError::Invalid("no topic is named".into())),
+        1..=TOPICS_PER_REQUEST_MAX => Ok(()),
+        more => Err(ClientError::Invalid(format!("{more} topics, at most {TOPICS_PER_REQUEST_MAX} can be named"))),
+    }
+}
+
+/// Reads what the server says about topics; none if it says no more than that it is done.
+fn topic_response(response: &Response) -> Result<Option<TopicSubscriptionResponse>, ClientError> {
+    if response.payload.is_empty() {
+        return Ok(None);
+    }
+    let answer = TopicSubscriptionResponse::decode(&response.payload, &DecodeLimits::default())
+        .map_err(|error| ClientError::Protocol(error.to_string()))?;
+    if answer.status == message::member::subscription_status::REFUSED {
+        let cause = answer.failure_cause.unwrap_or_default();
+        return Err(ClientError::Refused { cause, temporary: false });
+    }
+    Ok(Some(answer))
 }

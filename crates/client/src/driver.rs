@@ -8,20 +8,22 @@
 //!    └── not taken ────┘          └─ refused ───│─────────────────────┘
 //!                                         │     │ 5.03, 4.29: again later
 //!                 application ── MSG ─────┤◄────┘
-//!                 application ◄── MSG, IMDN ── accept ──► journal ──► 2.04, IMDN owed
+//!                 application ◄── MSG, IMDN ── accept ──► journal ──► 2.04, IMDN and SEGCONFIR owed
 //! ```
 //!
-//! Registration: TS 23.554 clause 8.2.1. Messages: clause 8.3. Everything unanswered when a connection is lost is sent
-//! again on the next one, with the same Message ID.
+//! Registration: TS 23.554 clause 8.2.1. Messages: clause 8.3. Aggregation: 8.4. Segments: 8.5. Topics: 8.8. Everything
+//! unanswered when a connection is lost is sent again on the next one, with the same Message ID.
 
 mod answers;
 mod arrivals;
+mod decisions;
 mod link;
+mod sending;
 
 use std::{sync::Arc, time::Duration};
 
 use coap::{ExchangeId, Request, StreamError, StreamEvent};
-use message::{Deregistration, MessageId, Registration, UeMessage};
+use message::{Deregistration, UeMessage};
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -29,7 +31,9 @@ use tokio::{
 };
 
 use crate::{
+    aggregation::Aggregator,
     backoff::Backoff,
+    bundle::Bundles,
     config::ClientConfig,
     error::ClientError,
     establish::{Attempt, Establisher, Keys},
@@ -37,27 +41,21 @@ use crate::{
     incoming::{Decision, Incoming},
     journal::{Journal, Record},
     journal_writer::JournalWriter,
-    outbound::Outcome,
-    requests::{Purpose, Requests},
+    reassembly::Reassembly,
+    requests::{Requests, Windows},
     session::{Session, SessionEvent},
     status::{ClientState, ClientStatus},
+    subscriptions::Subscriptions,
 };
+use arrivals::{Content, Place};
 use link::{Link, LinkEvent, Phase};
+pub(crate) use sending::{Command, Unsent};
 
 /// Content-Format of JSON (RFC 7252 clause 12.3).
 const JSON: u16 = 50;
 
 /// The longest that a server can send its client away for: whatever it says, it may have changed its mind by then.
 const AWAY_MAX: Duration = Duration::from_secs(3600);
-
-/// A message of the application.
-#[derive(Debug)]
-pub(crate) struct Send {
-    pub(crate) message_id: MessageId,
-    pub(crate) body: Vec<u8>,
-    pub(crate) deadline: Instant,
-    pub(crate) answer: oneshot::Sender<Result<Outcome, ClientError>>,
-}
 
 /// How the application ends the client; not queued behind messages.
 #[derive(Debug)]
@@ -85,13 +83,17 @@ pub(crate) struct Driver {
     keys: Keys,
     link: Link,
     backoff: Backoff,
-    messages: mpsc::Receiver<Send>,
+    commands: mpsc::Receiver<Command>,
     ends: mpsc::Receiver<End>,
     decisions: mpsc::Receiver<Decision>,
     decision_sender: mpsc::Sender<Decision>,
     to_application: mpsc::Sender<Incoming>,
     requests: Requests<ExchangeId>,
-    hand_overs: HandOvers<ExchangeId>,
+    aggregator: Option<Aggregator<Unsent>>,
+    subscriptions: Subscriptions,
+    hand_overs: HandOvers<Place>,
+    bundles: Bundles<ExchangeId, Content>,
+    reassembly: Reassembly<Place>,
     journal: Option<JournalWriter>,
     status: watch::Sender<ClientStatus>,
     ending: Ending,
@@ -99,12 +101,12 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(
+        config: Arc<ClientConfig>,
         establisher: Establisher,
         journal: Option<(Journal, Vec<Record>)>,
-        (messages, ends): (mpsc::Receiver<Send>, mpsc::Receiver<End>),
+        (commands, ends): (mpsc::Receiver<Command>, mpsc::Receiver<End>),
         status: watch::Sender<ClientStatus>,
     ) -> (Self, mpsc::Receiver<Incoming>) {
-        let config = Arc::clone(&establisher.config);
         let limits = &config.limits;
         // Each undecided thing has a place in both channels: neither can be full.
         let (decision_sender, decisions) = mpsc::channel(limits.unaccepted_max);
@@ -116,13 +118,22 @@ impl Driver {
             keys: Keys::default(),
             link: Link::attempt(&establisher, Keys::default()),
             backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
-            messages,
+            commands,
             ends,
             decisions,
             decision_sender,
             to_application,
-            requests: Requests::new(limits.unanswered_max, limits.reports_unanswered_max),
+            requests: Requests::new(Windows {
+                messages_max: limits.unanswered_max,
+                reports_sent_max: limits.reports_unanswered_max,
+                segments_sent_max: limits.segments_unanswered_max,
+                kept_max: limits.segmented_kept_max,
+            }),
+            aggregator: config.aggregation.clone().map(Aggregator::new),
+            subscriptions: Subscriptions::default(),
             hand_overs: HandOvers::new(limits.unaccepted_max, limits.remembered_max),
+            bundles: Bundles::new(),
+            reassembly: Reassembly::new(limits, config.state_dir.is_some()),
             journal: None,
             status,
             ending: Ending::None,
@@ -146,10 +157,10 @@ impl Driver {
                 break;
             }
             let due = self.next_due();
-            let room = self.requests.has_room() && matches!(self.ending, Ending::None);
+            let room = self.has_room() && matches!(self.ending, Ending::None);
             tokio::select! {
                 event = self.link.event() => self.on_link(event),
-                message = self.messages.recv(), if room => self.on_send(message),
+                command = self.commands.recv(), if room => self.on_command(command),
                 Some(end) = self.ends.recv() => self.on_end(end),
                 Some(decision) = self.decisions.recv() => self.on_decision(decision),
                 batch = written(&mut self.journal) => self.on_batch(batch),
@@ -159,21 +170,12 @@ impl Driver {
         self.end().await;
     }
 
-    fn on_send(&mut self, message: Option<Send>) {
-        match message {
-            Some(Send { message_id, body, deadline, answer }) => {
-                self.requests.push(body, Purpose::Message { message_id, answer, deadline });
-            }
-            // Nobody holds the client any more.
-            None => self.close(),
-        }
-    }
-
     fn on_end(&mut self, end: End) {
         match (end, &self.ending) {
             (End::Deregister { answer }, Ending::None) => {
                 let deadline = Instant::now() + self.config.limits.registration_timeout();
                 self.ending = Ending::Deregister { exchange: None, deadline, answer };
+                self.flush_aggregates();
             }
             (End::Close, Ending::None) => self.close(),
             // It is ending already. Whoever wants to de-register hears so when its place to answer is gone.
@@ -184,6 +186,7 @@ impl Driver {
     fn close(&mut self) {
         let deadline = Instant::now() + self.config.limits.close_timeout();
         self.ending = Ending::Close { deadline };
+        self.flush_aggregates();
     }
 
     /// Whether nothing is left to be done. What the application has not accepted goes back to the server: nobody can
@@ -193,7 +196,7 @@ impl Driver {
             Ending::None | Ending::Deregister { .. } => false,
             Ending::Close { deadline } => {
                 let idle = self.journal.as_ref().is_none_or(JournalWriter::is_idle);
-                let under_way = self.requests.messages() + self.requests.reports() > 0;
+                let under_way = self.requests.calls() + self.requests.reports() > 0;
                 let decided = self.decisions.is_empty();
                 *deadline <= Instant::now() || (idle && decided && (!self.link.is_registered() || !under_way))
             }
@@ -231,16 +234,19 @@ impl Driver {
     /// Sends what is ready to be sent.
     fn pump(&mut self) {
         self.send_deregistration();
-        let Link::Up { session, phase: Phase::Registered } = &mut self.link else { return };
         let now = Instant::now();
-        while let Some((number, body)) = self.requests.next_ready(now) {
+        while let Link::Up { session, phase: Phase::Registered } = &mut self.link
+            && let Some((place, body)) = self.requests.next_ready(now)
+        {
             let request = Request::post(&self.path).content_format(JSON).payload(body);
             match session.coap.request(request) {
-                Ok(exchange) => self.requests.sent(number, exchange),
+                Ok(exchange) => self.requests.sent(place, exchange),
                 Err(StreamError::MessageTooLargeForPeer { octets, octets_max }) => {
                     let size = |octets: u64| usize::try_from(octets).unwrap_or(usize::MAX);
                     let error = ClientError::TooLarge { octets: size(octets), octets_max: size(octets_max.into()) };
-                    self.requests.fail(number, error);
+                    if !self.requests.split(place.number) {
+                        self.fail(place.number, &error);
+                    }
                 }
                 // Full, released or closed: it stays ready, for when something was written or for the next connection.
                 Err(_) => break,
@@ -269,17 +275,22 @@ impl Driver {
             }
             _ => None,
         };
-        let renewal = if self.link.is_registered() { self.keys.renew_at } else { None };
-        [self.requests.next_due(), ending, phase, renewal].into_iter().flatten().min()
+        let is_registered = self.link.is_registered();
+        let renewal = self.keys.renew_at.filter(|_| is_registered);
+        let subscriptions = self.subscriptions.next_due().filter(|_| is_registered);
+        let aggregates = self.aggregator.as_ref().and_then(Aggregator::next_due);
+        let segments = self.reassembly.next_due();
+        let due = [self.requests.next_due(), ending, phase, renewal, subscriptions, aggregates, segments];
+        due.into_iter().flatten().min()
     }
 
     fn on_due(&mut self) {
         let now = Instant::now();
-        for exchange in self.requests.expire(now) {
-            if let Link::Up { session, .. } = &mut self.link {
-                session.coap.cancel(exchange);
-            }
-        }
+        let exchanges = self.requests.expire(now);
+        self.cancel(exchanges);
+        self.send_due_aggregates(now);
+        self.chase_segments(now);
+        self.renew_subscriptions();
         if matches!(&self.ending, Ending::Deregister { deadline, .. } if *deadline <= now) {
             let error = self.status.borrow().last_error.clone();
             self.deregistered(Err(error.unwrap_or_else(|| ClientError::Disconnected("no answer".into()))));
@@ -324,14 +335,7 @@ impl Driver {
     }
 
     fn register(&mut self, mut session: Session) {
-        let registration = Registration {
-            ue_service_id: self.config.ue_service_id.clone(),
-            client_profile: self
-                .config
-                .segment_size
-                .map(|segment_size| message::ClientProfile { segment_size: Some(segment_size), ..Default::default() }),
-        };
-        let body = UeMessage::Registration(registration).encode();
+        let body = self.config.registration();
         match session.coap.request(Request::post(&self.path).content_format(JSON).payload(body)) {
             Ok(exchange) => {
                 let deadline = Instant::now() + self.config.limits.registration_timeout();
@@ -389,6 +393,8 @@ impl Driver {
         }
         self.requests.disconnected();
         self.hand_overs.disconnected();
+        self.bundles.disconnected();
+        self.reassembly.disconnected(Instant::now());
         if let Ending::Deregister { exchange, .. } = &mut self.ending {
             *exchange = None;
         }
@@ -405,6 +411,10 @@ impl Driver {
             *phase = Phase::Registered;
         }
         tracing::info!(ue_service_id = %self.config.ue_service_id, "registered");
+        self.reassembly.resume(Instant::now());
+        if self.status.borrow().registrations > 0 {
+            self.subscriptions.registered_again(Instant::now());
+        }
         self.status.send_modify(|status| {
             status.state = ClientState::Registered;
             status.registered_since = Some(OffsetDateTime::now_utc());
@@ -424,7 +434,8 @@ impl Driver {
 
     /// Tells watchers what changed.
     fn publish(&self) {
-        let (unanswered, unaccepted) = (self.requests.messages(), self.hand_overs.undecided());
+        let waiting = self.aggregator.as_ref().map_or(0, Aggregator::messages);
+        let (unanswered, unaccepted) = (self.requests.calls() + waiting, self.hand_overs.undecided());
         self.status.send_if_modified(|status| {
             let a_kid = self.keys.a_kid();
             let changed =

@@ -7,7 +7,7 @@ use message::MessageId;
 use thiserror::Error;
 use transport::ClientHandshakeError;
 
-use crate::key_source::KeySourceError;
+use crate::{key_source::KeySourceError, ue_configuration::UeConfigurationError};
 
 /// Every failure of this crate but those of key sources on their own.
 #[derive(Clone, Debug, Error)]
@@ -47,6 +47,19 @@ pub enum ClientError {
         /// Whether coming back later may help (5.xx and 4.29).
         temporary: bool,
     },
+    /// The Configuration Function has no configuration for this UE, or does not give it.
+    #[error("the Configuration Function refused with {code}: {cause}")]
+    ConfigurationRefused {
+        /// CoAP response code, as `4.04`.
+        code: String,
+        /// Its cause, such as `NOT_ASSOCIATED`; empty if it gave none.
+        cause: String,
+        /// Whether coming back later may help (5.xx and 4.29).
+        temporary: bool,
+    },
+    /// What the Configuration Function gave is no UE configuration that can be used.
+    #[error(transparent)]
+    UeConfiguration(#[from] UeConfigurationError),
     /// The connection ended.
     #[error("the connection ended: {0}")]
     Disconnected(String),
@@ -68,6 +81,17 @@ pub enum ClientError {
         /// What is allowed.
         octets_max: usize,
     },
+    /// The call cannot be meant, such as a subscription to no topic. Nothing was sent.
+    #[error("{0}")]
+    Invalid(String),
+    /// The server, or a limit of this client, refused what was asked for.
+    #[error("refused: {cause}")]
+    Refused {
+        /// The failure cause, such as `TOPIC_NOT_ALLOWED`.
+        cause: String,
+        /// Whether coming back later may help (5.xx and 4.29).
+        temporary: bool,
+    },
     /// The state directory cannot be read or written.
     #[error("cannot use {path}: {source}")]
     State {
@@ -82,6 +106,12 @@ pub enum ClientError {
         /// The state directory.
         path: PathBuf,
     },
+    /// Somebody serves the applications' socket already.
+    #[error("{path} is served by another program; stop it first, or use another path")]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The client was closed or de-registered.
     #[error("the client is closed")]
     Closed,
@@ -94,9 +124,14 @@ impl ClientError {
         match self {
             Self::Keys(error) => !error.is_temporary(),
             Self::Handshake(error) => matches!(**error, ClientHandshakeError::ServerName),
-            Self::RegistrationRefused { temporary, .. } => !temporary,
+            Self::RegistrationRefused { temporary, .. }
+            | Self::Refused { temporary, .. }
+            | Self::ConfigurationRefused { temporary, .. } => !temporary,
+            // What it says may be put right by whoever writes it, but not by asking again at once.
+            Self::UeConfiguration(_) => true,
+            Self::Invalid(_) => true,
             Self::Configuration(_) | Self::KeysRefused(_) | Self::StateInUse { .. } | Self::State { .. } => true,
-            Self::TooLarge { .. } | Self::Closed => true,
+            Self::TooLarge { .. } | Self::SocketInUse { .. } | Self::Closed => true,
             Self::KeysTimedOut
             | Self::Unreachable { .. }
             | Self::Disconnected(_)

@@ -1,8 +1,8 @@
 //! One attempt at a connection: keys, TCP, TLS.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use akma::{AKid, AfId, k_af};
+use akma::{AKid, AfId, Fqdn, k_af};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -13,12 +13,36 @@ use crate::{
     config::ClientConfig,
     error::ClientError,
     key_source::{AkmaMaterial, KeySource},
+    limits::ClientLimits,
 };
+
+/// Whom to connect to, and within which times.
+pub(crate) struct Reach {
+    /// `host:port`.
+    pub(crate) address: String,
+    /// The peer's name, for SNI and AF_ID.
+    pub(crate) fqdn: Fqdn,
+    /// Keys of this age are replaced.
+    pub(crate) authenticate_after: Option<Duration>,
+    pub(crate) limits: ClientLimits,
+}
+
+impl Reach {
+    /// The server of a client.
+    pub(crate) fn server(config: &ClientConfig) -> Self {
+        Self {
+            address: config.server.clone(),
+            fqdn: config.server_fqdn.clone(),
+            authenticate_after: config.authenticate_after,
+            limits: config.limits.clone(),
+        }
+    }
+}
 
 /// What does not change from one attempt to the next.
 #[derive(Clone)]
 pub(crate) struct Establisher {
-    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) source: Arc<dyn KeySource>,
     pub(crate) connector: PskConnector,
 }
@@ -61,7 +85,7 @@ impl Establisher {
             self.renew_ahead(keys).await;
         } else if keys.must_renew {
             // Not so soon after the last time; until then those at hand serve on.
-            keys.renew_at = keys.renewed.map(|when| when + self.config.limits.authentication_interval());
+            keys.renew_at = keys.renewed.map(|when| when + self.reach.limits.authentication_interval());
         }
         let material = match &keys.material {
             Some(material) => material.clone(),
@@ -82,12 +106,12 @@ impl Establisher {
         if let Err(error) = self.renew(keys).await {
             tracing::warn!(%error, "cannot replace the keys ahead of time");
             keys.must_renew = false;
-            keys.renew_at = Some(Instant::now() + self.config.limits.backoff_max());
+            keys.renew_at = Some(Instant::now() + self.reach.limits.backoff_max());
         }
     }
 
     fn may_renew(&self, keys: &Keys) -> bool {
-        keys.renewed.is_none_or(|when| when.elapsed() >= self.config.limits.authentication_interval())
+        keys.renewed.is_none_or(|when| when.elapsed() >= self.reach.limits.authentication_interval())
     }
 
     async fn renew(&self, keys: &mut Keys) -> Result<AkmaMaterial, ClientError> {
@@ -97,23 +121,23 @@ impl Establisher {
     }
 
     async fn obtain(&self, keys: &mut Keys, refused: Option<&AKid>) -> Result<AkmaMaterial, ClientError> {
-        let limit = self.config.limits.authentication_timeout();
+        let limit = self.reach.limits.authentication_timeout();
         let material = timeout(limit, self.source.obtain(refused)).await.map_err(|_| ClientError::KeysTimedOut)??;
         tracing::info!(target: "security", a_kid = %material.a_kid, "keys obtained");
         keys.material = Some(material.clone());
-        keys.renew_at = self.config.authenticate_after.map(|age| Instant::now() + age);
+        keys.renew_at = self.reach.authenticate_after.map(|age| Instant::now() + age);
         keys.must_renew = false;
         Ok(material)
     }
 
     async fn connect(&self, material: &AkmaMaterial) -> Result<ClientStream, ClientError> {
-        let server = &self.config.server;
+        let server = &self.reach.address;
         let unreachable = |source| ClientError::Unreachable { server: server.clone(), source: Arc::new(source) };
         let connecting = async {
             let stream = TcpStream::connect(server).await.map_err(unreachable)?;
             // Messages are small and each waits for its answer.
             stream.set_nodelay(true).map_err(unreachable)?;
-            let fqdn = &self.config.server_fqdn;
+            let fqdn = &self.reach.fqdn;
             let key = |protocol| k_af(&material.k_akma, &AfId::new(fqdn.clone(), protocol));
             self.connector.connect(stream, fqdn, &material.a_kid, key).await.map_err(|error| match error {
                 ClientHandshakeError::UnknownIdentity | ClientHandshakeError::WrongKey => {
@@ -122,7 +146,7 @@ impl Establisher {
                 other => ClientError::Handshake(Arc::new(other)),
             })
         };
-        timeout(self.config.limits.connect_timeout(), connecting)
+        timeout(self.reach.limits.connect_timeout(), connecting)
             .await
             .unwrap_or_else(|_| Err(unreachable(std::io::ErrorKind::TimedOut.into())))
     }
@@ -135,8 +159,6 @@ fn refuses_keys(error: &ClientError) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use akma::KAkma;
     use futures_util::{FutureExt, future::BoxFuture};
     use transport::PskClientConfig;
@@ -160,7 +182,8 @@ mod tests {
         config.authenticate_after = Some(Duration::from_secs(1));
         let interval = config.limits.authentication_interval();
         let connector = PskConnector::new(PskClientConfig::default()).unwrap();
-        let establisher = Establisher { config: Arc::new(config), source: Arc::new(NeverAsked), connector };
+        let reach = Arc::new(Reach::server(&config));
+        let establisher = Establisher { reach, source: Arc::new(NeverAsked), connector };
         let a_kid = "0.ab@realm.example".parse().unwrap();
         let renewed = Instant::now();
         let keys = Keys {

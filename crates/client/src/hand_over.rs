@@ -2,7 +2,8 @@
 //!
 //! The way of one message: it arrives and is *undecided*; the application accepts it; the acceptance is journalled; only
 //! then is it *remembered*, acknowledged with 2.04, and its report owed. Arriving again it is acknowledged at once if
-//! remembered; if undecided, only its new exchange is noted.
+//! remembered; if undecided, only the new place for the acknowledgement is noted. A message that came as segments goes
+//! this way once, when it is complete, under its Message ID.
 //!
 //! What was sent back to the server comes again later, but the server may have sent more in the meantime. Taking that
 //! would let it overtake: until the pause that the server was told is over, or the first thing sent back is here again,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use message::{Address, DeliveryStatusReport, Message, MessageId};
+use message::{Address, DeliveryStatusReport, Message, MessageId, SegmentationSetId};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -28,7 +29,7 @@ pub(crate) struct HandOverKey {
     /// The sender's name for it; in a report, the name of the message reported on.
     #[serde(rename = "msgId")]
     pub(crate) message_id: MessageId,
-    /// All segments of a message share its Message ID (TS 23.554 clause 8.5).
+    /// Set while a segment is on its own; all segments of a message share its Message ID (TS 23.554 clause 8.5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) segment: Option<u32>,
 }
@@ -51,6 +52,11 @@ impl HandOverKey {
         }
     }
 
+    /// The message that a segment is of.
+    pub(crate) fn whole(&self) -> Self {
+        Self { segment: None, ..self.clone() }
+    }
+
     pub(crate) fn of_report(report: &DeliveryStatusReport) -> Self {
         Self {
             kind: Kind::Report,
@@ -70,22 +76,33 @@ pub(crate) enum Arrival {
     Remembered,
     /// The application has it before it: acknowledge when it decides.
     Undecided,
-    /// No room, or it would overtake what was sent back before it: ask the server to come back.
+    /// It would overtake what was sent back before it: ask the server to come back.
     Later,
+    /// There is no room.
+    Full,
 }
 
 /// What the application has not decided about yet, or what is on its way to the disk.
 #[derive(Debug)]
 struct Undecided<X> {
-    /// Where the acknowledgement goes; none since the connection it came on is gone.
-    exchange: Option<X>,
-    /// Its sender wants a report.
-    report_wanted: bool,
+    /// Where acknowledgements go; none if the connection it came on is gone.
+    places: Vec<X>,
+    owed: Owed,
     /// The application has accepted it, and waits to hear that this is on disk.
     accepted: Option<oneshot::Sender<Result<(), ClientError>>>,
 }
 
-/// Everything handed over: undecided, and remembered. `X` names an exchange of the current connection.
+/// What the sender of a message is owed once the application has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// The delivery status report that it asked for.
+    pub(crate) report: bool,
+    /// The confirmation that this set of segments is complete (SEGCONFIR).
+    pub(crate) confirmation: Option<SegmentationSetId>,
+}
+
+/// Everything handed over: undecided, and remembered. `X` names a place on the current connection
+/// that waits for an acknowledgement.
 #[derive(Debug)]
 pub(crate) struct HandOvers<X> {
     undecided: HashMap<HandOverKey, Undecided<X>>,
@@ -107,10 +124,10 @@ struct Pause {
 /// What is left to do about something the application accepted.
 #[derive(Debug)]
 pub(crate) struct Settled<X> {
-    /// Where the acknowledgement goes, if the connection is still there.
-    pub(crate) exchange: Option<X>,
-    /// Its sender is owed a report.
-    pub(crate) report_owed: bool,
+    /// Where acknowledgements go, if the connection is still there.
+    pub(crate) places: Vec<X>,
+    /// What its sender is owed.
+    pub(crate) owed: Owed,
     /// Who waits to hear.
     pub(crate) waiting: Option<oneshot::Sender<Result<(), ClientError>>>,
 }
@@ -127,50 +144,72 @@ impl<X> HandOvers<X> {
         }
     }
 
-    /// Notes an arrival.
-    pub(crate) fn arrive(&mut self, key: &HandOverKey, exchange: X, report_wanted: bool, now: Instant) -> Arrival {
-        if self.remembered.contains(key) {
+    /// Notes an arrival, and where its acknowledgement goes.
+    pub(crate) fn arrive(&mut self, key: &HandOverKey, place: X, owed: Owed, now: Instant) -> Arrival {
+        let is_known = self.is_remembered(key) || self.is_undecided(key);
+        if !is_known && self.overtakes(key, now) {
+            return Arrival::Later;
+        }
+        let arrival = self.arrive_in_turn(key, place, owed);
+        if arrival == Arrival::New {
+            self.pause = None;
+        }
+        arrival
+    }
+
+    /// As [`HandOvers::arrive`], for what came before whatever was sent back.
+    pub(crate) fn arrive_in_turn(&mut self, key: &HandOverKey, place: X, owed: Owed) -> Arrival {
+        if self.is_remembered(key) {
             return Arrival::Remembered;
         }
         if let Some(undecided) = self.undecided.get_mut(key) {
-            undecided.exchange = Some(exchange);
+            undecided.places.push(place);
             return Arrival::Undecided;
         }
-        let overtakes = self.pause.as_ref().is_some_and(|pause| now < pause.until && pause.first != *key);
-        if overtakes || self.undecided.len() >= self.undecided_max {
-            return Arrival::Later;
+        if self.undecided.len() >= self.undecided_max {
+            return Arrival::Full;
         }
-        self.pause = None;
-        self.undecided.insert(key.clone(), Undecided { exchange: Some(exchange), report_wanted, accepted: None });
+        self.undecided.insert(key.clone(), Undecided { places: vec![place], owed, accepted: None });
         Arrival::New
     }
 
-    /// The application accepted it: yields whether its sender wants a report, for the journal.
+    /// Whether taking it now would let it overtake what was sent back before it.
+    pub(crate) fn overtakes(&self, key: &HandOverKey, now: Instant) -> bool {
+        self.pause.as_ref().is_some_and(|pause| now < pause.until && pause.first != *key)
+    }
+
+    /// Whether the application has accepted it.
+    pub(crate) fn is_remembered(&self, key: &HandOverKey) -> bool {
+        self.remembered.contains(key)
+    }
+
+    /// Whether it is with the application, undecided.
+    pub(crate) fn is_undecided(&self, key: &HandOverKey) -> bool {
+        self.undecided.contains_key(key)
+    }
+
+    /// The application accepted it: yields what its sender is owed, for the journal.
     pub(crate) fn accept(
         &mut self,
         key: &HandOverKey,
         waiting: oneshot::Sender<Result<(), ClientError>>,
-    ) -> Option<bool> {
+    ) -> Option<Owed> {
         let undecided = self.undecided.get_mut(key)?;
         undecided.accepted = Some(waiting);
-        Some(undecided.report_wanted)
+        Some(undecided.owed.clone())
     }
 
     /// The acceptance is on disk: remembers it.
     pub(crate) fn settle(&mut self, key: &HandOverKey) -> Option<Settled<X>> {
         let undecided = self.undecided.remove(key)?;
         self.remember(key.clone());
-        Some(Settled {
-            exchange: undecided.exchange,
-            report_owed: undecided.report_wanted,
-            waiting: undecided.accepted,
-        })
+        Some(Settled { places: undecided.places, owed: undecided.owed, waiting: undecided.accepted })
     }
 
     /// The application does not have it, or its acceptance could not be written: forgets that it ever came.
     pub(crate) fn give_back(&mut self, key: &HandOverKey) -> Option<Settled<X>> {
         let undecided = self.undecided.remove(key)?;
-        Some(Settled { exchange: undecided.exchange, report_owed: false, waiting: undecided.accepted })
+        Some(Settled { places: undecided.places, owed: Owed::default(), waiting: undecided.accepted })
     }
 
     /// The server is told to come back with `key`: takes nothing new for as long as this says. A pause that runs is not
@@ -201,7 +240,7 @@ impl<X> HandOvers<X> {
 
     /// The connection is gone, and its exchanges with it.
     pub(crate) fn disconnected(&mut self) {
-        self.undecided.values_mut().for_each(|undecided| undecided.exchange = None);
+        self.undecided.values_mut().for_each(|undecided| undecided.places.clear());
         // On the next one the server begins with the oldest that it has.
         self.pause = None;
     }
@@ -232,6 +271,10 @@ mod tests {
         }
     }
 
+    fn owed(report: bool) -> Owed {
+        Owed { report, confirmation: None }
+    }
+
     fn accept(hand_overs: &mut HandOvers<u32>, key: &HandOverKey) -> Settled<u32> {
         let (waiting, _) = oneshot::channel();
         hand_overs.accept(key, waiting).unwrap();
@@ -242,12 +285,12 @@ mod tests {
     fn a_message_is_new_once_and_remembered_after_acceptance() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        assert_eq!(hand_overs.arrive(&first, 1, true, Instant::now()), Arrival::New);
-        assert_eq!(hand_overs.arrive(&first, 2, true, Instant::now()), Arrival::Undecided);
+        assert_eq!(hand_overs.arrive(&first, 1, owed(true), Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 2, owed(true), Instant::now()), Arrival::Undecided);
         let settled = accept(&mut hand_overs, &first);
-        assert_eq!(settled.exchange, Some(2), "the acknowledgement goes to the latest exchange");
-        assert!(settled.report_owed);
-        assert_eq!(hand_overs.arrive(&first, 3, true, Instant::now()), Arrival::Remembered);
+        assert_eq!(settled.places, [1, 2], "each is acknowledged");
+        assert_eq!(settled.owed, owed(true));
+        assert_eq!(hand_overs.arrive(&first, 3, owed(true), Instant::now()), Arrival::Remembered);
     }
 
     #[test]
@@ -261,7 +304,7 @@ mod tests {
         ];
         hand_overs.remember(message);
         for other in others {
-            assert_eq!(hand_overs.arrive(&other, 1, false, Instant::now()), Arrival::New, "{other:?}");
+            assert_eq!(hand_overs.arrive(&other, 1, owed(false), Instant::now()), Arrival::New, "{other:?}");
         }
     }
 
@@ -272,37 +315,37 @@ mod tests {
             hand_overs.remember(key("a@x", id));
         }
         assert_eq!(hand_overs.remembered(), 3);
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false, Instant::now()), Arrival::Remembered);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, owed(false), Instant::now()), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, owed(false), Instant::now()), Arrival::New);
     }
 
     #[test]
     fn what_is_given_back_is_new_when_it_comes_again() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        assert_eq!(hand_overs.arrive(&first, 1, false, Instant::now()), Arrival::New);
-        assert_eq!(hand_overs.give_back(&first).unwrap().exchange, Some(1));
-        assert_eq!(hand_overs.arrive(&first, 2, false, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&first, 1, owed(false), Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.give_back(&first).unwrap().places, [1]);
+        assert_eq!(hand_overs.arrive(&first, 2, owed(false), Instant::now()), Arrival::New);
     }
 
     #[test]
     fn what_is_undecided_takes_room_until_it_is_accepted() {
         let mut hand_overs = HandOvers::new(2, 4);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, false, Instant::now()), Arrival::New);
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false, Instant::now()), Arrival::New);
-        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, Instant::now()), Arrival::Later);
-        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, false, Instant::now()), Arrival::Undecided);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 1, owed(false), Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, owed(false), Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, owed(false), Instant::now()), Arrival::Full);
+        assert_eq!(hand_overs.arrive(&key("a@x", "1"), 4, owed(false), Instant::now()), Arrival::Undecided);
         accept(&mut hand_overs, &key("a@x", "1"));
-        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, false, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "3"), 3, owed(false), Instant::now()), Arrival::New);
     }
 
     #[test]
     fn a_lost_connection_takes_its_exchanges_along() {
         let mut hand_overs = HandOvers::new(4, 4);
         let first = key("a@x", "1");
-        hand_overs.arrive(&first, 1, false, Instant::now());
+        hand_overs.arrive(&first, 1, owed(false), Instant::now());
         hand_overs.disconnected();
-        assert_eq!(accept(&mut hand_overs, &first).exchange, None);
+        assert_eq!(accept(&mut hand_overs, &first).places, [] as [u32; 0]);
     }
 
     #[test]
@@ -314,28 +357,28 @@ mod tests {
         let known = key("a@x", "0");
         hand_overs.remember(known.clone());
         assert_eq!(hand_overs.hold_back(&first, now, pause), pause);
-        assert_eq!(hand_overs.arrive(&second, 2, false, later(2)), Arrival::Later);
+        assert_eq!(hand_overs.arrive(&second, 2, owed(false), later(2)), Arrival::Later);
         assert_eq!(
             hand_overs.hold_back(&second, later(2), pause),
             Duration::from_secs(3),
             "it ends when the first does"
         );
-        assert_eq!(hand_overs.arrive(&known, 0, false, later(2)), Arrival::Remembered);
-        assert_eq!(hand_overs.arrive(&first, 3, false, later(3)), Arrival::New);
-        assert_eq!(hand_overs.arrive(&second, 4, false, later(3)), Arrival::New);
+        assert_eq!(hand_overs.arrive(&known, 0, owed(false), later(2)), Arrival::Remembered);
+        assert_eq!(hand_overs.arrive(&first, 3, owed(false), later(3)), Arrival::New);
+        assert_eq!(hand_overs.arrive(&second, 4, owed(false), later(3)), Arrival::New);
         hand_overs.give_back(&first);
         hand_overs.hold_back(&first, later(4), pause);
-        assert_eq!(hand_overs.arrive(&second, 5, false, later(4)), Arrival::Undecided, "the application has it");
-        assert_eq!(hand_overs.arrive(&third, 6, false, later(8)), Arrival::Later);
-        assert_eq!(hand_overs.arrive(&third, 6, false, later(9)), Arrival::New);
+        assert_eq!(hand_overs.arrive(&second, 5, owed(false), later(4)), Arrival::Undecided, "the application has it");
+        assert_eq!(hand_overs.arrive(&third, 6, owed(false), later(8)), Arrival::Later);
+        assert_eq!(hand_overs.arrive(&third, 6, owed(false), later(9)), Arrival::New);
     }
 
     #[test]
     fn a_pause_ends_with_its_connection() {
         let mut hand_overs = HandOvers::new(4, 4);
         hand_overs.hold_back(&key("a@x", "1"), Instant::now(), Duration::from_secs(3600));
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, false, Instant::now()), Arrival::Later);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, owed(false), Instant::now()), Arrival::Later);
         hand_overs.disconnected();
-        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, false, Instant::now()), Arrival::New);
+        assert_eq!(hand_overs.arrive(&key("a@x", "2"), 2, owed(false), Instant::now()), Arrival::New);
     }
 }

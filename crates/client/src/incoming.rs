@@ -85,6 +85,14 @@ impl<T> Received<T> {
         self.decide(Verdict::Refuse(FailureCause::TargetRefused));
     }
 
+    /// Gives it back without holding up what comes after it: the server is asked to deliver it again later
+    /// ([`ClientLimits::come_back_seconds`](crate::ClientLimits::come_back_seconds)), and meanwhile whatever else arrives
+    /// is handed over. Whoever does this keeps the order of what belongs together. Dropping a `Received` gives it back,
+    /// too, and holds up everything.
+    pub fn put_off(mut self) {
+        self.decide(Verdict::PutOff);
+    }
+
     fn decide(&mut self, verdict: Verdict) {
         self.decided = true;
         // The channel has a place for everything that is undecided; it fails only when the client has ended.
@@ -114,6 +122,8 @@ pub(crate) enum Verdict {
     Accept(oneshot::Sender<Result<(), ClientError>>),
     /// It does not want it, ever.
     Refuse(FailureCause),
+    /// Not now, and what follows need not wait for it.
+    PutOff,
     /// It dropped it undecided.
     GiveBack,
 }

@@ -1,16 +1,19 @@
-//! Remembers on disk what was handed over, so that a restarted client hands nothing over twice.
+//! Remembers on disk what was handed over, so that a restarted client hands nothing over twice, and keeps the segments
+//! that were acknowledged before their message was complete, so that none is lost.
 //!
 //! A text file of one JSON record a line, only appended to, synced before anything is acknowledged. A line that a crash
 //! cut short was never acknowledged, and is cut off when the file is opened. The file is written anew when it is much
 //! longer than what it remembers.
 
 use std::{
+    collections::{HashMap, HashSet},
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use message::SegmentationSetId;
 use serde::{Deserialize, Serialize};
 
 use crate::{error::ClientError, hand_over::HandOverKey, key_source::replace_private};
@@ -19,10 +22,12 @@ use crate::{error::ClientError, hand_over::HandOverKey, key_source::replace_priv
 const FILE: &str = "handed-over.jsonl";
 /// Name of the file whose lock says that the state directory is in use.
 const LOCK: &str = "lock";
-/// Longest line read; longer ones are not ours.
-const LINE_OCTETS_MAX: u64 = 4_096;
+/// Longest line read or written; longer ones are not ours.
+const LINE_OCTETS_MAX: u64 = 1_048_576;
 /// The file is written anew when it has this many times the records that are remembered.
 const COMPACTION_FACTOR: usize = 4;
+/// The file is written anew when it has grown by this much: the segments of what was accepted need not be kept.
+const GROWTH_OCTETS_MAX: u64 = 4_194_304;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +40,35 @@ pub(crate) enum Record {
         /// Its sender is owed a delivery status report.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         report_owed: bool,
+        /// Its sender is owed the confirmation that this set of segments is complete.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirmation_owed: Option<SegmentationSetId>,
     },
     /// The report that was owed has reached the server.
     Reported {
         #[serde(flatten)]
         key: HandOverKey,
+    },
+    /// The confirmation that was owed has reached the server.
+    Confirmed {
+        #[serde(flatten)]
+        key: HandOverKey,
+    },
+    /// A segment was taken, and its message is not complete.
+    Held {
+        #[serde(flatten)]
+        key: HandOverKey,
+        #[serde(rename = "segId")]
+        set_id: SegmentationSetId,
+        /// The segment, as it is coded on MSGin5G-1.
+        body: serde_json::Value,
+    },
+    /// A set of segments of a message was given up.
+    Dropped {
+        #[serde(flatten)]
+        key: HandOverKey,
+        #[serde(rename = "segId")]
+        set_id: SegmentationSetId,
     },
 }
 
@@ -51,6 +80,8 @@ pub(crate) struct Journal {
     /// Octets known to be whole lines.
     length: u64,
     lines: usize,
+    /// Octets after the file was last written anew.
+    compacted: u64,
     remembered_max: usize,
     /// Held for as long as the journal is open.
     _lock: File,
@@ -82,8 +113,9 @@ impl Journal {
         }
         let (records, length) = read_records(&file)?;
         file.set_len(length)?;
-        let mut journal = Self { path, file, length, lines: records.len(), remembered_max, _lock: lock };
+        let lines = records.len();
         let records = remember_latest(records, remembered_max);
+        let mut journal = Self { path, file, length, lines, compacted: 0, remembered_max, _lock: lock };
         if journal.is_long() {
             journal.rewrite(&records)?;
         }
@@ -110,7 +142,8 @@ impl Journal {
     }
 
     fn is_long(&self) -> bool {
-        self.lines > self.remembered_max.saturating_mul(COMPACTION_FACTOR)
+        let grown = self.length > self.compacted.saturating_add(GROWTH_OCTETS_MAX);
+        grown || self.lines > self.remembered_max.saturating_mul(COMPACTION_FACTOR)
     }
 
     fn compact(&mut self) -> io::Result<()> {
@@ -124,6 +157,7 @@ impl Journal {
         replace_private(&self.path, &text)?;
         self.file = open_private(&self.path)?;
         self.length = text.len() as u64;
+        self.compacted = self.length;
         self.lines = records.len();
         Ok(())
     }
@@ -132,8 +166,12 @@ impl Journal {
 fn to_lines(records: &[Record]) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     for record in records {
+        let start = text.len();
         serde_json::to_writer(&mut text, record)?;
         text.push(b'\n');
+        if (text.len() - start) as u64 >= LINE_OCTETS_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the segment is too long for the journal"));
+        }
     }
     Ok(text)
 }
@@ -170,27 +208,46 @@ fn damaged(lines_before: usize) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, detail)
 }
 
-/// Folds records to those that still matter: the latest `max` acceptances, without the reports that were sent.
+/// Folds records to those that still matter, in their order: the latest `max` acceptances, without what reached the
+/// server since, and the segments of messages that were neither accepted nor given up.
 fn remember_latest(records: Vec<Record>, max: usize) -> Vec<Record> {
-    let reported: std::collections::HashSet<HandOverKey> = records
-        .iter()
-        .filter_map(|record| match record {
-            Record::Reported { key } => Some(key.clone()),
-            Record::Accepted { .. } => None,
-        })
-        .collect();
-    let accepted: Vec<Record> = records
-        .into_iter()
-        .filter_map(|record| match record {
-            Record::Accepted { key, report_owed } => {
-                let report_owed = report_owed && !reported.contains(&key);
-                Some(Record::Accepted { key, report_owed })
-            }
-            Record::Reported { .. } => None,
-        })
-        .collect();
-    let skipped = accepted.len().saturating_sub(max);
-    accepted.into_iter().skip(skipped).collect()
+    let (mut reported, mut confirmed) = (HashSet::new(), HashSet::new());
+    // The last record up to which the segments of a message, or of one set of it, no longer matter.
+    let mut accepted: HashMap<HandOverKey, usize> = HashMap::new();
+    let mut dropped: HashMap<(HandOverKey, SegmentationSetId), usize> = HashMap::new();
+    for (place, record) in records.iter().enumerate() {
+        match record {
+            Record::Reported { key } => drop(reported.insert(key.clone())),
+            Record::Confirmed { key } => drop(confirmed.insert(key.clone())),
+            Record::Accepted { key, .. } => drop(accepted.insert(key.clone(), place)),
+            Record::Dropped { key, set_id } => drop(dropped.insert((key.clone(), set_id.clone()), place)),
+            Record::Held { .. } => {}
+        }
+    }
+    let acceptances = records.iter().filter(|record| matches!(record, Record::Accepted { .. })).count();
+    let mut skipped = acceptances.saturating_sub(max);
+    let mut held = HashSet::new();
+    let kept = records.into_iter().enumerate().filter_map(|(place, record)| match record {
+        Record::Accepted { .. } if skipped > 0 => {
+            skipped -= 1;
+            None
+        }
+        Record::Accepted { key, report_owed, confirmation_owed } => {
+            let report_owed = report_owed && !reported.contains(&key);
+            let confirmation_owed = confirmation_owed.filter(|_| !confirmed.contains(&key));
+            Some(Record::Accepted { key, report_owed, confirmation_owed })
+        }
+        Record::Held { key, set_id, body } => {
+            let is_before = |settled: Option<&usize>| settled.is_some_and(|settled| place < *settled);
+            let is_settled = is_before(accepted.get(&key.whole()))
+                || is_before(dropped.get(&(key.whole(), set_id.clone())))
+                // One that was written twice counts once.
+                || !held.insert((key.clone(), set_id.clone()));
+            (!is_settled).then_some(Record::Held { key, set_id, body })
+        }
+        _ => None,
+    });
+    kept.collect()
 }
 
 fn create_private_directory(directory: &Path) -> io::Result<()> {
@@ -227,7 +284,7 @@ mod tests {
     }
 
     fn accepted(n: usize, report_owed: bool) -> Record {
-        Record::Accepted { key: key(n), report_owed }
+        Record::Accepted { key: key(n), report_owed, confirmation_owed: None }
     }
 
     #[test]
@@ -240,6 +297,56 @@ mod tests {
         drop(journal);
         let (_journal, records) = Journal::open(directory.path(), 10).unwrap();
         assert_eq!(records, [accepted(1, false), accepted(2, true)]);
+    }
+
+    fn set_id() -> SegmentationSetId {
+        "set".parse().unwrap()
+    }
+
+    fn held(n: usize, segment: u32, octets: usize) -> Record {
+        let key = HandOverKey { segment: Some(segment), ..key(n) };
+        Record::Held {
+            key,
+            set_id: set_id(),
+            body: serde_json::json!({ "msgType": "MSG", "payload": "x".repeat(octets) }),
+        }
+    }
+
+    #[test]
+    fn segments_are_there_after_reopening_until_their_message_is_accepted_or_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path(), 10).unwrap();
+        let other = Record::Dropped { key: key(3), set_id: "other".parse().unwrap() };
+        let all = [held(1, 1, 9), held(2, 1, 9), held(1, 2, 9), held(3, 1, 9), held(3, 1, 9)];
+        journal.append(&all).unwrap();
+        journal.append(&[other]).unwrap();
+        let confirmation_owed = Some("1".parse().unwrap());
+        let owed =
+            |n| Record::Accepted { key: key(n), report_owed: true, confirmation_owed: confirmation_owed.clone() };
+        journal.append(&[owed(1), Record::Dropped { key: key(2), set_id: set_id() }]).unwrap();
+        drop(journal);
+        let (mut journal, records) = Journal::open(directory.path(), 10).unwrap();
+        assert_eq!(records, [held(3, 1, 9), owed(1)]);
+        // A message that was given up may come again.
+        journal.append(&[Record::Confirmed { key: key(1) }, held(2, 2, 9)]).unwrap();
+        drop(journal);
+        let (_journal, records) = Journal::open(directory.path(), 10).unwrap();
+        assert_eq!(records, [held(3, 1, 9), accepted(1, true), held(2, 2, 9)]);
+    }
+
+    #[test]
+    fn the_segments_of_accepted_messages_do_not_make_the_file_grow_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path(), 1_000).unwrap();
+        for n in 0..20 {
+            journal.append(&[held(n, 1, 700_000), accepted(n, false)]).unwrap();
+            assert!(journal.length < 2 * GROWTH_OCTETS_MAX);
+        }
+        let too_long = held(99, 1, 1_100_000);
+        assert_eq!(journal.append(&[too_long]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        drop(journal);
+        let (_journal, records) = Journal::open(directory.path(), 1_000).unwrap();
+        assert_eq!(records, (0..20).map(|n| accepted(n, false)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -28,8 +28,40 @@ pub struct ClientLimits {
     pub remembered_max: usize,
     /// Octets of one message as JSON, and the CoAP Max-Message-Size announced. A longer one ends the connection.
     pub message_octets_max: usize,
-    /// Octets of payload of one message. A longer one is refused with 4.13 when received, and not sent.
+    /// Octets of payload of one message or segment, and of all messages of an aggregate together. A longer one is refused
+    /// with 4.13 when received, and sent as segments (TS 23.554 clause 8.5).
     pub payload_octets_max: usize,
+    /// Octets of payload of one whole message, however it is sent. A longer one is not sent; its segments are refused with
+    /// 4.13 when received.
+    pub message_payload_octets_max: usize,
+    /// Segments sent and not yet answered by the server, of all messages together. Past it the next ones wait, and what
+    /// follows for the same recipient behind them.
+    pub segments_unanswered_max: usize,
+    /// Segmented messages that were stored and are kept for a recipient who may miss segments. Past it the oldest is
+    /// forgotten: what its recipient then misses is lost, and reported as failed.
+    pub segmented_kept_max: usize,
+    /// For how long such a message is kept. Then it is forgotten.
+    pub segmented_kept_milliseconds: u64,
+    /// How often the segments that a recipient misses are sent again, for one message. Past it the recipient is refused
+    /// with 4.04.
+    pub segment_resends_max: u32,
+    /// Messages of which some segments are here and others not. Past it segments of others are refused with 5.03.
+    pub reassembly_sets_max: usize,
+    /// The same, for one sender.
+    pub reassembly_sets_per_peer_max: usize,
+    /// Octets of payload of all incomplete messages. Past it segments are refused with 5.03.
+    pub reassembly_octets_max: usize,
+    /// The same, for one sender.
+    pub reassembly_octets_per_peer_max: usize,
+    /// For the next segment of an incomplete message, while registered. Then its sender is asked for those missing
+    /// (SEGREC).
+    pub segment_wait_milliseconds: u64,
+    /// How often it is asked. Then the message is given up, and reported as failed if its sender wanted a report.
+    pub segment_recoveries_max: u32,
+    /// From the first segment of a message to the last, while registered. Then the message is given up, as above.
+    pub reassembly_milliseconds_max: u64,
+    /// Topics subscribed to and kept subscribed. Past it a subscription is not made.
+    pub subscribed_topics_max: usize,
     /// Octets waiting to be written. Past it no message and no report is sent until the server has taken some, and an
     /// acknowledgement that finds no room is not sent: the server delivers again. Reading goes on, as a server may take
     /// nothing before it is read from.
@@ -72,6 +104,19 @@ impl Default for ClientLimits {
             remembered_max: 10_000,
             message_octets_max: 65_536,
             payload_octets_max: 2_048,
+            message_payload_octets_max: 65_536,
+            segments_unanswered_max: 16,
+            segmented_kept_max: 16,
+            segmented_kept_milliseconds: 600_000,
+            segment_resends_max: 8,
+            reassembly_sets_max: 64,
+            reassembly_sets_per_peer_max: 16,
+            reassembly_octets_max: 1_048_576,
+            reassembly_octets_per_peer_max: 262_144,
+            segment_wait_milliseconds: 30_000,
+            segment_recoveries_max: 3,
+            reassembly_milliseconds_max: 600_000,
+            subscribed_topics_max: 256,
             outbound_octets_max: 262_144,
             connect_timeout_milliseconds: 15_000,
             registration_timeout_milliseconds: 15_000,
@@ -92,7 +137,7 @@ impl ClientLimits {
     /// The name of the first member that is zero and must not be, if any.
     #[must_use]
     pub fn zero_member(&self) -> Option<&'static str> {
-        let members: [(&'static str, u64); 16] = [
+        let members: [(&'static str, u64); 25] = [
             ("send_queue_max", self.send_queue_max as u64),
             ("unanswered_max", self.unanswered_max as u64),
             ("reports_unanswered_max", self.reports_unanswered_max as u64),
@@ -102,6 +147,15 @@ impl ClientLimits {
             ("remembered_max", self.remembered_max as u64),
             ("message_octets_max", self.message_octets_max as u64),
             ("payload_octets_max", self.payload_octets_max as u64),
+            ("message_payload_octets_max", self.message_payload_octets_max as u64),
+            ("segments_unanswered_max", self.segments_unanswered_max as u64),
+            ("reassembly_sets_max", self.reassembly_sets_max as u64),
+            ("reassembly_sets_per_peer_max", self.reassembly_sets_per_peer_max as u64),
+            ("reassembly_octets_max", self.reassembly_octets_max as u64),
+            ("reassembly_octets_per_peer_max", self.reassembly_octets_per_peer_max as u64),
+            ("segment_wait_milliseconds", self.segment_wait_milliseconds),
+            ("reassembly_milliseconds_max", self.reassembly_milliseconds_max),
+            ("subscribed_topics_max", self.subscribed_topics_max as u64),
             ("outbound_octets_max", self.outbound_octets_max as u64),
             ("connect_timeout_milliseconds", self.connect_timeout_milliseconds),
             ("registration_timeout_milliseconds", self.registration_timeout_milliseconds),
@@ -127,6 +181,10 @@ impl ClientLimits {
 
     pub(crate) fn send_timeout(&self) -> Duration {
         Duration::from_millis(self.send_timeout_milliseconds)
+    }
+
+    pub(crate) fn segmented_kept(&self) -> Duration {
+        Duration::from_millis(self.segmented_kept_milliseconds)
     }
 
     pub(crate) fn keep_alive(&self) -> Duration {

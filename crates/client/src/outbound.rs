@@ -1,6 +1,9 @@
 //! What the application sends, and what becomes of it.
 
-use message::{Address, ApplicationId, AsServiceId, FailureCause, Message, MessageId, Priority, UeServiceId};
+use message::{
+    Address, AddressType, ApplicationId, AsServiceId, FailureCause, Message, MessageId, MessagingTopic, Priority,
+    ServiceAddress, UeServiceId,
+};
 use time::OffsetDateTime;
 
 /// A message to send. It gets a random Message ID, middle priority, no report and no store and forward.
@@ -19,6 +22,23 @@ impl OutgoingMessage {
     /// A message to an Application Server.
     pub fn to_application_server(recipient: &AsServiceId, payload: impl Into<Vec<u8>>) -> Self {
         Self::to(Address::application_server(recipient), payload)
+    }
+
+    /// A message to the members of a group (TS 23.554 clause 8.7.4), named by its Group Service ID. [`Outcome::Stored`]
+    /// says that the server will deliver a copy to each member; with a report asked for, one comes from each of them.
+    pub fn to_group(group: &ServiceAddress, payload: impl Into<Vec<u8>>) -> Self {
+        Self::to(Address { addr_type: AddressType::Group, addr: group.clone() }, payload)
+    }
+
+    /// A message to the subscribers of a Messaging Topic (TS 23.554 clause 8.8); answered as one to a group.
+    pub fn to_topic(topic: &MessagingTopic, payload: impl Into<Vec<u8>>) -> Self {
+        Self::to(Address::topic(topic), payload)
+    }
+
+    /// A message to whoever is in a broadcast area, named by its Broadcast Area ID. [`Outcome::Delivered`] says that the
+    /// Broadcast Message Gateway has it.
+    pub fn to_broadcast_area(area: &ServiceAddress, payload: impl Into<Vec<u8>>) -> Self {
+        Self::to(Address { addr_type: AddressType::Bc, addr: area.clone() }, payload)
     }
 
     /// A message to any kind of recipient.
@@ -85,7 +105,8 @@ impl OutgoingMessage {
     }
 }
 
-fn random_message_id() -> MessageId {
+/// A Message ID of our making.
+pub(crate) fn random_message_id() -> MessageId {
     let text = uuid::Uuid::new_v4().to_string();
     // A UUID is 36 visible characters, and a Message ID may have 128.
     #[allow(clippy::expect_used)]
@@ -115,4 +136,12 @@ impl Outcome {
             _ => None,
         }
     }
+}
+
+/// A subscription that the server has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscription {
+    /// When it ends unless it is made again, which the client does; none if the server did not say.
+    pub expiration_time: Option<OffsetDateTime>,
 }

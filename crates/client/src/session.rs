@@ -58,9 +58,10 @@ impl Session {
         let config = StreamConfig {
             max_message_size_own: octets_max.saturating_add(FRAME_OCTETS_MAX),
             limits: StreamLimits {
-                // Reports are sent besides the application's messages, and a registration.
+                // Segments and reports are sent besides the application's messages, and a registration.
                 requests_outstanding_max: limits
                     .unanswered_max
+                    .saturating_add(limits.segments_unanswered_max)
                     .saturating_add(limits.reports_unanswered_max)
                     .saturating_add(2),
                 peer_requests_outstanding_max: limits.unaccepted_max.saturating_add(REQUESTS_BESIDES),

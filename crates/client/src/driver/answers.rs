@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use coap::{Code, ExchangeId, Response};
-use message::{DecodeLimits, DeliveryStatus, ErrorBody, FailureCause, MessageResponse};
+use message::{
+    DecodeLimits, DeliveryStatus, ErrorBody, FailureCause, IndividualResponse, MessageId, MessageResponse,
+    TopicSubscriptionResponse,
+};
 use tokio::time::Instant;
 
 use super::{AWAY_MAX, Driver, Ending, Link, Phase};
 use crate::{
     error::ClientError,
-    journal::Record,
     outbound::Outcome,
-    requests::{Purpose, Request},
+    requests::{Place, Purpose},
+    subscriptions::Now,
 };
 
 /// Pause before coming back when the server asks to and does not say when.
@@ -31,8 +34,8 @@ impl Driver {
             }
             _ => {
                 // Nothing is found if the application stopped waiting in the meantime.
-                if let Some((number, request)) = self.requests.take(exchange) {
-                    self.on_request_response(number, request, response);
+                if let Some(place) = self.requests.find(exchange) {
+                    self.on_request_response(place, response);
                 }
             }
         }
@@ -64,33 +67,95 @@ impl Driver {
         self.deregistered(result);
     }
 
-    fn on_request_response(&mut self, number: u64, request: Request<ExchangeId>, response: Option<Response>) {
+    fn on_request_response(&mut self, place: Place, response: Option<Response>) {
         let Some(response) = response else {
-            self.answer(request.purpose, Err(ClientError::Protocol("to a message".into())));
+            self.fail(place.number, &ClientError::Protocol("to a message".into()));
             return;
         };
         if response.code.is_success() {
-            let outcome = outcome(&response, &self.decode_limits());
-            self.answer(request.purpose, outcome);
+            self.on_success(place, response);
             return;
         }
         let refusal = Refusal::of(&response);
         if response.code == Code::UNAUTHORIZED {
             // The server knows no registration on this connection any more, or wants other keys.
             self.keys.must_renew |= refusal.cause == FailureCause::AuthenticationExpired.as_str();
-            self.requests.retry(number, request, Instant::now(), refusal.cause.clone());
+            self.requests.retry(place, Instant::now(), refusal.cause.clone());
             self.disconnect(refusal.into_error(), Duration::ZERO);
         } else if let Some(pause) = refusal.retry_after {
             // Spread out: whoever was refused in the same moment would come back in the same moment.
-            let pause = match request.purpose {
-                Purpose::Message { .. } => pause,
+            let pause = match self.requests.report_postponements(place.number) {
+                None => pause,
                 // Nobody waits for a report: one that is refused again and again is offered more and more rarely.
-                Purpose::Report(_) => self.rarely(pause, request.postponements),
+                Some(postponements) => self.rarely(pause, postponements),
             };
             let when = Instant::now() + pause.mul_f64(1.0 + rand::random::<f64>() / 2.0);
-            self.requests.retry(number, request, when, refusal.cause);
-        } else {
-            self.answer(request.purpose, Ok(Outcome::Failed(refusal.cause)));
+            self.requests.retry(place, when, refusal.cause);
+        } else if place.segment.is_some() {
+            self.segment_answered(place, Outcome::Failed(refusal.cause));
+        } else if !(is_about_form(&response) && self.requests.split(place.number)) {
+            // What the server does not understand or finds too large as one, it may take one by one.
+            self.on_refusal(place.number, refusal);
+        }
+    }
+
+    fn on_success(&mut self, place: Place, response: Response) {
+        if place.segment.is_some() {
+            match read_answer(&response, &self.decode_limits()) {
+                Ok(answer) => self.segment_answered(place, outcome(answer.status, answer.failure_cause)),
+                Err(error) => self.fail(place.number, &error),
+            }
+            return;
+        }
+        let Some(request) = self.requests.remove(place.number) else { return };
+        match request.purpose {
+            Purpose::Procedure { answer, .. } => drop(answer.send(Ok(response))),
+            Purpose::Renewal(topics) => {
+                let answer = TopicSubscriptionResponse::decode(&response.payload, &self.decode_limits()).ok();
+                let granted = answer.and_then(|answer| answer.expiration_time);
+                self.subscriptions.renewed(&topics, granted, Now::get());
+            }
+            purpose => {
+                let result = read_answer(&response, &self.decode_limits());
+                self.answer(purpose, result);
+            }
+        }
+    }
+
+    fn on_refusal(&mut self, number: u64, refusal: Refusal) {
+        let Some(request) = self.requests.remove(number) else { return };
+        match request.purpose {
+            Purpose::Procedure { answer, .. } => {
+                // The application may have stopped waiting.
+                drop(answer.send(Err(ClientError::Refused { cause: refusal.cause, temporary: false })));
+            }
+            Purpose::Renewal(topics) => {
+                tracing::warn!(cause = %refusal.cause, topics = topics.len(), "topics cannot be subscribed to again");
+                self.subscriptions.unsubscribed(&topics);
+            }
+            purpose => self.answer(purpose, Ok(Answer::failed(refusal.cause))),
+        }
+    }
+
+    /// Notes the answer to one segment; the application waits anew for the next one.
+    fn segment_answered(&mut self, place: Place, answer: Outcome) {
+        let Some(index) = place.segment else { return };
+        let now = Instant::now();
+        let limits = &self.config.limits;
+        let (deadline, kept_until) = (now + limits.send_timeout(), now + limits.segmented_kept());
+        let exchanges = self.requests.segment_answered(place.number, index, answer, deadline, kept_until);
+        self.cancel(exchanges);
+    }
+
+    /// Answers a request that comes to nothing.
+    pub(super) fn fail(&mut self, number: u64, error: &ClientError) {
+        let exchanges = self.requests.fail(number, error);
+        self.cancel(exchanges);
+    }
+
+    pub(super) fn cancel(&mut self, exchanges: Vec<ExchangeId>) {
+        if let Link::Up { session, .. } = &mut self.link {
+            exchanges.into_iter().for_each(|exchange| session.coap.cancel(exchange));
         }
     }
 
@@ -98,43 +163,76 @@ impl Driver {
         pause.saturating_mul(1 << postponements.min(16)).min(self.config.limits.backoff_max()).max(pause)
     }
 
-    fn answer(&mut self, purpose: Purpose, result: Result<Outcome, ClientError>) {
+    fn answer(&mut self, purpose: Purpose, result: Result<Answer, ClientError>) {
         match purpose {
-            // The application may have stopped waiting.
-            Purpose::Message { answer, .. } => drop(answer.send(result)),
-            Purpose::Report(key) => {
-                if !matches!(result, Ok(Outcome::Delivered | Outcome::Stored)) {
-                    tracing::warn!(message_id = %key.message_id, ?result, "a delivery status report did not reach its recipient");
+            Purpose::Message(waiting) => {
+                let result = result.map(|answer| outcome(answer.status, answer.failure_cause));
+                // The application may have stopped waiting.
+                drop(waiting.answer.send(result));
+            }
+            Purpose::Aggregate(parts) => {
+                for part in parts {
+                    let result = match &result {
+                        Ok(answer) => Ok(answer.of_individual(&part.waiting.message_id)),
+                        Err(error) => Err(error.clone()),
+                    };
+                    drop(part.waiting.answer.send(result));
                 }
-                if let Some(journal) = &mut self.journal {
-                    journal.write(Record::Reported { key });
+            }
+            purpose => {
+                if !result.as_ref().is_ok_and(|answer| matches!(answer.status, None | Some(DeliveryStatus::Stored))) {
+                    tracing::warn!(?purpose, ?result, "a delivery status report did not reach its recipient");
                 }
+                self.report_over(purpose);
             }
         }
     }
+}
 
-    pub(super) fn decode_limits(&self) -> DecodeLimits {
-        DecodeLimits {
-            message_octets_max: self.config.limits.message_octets_max,
-            payload_octets_max: self.config.limits.payload_octets_max,
-            ..DecodeLimits::default()
+/// What an answer says about a message, or about several.
+#[derive(Debug, Default)]
+struct Answer {
+    status: Option<DeliveryStatus>,
+    failure_cause: Option<String>,
+    individual: Vec<IndividualResponse>,
+}
+
+impl Answer {
+    fn failed(cause: String) -> Self {
+        Self { status: Some(DeliveryStatus::Failed), failure_cause: Some(cause), individual: Vec::new() }
+    }
+
+    /// What became of one message of an aggregate: what is said of it, or of all.
+    fn of_individual(&self, message_id: &MessageId) -> Outcome {
+        match self.individual.iter().find(|individual| individual.message_id == *message_id) {
+            Some(individual) => outcome(individual.status.clone(), individual.failure_cause.clone()),
+            None => outcome(self.status.clone(), self.failure_cause.clone()),
         }
     }
 }
 
 /// Reads a MSGRESP. An answer of success without one, or without a status, says delivered.
-fn outcome(response: &Response, limits: &DecodeLimits) -> Result<Outcome, ClientError> {
+fn read_answer(response: &Response, limits: &DecodeLimits) -> Result<Answer, ClientError> {
     if response.payload.is_empty() {
-        return Ok(Outcome::Delivered);
+        return Ok(Answer::default());
     }
-    let answer =
+    let MessageResponse { status, failure_cause, individual, .. } =
         MessageResponse::decode(&response.payload, limits).map_err(|error| ClientError::Protocol(error.to_string()))?;
-    Ok(match answer.status {
+    Ok(Answer { status, failure_cause, individual })
+}
+
+fn outcome(status: Option<DeliveryStatus>, failure_cause: Option<String>) -> Outcome {
+    match status {
         None => Outcome::Delivered,
         Some(DeliveryStatus::Stored) => Outcome::Stored,
-        Some(DeliveryStatus::Failed) => Outcome::Failed(answer.failure_cause.unwrap_or_default()),
+        Some(DeliveryStatus::Failed) => Outcome::Failed(failure_cause.unwrap_or_default()),
         Some(DeliveryStatus::Other(status)) => Outcome::Other(status),
-    })
+    }
+}
+
+/// Whether a refusal is about how something was put, and not about what it was.
+fn is_about_form(response: &Response) -> bool {
+    matches!(response.code, Code::BAD_REQUEST | Code::REQUEST_ENTITY_TOO_LARGE)
 }
 
 /// A response that says no.

@@ -1,6 +1,9 @@
 //! The client against a server that the test plays: real sockets, real TLS-PSK, every answer chosen by the test.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod application;
+mod applications;
+mod bootstrap;
 mod connection;
 mod receiving;
 mod sending;

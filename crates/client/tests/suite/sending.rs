@@ -170,8 +170,8 @@ async fn no_more_than_the_limit_is_unanswered_at_once_and_the_rest_waits() {
 async fn too_large_a_message_is_not_sent() {
     let server = Server::start().await;
     let (client, _incoming, mut peer) = server.connected(server.config()).await;
-    let large = OutgoingMessage::to_ue(&OTHER.parse().unwrap(), vec![0; 2049]);
-    assert!(matches!(client.send(large).await, Err(ClientError::TooLarge { octets: 2049, octets_max: 2048 })));
+    let large = OutgoingMessage::to_ue(&OTHER.parse().unwrap(), vec![0; 65_537]);
+    assert!(matches!(client.send(large).await, Err(ClientError::TooLarge { octets: 65_537, octets_max: 65_536 })));
     let sending = send(&client, message("1"));
     let (exchange, message) = peer.message().await;
     peer.answer(exchange, &message, None).await;

@@ -25,7 +25,7 @@ use transport::{KeyLookup, LookupLimits, ProvenKey, PskAcceptor, PskServerConfig
 
 pub(crate) const ME: &str = "meter-1@lab.example";
 pub(crate) const OTHER: &str = "valve-2@lab.example";
-const FQDN: &str = "server.example";
+pub(crate) const FQDN: &str = "server.example";
 const PATH: &str = "msgin5g";
 const JSON: u16 = 50;
 /// Nothing here takes this long; without it a failing test would hang.
@@ -248,6 +248,12 @@ impl Peer {
     pub(crate) async fn write(&mut self, octets: &[u8]) {
         self.flush().await;
         self.stream.write_all(octets).await.unwrap();
+    }
+
+    /// Closes the connection without a word.
+    pub(crate) async fn hang_up(&mut self) {
+        // The client may have closed it already.
+        let _ = self.stream.shutdown().await;
     }
 
     /// Reads nothing and says nothing until the client gives up.
