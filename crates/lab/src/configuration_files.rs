@@ -97,9 +97,13 @@ impl Directory {
             "admin": {"listen": ports.admin},
             "store": {"path": self.state("server")},
             "application_server": application_servers,
+            "topic": [{"name": LAB_TOPICS, "publishers": ["*"], "subscribers": ["*"]}],
         }))
     }
 }
+
+/// Messaging Topics that everybody in the lab may publish and subscribe to; there are no others.
+const LAB_TOPICS: &str = "lab/*";
 
 fn encode<T: serde::Serialize>(configuration: &T) -> Value {
     serde_json::to_value(configuration).unwrap_or_default()

@@ -55,3 +55,9 @@ fn an_application_server_of_curl_and_nghttpd_exchanges_messages_and_reports_with
     let lab = Lab::start();
     foreign("application_server.py", &[&lab.lab_json_path()]);
 }
+
+#[test]
+fn every_message_model_serves_devices_and_servers_that_share_no_code_with_it() {
+    let lab = Lab::start();
+    foreign("models.py", &[&lab.lab_json_path()]);
+}
