@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::lab::LabArgs;
+use crate::{client_command::ServeArgs, lab::LabArgs};
 
 /// MSGin5G: messages for massive IoT, secured by the SIM.
 #[derive(Debug, Parser)]
@@ -134,12 +134,16 @@ pub(crate) enum ClientCommand {
     Profile(ProfileFromLabArgs),
     /// Run primary authentication and keep the AKMA keys
     Authenticate(ProfileArgs),
+    /// Ask the Configuration Function who this client is and where its server is
+    Configure(ProfileArgs),
     /// Connect and register
     Register(ProfileArgs),
     /// Send one message and wait for the answer
     Send(SendArgs),
     /// Receive messages until interrupted
     Listen(ListenArgs),
+    /// Share the client among the applications of this machine, over a local socket
+    Serve(ServeArgs),
     /// Tell what the profile holds: keys, registration, messages seen
     Status(ProfileArgs),
     /// Withdraw the registration
@@ -161,6 +165,9 @@ pub(crate) struct ProfileFromLabArgs {
     /// Directory for keys and state [default: NAME.state beside the profile]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Let the client ask the Configuration Function who it is and where its server is, instead of writing that down
+    #[arg(long)]
+    pub(crate) bootstrap: bool,
 }
 
 /// Arguments of `client send`.

@@ -1,7 +1,9 @@
 //! `msgin5g client`: a device on the command line.
 
+mod configure;
 mod listen;
 mod send;
+mod serve;
 mod state;
 
 use std::{
@@ -13,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, ClientError, ClientState, IncomingStream};
+pub(crate) use serve::ServeArgs;
+
+use client::{Client, ClientError, ClientState, IncomingStream, SharedKeySource};
 use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,16 +27,18 @@ use tokio::{
 use crate::{
     cli::{ClientCommand, ProfileArgs, ProfileFromLabArgs},
     outcome::{Failure, Output, chain},
-    profile::{KEYS_FILE, Lab, Profile, from_lab},
+    profile::{KEYS_FILE, Lab, Profile, ProfileFile, from_lab},
 };
 
 pub(crate) async fn run(command: ClientCommand, output: Output) -> Result<ExitCode, Failure> {
     match command {
         ClientCommand::Profile(arguments) => write_profile(&arguments, output),
         ClientCommand::Authenticate(arguments) => authenticate(&arguments, output).await,
+        ClientCommand::Configure(arguments) => Box::pin(configure::run(arguments, output)).await,
         ClientCommand::Register(arguments) => register(&arguments, output).await,
         ClientCommand::Send(arguments) => send::run(arguments, output).await,
         ClientCommand::Listen(arguments) => listen::run(arguments, output).await,
+        ClientCommand::Serve(arguments) => Box::pin(serve::run(arguments, output)).await,
         ClientCommand::Status(arguments) => state::show(&arguments, output),
         ClientCommand::Deregister(arguments) => deregister(&arguments, output).await,
     }
@@ -41,12 +47,14 @@ pub(crate) async fn run(command: ClientCommand, output: Output) -> Result<ExitCo
 #[derive(Serialize)]
 struct WrittenProfile {
     profile: String,
-    ue_service_id: String,
+    /// None if the Configuration Function says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ue_service_id: Option<String>,
 }
 
 fn write_profile(arguments: &ProfileFromLabArgs, output: Output) -> Result<ExitCode, Failure> {
     let lab = Lab::open(&arguments.lab)?;
-    let text = from_lab(&lab, &arguments.subscriber, arguments.state_dir.as_deref())?;
+    let text = from_lab(&lab, &arguments.subscriber, arguments.state_dir.as_deref(), arguments.bootstrap)?;
     let Some(path) = &arguments.out else {
         let profile: toml::Table = text.parse().map_err(|_| Failure::new("the lab's description makes no profile"))?;
         output.print(&profile, |_| text)?;
@@ -55,9 +63,12 @@ fn write_profile(arguments: &ProfileFromLabArgs, output: Output) -> Result<ExitC
     write_private(path, &text).map_err(|error| {
         Failure::new(format!("cannot write {}: {error}", path.display())).help("give a file that you may write")
     })?;
-    let ue_service_id = Profile::load(path)?.ue_service_id.to_string();
+    let ue_service_id = ProfileFile::load(path)?.ue_service_id().map(|id| id.to_string());
     let written = WrittenProfile { profile: path.display().to_string(), ue_service_id };
-    output.print(&written, |written| format!("{}: {}", written.profile, written.ue_service_id))?;
+    output.print(&written, |written| {
+        let who = written.ue_service_id.as_deref().unwrap_or("who it is, the Configuration Function says");
+        format!("{}: {who}", written.profile)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,7 +88,7 @@ struct Authenticated {
 }
 
 async fn authenticate(arguments: &ProfileArgs, output: Output) -> Result<ExitCode, Failure> {
-    let profile = Profile::load(&arguments.profile)?;
+    let profile = ProfileFile::load(&arguments.profile)?;
     let source = profile.key_source()?;
     output.progress("authenticating ...");
     let material = timeout(arguments.timeout, source.renew())
@@ -147,20 +158,31 @@ struct Connected {
 }
 
 async fn connect(arguments: &ProfileArgs, output: Output) -> Result<Connected, Failure> {
-    let profile = Profile::load(&arguments.profile)?;
-    let source = profile.key_source()?;
-    let config = profile.client_config(arguments.timeout);
+    let file = ProfileFile::load(&arguments.profile)?;
+    let source = SharedKeySource::new(file.key_source()?);
+    let profile = Box::pin(file.configured(&source, arguments.timeout)).await?;
+    Box::pin(connect_as(profile, source, arguments.timeout, output)).await
+}
+
+/// Connects and registers as a profile says, within `limit`.
+async fn connect_as(
+    profile: Profile,
+    source: SharedKeySource,
+    limit: Duration,
+    output: Output,
+) -> Result<Connected, Failure> {
+    let config = profile.client_config(limit);
     output.progress(format_args!("connecting to {} ({}) ...", profile.server.fqdn, profile.server.address));
     let (client, incoming) = Client::start(config, source).map_err(|error| client_failure(&error, &profile))?;
     let registered = tokio::select! {
-        registered = timeout(arguments.timeout, client.registered()) => registered,
+        registered = timeout(limit, client.registered()) => registered,
         () = follow(&client, output) => return Err(Failure::new("the client ended")),
         () = interrupted() => return Err(Failure::new("interrupted")),
     };
     match registered {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(client_failure(&error, &profile)),
-        Err(_) => return Err(not_in_time(&client, arguments.timeout, &profile)),
+        Err(_) => return Err(not_in_time(&client, limit, &profile)),
     }
     state::note(&profile, true);
     Ok(Connected { profile, client, incoming })

@@ -9,7 +9,7 @@ use crate::{
     function::{Aanf, Configuration, Function, Server},
     outcome::{Failure, Output},
     overlay,
-    profile::Profile,
+    profile::ProfileFile,
 };
 
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ pub(crate) fn check(file: &Path, kind: Option<ConfigKind>, output: Output) -> Re
         ConfigKind::Aanf => check_function::<Aanf>(file)?,
         ConfigKind::Configuration => check_function::<Configuration>(file)?,
         ConfigKind::Client => {
-            Profile::load(file)?;
+            ProfileFile::load(file)?;
             "client"
         }
     };

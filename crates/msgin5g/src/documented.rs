@@ -16,7 +16,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use crate::profile::Profile;
+use crate::profile::ProfileFile;
 
 /// One step from a configuration to one of its keys.
 #[derive(Clone, Copy, Debug)]
@@ -275,7 +275,8 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     compare::<server::Config>("Server");
     compare::<aanf::Config>("AKMA Anchor Function");
     compare::<configuration::Config>("Configuration Function");
-    compare::<Profile>("Client profile");
+    compare::<ProfileFile>("Client profile");
+    compare::<client::ApplicationsConfig>("Applications file");
 }
 
 #[track_caller]
@@ -296,10 +297,12 @@ fn compare_defaults<T: Default + Serialize>(heading: &str) {
 #[test]
 fn the_documented_defaults_of_limits_are_those_of_the_code() {
     compare_defaults::<client::ClientLimits>("Client limits");
+    compare_defaults::<client::LocalLimits>("Limits of the applications' socket");
     compare_defaults::<sbi::ServerLimits>("HTTP/2 servers");
     compare_defaults::<sbi::ClientLimits>("HTTP/2 clients");
     compare_defaults::<transport::HandshakeLimits>("Handshakes");
     compare_defaults::<transport::LookupLimits>("Key look-ups");
+    compare_defaults::<configuration::CoapLimits>("Connections of UEs to the Configuration Function");
     compare_defaults::<store::DatabaseOptions>("Database");
     compare_defaults::<store::StoreLimits>("Message store");
 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::{outcome::Failure, profile::Profile};
+use crate::{outcome::Failure, profile::ProfileFile};
 
 /// What every variable that overrides a key begins with.
 const PREFIX: &str = "MSGIN5G_";
@@ -27,6 +27,11 @@ pub(crate) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
         Some((name, value.to_string_lossy().into_owned()))
     });
     overlaid(table, variables).map_err(|fault| fault.in_file(path))
+}
+
+/// Reads a file that no variable overrides: one beside a profile, whose keys could be mistaken for the profile's.
+pub(crate) fn load_alone<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    deserialize(Value::Table(read(path)?)).map_err(|fault| fault.in_file(path))
 }
 
 /// Reads a file as TOML.
@@ -159,7 +164,7 @@ fn within(key: &str, section: &str) -> bool {
 
 /// For each kind of file, whether it may have a key.
 const SCHEMAS: [fn(&[String]) -> bool; 4] =
-    [knows::<server::Config>, knows::<aanf::Config>, knows::<configuration::Config>, knows::<Profile>];
+    [knows::<server::Config>, knows::<aanf::Config>, knows::<configuration::Config>, knows::<ProfileFile>];
 
 /// Whether a file of this type may have the key: whatever else it holds against a file of nothing but it, it is not that.
 fn knows<T: DeserializeOwned>(keys: &[String]) -> bool {

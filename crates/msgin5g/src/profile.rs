@@ -3,12 +3,14 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use akma::{Fqdn, HomeNetwork, RoutingIndicator, Separator, ServingNetworkName, Supi};
 use client::{
-    ClientConfig, ClientLimits, CommandKeySource, FileKeySource, KeySource, SoftUsim, SoftUsimConfig, StoredKeySource,
+    ClientConfig, ClientError, ClientLimits, CommandKeySource, ConfigurationFunction, FileKeySource, KeySource,
+    SharedKeySource, SoftUsim, SoftUsimConfig, StoredKeySource, UeConfiguration,
 };
 use lab::{Algorithm, AuthenticationMethod, LabJson, LabSubscriber, SecretHex};
 use message::UeServiceId;
@@ -25,15 +27,18 @@ use crate::{
 const KEY_COMMAND_SECONDS: u64 = 30;
 /// File of the state directory that holds the keys in use.
 pub(crate) const KEYS_FILE: &str = "akma.json";
+/// File of the state directory that keeps what the Configuration Function said.
+const CONFIGURATION_FILE: &str = "ue-configuration.json";
 /// File of the state directory that holds the USIM's sequence numbers.
 const USIM_FILE: &str = "usim.json";
 
 /// A profile file. Relative paths in it start from the file's directory.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Profile {
-    /// Who the client is.
-    pub(crate) ue_service_id: UeServiceId,
+pub(crate) struct ProfileFile {
+    /// Who the client is, unless the Configuration Function says.
+    #[serde(default)]
+    ue_service_id: Option<UeServiceId>,
     /// Directory for keys, sequence numbers and what was received; by default NAME.state beside the profile.
     #[serde(default)]
     pub(crate) state_dir: PathBuf,
@@ -43,8 +48,12 @@ pub(crate) struct Profile {
     /// Authenticate anew when keys are this old.
     #[serde(default)]
     authenticate_after_seconds: Option<u64>,
-    /// `[server]`
-    pub(crate) server: ServerSection,
+    /// `[server]`, unless the Configuration Function says where it is.
+    #[serde(default)]
+    server: Option<ServerSection>,
+    /// `[configuration]`
+    #[serde(default)]
+    configuration: Option<ConfigurationSection>,
     /// `[tls]`
     #[serde(default)]
     tls: TlsSection,
@@ -55,8 +64,21 @@ pub(crate) struct Profile {
     limits: ClientLimits,
 }
 
+/// A client that knows who it is and where its server is: from its profile file, or from the Configuration Function.
+#[derive(Debug)]
+pub(crate) struct Profile {
+    /// Who the client is.
+    pub(crate) ue_service_id: UeServiceId,
+    /// Directory for keys, sequence numbers and what was received.
+    pub(crate) state_dir: PathBuf,
+    /// Where the server is.
+    pub(crate) server: ServerSection,
+    segment_size: Option<u32>,
+    file: ProfileFile,
+}
+
 /// Where the server is.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSection {
     /// `host:port` of CoAP over TLS.
@@ -66,6 +88,19 @@ pub(crate) struct ServerSection {
     /// Uri-Path of its resource.
     #[serde(default = "default_path")]
     path: String,
+}
+
+/// Where a client learns who it is and where its server is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfigurationSection {
+    /// `host:port` of the Configuration Function's CoAP over TLS.
+    address: String,
+    /// Its name, for SNI and AF_ID.
+    fqdn: Fqdn,
+    /// Which UE Service ID is wanted, where the UE has several.
+    #[serde(default)]
+    ue_service_id: Option<UeServiceId>,
 }
 
 /// How to connect.
@@ -157,10 +192,17 @@ fn default_key_command_seconds() -> u64 {
     KEY_COMMAND_SECONDS
 }
 
-impl Profile {
-    /// Reads a profile and makes its paths independent of the current directory.
+/// What a profile says about its identity.
+enum Identity<'a> {
+    Own(&'a UeServiceId, &'a ServerSection),
+    Configured(&'a ConfigurationSection),
+}
+
+impl ProfileFile {
+    /// Reads a profile file and makes its paths independent of the current directory.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
         let mut profile: Self = overlay::load(path)?;
+        profile.identity().map_err(|reason| Failure::new(format!("{}: {reason}", path.display())))?;
         let directory = path.parent().unwrap_or(Path::new(""));
         if profile.state_dir.as_os_str().is_empty() {
             profile.state_dir = default_state_dir(path);
@@ -182,34 +224,147 @@ impl Profile {
         Ok(profile)
     }
 
-    /// What the client library needs; `timeout` bounds one message.
-    pub(crate) fn client_config(&self, timeout: Duration) -> ClientConfig {
-        let server = &self.server;
-        let mut config = ClientConfig::new(&server.address, server.fqdn.clone(), self.ue_service_id.clone());
-        config.path.clone_from(&server.path);
-        config.segment_size = self.segment_size;
-        config.state_dir = Some(self.state_dir.clone());
-        config.authenticate_after = self.authenticate_after_seconds.map(Duration::from_secs);
-        config.tls = PskClientConfig {
-            versions: match self.tls.versions {
+    /// Who the client is, if the profile says so itself.
+    pub(crate) fn ue_service_id(&self) -> Option<&UeServiceId> {
+        self.ue_service_id.as_ref()
+    }
+
+    fn identity(&self) -> Result<Identity<'_>, &'static str> {
+        match (&self.ue_service_id, &self.server, &self.configuration) {
+            (Some(ue_service_id), Some(server), None) => Ok(Identity::Own(ue_service_id, server)),
+            (None, None, Some(configuration)) => Ok(Identity::Configured(configuration)),
+            (_, _, Some(_)) => Err("[configuration] says who the client is and where its server is: \
+                                    ue_service_id and [server] must not stand beside it"),
+            (None, _, None) => Err("ue_service_id is missing; without it there has to be [configuration]"),
+            (_, None, None) => Err("[server] is missing; without it there has to be [configuration]"),
+        }
+    }
+
+    /// The file that keeps what the Configuration Function said.
+    fn kept_path(&self) -> PathBuf {
+        self.state_dir.join(CONFIGURATION_FILE)
+    }
+
+    /// The Configuration Function that says who the client is; none if the profile itself does.
+    pub(crate) fn configuration_function(&self) -> Option<(ConfigurationFunction, PathBuf)> {
+        let Ok(Identity::Configured(section)) = self.identity() else { return None };
+        let mut function = ConfigurationFunction::new(&section.address, section.fqdn.clone());
+        function.ue_service_id.clone_from(&section.ue_service_id);
+        function.tls = self.tls.config();
+        function.limits = self.limits.clone();
+        Some((function, self.kept_path()))
+    }
+
+    /// The profile with what it says itself, or with what the Configuration Function said last.
+    fn known(self) -> Result<Profile, Failure> {
+        let function = self.configuration_function();
+        let (ue_service_id, server, segment_size) = match self.identity() {
+            Ok(Identity::Own(ue_service_id, server)) => (ue_service_id.clone(), server.clone(), self.segment_size),
+            Err(reason) => return Err(Failure::new(reason)),
+            Ok(Identity::Configured(_)) => {
+                let kept = function.and_then(|(function, path)| function.kept(&path)).ok_or_else(|| {
+                    Failure::new("the Configuration Function has not said yet who this client is")
+                        .help("`msgin5g client configure --profile FILE` asks it")
+                })?;
+                return Ok(self.configured_as(&kept));
+            }
+        };
+        Ok(Profile { ue_service_id, state_dir: self.state_dir.clone(), server, segment_size, file: self })
+    }
+
+    /// The profile with what the Configuration Function says.
+    fn configured_as(self, configuration: &UeConfiguration) -> Profile {
+        let server = ServerSection {
+            address: configuration.server.socket(),
+            fqdn: configuration.server.fqdn.clone(),
+            path: configuration.server.path.clone(),
+        };
+        // What the device can take is known best to whoever wrote its profile.
+        let segment_size = self.segment_size.or(configuration.segment_size);
+        let ue_service_id = configuration.ue_service_id.clone();
+        Profile { ue_service_id, state_dir: self.state_dir.clone(), server, segment_size, file: self }
+    }
+
+    /// The profile with what the Configuration Function says now, if it has to be asked and can be; with its keys.
+    pub(crate) async fn configured(self, source: &SharedKeySource, timeout: Duration) -> Result<Profile, Failure> {
+        let Some((function, kept)) = self.configuration_function() else { return self.known() };
+        let obtaining = function.obtain(Arc::new(source.clone()), &kept);
+        match tokio::time::timeout(timeout, obtaining).await {
+            Ok(Ok(configuration)) => Ok(self.configured_as(&configuration)),
+            Ok(Err(error)) => Err(configuration_failure(&error)),
+            Err(_) => match function.kept(&kept) {
+                Some(configuration) => Ok(self.configured_as(&configuration)),
+                None => Err(Failure::new(format!("no configuration within {timeout:?}"))
+                    .help("is the Configuration Function up, and is configuration.address its address?")),
+            },
+        }
+    }
+}
+
+/// Why there is no configuration, and what the user can do about it.
+pub(crate) fn configuration_failure(error: &ClientError) -> Failure {
+    let failure = Failure::new(chain(error));
+    match error {
+        ClientError::Unreachable { .. } => {
+            failure.help("is the Configuration Function up, and is configuration.address its address?")
+        }
+        ClientError::KeysRefused(_) => failure.help(
+            "is AKMA allowed for the subscriber, is configuration.fqdn the function's own name, and does its AAnF answer?",
+        ),
+        ClientError::ConfigurationRefused { .. } => {
+            failure.help("associate the UE with a UE Service ID: msgin5g association add --ue-id SUPI --ue-service-id ID")
+        }
+        _ => failure,
+    }
+}
+
+impl TlsSection {
+    fn config(&self) -> PskClientConfig {
+        PskClientConfig {
+            versions: match self.versions {
                 Versions::Both => OfferedVersions::Both,
                 Versions::Tls12 => OfferedVersions::Tls12,
                 Versions::Tls13 => OfferedVersions::Tls13,
             },
-            allow_plain_psk_tls12: self.tls.allow_plain_psk_tls12,
-            separator: match self.tls.identity_separator {
+            allow_plain_psk_tls12: self.allow_plain_psk_tls12,
+            separator: match self.identity_separator {
                 IdentitySeparator::Semicolon => Separator::Semicolon,
                 IdentitySeparator::Dot => Separator::Dot,
                 IdentitySeparator::None => Separator::None,
             },
             ..PskClientConfig::default()
-        };
-        config.limits = self.limits.clone();
+        }
+    }
+}
+
+impl Profile {
+    /// Reads a profile, with what the Configuration Function said last where it says who the client is.
+    pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+        ProfileFile::load(path)?.known()
+    }
+
+    /// What the client library needs; `timeout` bounds one message.
+    pub(crate) fn client_config(&self, timeout: Duration) -> ClientConfig {
+        let (server, file) = (&self.server, &self.file);
+        let mut config = ClientConfig::new(&server.address, server.fqdn.clone(), self.ue_service_id.clone());
+        config.path.clone_from(&server.path);
+        config.segment_size = self.segment_size;
+        config.state_dir = Some(self.state_dir.clone());
+        config.authenticate_after = file.authenticate_after_seconds.map(Duration::from_secs);
+        config.tls = file.tls.config();
+        config.limits = file.limits.clone();
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         config.limits.send_timeout_milliseconds = config.limits.send_timeout_milliseconds.min(timeout);
         config
     }
 
+    /// The keys of the profile: those kept, or else those of its source.
+    pub(crate) fn key_source(&self) -> Result<StoredKeySource, Failure> {
+        self.file.key_source()
+    }
+}
+
+impl ProfileFile {
     /// The keys of the profile: those kept, or else those of its source.
     pub(crate) fn key_source(&self) -> Result<StoredKeySource, Failure> {
         let source: Box<dyn KeySource> = match &self.keys {
@@ -261,7 +416,7 @@ fn default_state_dir(profile: &Path) -> PathBuf {
 }
 
 /// Writes the profile of one subscriber of a lab; yields the text.
-pub(crate) fn from_lab(lab: &Lab, which: &str, state_dir: Option<&Path>) -> Result<String, Failure> {
+pub(crate) fn from_lab(lab: &Lab, which: &str, state_dir: Option<&Path>, bootstrap: bool) -> Result<String, Failure> {
     let subscriber = lab.subscriber(which)?;
     let server = &lab.json.server;
     let mut text = String::new();
@@ -270,14 +425,26 @@ pub(crate) fn from_lab(lab: &Lab, which: &str, state_dir: Option<&Path>) -> Resu
         let _ = writeln!(text, "{line}");
     };
     line(format_args!("# Profile of an MSGin5G client; it holds the keys of a SIM."));
-    line(format_args!("ue_service_id = {}", quoted(&subscriber.ue_service_id)));
+    if !bootstrap {
+        line(format_args!("ue_service_id = {}", quoted(&subscriber.ue_service_id)));
+    }
     if let Some(directory) = state_dir {
         line(format_args!("state_dir = {}", quoted(&absolute(directory).display().to_string())));
     }
-    line(format_args!("\n[server]"));
-    line(format_args!("address = {}", quoted(&server.coaps_tcp.to_string())));
-    line(format_args!("fqdn = {}", quoted(&server.fqdn)));
-    line(format_args!("path = {}", quoted(&server.path)));
+    if bootstrap {
+        let core = &lab.json.core;
+        let (Some(address), Some(fqdn)) = (&core.configuration_coaps_tcp, &core.configuration_fqdn) else {
+            return Err(Failure::new("the lab's Configuration Function does not serve UEs"));
+        };
+        line(format_args!("\n[configuration]"));
+        line(format_args!("address = {}", quoted(&address.to_string())));
+        line(format_args!("fqdn = {}", quoted(fqdn)));
+    } else {
+        line(format_args!("\n[server]"));
+        line(format_args!("address = {}", quoted(&server.coaps_tcp.to_string())));
+        line(format_args!("fqdn = {}", quoted(&server.fqdn)));
+        line(format_args!("path = {}", quoted(&server.path)));
+    }
     line(format_args!("\n[keys.usim]"));
     line(format_args!("supi = {}", quoted(subscriber.supi.as_str())));
     line(format_args!("k = {}", quoted(&subscriber.k.to_hex())));
@@ -380,11 +547,11 @@ mod tests {
         tls = { certificate = "nf.pem", key = "nf.key", ca = "ca.pem" }
     "#;
 
-    fn load(text: &str) -> Result<Profile, Failure> {
+    fn load(text: &str) -> Result<ProfileFile, Failure> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("meter.toml");
         std::fs::write(&path, text).unwrap();
-        Profile::load(&path)
+        ProfileFile::load(&path)
     }
 
     #[test]
@@ -416,5 +583,29 @@ mod tests {
         assert!(format!("{failure:?}").contains("keys") && !format!("{failure:?}").contains("465x"), "{failure:?}");
         let failure = load(&USIM.replace("opc =", "op = \"00\"\nopc =")).unwrap_err();
         assert!(format!("{failure:?}").contains("one of opc and op"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_profile_says_who_the_client_is_or_who_knows() {
+        let keys = USIM.split("[keys.usim]").nth(1).unwrap();
+        let section = "[configuration]\naddress = \"127.0.0.1:5685\"\nfqdn = \"configuration.lab.example\"\n";
+        let profile = load(&format!("{section}[keys.usim]{keys}")).unwrap();
+        let (function, kept) = profile.configuration_function().unwrap();
+        assert_eq!(
+            (function.address.as_str(), function.fqdn.as_str()),
+            ("127.0.0.1:5685", "configuration.lab.example")
+        );
+        assert!(kept.starts_with(&profile.state_dir));
+        let failure = profile.known().unwrap_err();
+        assert!(format!("{failure:?}").contains("client configure"), "{failure:?}");
+        assert!(load(USIM).unwrap().configuration_function().is_none());
+        for (text, missing) in [
+            (format!("{USIM}\n{section}"), "must not stand beside"),
+            (format!("[keys.usim]{keys}"), "ue_service_id is missing"),
+            (format!("ue_service_id = \"a@b\"\n[keys.usim]{keys}"), "[server] is missing"),
+        ] {
+            let failure = load(&text).unwrap_err();
+            assert!(format!("{failure:?}").contains(missing), "{failure:?}");
+        }
     }
 }
