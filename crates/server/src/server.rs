@@ -151,6 +151,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
     core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, config.server.path.as_str().into()));
     core.tasks.spawn(keep_house(Arc::clone(&core), store.clone()));
+    core.tasks.spawn(keep_topics(Arc::clone(&core)));
     tracing::info!(%coap, api = %api.local_addr(), fqdn = %config.server.fqdn, "MSGin5G server started");
 
     let running = Running {
@@ -274,7 +275,6 @@ async fn keep_house(core: Arc<Core>, store: EmbeddedStore) {
             () = core.stopped.cancelled() => return,
         }
         inbox::sweep_expired(&core).await;
-        topics::sweep(&core).await;
         fan_out::sweep(&core);
         if let Err(error) = core.store.sweep_deduplication(OffsetDateTime::now_utc(), SWEEP_BATCH).await {
             tracing::error!(%error, "deduplication records not swept");
@@ -288,6 +288,22 @@ async fn keep_house(core: Arc<Core>, store: EmbeddedStore) {
         if let Some(failure) = store.failure() {
             core.health.not_ready("store", failure.to_string());
         }
+    }
+}
+
+/// Expiry of subscriptions: by itself, because it takes turns with registrations, which may take their time.
+async fn keep_topics(core: Arc<Core>) {
+    let mut ticks = interval(Duration::from_secs(core.limits.expiry_sweep_seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let sweeps = async {
+        loop {
+            ticks.tick().await;
+            topics::sweep(&core).await;
+        }
+    };
+    tokio::select! {
+        () = sweeps => {}
+        () = core.stopped.cancelled() => {}
     }
 }
 

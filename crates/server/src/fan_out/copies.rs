@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use message::{FailureCause, Message};
 use time::OffsetDateTime;
+use tokio::task::yield_now;
 
 use super::job::{Copies, Job};
 use crate::core::Core;
@@ -31,6 +32,8 @@ pub(super) async fn hand_over(core: &Arc<Core>, job: &Arc<Job>) {
         if !job.has_more(cursor) {
             return;
         }
+        // All of them may have been answered at once.
+        yield_now().await;
         job.room(window / 2, PATIENCE).await;
     }
 }

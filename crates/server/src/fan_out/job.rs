@@ -48,6 +48,8 @@ struct State {
     again: bool,
     /// No more reports are collected.
     closed: bool,
+    /// It is on its way off the disk.
+    over: bool,
     /// Durable and not yet told.
     untold: Vec<usize>,
     telling: Telling,
@@ -168,6 +170,7 @@ impl Job {
                 unsettled,
                 again: false,
                 closed: false,
+                over: false,
                 untold,
                 telling: Telling::No,
                 progress: Vec::new(),
@@ -258,11 +261,21 @@ impl Job {
         lock(&self.state).fates.iter().skip(cursor).any(|fate| *fate == Fate::Waiting)
     }
 
-    /// A member reported, or its copy failed on disk. Of two about one member the first counts.
-    pub(crate) fn reported(self: &Arc<Self>, core: &Arc<Core>, index: usize, outcome: Outcome, waiter: Waiter) {
+    /// A member reported, or its copy failed on disk. Of two about one member the first counts. The waiter comes back if the
+    /// job does not collect any more.
+    pub(crate) fn reported(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        index: usize,
+        outcome: Outcome,
+        waiter: Waiter,
+    ) -> Result<(), Waiter> {
         {
             let mut guard = lock(&self.state);
             let state = &mut *guard;
+            if state.closed || state.over {
+                return Err(waiter);
+            }
             state.waiters.push(waiter);
             match state.fates.get(index) {
                 Some(Fate::HandedOver) => state.report(index, outcome),
@@ -275,6 +288,7 @@ impl Job {
             }
         }
         core.fan_out.ledger.note(self);
+        Ok(())
     }
 
     /// A copy is not waited for any more.
@@ -306,6 +320,7 @@ impl Job {
         let mut state = lock(&self.state);
         if state.unsettled == 0 && state.unanswered == 0 {
             state.progress.clear();
+            state.over = true;
             return ToSave::Removal(std::mem::take(&mut state.waiters));
         }
         if state.progress.is_empty() && state.waiters.is_empty() {

@@ -285,8 +285,10 @@ pub(crate) fn take_report(core: &Arc<Core>, report: &DeliveryStatusReport, asker
             Outcome { success: false, cause: report.failure_cause.clone().or_else(|| Some(status.clone())) }
         }
     };
-    job.reported(core, index, outcome, Waiter::Asker(asker));
-    Ok(())
+    match job.reported(core, index, outcome, Waiter::Asker(asker)) {
+        Err(Waiter::Asker(asker)) => Err(asker),
+        _ => Ok(()),
+    }
 }
 
 /// Takes the failure of a copy that lay on disk for `member`; false if no job collects it. It is durable when this returns
@@ -301,7 +303,9 @@ pub(crate) async fn take_failure(
     let Some((job, index)) = core.fan_out.find(originator, message_id, member) else { return false };
     let (sender, durable) = oneshot::channel();
     let outcome = Outcome { success: false, cause: Some(cause.into()) };
-    job.reported(core, index, outcome, Waiter::Task(sender));
+    if job.reported(core, index, outcome, Waiter::Task(sender)).is_err() {
+        return false;
+    }
     tokio::select! {
         durable = durable => durable.unwrap_or(false),
         () = core.stopped.cancelled() => false,

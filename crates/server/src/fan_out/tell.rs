@@ -1,5 +1,6 @@
 //! Reports back to the originator of a message to many.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -86,12 +87,33 @@ async fn tell(core: &Arc<Core>, job: &Arc<Job>) {
         AddressType::As => single_reports(job),
         _ => aggregated_reports(job),
     };
-    let attempts = stream::iter(parts).map(|part| tell_part(core, job, &party, part));
+    let mut too_large = HashSet::new();
+    let mut all = tell_parts(core, job, &party, parts, &mut too_large).await;
+    if !too_large.is_empty() {
+        // A client may take less at once than most do.
+        let singles =
+            single_reports(job).into_iter().filter(|part| part.members.iter().all(|it| too_large.contains(it)));
+        let singles = singles.collect();
+        all &= tell_parts(core, job, &party, singles, &mut HashSet::new()).await;
+    }
+    ended(core, job, &[], !all);
+}
+
+/// Whether all of them reached somebody, or never will. `too_large` gets the members whose aggregate did not fit.
+async fn tell_parts(
+    core: &Arc<Core>,
+    job: &Job,
+    party: &Arc<Party>,
+    parts: Vec<Part>,
+    too_large: &mut HashSet<usize>,
+) -> bool {
+    let attempts = stream::iter(parts).map(|part| tell_part(core, job, party, part));
     let mut attempts = attempts.buffer_unordered(TELL_WINDOW);
     let mut all = true;
     while let Some((members, told)) = attempts.next().await {
         match told {
             Told::Known => job.told(&members),
+            Told::Lost(FailureCause::PayloadTooLarge) if members.len() > 1 => too_large.extend(members),
             Told::Lost(cause) => {
                 tracing::warn!(job = %job.id, originator = %job.originator, %cause, "reports lost");
                 members.iter().for_each(|_| core.metrics.report_lost());
@@ -100,8 +122,7 @@ async fn tell(core: &Arc<Core>, job: &Arc<Job>) {
             Told::NotNow => all = false,
         }
     }
-    drop(attempts);
-    ended(core, job, &[], !all);
+    all
 }
 
 fn ended(core: &Arc<Core>, job: &Arc<Job>, lost: &[usize], again_later: bool) {

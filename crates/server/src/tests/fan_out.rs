@@ -431,3 +431,41 @@ async fn what_is_sent_to_nobody_or_too_late_or_too_large_is_refused() {
     assert_eq!(alice.send(&reused).await, Fate::failed("4.00", "MESSAGE_ID_REUSED"));
     assert_eq!(net.core.open_requests(), 0);
 }
+
+#[tokio::test]
+async fn many_reports_come_in_several_and_singly_to_a_client_that_takes_little_at_once() {
+    const SUBSCRIBERS: usize = 300;
+    let net = Net::of(topics(patient())).await;
+    for number in 0..SUBSCRIBERS {
+        net.away_subscriber(&format!("member-{number}"), if number < 20 { "few" } else { "many" }).await;
+        if number < 20 {
+            net.subscriber(&format!("member-{number}"), "many").await.leave().await;
+        }
+    }
+    let mut alice = net.ue("alice").await;
+    let sent = |from, topic, id| wanted(Message { store_and_forward: false, ..to_topic(from, topic, id) });
+    assert_eq!(alice.send(&sent("alice", "many", "1")).await, Fate::stored());
+    let mut told = BTreeSet::new();
+    let mut parts = 0;
+    while told.len() < SUBSCRIBERS {
+        let part = alice.receive_aggregated_report().await;
+        assert!(part.encode().len() < 48 * 1024);
+        told.extend(part.reports.into_iter().map(|report| report.originator));
+        parts += 1;
+    }
+    assert!(parts > 1);
+    net.until_no_job_is_left().await;
+
+    net.associate(&supi_of("tiny"), "tiny");
+    let mut tiny = net.connect(&supi_of("tiny"));
+    tiny.machine = StreamConnection::new(StreamConfig { max_message_size_own: 1152, ..StreamConfig::default() });
+    assert_eq!(tiny.register("tiny").await.code, Code::CREATED);
+    assert_eq!(tiny.send(&sent("tiny", "few", "1")).await, Fate::stored());
+    let mut told = BTreeSet::new();
+    while told.len() < 20 {
+        let report = tiny.receive_report().await;
+        assert_eq!(report.failure_cause.as_deref(), Some("TARGET_UNREACHABLE"));
+        told.insert(report.originator);
+    }
+    net.until_no_job_is_left().await;
+}
