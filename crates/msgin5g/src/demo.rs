@@ -6,6 +6,7 @@
 mod cast;
 mod impostors;
 mod inbox;
+mod many;
 mod narrator;
 
 use std::{
@@ -75,6 +76,8 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
     ue_and_application_server(narrator, &mut meter, &mut valve, &mut server).await?;
     let mut valve = offline(lab, narrator, &mut meter, valve).await?;
     server_again(narrator, &meter, &mut server).await?;
+    many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
+    many::long_messages(narrator, &mut meter, &mut valve, &mut server).await?;
     impostors::try_all(lab, narrator, &mut meter, &mut valve).await?;
 
     for device in [meter, valve] {

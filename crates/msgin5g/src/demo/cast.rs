@@ -196,13 +196,16 @@ impl ApplicationServer {
     }
 }
 
+/// The server puts segments together before an AS gets them: what it gets is longer than one.
+const WHOLE_MESSAGE_OCTETS_MAX: usize = 65_536;
+
 async fn take_message(
     State(desk): State<Desk>,
     Json(delivery): Json<ts29538::UeMessageDelivery>,
 ) -> Result<Json<ts29538::MessageDeliveryAck>, ProblemDetails> {
     let (ori_addr, msg_id) = (delivery.ori_addr.clone(), delivery.msg_id.clone());
     let message = delivery
-        .into_message(&DecodeLimits::default())
+        .into_message(&DecodeLimits { payload_octets_max: WHOLE_MESSAGE_OCTETS_MAX, ..DecodeLimits::default() })
         .map_err(|_| ProblemDetails::bad_request(sbi::cause::MANDATORY_IE_INCORRECT))?;
     desk.messages.send(message).await.map_err(|_| ProblemDetails::overloaded(1))?;
     Ok(Json(ts29538::MessageDeliveryAck { ori_addr, msg_id, status: None, failure_cause: None }))

@@ -39,6 +39,16 @@ impl Inbox {
         }
     }
 
+    /// The next report on message `id`: of one to many there are several.
+    pub(super) async fn next_report(&mut self, id: &MessageId) -> Result<(DeliveryStatusReport, Instant), Broken> {
+        loop {
+            if let Some(index) = self.reports.iter().position(|(report, _)| report.message_id == *id) {
+                return Ok(self.reports.swap_remove(index));
+            }
+            self.take("a report").await?;
+        }
+    }
+
     /// Whether message `id` was handed over once so far.
     pub(super) fn expect_once(&self, id: &MessageId) -> Result<(), Broken> {
         match self.count(id) {
