@@ -15,21 +15,32 @@
 //! Every registered UE and AS has one [`Pipeline`], a state machine without I/O behind one lock. A message enters it
 //! once, by [`Pipeline::accept`], which decides on the spot: hand over directly, put on disk, or refuse.
 //!
+//! What comes in is not always what goes out. Aggregates are taken apart before they get here ([`crate::aggregate`]),
+//! segments that their recipient cannot take are put together ([`crate::segments`]), messages to many are copies made by
+//! a job that collects their answers ([`crate::fan_out`]). On the way out the session cuts what its peer does not take at
+//! once, and puts together what its peer takes together (`session::outgoing`). In between, in the pipeline and on disk, one
+//! message is one delivery.
+//!
 //! # Why an answer can be relied on
 //!
 //! * *Delivered* is said in one place, on the recipient's own acknowledgement: a 2.xx of its client (session), a 2xx of
-//!   the AS without `DELY_FAILED` (courier). Nothing on the way counts as it, in particular no write to a socket.
+//!   the AS without `DELY_FAILED` (courier). Nothing on the way counts as it, in particular no write to a socket. A message
+//!   that went out in segments is acknowledged when every one of them is; one that went out with others, by what the
+//!   one answer says of it.
 //! * *Stored* is said in one place, by the writer of [`crate::inbox`] after the store says that the disk has the
 //!   message and the record of its Message ID, which travel in one commit.
-//! * Everything else is an answer with a cause. A message whose carrier is lost before it acknowledged is not known to
+//! * *Held*, of a segment, is no promise. What is put together in memory is promised as a whole, once it is whole.
+//! * Everything else is an answer with a cause. A message whose latency bound passes is answered before its fate is known:
+//!   it has failed for its sender, although the recipient may have it or get it. A message whose carrier is lost before it acknowledged is not known to
 //!   be delivered: it goes to disk if the sender allowed that, else it fails, although the recipient may have it.
 //!
 //! # Why once
 //!
 //! On the wire a message may travel more than once: acknowledged deliveries are removed from disk in batches, so a crash
 //! between acknowledgement and removal delivers again, and a lost connection leaves open what arrived. Every copy
-//! carries the same originator and Message ID, by which the recipient's library tells them. Towards the sender
-//! [`crate::deduplication`] gives a repeated request the first one's answer.
+//! carries the same originator and Message ID, by which the recipient's library tells them; segments of one message carry
+//! the same set identifier in every attempt. Towards the sender [`crate::deduplication`] gives a repeated request the first
+//! one's answer, a segment of a message that is whole that message's.
 //!
 //! # Why in order (originator, recipient, priority)
 //!
@@ -44,8 +55,15 @@
 //!    pipeline's lock;
 //! 4. a UE gets requests on one stream, which keeps their order whatever the window; an AS gets the next message of an
 //!    originator only after it answered the one before, because HTTP/2 streams have no order among each other;
-//! 5. when a carrier is lost, what was under way and unacknowledged goes back before what waited
+//! 5. a message's segments go out one after the other with nothing in between, and an aggregate holds what would have
+//!    followed each other;
+//! 6. what goes to disk for its latency has nothing older of its originator before it ([`Pipeline::lapse`]);
+//! 7. when a carrier is lost, what was under way and unacknowledged goes back before what waited
 //!    ([`Pipeline::detach`], [`Pipeline::attach`]).
+//!
+//! Outside its windows a UE's pipeline rests as it does after "not now": what may be stored is, and reading from disk
+//! begins with the next window. An originator that changes a stored message's expiry changes nothing of its place; one
+//! that discards it claims it first, so that it is either on its way or gone.
 //!
 //! A higher lane is served first whenever there is a choice. One slow recipient fills its own queue and nothing else:
 //! carriers take from it at their own pace, and senders are answered when their message's fate is known, without
@@ -162,7 +180,6 @@ pub(crate) enum Asker {
     /// To everybody who waits under this key with this originator.
     Sender { party: Arc<Party>, key: Key },
     /// To whoever puts the answers to several deliveries together. The number is this delivery's among them.
-    #[allow(dead_code, reason = "group messages and aggregates are about to use it")]
     Part(Arc<dyn Collector>, usize),
 }
 

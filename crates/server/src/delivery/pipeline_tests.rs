@@ -51,8 +51,19 @@ enum Event {
         originator: u8,
         priority: u8,
         storable: bool,
+        latency: Option<u16>,
     },
     Take,
+    /// Whatever may go together with the one sent last.
+    TakeAlong,
+    /// The recipient takes nothing for a while.
+    Hold {
+        milliseconds: u16,
+    },
+    /// The originator of something on disk wants it to live longer.
+    Renew {
+        which: u8,
+    },
     Acknowledge {
         which: u8,
     },
@@ -80,12 +91,13 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        12 => (0..3_u8, 0..3_u8, prop::bool::weighted(0.8)).prop_map(|(originator, priority, storable)| Event::Send {
-            originator,
-            priority,
-            storable
-        }),
+        12 => (0..3_u8, 0..3_u8, prop::bool::weighted(0.8), prop::option::weighted(0.2, 0..2000_u16)).prop_map(
+            |(originator, priority, storable, latency)| Event::Send { originator, priority, storable, latency }
+        ),
         12 => Just(Event::Take),
+        4 => Just(Event::TakeAlong),
+        1 => (0..2000_u16).prop_map(|milliseconds| Event::Hold { milliseconds }),
+        1 => any::<u8>().prop_map(|which| Event::Renew { which }),
         10 => any::<u8>().prop_map(|which| Event::Acknowledge { which }),
         1 => any::<u8>().prop_map(|which| Event::Refuse { which }),
         1 => any::<u8>().prop_map(|which| Event::Postpone { which }),
@@ -121,6 +133,7 @@ struct World {
     accepted: BTreeSet<Name>,
     /// First copies, in the order the recipient saw them.
     seen: BTreeMap<(u8, u8), Vec<usize>>,
+    last_taken: Option<Name>,
     acknowledged: BTreeSet<Name>,
     refused: BTreeSet<Name>,
     failed: BTreeSet<Name>,
@@ -143,6 +156,7 @@ impl World {
             storable: BTreeSet::new(),
             accepted: BTreeSet::new(),
             seen: BTreeMap::new(),
+            last_taken: None,
             acknowledged: BTreeSet::new(),
             refused: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -151,8 +165,17 @@ impl World {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Send { originator, priority, storable } => self.send(originator, priority, storable),
+            Event::Send { originator, priority, storable, latency } => {
+                self.send_within(originator, priority, storable, latency);
+            }
             Event::Take => self.take(),
+            Event::TakeAlong => self.take_along(),
+            Event::Hold { milliseconds } => {
+                self.pipeline.hold_until(self.now + Duration::from_millis(milliseconds.into()));
+                let asides = self.pipeline.settle();
+                self.carry_out(asides);
+            }
+            Event::Renew { which } => self.renew(which),
             Event::Acknowledge { which } => self.answer(which, Self::acknowledge),
             Event::Refuse { which } => self.answer(which, Self::refuse),
             Event::Postpone { which } => self.answer(which, Self::postpone),
@@ -188,6 +211,10 @@ impl World {
     }
 
     fn send(&mut self, originator: u8, priority: u8, storable: bool) {
+        self.send_within(originator, priority, storable, None);
+    }
+
+    fn send_within(&mut self, originator: u8, priority: u8, storable: bool, latency: Option<u16>) {
         if self.next >= MESSAGES_MAX {
             return;
         }
@@ -204,11 +231,11 @@ impl World {
             body: Bytes::new(),
             asker: None,
             accepted_at: self.now,
-            answer_by: None,
+            answer_by: latency.map(|milliseconds| self.now + Duration::from_millis(milliseconds.into())),
             position: None,
             payload_octets: 0,
             segment_name: None,
-            aggregable: false,
+            aggregable: true,
         };
         if storable {
             self.storable.insert(name);
@@ -231,11 +258,42 @@ impl World {
 
     fn take(&mut self) {
         let Take::Send(tag, delivery) = self.pipeline.take(OffsetDateTime::now_utc(), 8, self.schedule) else { return };
-        let name = name_of(delivery);
-        self.open.push((tag, name, delivery.position));
+        let (name, position) = (name_of(delivery), delivery.position);
+        self.see(tag, name, position);
+    }
+
+    fn see(&mut self, tag: u64, name: Name, position: Option<Position>) {
+        self.open.push((tag, name, position));
+        self.last_taken = Some(name);
         let seen = self.seen.entry((name.0, name.1)).or_default();
         if !seen.contains(&name.2) {
             seen.push(name.2);
+        }
+    }
+
+    /// As the owner does it: at once after a take, and only if the carrier is a stream.
+    fn take_along(&mut self) {
+        self.last_taken = None;
+        self.take();
+        let Some((originator, priority, _)) = self.last_taken else { return };
+        let address = Address::ue(&format!("ue-{originator}").parse().unwrap());
+        while self.schedule == Schedule::Stream {
+            let utc = OffsetDateTime::now_utc();
+            let along = self.pipeline.take_along(utc, &address, PRIORITIES[usize::from(priority)], 100);
+            let Some((tag, delivery)) = along else { return };
+            let (name, position) = (name_of(delivery), delivery.position);
+            assert_eq!((name.0, name.1), (originator, priority));
+            self.see(tag, name, position);
+        }
+    }
+
+    /// Nobody claims it meanwhile, and it loses neither its place nor itself.
+    fn renew(&mut self, which: u8) {
+        let Some(position) = self.disk.keys().nth(usize::from(which) % self.disk.len().max(1)).copied() else { return };
+        if self.pipeline.begin_renewal(position) {
+            assert!(!self.pipeline.claim(position));
+            assert!(!self.pipeline.begin_renewal(position));
+            self.pipeline.end_renewal(position, Some(OffsetDateTime::now_utc() + time::Duration::DAY));
         }
     }
 
@@ -332,6 +390,7 @@ fn copy_of(delivery: &Delivery) -> Delivery {
         message_id: delivery.message_id.clone(),
         body: delivery.body.clone(),
         asker: None,
+        answer_by: None,
         segment_name: None,
         ..*delivery
     }

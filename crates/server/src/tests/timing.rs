@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 use super::application_server::{As, ServedApi, from_as, problem, setup};
 use super::*;
 
-/// An AS that sends `message`, in a task of its own.
-fn sent(
-    billing: &Arc<As>,
-    message: Message,
-) -> JoinHandle<Result<(Option<DeliveryStatus>, Option<String>), (u16, String)>> {
+/// What an AS was told: status and cause, or the HTTP status and cause of a problem.
+type Told = Result<(Option<DeliveryStatus>, Option<String>), (u16, String)>;
+
+/// Sends in a task of its own.
+fn sent(billing: &Arc<As>, message: Message) -> JoinHandle<Told> {
     let billing = Arc::clone(billing);
     tokio::spawn(async move {
         let ack = billing.send(&message).await.map_err(problem)?;
