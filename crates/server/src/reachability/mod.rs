@@ -40,6 +40,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use transport::LogThrottle;
 
 pub(crate) use metrics::ReachabilityMetrics;
 
@@ -60,6 +61,9 @@ const PROTOCOL: &str = "SMS";
 
 /// UEs looked at together after a restart.
 const RECIPIENTS_BATCH: usize = 4096;
+
+/// A NEF that fails does so for many.
+static FAILED: LogThrottle = LogThrottle::new();
 
 /// How long the worker sleeps when nothing is due.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
@@ -252,7 +256,7 @@ async fn ask_nef(core: &Core, exposure: &Exposure, ask: &Ask) -> (Asked, &'stati
         return (Asked::Needless, "needless");
     };
     if triggering.protocol.as_ref().is_some_and(|protocol| !protocol.eq_ignore_ascii_case(PROTOCOL)) {
-        tracing::info!(ue_service_id = %id, "UE is triggered by a protocol that the NEF does not offer");
+        tracing::debug!(ue_service_id = %id, "UE is triggered by a protocol that the NEF does not offer");
         return (Asked::NotAllowed, "protocol not supported");
     }
     let device = match permitted_device(core, &record, &triggering).await {
@@ -331,7 +335,9 @@ fn conclusion(ask: &Ask, id: &UeServiceId, result: Result<Asked, SbiError>) -> (
         }
         Err(error) => error,
     };
-    tracing::warn!(ue_service_id = %id, ?service, %error, "request to the NEF failed");
+    if let Some(unlogged) = FAILED.admit() {
+        tracing::warn!(ue_service_id = %id, ?service, %error, unlogged, "request to the NEF failed");
+    }
     match &error {
         SbiError::Problem(problem) => {
             let status = problem.status_code();

@@ -744,6 +744,24 @@ async fn a_restart_forgets_triggers_and_wakes_whoever_still_has_messages_waiting
 }
 
 #[tokio::test]
+async fn a_crash_while_the_nef_is_asked_loses_nothing() {
+    let (net, mut nef, exposed) = net_and_nef().await;
+    nef.conduct(Conduct::Silent);
+    let mut alice = net.ue("alice").await;
+    net.asleep("meter").await;
+    assert_eq!(alice.send(&storable("alice", "meter", "1")).await, Fate::stored());
+    nef.trigger().await;
+    alice.leave().await;
+    exposed.stop().await;
+    let net = net.restart().await;
+    nef.conduct(Conduct::Takes);
+    let _exposed = expose(&net, &section(nef.address)).await;
+    nef.trigger().await;
+    let mut meter = net.sleeper("meter", OWN, None, &triggering(None)).await;
+    assert_eq!(meter.receive().await.message_id.as_str(), "1");
+}
+
+#[tokio::test]
 async fn a_ue_that_comes_back_after_a_restart_is_not_triggered() {
     let net = Net::with(Limits { trigger_restart_pause_seconds: 3600, ..limits() }).await;
     let mut alice = net.ue("alice").await;
