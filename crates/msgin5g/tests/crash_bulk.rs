@@ -1,5 +1,6 @@
-//! `kill -9` with many messages on disk for many UEs: while they are stored, and while they are fetched. What was answered
-//! as safe arrives, each message once at the application, in order per pair and priority.
+//! `kill -9` with many messages on disk for many UEs: while they are stored, while long ones are put together, while some
+//! are copied to all members of a group, and while they are fetched. What was answered as safe arrives, each message once
+//! at the application, in order per pair and priority.
 //!
 //! `MSGIN5G_CRASH_ROUNDS` kills (20), `MSGIN5G_CRASH_UES` recipients (100), `MSGIN5G_CRASH_MESSAGES` messages (4,000) unless
 //! given; `cargo xtask crash` says how to run it larger.
@@ -61,12 +62,24 @@ fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Ids of a stream are `<priority>-<number>`, and a stream is sent one at a time.
+/// Ids of a stream are `<lane>-<priority>#<number>`, and a stream is sent one at a time.
 const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Middle, Priority::Low];
 
 /// Senders, and messages each has on its way at once.
 const SENDERS: usize = 4;
 const LANES: usize = 16;
+
+/// Octets of a long message: three segments of a UE's. Every tenth recipient takes so little at once that the server puts
+/// them together and cuts them anew.
+const LONG_OCTETS: usize = 5_000;
+const SMALL_SEGMENT_OCTETS: u32 = 1_000;
+
+/// The group of all recipients and senders.
+const GROUP: &str = "everybody@lab.example";
+
+/// One long message, and one message to the group, for so many ordinary ones.
+const LONG_SHARE: usize = 20;
+const GROUP_SHARE: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
@@ -74,22 +87,40 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
     let ues = setting("MSGIN5G_CRASH_UES", 100);
     let messages = setting("MSGIN5G_CRASH_MESSAGES", 4_000);
     let mut lab = Lab::start();
-    let fleet = Fleet::provision(&lab, ues + SENDERS).await;
+    let mut fleet = Fleet::provision(&lab, ues + SENDERS).await;
+    for small in fleet.ues.iter_mut().skip(SENDERS).step_by(10) {
+        small.config.segment_size = Some(SMALL_SEGMENT_OCTETS);
+    }
+    fleet.group(&lab, GROUP).await;
     let (senders, recipients) = fleet.ues.split_at(SENDERS);
     let ledger = Arc::new(Ledger::default());
 
     // Every recipient registers once and goes away.
     stream::iter(recipients).for_each_concurrent(32, |ue| async move { ue.connect().await.0.close().await }).await;
+    let mut clients = Vec::new();
+    for sender in senders {
+        let (client, incoming) = sender.connect().await;
+        clients.push(client);
+        tokio::spawn(keep_taking(incoming, sender.service_id.to_string(), ledger.clone()));
+    }
 
-    let storing = tokio::spawn(store_all(senders.to_vec(), recipients.to_vec(), messages, ledger.clone()));
-    let kills = kill_while(&mut lab, rounds.div_ceil(2), 0, || storing.is_finished()).await;
-    storing.await.unwrap();
-    println!("{kills} kills while storing: {} promised", ledger.promises.load(Ordering::Relaxed));
+    let share = |part: usize| messages.div_ceil(SENDERS * LANES * part);
+    let sending = Sending { clients, recipients: recipients.to_vec(), ledger: ledger.clone() };
+    for (what, kind, count, kills) in [
+        ("storing", Kind::Short, share(1), rounds * 3 / 10),
+        ("putting together", Kind::Long, share(LONG_SHARE), rounds * 2 / 10),
+        ("copying to a group", Kind::Group, share(GROUP_SHARE), rounds * 2 / 10),
+    ] {
+        let lanes = tokio::spawn(sending.clone().all(kind, count));
+        let kills = kill_while(&mut lab, kills, kind as u64, || lanes.is_finished()).await;
+        lanes.await.unwrap();
+        println!("{kills} kills while {what}: {} promised in all", ledger.promises.load(Ordering::Relaxed));
+    }
 
     let fetching: Vec<_> =
         recipients.iter().map(|ue| tokio::spawn(keep_fetching(ue.clone(), ledger.clone()))).collect();
     let done = || ledger.arrivals.load(Ordering::Relaxed) >= ledger.promises.load(Ordering::Relaxed);
-    let kills = kill_while(&mut lab, rounds / 2, 1, done).await;
+    let kills = kill_while(&mut lab, rounds * 3 / 10, 3, done).await;
     wait_until_all_arrived(&ledger).await;
     fetching.iter().for_each(tokio::task::JoinHandle::abort);
     println!("{kills} kills while fetching: {} arrived", ledger.arrivals.load(Ordering::Relaxed));
@@ -100,14 +131,14 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
         assert_eq!(distinct.len(), names.len(), "{recipient} was handed a message twice");
         in_order(recipient, names);
     }
-    assert!(ledger.promises.load(Ordering::Relaxed) >= messages * 9 / 10, "most of the messages were to be promised");
+    assert!(ledger.promises.load(Ordering::Relaxed) >= messages, "all messages were to be promised");
 }
 
 /// Kills and starts the lab again, at moments that differ from round to round and are the same in each run, until there
 /// were enough rounds or nothing is left to be disturbed. Returns how many it were.
-async fn kill_while(lab: &mut Lab, rounds: usize, salt: usize, done: impl Fn() -> bool) -> usize {
+async fn kill_while(lab: &mut Lab, rounds: usize, salt: u64, done: impl Fn() -> bool) -> usize {
     for round in 0..rounds {
-        tokio::time::sleep(Duration::from_millis(100 + ((round * 97 + salt * 41) % 400) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(100 + (round as u64 * 97 + salt * 41) % 400)).await;
         if done() {
             return round;
         }
@@ -117,53 +148,82 @@ async fn kill_while(lab: &mut Lab, rounds: usize, salt: usize, done: impl Fn() -
     rounds
 }
 
-/// Sends all messages, spread over senders, recipients and priorities.
-async fn store_all(senders: Vec<FleetUe>, recipients: Vec<FleetUe>, messages: usize, ledger: Arc<Ledger>) {
-    let mut lanes = Vec::new();
-    for (number, sender) in senders.iter().enumerate() {
-        let (client, mut incoming) = sender.connect().await;
-        tokio::spawn(async move { while incoming.next().await.is_some() {} });
-        for lane in 0..LANES {
-            let mine = recipients.iter().skip(lane).step_by(LANES).cloned().collect();
-            let share = messages / SENDERS / LANES;
-            let name = format!("{number}.{lane}");
-            lanes.push(tokio::spawn(fill(client.clone(), name, mine, share, ledger.clone())));
-        }
-    }
-    for lane in lanes {
-        lane.await.unwrap();
-    }
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Short,
+    Long,
+    Group,
 }
 
-/// One at a time: what one lane sends to one recipient with one priority has a known order.
-async fn fill(client: Client, name: String, recipients: Vec<FleetUe>, count: usize, ledger: Arc<Ledger>) {
-    let originator = client.config().ue_service_id.to_string();
-    for number in 0..count {
-        let Some(recipient) = recipients.get(number % recipients.len().max(1)) else { return };
-        let priority = PRIORITIES[number / recipients.len() % 3];
-        let id = format!("{name}-{priority:?}#{number}");
-        loop {
-            let message = OutgoingMessage::to_ue(&recipient.service_id, vec![b'x'; 200])
-                .message_id(id.parse().unwrap())
-                .priority(priority)
-                .store_and_forward(None);
-            match client.send(message).await {
-                Ok(Outcome::Stored | Outcome::Delivered) => break,
-                // Too many at once, or the server is going down: the same message again.
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
+/// What the lanes share.
+#[derive(Clone)]
+struct Sending {
+    clients: Vec<Client>,
+    recipients: Vec<FleetUe>,
+    ledger: Arc<Ledger>,
+}
+
+impl Sending {
+    /// So many messages in each lane of each sender, spread over recipients and priorities.
+    async fn all(self, kind: Kind, count: usize) {
+        let lanes = self.clients.iter().enumerate().flat_map(|(number, client)| {
+            let sending = &self;
+            (0..LANES).map(move |lane| tokio::spawn(sending.clone().lane(client.clone(), number, lane, kind, count)))
+        });
+        for lane in lanes.collect::<Vec<_>>() {
+            lane.await.unwrap();
         }
-        ledger.promise(recipient.service_id.as_str(), (originator.clone(), id));
+    }
+
+    /// One at a time: what one lane sends to one recipient with one priority has a known order.
+    async fn lane(self, client: Client, sender: usize, lane: usize, kind: Kind, count: usize) {
+        let mine: Vec<_> = self.recipients.iter().skip(lane).step_by(LANES).collect();
+        for number in 0..count {
+            // Each recipient gets some of all priorities, and which get the long ones differs from lane to lane.
+            let Some(recipient) = mine.get((number + sender * 7) % mine.len().max(1)) else { return };
+            let priority = PRIORITIES[(number / mine.len() + number) % 3];
+            let id = format!("{sender}.{lane}.{kind:?}-{priority:?}#{number}");
+            let message = match kind {
+                Kind::Short => OutgoingMessage::to_ue(&recipient.service_id, vec![b'x'; 200]),
+                Kind::Long => OutgoingMessage::to_ue(&recipient.service_id, vec![b'x'; LONG_OCTETS]),
+                Kind::Group => OutgoingMessage::to_group(&GROUP.parse().unwrap(), vec![b'x'; 200]),
+            };
+            let message = message.message_id(id.parse().unwrap()).priority(priority).store_and_forward(None);
+            // Too many at once, or the server is going down: the same message again.
+            while !matches!(client.send(message.clone()).await, Ok(Outcome::Stored | Outcome::Delivered)) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            self.promised(&client, recipient, kind, &id);
+        }
+    }
+
+    fn promised(&self, client: &Client, recipient: &FleetUe, kind: Kind, id: &str) {
+        let originator = client.config().ue_service_id.to_string();
+        if !matches!(kind, Kind::Group) {
+            return self.ledger.promise(recipient.service_id.as_str(), (originator, id.to_owned()));
+        }
+        let recipients = self.recipients.iter().map(|ue| ue.service_id.to_string());
+        let senders = self.clients.iter().map(|client| client.config().ue_service_id.to_string());
+        for member in recipients.chain(senders).filter(|member| *member != originator) {
+            self.ledger.promise(&member, (originator.clone(), id.to_owned()));
+        }
     }
 }
 
 async fn keep_fetching(ue: FleetUe, ledger: Arc<Ledger>) {
-    let (_client, mut incoming): (Client, IncomingStream) = ue.connect().await;
+    let (_client, incoming) = ue.connect().await;
+    keep_taking(incoming, ue.service_id.to_string(), ledger).await;
+}
+
+async fn keep_taking(mut incoming: IncomingStream, recipient: String, ledger: Arc<Ledger>) {
     while let Some(event) = incoming.next().await {
         let Incoming::Message(message) = event else { continue };
-        let name = (message.content().originator.addr.to_string(), message.content().message_id.to_string());
+        let content = message.content();
+        let name = (content.originator.addr.to_string(), content.message_id.to_string());
+        let octets = if name.1.contains("Long") { LONG_OCTETS } else { 200 };
+        assert!(content.segment.is_none() && content.payload.len() == octets, "{recipient} got a piece of {name:?}");
         if message.accept().await.is_ok() {
-            ledger.arrive(ue.service_id.as_str(), name);
+            ledger.arrive(&recipient, name);
         }
     }
 }

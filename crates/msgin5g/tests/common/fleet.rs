@@ -10,6 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use lab::{SecretHex, SubscriberClient, Subscription};
 use message::UeServiceId;
 use sbi::association::AssociationClient;
+use sbi::ss_gm::{SsGmClient, VALGroupDocument};
 use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig};
 use serde_json::Value;
 
@@ -99,6 +100,21 @@ impl Fleet {
             .await
             .unwrap_or_else(|never| match never {});
         Self { ues }
+    }
+
+    /// Makes a group of all of them.
+    pub async fn group(&self, lab: &Lab, name: &str) {
+        let description = lab.lab_json();
+        let tls = CertificateFiles {
+            certificate: lab.path("pki/provisioner.pem"),
+            key: lab.path("pki/provisioner.key"),
+            ca: lab.path(description["ca"].as_str().unwrap()),
+        };
+        let http = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
+        let root = description["core"]["configuration"].as_str().unwrap();
+        let document = VALGroupDocument::new(name.parse().unwrap());
+        let document = document.with_members(self.ues.iter().map(|ue| &ue.service_id));
+        SsGmClient::new(http, root).create(&document).await.unwrap();
     }
 }
 
