@@ -23,7 +23,7 @@ impl Changes {
     /// Watches `ue_id`. Watch first, then read: no change is missed.
     pub(crate) fn watch(&self, ue_id: &UeId) -> Watch {
         let receiver = self.watched().entry(ue_id.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Watch { changes: self.clone(), ue_id: ue_id.clone(), receiver }
+        Watch { changes: self.clone(), ue_id: ue_id.clone(), receiver: Some(receiver) }
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
@@ -36,21 +36,27 @@ impl Changes {
 pub(crate) struct Watch {
     changes: Changes,
     ue_id: UeId,
-    receiver: watch::Receiver<()>,
+    /// There until this is dropped.
+    receiver: Option<watch::Receiver<()>>,
 }
 
 impl Watch {
     /// Waits for the next change; several that came at once are one. May be dropped at any time.
     pub(crate) async fn changed(&mut self) {
-        // The sender stays as long as this does.
-        let _ = self.receiver.changed().await;
+        match &mut self.receiver {
+            // The sender stays as long as this does.
+            Some(receiver) => drop(receiver.changed().await),
+            None => std::future::pending().await,
+        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut watched = self.changes.watched();
-        if watched.get(&self.ue_id).is_some_and(|sender| sender.receiver_count() <= 1) {
+        // Under the lock, so that the last of several that go at once knows that it is the last.
+        self.receiver = None;
+        if watched.get(&self.ue_id).is_some_and(|sender| sender.receiver_count() == 0) {
             watched.remove(&self.ue_id);
         }
     }
@@ -67,12 +73,13 @@ mod tests {
             (Changes::default(), "imsi-001010000000001".parse().unwrap(), "imsi-001010000000002".parse().unwrap());
         let (mut first, mut second) = (changes.watch(&ue_id), changes.watch(&ue_id));
         changes.tell(&other);
-        assert!(!first.receiver.has_changed().unwrap());
+        let changed = |watch: &Watch| watch.receiver.as_ref().unwrap().has_changed().unwrap();
+        assert!(!changed(&first));
         changes.tell(&ue_id);
         changes.tell(&ue_id);
         first.changed().await;
         second.changed().await;
-        assert!(!first.receiver.has_changed().unwrap(), "two at once are one");
+        assert!(!changed(&first), "two at once are one");
         drop(first);
         changes.tell(&ue_id);
         second.changed().await;

@@ -1,4 +1,4 @@
-//! `ss-gm` (TS 29.549 clause 7.2.1): groups, for the operator to provision and for MSGin5G Servers to read.
+//! `ss-gm` (TS 29.549 clause 7.2): groups, for the operator to provision and for MSGin5G Servers to read.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -271,7 +271,7 @@ fn shown(mut document: VALGroupDocument) -> VALGroupDocument {
     document
 }
 
-/// TS 29.549 clause 7.2.1.2.3.3.1: the parts asked for, with the group's identity; all of it if none is asked for.
+/// TS 29.549 clause 7.2, RetrieveIndValGroupDoc: the parts asked for, with the group's identity; all of it if none is asked for.
 fn part(document: VALGroupDocument, parts: &Parts29549) -> VALGroupDocument {
     if !parts.group_members && !parts.group_configuration {
         return document;

@@ -1,6 +1,6 @@
 //! MSGin5G Configuration Function (TS 33.501 clause Y.2): knows which UE Service IDs go with which UE ID, and tells
 //! MSGin5G Servers over `ss-upr` (TS 29.549 clause 7.3.2), and the UE itself over `su-uc` (TS 24.546 clause C.3). It is a
-//! SEAL group management server, too: `ss-gm` (TS 29.549 clause 7.2.1).
+//! SEAL group management server, too: `ss-gm` (TS 29.549 clause 7.2).
 //!
 //! Start from [`Config`] and [`start`]; [`Running`] is the function at work. What it answers, and when, is
 //! `docs/reference/configuration-function.md`. Its clients are [`sbi::ss_upr::SsUprClient`],

@@ -377,13 +377,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             (false, None) => self.heard_at + limits.idle_ping(),
         };
         let deadline = alive.min(self.revalidate_at);
-        self.expires().map_or(deadline, |expires| deadline.min(expires))
+        let expires = self.lifetime_left().and_then(|left| Instant::now().checked_add(left));
+        expires.map_or(deadline, |expires| deadline.min(expires))
     }
 
-    /// K_AF's expiry on the clock that timers run by; anew each time, as the clock of the day may have been set.
-    fn expires(&self) -> Option<Instant> {
-        let left = self.peer.expires_at?.duration_since(SystemTime::now()).unwrap_or_default();
-        Instant::now().checked_add(left)
+    /// How long K_AF is still valid; anew each time, as the clock of the day may have been set.
+    fn lifetime_left(&self) -> Option<Duration> {
+        Some(self.peer.expires_at?.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
     async fn when_due(&mut self) -> Result<(), Ended> {
@@ -391,7 +391,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         if let Some(reason) = self.ending {
             return Err(reason);
         }
-        if self.expires().is_some_and(|expires| expires <= now) {
+        if self.lifetime_left().is_some_and(|left| left.is_zero()) {
             tracing::info!(target: "security", a_kid = %self.peer.a_kid, "K_AF expired, connection ended");
             self.abort(Ended::KeyExpired);
         } else if self.observations.is_empty() && self.asked_at + limits.idle_timeout() <= now {

@@ -1,4 +1,4 @@
-//! SEAL group management, SS_GroupManagement (TS 29.549 clause 7.2.1): types and client.
+//! SEAL group management, SS_GroupManagement (TS 29.549 clause 7.2): types and client.
 //!
 //! A group of the message service is a VAL group whose identity is the Group Service ID, and its members are VAL users,
 //! each a UE Service ID (TS 23.554 clause 8.1.2, TS 23.434). Two things no 3GPP document settles, and this is the one

@@ -37,7 +37,10 @@ impl Fixture {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let authority = TestAuthority::new();
+        Self::start_of(TestAuthority::new(), change).await
+    }
+
+    pub async fn start_of(authority: TestAuthority, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let peer = |instance: &str| PeerName { nf_instance_id: Some(instance.to_owned()), dns_name: None };
         let mut config = Config {
