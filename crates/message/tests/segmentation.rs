@@ -102,7 +102,9 @@ fn a_whole_message_completes_again_until_it_is_removed_and_is_a_duplicate_then()
     for _ in 0..2 {
         assert_eq!(reassembler.insert(segments[0].clone(), 0), Insert::Complete(Box::new(whole.clone())));
     }
+    assert!(reassembler.holds(&key("alice", "s")) && !reassembler.holds(&key("alice", "t")));
     assert!(reassembler.remove(&key("alice", "s")));
+    assert!(!reassembler.holds(&key("alice", "s")));
     assert!(!reassembler.remove(&key("alice", "s")));
     assert_eq!((reassembler.sets(), reassembler.octets()), (0, 0));
     for one in &segments {
