@@ -50,6 +50,9 @@ pub(crate) struct Segmented<X> {
     /// The recipient's client puts the segments together, and says so.
     confirmed_by_recipient: bool,
     confirmed: bool,
+    /// The server has held some segment: it puts them together, and will not have held them all along should it give
+    /// its answer once more.
+    held: bool,
     recoveries_left: u32,
 }
 
@@ -59,7 +62,7 @@ impl<X: Copy + PartialEq> Segmented<X> {
     pub(crate) fn new(name: SetName, bodies: Vec<Vec<u8>>, recoveries_max: u32) -> Self {
         let confirmed_by_recipient = name.destination.as_ue().is_some();
         let segments = bodies.into_iter().map(|body| (body, State::Ready)).collect();
-        Self { name, segments, confirmed_by_recipient, confirmed: false, recoveries_left: recoveries_max }
+        Self { name, segments, confirmed_by_recipient, confirmed: false, held: false, recoveries_left: recoveries_max }
     }
 
     /// The next segment to send, if one may be sent now.
@@ -136,6 +139,7 @@ impl<X: Copy + PartialEq> Segmented<X> {
                 return Some(other);
             }
         };
+        self.held |= promise == Promise::Held;
         self.set(index, State::Answered(promise));
         self.outcome()
     }
@@ -148,11 +152,7 @@ impl<X: Copy + PartialEq> Segmented<X> {
 
     /// Whether nobody will miss a segment any more.
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.confirmed || !self.confirmed_by_recipient || self.is_held()
-    }
-
-    fn is_held(&self) -> bool {
-        self.segments.iter().any(|(_, state)| *state == State::Answered(Promise::Held))
+        self.confirmed || !self.confirmed_by_recipient || self.held
     }
 
     fn outcome(&self) -> Option<Outcome> {
@@ -161,14 +161,13 @@ impl<X: Copy + PartialEq> Segmented<X> {
             let State::Answered(promise) = state else { return None };
             promises.push(*promise);
         }
-        let is_held = promises.contains(&Promise::Held);
         if promises.iter().all(|promise| *promise == Promise::Held) {
             return None;
         }
         if promises.contains(&Promise::Stored) {
             return Some(Outcome::Stored);
         }
-        (is_held || self.confirmed || !self.confirmed_by_recipient).then_some(Outcome::Delivered)
+        (self.held || self.confirmed || !self.confirmed_by_recipient).then_some(Outcome::Delivered)
     }
 
     /// Sends again what somebody misses, whatever was answered about it before. Says no when that was asked for too
@@ -287,6 +286,17 @@ mod tests {
         assert_eq!(message.exchanges(), [2, 3]);
         message.disconnected();
         assert_eq!(send_all(&mut message), [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_server_that_has_answered_the_whole_gives_each_segment_that_answer_when_asked_again() {
+        let mut message = segmented("ue:b@x", 2);
+        send_all(&mut message);
+        assert_eq!(message.answered(0, held()), None);
+        message.disconnected();
+        assert_eq!(send_all(&mut message), [1, 2]);
+        assert_eq!(message.answered(0, Outcome::Delivered), None);
+        assert_eq!(message.answered(1, Outcome::Delivered), Some(Outcome::Delivered));
     }
 
     #[test]

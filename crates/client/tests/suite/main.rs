@@ -6,5 +6,7 @@ mod applications;
 mod bootstrap;
 mod connection;
 mod receiving;
+mod segments;
 mod sending;
 mod server;
+mod several;
