@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use akma::Fqdn;
-use message::AsServiceId;
+use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
+use message::{AsServiceId, SEGMENTS_MAX};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
@@ -274,6 +275,21 @@ impl Config {
         if self.limits.remembered_per_ue_max < self.limits.requests_per_connection_max {
             return wrong("limits.remembered_per_ue_max", "must not be less than limits.requests_per_connection_max");
         }
+        let whole = self.limits.message_payload_octets_max;
+        if whole < self.limits.payload_octets_max {
+            return wrong("limits.message_payload_octets_max", "must not be less than limits.payload_octets_max");
+        }
+        // What a message of that size counts for in its segments, if they are as large as they may be.
+        let segments = whole.div_ceil(self.limits.payload_octets_max.max(1)).min(SEGMENTS_MAX as usize);
+        let counted = whole.saturating_add(segments.saturating_mul(SEGMENT_OVERHEAD_OCTETS) + SET_OVERHEAD_OCTETS);
+        for (key, octets) in [
+            ("limits.reassembly_octets_per_originator_max", self.limits.reassembly_octets_per_originator_max),
+            ("limits.reassembly_octets_max", self.limits.reassembly_octets_max),
+        ] {
+            if octets < counted {
+                return wrong(key, "must have room for a message of limits.message_payload_octets_max in its segments");
+            }
+        }
         let delivery_seconds = self.limits.queue_timeout_seconds.saturating_add(self.limits.delivery_timeout_seconds);
         if self.api.limits.request_timeout_seconds <= delivery_seconds {
             return wrong(
@@ -506,6 +522,9 @@ mod tests {
             "tls.handshakes.client_hello_timeout_ms"
         );
         assert_eq!(key_at_fault("[limits]\nremembered_per_ue_max = 63"), "limits.remembered_per_ue_max");
+        assert_eq!(key_at_fault("[limits]\nmessage_payload_octets_max = 100"), "limits.message_payload_octets_max");
+        let key = "limits.reassembly_octets_per_originator_max";
+        assert_eq!(key_at_fault("[limits]\nreassembly_octets_per_originator_max = 66000"), key);
         assert_eq!(key_at_fault("[limits]\nqueue_timeout_seconds = 40"), "api.limits.request_timeout_seconds");
         assert_eq!(key_at_fault("[[application_server]]\nas_service_id = \"billing\""), "application_server");
         let prefix =

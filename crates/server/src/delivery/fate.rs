@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use message::{Address, FailureCause, INDIVIDUAL_MESSAGES_MAX, MessageId};
+use message::{Address, FailureCause, INDIVIDUAL_MESSAGES_MAX, MessageId, Priority};
 use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use crate::sync::lock;
 pub(crate) struct Dispatch {
     pub(crate) tag: u64,
     pub(crate) kind: Kind,
+    pub(crate) priority: Priority,
     pub(crate) body: Bytes,
     /// Set if it has more octets of payload than the recipient takes at once: how many those are.
     pub(crate) segment_octets: Option<usize>,
@@ -72,6 +73,30 @@ impl Core {
         schedule: Schedule,
     ) -> Result<Dispatch, Option<Instant>> {
         let utc = OffsetDateTime::now_utc();
+        self.dispatch_by(party, generation, utc, |pipeline| pipeline.take(utc, window, schedule))
+    }
+
+    /// The next thing to send to `party` on a stream before what is of this priority, if there is any.
+    pub(crate) fn dispatch_above(
+        self: &Arc<Self>,
+        party: &Arc<Party>,
+        generation: u64,
+        priority: Priority,
+    ) -> Option<Dispatch> {
+        if priority == Priority::High {
+            return None;
+        }
+        let utc = OffsetDateTime::now_utc();
+        self.dispatch_by(party, generation, utc, |pipeline| pipeline.take_above(utc, Schedule::Stream, priority)).ok()
+    }
+
+    fn dispatch_by(
+        self: &Arc<Self>,
+        party: &Arc<Party>,
+        generation: u64,
+        utc: OffsetDateTime,
+        take: impl Fn(&mut Pipeline) -> Take<'_>,
+    ) -> Result<Dispatch, Option<Instant>> {
         loop {
             let mut guard = lock(&party.state);
             let state = &mut *guard;
@@ -86,11 +111,12 @@ impl Core {
             let segment_octets = state.segment_octets(party, &self.limits);
             let aggregates = state.takes_aggregates();
             let pipeline = state.pipeline_of(generation).ok_or(None)?;
-            let expired = match pipeline.take(utc, window, schedule) {
+            let expired = match take(pipeline) {
                 Take::Send(tag, delivery) => {
                     let mut dispatch = Dispatch {
                         tag,
                         kind: delivery.kind,
+                        priority: delivery.priority,
                         body: delivery.body.clone(),
                         segment_octets: segment_octets.filter(|octets| delivery.payload_octets > *octets),
                         along: Vec::new(),

@@ -55,7 +55,7 @@
 //!    pipeline's lock;
 //! 4. a UE gets requests on one stream, which keeps their order whatever the window; an AS gets the next message of an
 //!    originator only after it answered the one before, because HTTP/2 streams have no order among each other;
-//! 5. a message's segments go out one after the other with nothing in between, and an aggregate holds what would have
+//! 5. a message's segments go out one after the other with nothing of their priority in between, and an aggregate holds what would have
 //!    followed each other;
 //! 6. what goes to disk for its latency has nothing older of its originator before it ([`Pipeline::lapse`]);
 //! 7. when a carrier is lost, what was under way and unacknowledged goes back before what waited

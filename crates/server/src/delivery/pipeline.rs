@@ -196,10 +196,22 @@ impl Pipeline {
     /// The next delivery to send, if the window and the order allow one. `window` bounds what is sent and not
     /// acknowledged.
     pub(crate) fn take(&mut self, utc: OffsetDateTime, window: usize, schedule: Schedule) -> Take<'_> {
-        if !self.connected || self.pause.is_some() || self.in_flight.len() >= window {
+        if self.in_flight.len() >= window {
             return Take::Nothing;
         }
-        let Some(delivery) = self.next(utc, schedule) else { return Take::Nothing };
+        self.take_of(utc, schedule, self.lanes.len())
+    }
+
+    /// The next delivery that goes before one of this priority, whatever is under way.
+    pub(crate) fn take_above(&mut self, utc: OffsetDateTime, schedule: Schedule, priority: Priority) -> Take<'_> {
+        self.take_of(utc, schedule, priority as usize)
+    }
+
+    fn take_of(&mut self, utc: OffsetDateTime, schedule: Schedule, lanes: usize) -> Take<'_> {
+        if !self.connected || self.pause.is_some() {
+            return Take::Nothing;
+        }
+        let Some(delivery) = self.next(utc, schedule, lanes) else { return Take::Nothing };
         if delivery.is_expired(utc) {
             return Take::Expired(delivery);
         }
@@ -240,10 +252,10 @@ impl Pipeline {
         self.in_flight.back().map(|sent| (tag, &sent.delivery))
     }
 
-    /// Of each lane: what was read from disk, then, once nothing is left there or on its way there, what waits in memory.
-    fn next(&mut self, utc: OffsetDateTime, schedule: Schedule) -> Option<Delivery> {
+    /// Of each of the highest lanes: what was read from disk, then, once nothing is left there or on its way there, what waits in memory.
+    fn next(&mut self, utc: OffsetDateTime, schedule: Schedule, lanes_max: usize) -> Option<Delivery> {
         let Self { lanes, in_flight, reading, .. } = self;
-        for (index, lane) in lanes.iter_mut().enumerate() {
+        for (index, lane) in lanes.iter_mut().enumerate().take(lanes_max) {
             // The sweep finds them on disk, reports and removes them.
             while lane.fetched.front().is_some_and(|delivery| delivery.is_expired(utc)) {
                 lane.fetched.pop_front();

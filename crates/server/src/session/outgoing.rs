@@ -4,9 +4,9 @@
 //! An aggregate's messages are deliveries of their own: each is acknowledged or refused by what the one answer says of it.
 //!
 //! A message that is segmented here is one delivery: its segments go out one after the other as the window allows, before
-//! anything else does; it is acknowledged when every segment is, refused when one is, and sent again as a whole if the
-//! connection is lost in between. Only one message at a time has segments that are not sent yet, so that a window smaller
-//! than the number of segments holds nothing up.
+//! anything else of its priority or a lower one does; it is acknowledged when every segment is, refused when one is, and
+//! sent again as a whole if the connection is lost in between. Only one message of a priority at a time has segments that
+//! are not sent yet, so that a window smaller than the number of segments holds nothing up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use bytes::Bytes;
 use coap::{Code, ExchangeId, Request, Response, StreamError};
 use message::segmentation::segment;
 use message::{
-    Address, AggregatedMessage, DeliveryStatus, FailureCause, Message, MessageId, MessageResponse, SegmentationSetId,
-    UeMessage,
+    Address, AggregatedMessage, DeliveryStatus, FailureCause, Message, MessageId, MessageResponse, Priority,
+    SegmentationSetId, UeMessage,
 };
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -47,6 +47,7 @@ pub(super) struct Train {
 #[derive(Debug)]
 pub(super) struct Wagon {
     tag: u64,
+    priority: Priority,
     load: Load,
 }
 
@@ -90,9 +91,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut progress = false;
         while self.outbound_octets() < self.core.limits.outbound_octets_max {
             let room = self.sent.len() < self.core.limits.delivery_window;
-            if room && let Some(wagon) = self.waiting.pop_front() {
+            if room && let Some(next) = self.waiting.front() {
                 progress = true;
-                self.send(&party, generation, wagon);
+                // What is more urgent does not wait for the end of a long message.
+                let urgent = self.core.dispatch_above(&party, generation, next.priority);
+                match urgent {
+                    Some(dispatch) => self.load(&party, generation, dispatch),
+                    None => self.send_next(&party, generation),
+                }
                 continue;
             }
             // What is under way is counted here, by the request. Without room this only asks for the next deadline.
@@ -113,40 +119,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         progress
     }
 
-    /// Makes requests of what the pipeline gave.
+    /// Makes requests of what the pipeline gave. They go before what waits already, which is less urgent.
     fn load(&mut self, party: &Arc<Party>, generation: u64, dispatch: Dispatch) {
-        let tag = dispatch.tag;
+        let (tag, priority) = (dispatch.tag, dispatch.priority);
         if let Some(octets) = dispatch.segment_octets {
             match segments_of(&self.core, &dispatch, octets) {
                 Ok(segments) => {
                     self.trains.push(Train { tag, open: segments.len() });
-                    let wagons =
-                        segments.into_iter().map(|segment| Wagon { tag, load: Load::Segment(Box::new(segment)) });
-                    self.waiting.extend(wagons);
+                    for segment in segments.into_iter().rev() {
+                        let load = Load::Segment(Box::new(segment));
+                        self.waiting.push_front(Wagon { tag, priority, load });
+                    }
                 }
                 Err(cause) => self.core.refused(party, generation, tag, cause),
             }
             return;
         }
-        let wagon = Wagon { tag, load: Load::Whole(dispatch.body) };
         if dispatch.along.is_empty() {
-            return self.send(party, generation, wagon);
+            return self.send(party, generation, Wagon { tag, priority, load: Load::Whole(dispatch.body) });
         }
-        let first = match wagon.load {
-            Load::Whole(body) => (tag, body),
-            _ => return,
-        };
-        let all: Vec<_> = std::iter::once(first).chain(dispatch.along).collect();
+        let all: Vec<_> = std::iter::once((tag, dispatch.body)).chain(dispatch.along).collect();
         match aggregate_of(&self.core, &all) {
             Some((parts, aggregated)) => {
-                self.send(party, generation, Wagon { tag, load: Load::Aggregate(parts, Box::new(aggregated)) });
+                let load = Load::Aggregate(parts, Box::new(aggregated));
+                self.send(party, generation, Wagon { tag, priority, load });
             }
-            None => self.waiting.extend(all.into_iter().map(|(tag, body)| Wagon { tag, load: Load::Whole(body) })),
+            None => {
+                for (tag, body) in all.into_iter().rev() {
+                    self.waiting.push_front(Wagon { tag, priority, load: Load::Whole(body) });
+                }
+            }
+        }
+    }
+
+    fn send_next(&mut self, party: &Arc<Party>, generation: u64) {
+        if let Some(wagon) = self.waiting.pop_front() {
+            self.send(party, generation, wagon);
         }
     }
 
     fn send(&mut self, party: &Arc<Party>, generation: u64, wagon: Wagon) {
-        let Wagon { tag, load } = wagon;
+        let Wagon { tag, priority, load } = wagon;
         let (body, parts) = match load {
             Load::Whole(body) => (body.to_vec(), Vec::new()),
             Load::Segment(segment) => (segment.encode(), Vec::new()),
@@ -164,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             // One by one, then.
             Err(StreamError::MessageTooLargeForPeer { .. }) if !parts.is_empty() => {
                 for part in parts.into_iter().rev() {
-                    self.waiting.push_front(Wagon { tag: part.tag, load: Load::Whole(part.body) });
+                    self.waiting.push_front(Wagon { tag: part.tag, priority, load: Load::Whole(part.body) });
                 }
             }
             Err(StreamError::MessageTooLargeForPeer { .. }) => {

@@ -46,28 +46,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.core.metrics.forged();
             return self.answer_topics(exchange, refusal(originator, FailureCause::OriginatorNotAllowed));
         }
+        if let Err(cause) = self.core.within_rate(&party) {
+            return self.answer_topics(exchange, refusal(originator, cause));
+        }
         let (core, mailbox) = (self.core.clone(), self.mailbox.clone());
         self.core.tasks.spawn(async move {
-            let (subscriber, result) = (originator.clone(), |status: &str, expiration_time| {
-                let status = status.to_owned();
-                TopicAnswer::done(TopicSubscriptionResponse {
-                    originator: originator.clone(),
-                    status,
-                    expiration_time,
-                    failure_cause: None,
-                })
-            });
-            let answer = match wish {
-                Wish::Subscribe(topics, until) => topics::subscribe(&core, subscriber, topics, until, None)
-                    .await
-                    .map(|expires_at| result(SUBSCRIBED, Some(expires_at))),
-                Wish::Unsubscribe(topics) => {
-                    topics::unsubscribe(&core, subscriber, topics).await.map(|()| result(UNSUBSCRIBED, None))
+            let subscriber = originator.clone();
+            let result = match wish {
+                Wish::Subscribe(topics, until) => {
+                    let subscribed = topics::subscribe(&core, subscriber, topics, until, None).await;
+                    subscribed.map(|expires_at| (SUBSCRIBED, Some(expires_at)))
                 }
+                Wish::Unsubscribe(topics) => {
+                    topics::unsubscribe(&core, subscriber, topics).await.map(|()| (UNSUBSCRIBED, None))
+                }
+            };
+            let answer = match result {
+                Ok((status, expiration_time)) => answer(originator, status, expiration_time, None),
+                Err(cause) => refusal(originator, cause),
             };
             // First: whoever reads the answer may ask again at once.
             drop(open);
-            mailbox.post(Letter::Topics(exchange, answer.unwrap_or_else(|cause| refusal(originator, cause))));
+            mailbox.post(Letter::Topics(exchange, answer));
         });
     }
 
@@ -80,11 +80,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 }
 
 fn refusal(originator: Address, cause: FailureCause) -> TopicAnswer {
-    let response = TopicSubscriptionResponse {
-        originator,
-        status: REFUSED.to_owned(),
-        expiration_time: None,
-        failure_cause: Some(cause.into()),
-    };
-    TopicAnswer { response: Box::new(response), refused: Some(cause) }
+    answer(originator, REFUSED, None, Some(cause))
+}
+
+fn answer(
+    originator: Address,
+    status: &str,
+    expiration_time: Option<OffsetDateTime>,
+    refused: Option<FailureCause>,
+) -> TopicAnswer {
+    let failure_cause = refused.map(String::from);
+    let status = status.to_owned();
+    let response = TopicSubscriptionResponse { originator, status, expiration_time, failure_cause };
+    TopicAnswer { response: Box::new(response), refused }
 }

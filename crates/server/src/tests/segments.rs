@@ -75,6 +75,26 @@ async fn a_long_message_of_an_as_goes_to_a_ue_in_segments_whatever_the_window() 
 }
 
 #[tokio::test]
+async fn what_is_urgent_goes_between_the_segments_of_a_long_message() {
+    let net = Net::with(Limits { delivery_window: 1, ..Limits::default() }).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = small_ue(&net, "bob", 10).await;
+    let long = alice.post(&Message { payload: octets(50), ..message("alice", "bob", "1") }).await;
+    let (first, _) = bob.delivery().await;
+    let urgent = Message { priority: Priority::High, payload: octets(15), ..message("alice", "bob", "2") };
+    let urgent = alice.post(&urgent).await;
+    until(|| net.core.open_requests() == 2).await;
+    bob.respond(first, Code::CHANGED).await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(bob.receive().await.message_id.as_str().to_owned());
+    }
+    assert_eq!(ids, ["2", "2", "1", "1", "1", "1"]);
+    assert_eq!(alice.fate(urgent).await, Fate::delivered());
+    assert_eq!(alice.fate(long).await, Fate::delivered());
+}
+
+#[tokio::test]
 async fn a_message_in_segments_is_delivered_when_all_of_them_are_acknowledged() {
     let net = Net::new().await;
     let mut alice = net.ue("alice").await;
