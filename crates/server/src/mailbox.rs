@@ -48,12 +48,6 @@ pub(crate) struct TopicAnswer {
     pub(crate) refused: Option<FailureCause>,
 }
 
-impl TopicAnswer {
-    pub(crate) fn done(response: TopicSubscriptionResponse) -> Self {
-        Self { response: Box::new(response), refused: None }
-    }
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {

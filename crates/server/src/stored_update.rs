@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use crate::core::Core;
 use crate::deduplication::Key;
 use crate::delivery::{Answer, Reply};
+use crate::fan_out;
 use crate::registry::Party;
 use crate::sync::lock;
 
@@ -76,7 +77,7 @@ impl Core {
             for (recipient, position) in &found {
                 let done = match expires_at {
                     Some(expires_at) => self.renew(recipient, *position, expires_at).await?,
-                    None => self.discard(recipient, *position).await?,
+                    None => self.discard_copy(update, recipient, *position).await?,
                 };
                 changed += usize::from(done);
             }
@@ -97,6 +98,21 @@ impl Core {
         let expires_at = matches!(renewed, Ok(true)).then_some(at);
         lock(&party.state).pipeline().end_renewal(position, expires_at);
         renewed
+    }
+
+    /// What is a copy of a message to many is reported with the others.
+    async fn discard_copy(
+        self: &Arc<Self>,
+        update: &StoredMessageUpdate,
+        recipient: &Address,
+        position: Position,
+    ) -> Result<bool, StoreError> {
+        let discarded = self.discard(recipient, position).await?;
+        if discarded {
+            let (originator, message_id) = (&update.originator, &update.message_id);
+            fan_out::take_failure(self, originator, message_id, recipient, FailureCause::Discarded).await;
+        }
+        Ok(discarded)
     }
 
     async fn discard(&self, recipient: &Address, position: Position) -> Result<bool, StoreError> {

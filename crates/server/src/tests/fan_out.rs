@@ -1,8 +1,8 @@
 //! One message to many: durable jobs, their copies, their reports. The many are subscribers of a topic.
 
 use message::{
-    AggregatedReport, IndividualReport, MessagingTopic, TopicSubscription, TopicSubscriptionResponse,
-    TopicUnsubscription,
+    AggregatedReport, IndividualReport, MessagingTopic, StoredMessageUpdate, TopicSubscription,
+    TopicSubscriptionResponse, TopicUnsubscription,
 };
 use store::{MemberState, NewFanOutJob};
 use time::OffsetDateTime;
@@ -467,5 +467,48 @@ async fn many_reports_come_in_several_and_singly_to_a_client_that_takes_little_a
         assert_eq!(report.failure_cause.as_deref(), Some("TARGET_UNREACHABLE"));
         told.insert(report.originator);
     }
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn a_message_in_segments_is_put_together_first_and_cut_again_for_each_subscriber() {
+    let net = Net::of(topics(Limits::default())).await;
+    let (mut alice, mut bob) = (net.ue("alice").await, net.subscriber("bob", "alerts").await);
+    let whole =
+        Message { payload: (0..5000_u32).map(|number| number as u8).collect(), ..to_topic("alice", "alerts", "1") };
+    let segments = message::segmentation::segment(&whole, "set-1".parse().unwrap(), 2048).unwrap();
+    assert_eq!(segments.len(), 3);
+    let mut fates = Vec::new();
+    for segment in &segments {
+        fates.push(alice.send(segment).await.status.unwrap());
+    }
+    assert!(fates.iter().take(2).all(DeliveryStatus::is_segment_held));
+    assert_eq!(fates.last(), Some(&DeliveryStatus::Stored));
+    let mut payload = Vec::new();
+    while payload.len() < whole.payload.len() {
+        let segment = bob.receive().await;
+        assert_eq!((segment.recipient, segment.message_id.as_str()), (Some(address("bob")), "1"));
+        payload.extend(segment.payload);
+    }
+    assert_eq!(payload, whole.payload);
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn copies_that_their_originator_discards_are_reported_with_the_others() {
+    let net = Net::of(topics(patient())).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = net.subscriber("bob", "alerts").await;
+    net.away_subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    bob.receive().await;
+    until(|| net.stored_for("carol") == 1).await;
+    let discard =
+        StoredMessageUpdate { originator: address("alice"), message_id: "1".parse().unwrap(), expiration_time: None };
+    assert_eq!(alice.exchange(&discard.encode()).await.code, Code::DELETED);
+    assert_eq!(net.stored_for("carol"), 0);
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    let reports = alice.receive_aggregated_report().await.reports;
+    assert_eq!(reports, [individual("carol", "1", Some("DISCARDED")), individual("bob", "1", None)]);
     net.until_no_job_is_left().await;
 }
