@@ -26,10 +26,11 @@ pub(crate) const STEPS: &[Step] = &[
     step("deny", "licences, bans and sources of all dependencies are as deny.toml says", deny),
     step("docs", "the API documentation builds without a broken link", docs),
     step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 100]", crash),
+    step("soak", "memory stays flat under mixed load [MINUTES, default 60]", soak),
     step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10")),
     step("fuzz", "the same for long [SECONDS for each target, default 3600]", fuzz),
     step("bench", "figures beside the best known peers, from a release build", bench),
-    step("ci", "all of the above but demo, fuzz and bench", ci),
+    step("ci", "all of the above but demo, fuzz and bench, with crash and soak at a fraction of their length", ci),
 ];
 
 /// The fuzz targets of `fuzz/Cargo.toml`.
@@ -112,6 +113,16 @@ fn crash(arguments: &[String]) -> Result<(), Failure> {
     nextest.env("MSGIN5G_CRASH_UES", "1000").env("MSGIN5G_CRASH_MESSAGES", "100000");
     nextest.args(["nextest", "run", "--profile", "crash", "-p", "msgin5g"]);
     run("kill -9 under load", nextest.args(["--test", "crash", "--test", "crash_bulk", "--no-capture"]))
+}
+
+fn soak(arguments: &[String]) -> Result<(), Failure> {
+    setup::for_tests()?;
+    let minutes = arguments.first().map_or(Ok(60), |minutes| minutes.parse::<u64>());
+    let seconds = minutes.map_err(|error| format!("soak takes a number of minutes: {error}"))? * 60;
+    let mut nextest = Command::new(tool("cargo-nextest"));
+    nextest.current_dir(root()).env("MSGIN5G_SOAK_SECONDS", seconds.to_string());
+    nextest.args(["nextest", "run", "--profile", "crash", "-p", "msgin5g"]);
+    run("mixed load", nextest.args(["--test", "soak", "--no-capture"]))
 }
 
 fn fuzz(arguments: &[String]) -> Result<(), Failure> {

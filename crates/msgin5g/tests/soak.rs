@@ -1,0 +1,140 @@
+//! Mixed load for as long as is asked for: memory stays flat.
+//!
+//! `MSGIN5G_SOAK_SECONDS`, 20 unless given; `cargo xtask soak` runs an hour.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout, reason = "the figures of a run are for whoever runs it")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use client::{Client, Incoming, IncomingStream, OutgoingMessage};
+use common::Lab;
+use common::fleet::{Fleet, FleetUe};
+use message::Priority;
+
+const UES: usize = 24;
+
+const GROUP: &str = "everybody@lab.example";
+const TOPIC: &str = "lab/soak";
+
+/// Octets of a long message: three segments.
+const LONG_OCTETS: usize = 5_000;
+
+/// Memory of this much is noise: an allocator's, or a journal file's worth of buffers.
+const NOISE_KIBIBYTES: u64 = 24 * 1024;
+
+/// What is remembered of answered messages is memory that grows until the first of it is forgotten; so it is forgotten
+/// early, that a short run shows what a long one would.
+const FORGET_EARLY: [(&str, &str); 2] =
+    [("MSGIN5G_LIMITS__REMEMBERED_SECONDS", "3"), ("MSGIN5G_LIMITS__REMEMBERED_STORED_SECONDS", "3")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_stays_flat_under_mixed_load() {
+    let seconds = std::env::var("MSGIN5G_SOAK_SECONDS").map_or(20, |value| value.parse().expect("a number of seconds"));
+    let lab = Lab::start_with_environment(&FORGET_EARLY);
+    let fleet = Fleet::provision(&lab, UES).await;
+    fleet.group(&lab, GROUP).await;
+    let load = Arc::new(Load::default());
+    load.going.store(true, Ordering::SeqCst);
+    let tasks: Vec<_> = (0..UES).map(|index| tokio::spawn(live(fleet.ues.clone(), index, load.clone()))).collect();
+
+    let started = Instant::now();
+    let mut samples = Vec::new();
+    while started.elapsed() < Duration::from_secs(seconds) {
+        tokio::time::sleep(Duration::from_millis((seconds * 1000 / 80).clamp(100, 15_000))).await;
+        samples.push(resident_kibibytes(lab.process_id()));
+    }
+    load.going.store(false, Ordering::SeqCst);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let (sent, received) = (load.sent.load(Ordering::Relaxed), load.received.load(Ordering::Relaxed));
+    let early = median(&samples[samples.len() / 4..samples.len() / 2]);
+    let late = median(&samples[samples.len() * 3 / 4..]);
+    println!(
+        "{seconds} s: {sent} messages answered, {received} handed over, {} connections; the lab's memory: {} KiB at the \
+         start, {early} in the second quarter, {late} in the last",
+        load.connections.load(Ordering::Relaxed),
+        samples[0],
+    );
+    assert!(sent > 100 && received > 100, "that was no load");
+    assert!(late <= early + early / 5 + NOISE_KIBIBYTES, "memory grew from {early} to {late} KiB: {samples:?}");
+}
+
+#[derive(Default)]
+struct Load {
+    going: AtomicBool,
+    sent: AtomicUsize,
+    received: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// One UE: comes, sends to others that are there or not, takes what is for it, goes, and comes again. A third stay.
+async fn live(ues: Vec<FleetUe>, index: usize, load: Arc<Load>) {
+    let mut round = 0;
+    while load.going.load(Ordering::SeqCst) {
+        round += 1;
+        let (client, incoming) = ues[index].connect().await;
+        load.connections.fetch_add(1, Ordering::Relaxed);
+        let taking = tokio::spawn(take(incoming, load.clone()));
+        // A server at its limits may refuse; that is load, too.
+        let _ = client.subscribe(&[TOPIC.parse().unwrap()], None).await;
+        let messages = if index.is_multiple_of(3) { 400 } else { 40 };
+        for number in 0..messages {
+            if !load.going.load(Ordering::SeqCst) {
+                break;
+            }
+            send(&client, &ues, index + number + round, number, &load).await;
+        }
+        client.close().await;
+        drop(client);
+        taking.await.unwrap();
+    }
+}
+
+async fn send(client: &Client, ues: &[FleetUe], to: usize, number: usize, load: &Load) {
+    let payload = vec![b'x'; if number.is_multiple_of(10) { LONG_OCTETS } else { 20 + number % 1000 }];
+    let mut message = match number % 40 {
+        17 => OutgoingMessage::to_group(&GROUP.parse().unwrap(), payload),
+        29 => OutgoingMessage::to_topic(&TOPIC.parse().unwrap(), payload),
+        _ => OutgoingMessage::to_ue(&ues[to % ues.len()].service_id, payload),
+    };
+    message = message.priority([Priority::High, Priority::Middle, Priority::Low][number % 3]);
+    if !number.is_multiple_of(5) {
+        message = message.store_and_forward(None);
+    }
+    if number.is_multiple_of(4) {
+        message = message.with_report();
+    }
+    if client.send(message).await.is_ok() {
+        load.sent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn take(mut incoming: IncomingStream, load: Arc<Load>) {
+    while let Some(event) = incoming.next().await {
+        let accepted = match event {
+            Incoming::Message(message) => message.accept().await,
+            Incoming::Report(report) => report.accept().await,
+            _ => continue,
+        };
+        if accepted.is_ok() {
+            load.received.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn median(samples: &[u64]) -> u64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
+}
+
+fn resident_kibibytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
