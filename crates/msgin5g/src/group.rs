@@ -99,8 +99,7 @@ impl Group {
 
 async fn add(arguments: &GroupAddArgs, output: Output) -> Result<(), Failure> {
     let senders = arguments.senders.iter().map(|text| sender(text)).collect::<Result<_, _>>()?;
-    let validating_as =
-        arguments.validating_as.as_deref().map(|id| keys::parse("--validating-as", id)).transpose()?;
+    let validating_as = arguments.validating_as.as_deref().map(|id| keys::parse("--validating-as", id)).transpose()?;
     let mut document = VALGroupDocument::new(group_id(&arguments.group)?).with_members(&members(&arguments.members)?);
     document.grp_desc = arguments.description.clone();
     document.val_grp_conf = GroupConfiguration { senders, validating_as }.to_text();
@@ -157,7 +156,8 @@ fn unknown(id: &ServiceAddress) -> Failure {
 fn failed(error: SbiError) -> Failure {
     match &error {
         SbiError::Problem(problem) if problem.has_cause("GROUP_EXISTS") => {
-            Failure::new("there is a group of that name").help("change it with `msgin5g group member`, or remove it first")
+            Failure::new("there is a group of that name")
+                .help("change it with `msgin5g group member`, or remove it first")
         }
         _ => refused("Configuration Function", &error),
     }

@@ -79,6 +79,7 @@ fn a_base_port_fixes_the_ports() {
     let description = lab.lab_json();
     assert_eq!(description["server"]["coaps_tcp"], "127.0.0.1:19500");
     assert_eq!(description["core"]["configuration"], "https://127.0.0.1:19506");
+    assert_eq!(description["core"]["configuration_coaps_tcp"], "127.0.0.1:19507");
 }
 
 #[test]
