@@ -95,6 +95,23 @@ fn applications_of_the_standard_library_alone_share_one_client() {
 }
 
 #[test]
+fn what_an_application_has_answered_does_not_come_again_and_the_rest_does_when_the_client_is_killed() {
+    let device = Device::start();
+    let applications = device.applications(&format!(
+        "[[application]]\napplication_id = \"alarm\"\nuids = [{}]\ndestinations = [\"*\"]\n",
+        rustix::process::geteuid().as_raw()
+    ));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (profile, socket) = (text(&device.path("device.toml")), text(&device.socket()));
+    let program = env!("CARGO_BIN_EXE_msgin5g");
+    let command =
+        [program, "--json", "client", "serve", "--timeout", "60s", "--profile", &profile, "--socket", &socket];
+    let command: Vec<&str> = command.into_iter().chain(["--applications", applications.to_str().unwrap()]).collect();
+    let command = serde_json::to_string(&command).unwrap();
+    foreign("application_crash.py", &[&device.lab.lab_json_path(), &device.socket(), Path::new(&command)]);
+}
+
+#[test]
 fn the_socket_is_private_gone_in_the_end_and_replaced_after_a_crash() {
     let device = Device::start();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

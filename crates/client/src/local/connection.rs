@@ -42,6 +42,21 @@ const TOO_FAST_MAX_AGE_SECONDS: u32 = 1;
 /// Work that goes on beside the connection: an answer to give when it is done, or nothing more to say.
 type Work = BoxFuture<'static, Option<(ExchangeId, Response)>>;
 
+/// What a connection leaves under way: messages given to the client, and acceptances.
+pub(super) struct UnderWay(FuturesUnordered<Work>);
+
+impl UnderWay {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sees it to its end. How many messages there can be is a matter of the applications' rates and of the client's
+    /// limit for an answer.
+    pub(super) async fn finish(mut self) {
+        while self.0.next().await.is_some() {}
+    }
+}
+
 /// The application on a connection.
 struct Registration {
     application: ApplicationId,
@@ -114,8 +129,9 @@ impl Connection {
         }
     }
 
-    /// Serves the application until either side ends it, or `closing` says so.
-    pub(super) async fn run(mut self, stream: UnixStream, closing: CancellationToken) {
+    /// Serves the application until either side ends it, or `closing` says so. Yields what is still under way with the
+    /// server; only its outcome is nobody's any more.
+    pub(super) async fn run(mut self, stream: UnixStream, closing: CancellationToken) -> UnderWay {
         let (mut reader, mut writer) = stream.into_split();
         let (mut inbound, mut outbound) = (BytesMut::new(), Bytes::new());
         while !self.over {
@@ -159,8 +175,7 @@ impl Connection {
         };
         // It is over whether or not they arrive.
         let _ = timeout(self.desk.policy.limits.close_timeout(), last_words).await;
-        // What was accepted or sent is under way in the client; only its outcome is nobody's any more.
-        while self.work.next().await.is_some() {}
+        UnderWay(self.work)
     }
 
     fn receive(&mut self, octets: &[u8]) {

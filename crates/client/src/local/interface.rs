@@ -60,6 +60,7 @@ impl ApplicationInterface {
         let closing = closing.child_token();
         let _end_with_me = closing.clone().drop_guard();
         let mut connections = JoinSet::new();
+        let mut under_way = JoinSet::new();
         let mut next = 0;
         loop {
             tokio::select! {
@@ -78,7 +79,14 @@ impl ApplicationInterface {
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                    if let Ok(left) = ended
+                        && !left.is_empty()
+                    {
+                        under_way.spawn(left.finish());
+                    }
+                }
+                Some(_) = under_way.join_next(), if !under_way.is_empty() => {}
                 arrived = incoming.next() => match arrived {
                     Some(arrived) => desk.arrived(arrived),
                     None => break,
@@ -89,11 +97,17 @@ impl ApplicationInterface {
         closing.cancel();
         // Nobody is to find the socket who would not be served.
         drop(socket);
-        let finish = async { while connections.join_next().await.is_some() {} };
-        // Each keeps to the limit by itself, but for messages whose answer is still awaited.
-        if tokio::time::timeout(limits.close_timeout() + ACCEPT_PAUSE, finish).await.is_err() {
-            connections.abort_all();
-        }
+        let finish = async {
+            while let Some(ended) = connections.join_next().await {
+                if let Ok(left) = ended {
+                    left.finish().await;
+                }
+            }
+            while under_way.join_next().await.is_some() {}
+        };
+        // Connections keep to the limit by themselves; messages whose answer is still awaited do not. What is left is
+        // dropped with the sets.
+        let _ = tokio::time::timeout(limits.close_timeout() + ACCEPT_PAUSE, finish).await;
     }
 }
 

@@ -429,6 +429,65 @@ async fn an_application_that_gives_no_answer_or_reads_nothing_is_ended() {
 }
 
 #[tokio::test]
+async fn a_report_names_only_so_many_answered_messages_back() {
+    let mut scene = Scene::start(&format!("{}[limits]\nanswered_max = 1\n", two())).await;
+    let mut alarm = scene.application("alarm").await;
+    for id in ["1", "2"] {
+        scene.peer.send(&message_for(Some("alarm"), id)).await;
+        let (exchange, _) = alarm.delivered().await;
+        alarm.respond(exchange, Code::CHANGED).await;
+    }
+    for (id, code) in [("1", "4.04"), ("2", "2.04")] {
+        let report = json!({"msgType": "IMDN", "destAddr": {"addrType": "UE", "addr": OTHER}, "msgId": id,
+            "delivSt": "REPT_DELY_SUCCESS"});
+        assert_eq!(alarm.ask(&report).await.0, code, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_asks_and_takes_no_answers_is_ended() {
+    let scene = Scene::start(&format!("{}[limits]\noutbound_octets_max = 500\n", two())).await;
+    let mut calm = scene.application("alarm").await;
+    let mut greedy = scene.connect().await;
+    // POSTs of two octets to nowhere, more answers than the socket's buffers hold; it ends before all are written.
+    greedy.write(&[0x00, 0x02].repeat(1_000_000)).await;
+    round_trip(&mut calm).await;
+    greedy.last_words().await;
+}
+
+#[tokio::test]
+async fn closing_waits_no_longer_than_its_limit() {
+    let mut scene = Scene::start(&format!("{}[limits]\nclose_timeout_milliseconds = 200\n", two())).await;
+    let mut application = scene.application("metering").await;
+    application.post(&to_other("1")).await;
+    // The server has it and says nothing.
+    scene.peer.message().await;
+    scene.close().await;
+    assert_eq!(application.last_words().await.as_deref(), Some("released"));
+}
+
+#[tokio::test]
+async fn names_that_senders_invent_are_bounded_and_nothing_overtakes_past_the_bound() {
+    let change = |config: &mut client::ClientConfig| config.limits.come_back_seconds = 3600;
+    let mut scene = Scene::start_with(ApplicationsConfig::of_user(uid()), change).await;
+    let mut alarm = scene.application("alarm").await;
+    for number in 0..256 {
+        let name = format!("invented-{number}");
+        let sent = scene.peer.send(&message_for(Some(&name), &name)).await;
+        assert_eq!(scene.peer.response(sent).await.code, Code::SERVICE_UNAVAILABLE);
+    }
+    let sent = scene.peer.send(&message_for(Some("alarm"), "1")).await;
+    let (exchange, _) = alarm.delivered().await;
+    alarm.respond(exchange, Code::CHANGED).await;
+    assert_eq!(scene.peer.response(sent).await.code, Code::CHANGED);
+    // Past the bound everything waits for what was sent back.
+    for name in ["one-more", "alarm"] {
+        let sent = scene.peer.send(&message_for(Some(name), "2")).await;
+        assert_eq!(scene.peer.response(sent).await.code, Code::SERVICE_UNAVAILABLE, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn nonsense_is_answered_or_ends_its_connection_alone() {
     let scene = Scene::start(&two()).await;
     let mut calm = scene.application("alarm").await;
@@ -500,6 +559,23 @@ async fn applications_survive_a_lost_connection_to_the_server() {
     assert_eq!(again.message_id, sent.message_id);
     scene.peer.answer(at_server, &again, None).await;
     assert_eq!(application.answer(sending).await.0, "2.04");
+}
+
+#[tokio::test]
+async fn what_an_application_sent_before_it_left_is_sent() {
+    let mut scene = Scene::start(&two()).await;
+    let mut application = scene.application("metering").await;
+    let Scene { server, peer, client, .. } = &mut scene;
+    peer.hang_up().await;
+    until(client, |status| status.state != client::ClientState::Registered).await;
+    application.post(&to_other("1")).await;
+    until(client, |status| status.unanswered == 1).await;
+    drop(application);
+    *peer = server.accept_registered().await;
+    let (at_server, sent) = peer.message().await;
+    assert!(sent.message_id.as_str().ends_with(".1"));
+    peer.answer(at_server, &sent, None).await;
+    scene.application("metering").await;
 }
 
 #[tokio::test]
