@@ -1,0 +1,78 @@
+//! Holds `docs/reference/procedures.md` to the tree: each file and each test that it names is there.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn page() -> String {
+    fs::read_to_string(root().join("docs/reference/procedures.md")).unwrap()
+}
+
+/// What stands between backticks.
+fn named(page: &str) -> Vec<&str> {
+    page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+/// Test names are sentences.
+fn is_test_name(name: &str) -> bool {
+    name.matches('_').count() >= 3
+        && name.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_')
+}
+
+fn rust_files(directory: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if path.file_name().is_none_or(|name| name != "target") {
+                rust_files(&path, into);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Every function under a test attribute, and every property.
+fn tests_of(source: &str, into: &mut BTreeSet<String>) {
+    let mut under_attribute = false;
+    for line in source.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            under_attribute = true;
+        } else if let Some((_, rest)) = line.split_once("fn ")
+            && under_attribute
+        {
+            under_attribute = false;
+            into.insert(rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect());
+        }
+    }
+}
+
+#[test]
+fn every_file_that_the_page_names_is_there() {
+    let page = page();
+    let files: Vec<_> = named(&page).into_iter().filter(|name| name.ends_with(".rs")).collect();
+    assert!(files.len() > 50, "{} files", files.len());
+    for file in files {
+        assert!(root().join("crates").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn every_test_that_the_page_names_is_there() {
+    let mut sources = Vec::new();
+    rust_files(&root().join("crates"), &mut sources);
+    let mut tests = BTreeSet::new();
+    for source in sources {
+        tests_of(&fs::read_to_string(source).unwrap(), &mut tests);
+    }
+    let page = page();
+    let names: Vec<_> = named(&page).into_iter().filter(|name| is_test_name(name)).collect();
+    assert!(names.len() > 100, "{} tests", names.len());
+    let missing: Vec<_> = names.into_iter().filter(|name| !tests.contains(*name)).collect();
+    assert!(missing.is_empty(), "no such test: {missing:#?}");
+}
