@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{client_command::ServeArgs, lab::LabArgs};
+use crate::{
+    client_command::{DiscardArgs, ServeArgs, SubscribeArgs, UnsubscribeArgs, UpdateArgs},
+    lab::LabArgs,
+};
 
 /// MSGin5G: messages for massive IoT, secured by the SIM.
 #[derive(Debug, Parser)]
@@ -142,6 +145,14 @@ pub(crate) enum ClientCommand {
     Send(SendArgs),
     /// Receive messages until interrupted
     Listen(ListenArgs),
+    /// Subscribe to Messaging Topics
+    Subscribe(SubscribeArgs),
+    /// Withdraw subscriptions to Messaging Topics
+    Unsubscribe(UnsubscribeArgs),
+    /// Change until when the server keeps a stored message
+    Update(UpdateArgs),
+    /// Have the server discard a stored message
+    Discard(DiscardArgs),
     /// Share the client among the applications of this machine, over a local socket
     Serve(ServeArgs),
     /// Tell what the profile holds: keys, registration, messages seen
@@ -172,12 +183,22 @@ pub(crate) struct ProfileFromLabArgs {
 
 /// Arguments of `client send`.
 #[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("recipient").required(true).args(["to", "group", "topic", "broadcast"]))]
 pub(crate) struct SendArgs {
     #[command(flatten)]
     pub(crate) profile: ProfileArgs,
     /// Recipient: `ue:UE_SERVICE_ID` or `as:AS_SERVICE_ID`
     #[arg(long, value_name = "KIND:ID")]
-    pub(crate) to: String,
+    pub(crate) to: Option<String>,
+    /// Recipients: the members of a group, by its Group Service ID
+    #[arg(long, value_name = "ID")]
+    pub(crate) group: Option<String>,
+    /// Recipients: the subscribers of a Messaging Topic
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+    /// Recipients: whoever is in a broadcast area, by its Broadcast Area ID
+    #[arg(long, value_name = "AREA", conflicts_with = "report")]
+    pub(crate) broadcast: Option<String>,
     /// Payload as text
     #[arg(long, value_name = "TEXT", conflicts_with = "payload_file", required_unless_present = "payload_file")]
     pub(crate) payload: Option<String>,
@@ -196,6 +217,9 @@ pub(crate) struct SendArgs {
     /// How long to wait for the report
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s", requires = "report")]
     pub(crate) report_timeout: Duration,
+    /// How many reports to wait for; a group or topic sends one from each member or subscriber
+    #[arg(long, value_name = "N", default_value = "1", requires = "report")]
+    pub(crate) reports: usize,
     /// Let the server store the message while the recipient is away
     #[arg(long)]
     pub(crate) store_and_forward: bool,

@@ -5,6 +5,8 @@ mod listen;
 mod send;
 mod serve;
 mod state;
+mod stored;
+mod topics;
 
 use std::{
     fs::Permissions,
@@ -16,6 +18,8 @@ use std::{
 };
 
 pub(crate) use serve::ServeArgs;
+pub(crate) use stored::{DiscardArgs, UpdateArgs};
+pub(crate) use topics::{SubscribeArgs, UnsubscribeArgs};
 
 use client::{Client, ClientError, ClientState, IncomingStream, SharedKeySource};
 use serde::Serialize;
@@ -39,6 +43,10 @@ pub(crate) async fn run(command: ClientCommand, output: Output) -> Result<ExitCo
         ClientCommand::Send(arguments) => send::run(arguments, output).await,
         ClientCommand::Listen(arguments) => listen::run(arguments, output).await,
         ClientCommand::Serve(arguments) => Box::pin(serve::run(arguments, output)).await,
+        ClientCommand::Subscribe(arguments) => Box::pin(topics::subscribe(arguments, output)).await,
+        ClientCommand::Unsubscribe(arguments) => Box::pin(topics::unsubscribe(arguments, output)).await,
+        ClientCommand::Update(arguments) => Box::pin(stored::update(arguments, output)).await,
+        ClientCommand::Discard(arguments) => Box::pin(stored::discard(arguments, output)).await,
         ClientCommand::Status(arguments) => state::show(&arguments, output),
         ClientCommand::Deregister(arguments) => deregister(&arguments, output).await,
     }
@@ -244,6 +252,11 @@ fn client_failure(error: &ClientError, profile: &Profile) -> Failure {
         ClientError::StateInUse { .. } => {
             failure.help("stop the other `msgin5g client` that uses this profile, or use another profile")
         }
+        ClientError::Refused { cause, .. } => match cause.as_str() {
+            "TOPIC_NOT_ALLOWED" => failure.help("does a [[topic]] of the server's configuration name this client?"),
+            "MESSAGE_NOT_STORED" => failure.help("it is delivered, expired or discarded, or was never stored"),
+            _ => failure,
+        },
         ClientError::NoAnswer { message_id } => {
             failure.help(format!("send it again with --message-id {message_id}: it will not be delivered twice"))
         }

@@ -9,13 +9,14 @@ use std::{
 
 use akma::{Fqdn, HomeNetwork, RoutingIndicator, Separator, ServingNetworkName, Supi};
 use client::{
-    ClientConfig, ClientError, ClientLimits, CommandKeySource, ConfigurationFunction, FileKeySource, KeySource,
-    SharedKeySource, SoftUsim, SoftUsimConfig, StoredKeySource, UeConfiguration,
+    AggregationPolicy, ClientConfig, ClientError, ClientLimits, CommandKeySource, ConfigurationFunction, FileKeySource,
+    KeySource, SharedKeySource, SoftUsim, SoftUsimConfig, StoredKeySource, UeConfiguration,
 };
 use lab::{Algorithm, AuthenticationMethod, LabJson, LabSubscriber, SecretHex};
-use message::UeServiceId;
+use message::{CommunicationAvailability, TriggeringInformation, UeServiceId};
 use sbi::{CertificateFiles, SbiClient, SbiClientConfig};
 use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use transport::{OfferedVersions, PskClientConfig};
 
 use crate::{
@@ -45,6 +46,15 @@ pub(crate) struct ProfileFile {
     /// Supported Maximum MSGin5G segment size, told at registration.
     #[serde(default)]
     segment_size: Option<u32>,
+    /// `[aggregation]`
+    #[serde(default)]
+    aggregation: Option<AggregationSection>,
+    /// `[availability]`
+    #[serde(default)]
+    availability: Option<AvailabilitySection>,
+    /// `[triggering]`
+    #[serde(default)]
+    triggering: Option<TriggeringSection>,
     /// Authenticate anew when keys are this old.
     #[serde(default)]
     authenticate_after_seconds: Option<u64>,
@@ -62,6 +72,54 @@ pub(crate) struct ProfileFile {
     /// `[limits]`
     #[serde(default)]
     limits: ClientLimits,
+}
+
+/// When small messages are sent as one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AggregationSection {
+    /// How long a message waits for others to the same recipient.
+    wait_milliseconds: u64,
+    /// Octets of payload of them together; by default one segment.
+    #[serde(default)]
+    octets_max: Option<usize>,
+}
+
+/// When the client can be reached.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AvailabilitySection {
+    start: Start,
+    duration_seconds: u32,
+    #[serde(default)]
+    interval_seconds: Option<u32>,
+}
+
+/// A time as RFC 3339 has it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Start(OffsetDateTime);
+
+impl TryFrom<String> for Start {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        OffsetDateTime::parse(&text, &Rfc3339)
+            .map(Self)
+            .map_err(|_| format!("`{text}` is not a time; write 2026-12-01T06:00:00Z"))
+    }
+}
+
+/// How the device is triggered.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TriggeringSection {
+    #[serde(default)]
+    ue_identifier: Option<String>,
+    #[serde(default)]
+    ports: Vec<u16>,
+    #[serde(default)]
+    protocol: Option<String>,
 }
 
 /// A client that knows who it is and where its server is: from its profile file, or from the Configuration Function.
@@ -355,6 +413,21 @@ impl Profile {
         config.limits = file.limits.clone();
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         config.limits.send_timeout_milliseconds = config.limits.send_timeout_milliseconds.min(timeout);
+        let segment_octets = self.segment_size.and_then(|octets| usize::try_from(octets).ok()).unwrap_or(usize::MAX);
+        config.aggregation = file.aggregation.as_ref().map(|section| AggregationPolicy {
+            wait: Duration::from_millis(section.wait_milliseconds),
+            octets_max: section.octets_max.unwrap_or(segment_octets.min(config.limits.payload_octets_max)),
+        });
+        config.availability = file.availability.as_ref().map(|section| CommunicationAvailability {
+            start: section.start.0,
+            duration_seconds: section.duration_seconds,
+            interval_seconds: section.interval_seconds,
+        });
+        config.triggering = file.triggering.as_ref().map(|section| TriggeringInformation {
+            ue_identifier: section.ue_identifier.clone(),
+            ports: section.ports.clone(),
+            protocol: section.protocol.clone(),
+        });
         config
     }
 
@@ -573,6 +646,19 @@ mod tests {
         assert!(matches!(load(&command).unwrap().keys, KeysSection::Command(_)));
         assert!(load(&server).is_err());
         assert!(load(&format!("{server}[keys.file]\npath = \"k\"\n[keys.command]\nprogram = \"m\"")).is_err());
+    }
+
+    #[test]
+    fn what_the_device_can_do_reaches_the_client() {
+        let own = "segment_size = 256\n[aggregation]\nwait_milliseconds = 50\n[availability]\n\
+            start = \"2026-12-01T06:00:00Z\"\nduration_seconds = 60\ninterval_seconds = 3600\n[triggering]\n\
+            ports = [4000]\nprotocol = \"SMS\"\n[server]";
+        let text = USIM.replacen("[server]", own, 1);
+        let config = load(&text).unwrap().known().unwrap().client_config(Duration::from_secs(30));
+        assert_eq!(config.aggregation.unwrap().octets_max, 256);
+        assert_eq!(config.availability.unwrap().interval_seconds, Some(3600));
+        assert_eq!(config.triggering.unwrap().ports, [4000]);
+        assert!(load(&text.replace("2026-12-01T06", "tomorrow")).is_err());
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::{
 enum Arrived<'a> {
     Message {
         from: String,
+        /// The group or topic that it was sent to, if to one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
         message_id: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         application_id: Option<&'a str>,
@@ -97,6 +100,7 @@ fn print(output: Output, arrived: &Arrived<'_>) -> Result<(), Failure> {
 fn shown_message(message: &Message) -> Arrived<'_> {
     Arrived::Message {
         from: message.originator.to_string(),
+        to: message.destination.as_ue().is_none().then(|| message.destination.to_string()),
         message_id: message.message_id.as_str(),
         application_id: message.application_id.as_ref().map(|id| id.as_str()),
         priority: message.priority.as_str(),
@@ -117,12 +121,13 @@ fn shown_report(report: &DeliveryStatusReport) -> Arrived<'_> {
 
 fn text(arrived: &Arrived<'_>) -> String {
     match arrived {
-        Arrived::Message { from, application_id, priority, payload, text, .. } => {
+        Arrived::Message { from, to, application_id, priority, payload, text, .. } => {
             let content = match text {
                 // Control characters could drive the reader's terminal.
                 Some(text) => text.escape_debug().to_string(),
                 None => format!("base64 {payload}"),
             };
+            let from = to.as_ref().map_or_else(|| from.clone(), |to| format!("{from} to {to}"));
             format!("{from:<40} {priority:<6} {:<16} {content}", application_id.unwrap_or("-"))
         }
         Arrived::Report { from, message_id, status, failure_cause } => {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use client::{Incoming, IncomingStream, Outcome, OutgoingMessage};
-use message::{Address, DeliveryStatusReport, MessageId, Priority, ReportDeliveryStatus};
+use message::{Address, AddressType, DeliveryStatusReport, MessageId, Priority, ReportDeliveryStatus};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -32,10 +32,15 @@ struct Sent<'a> {
     milliseconds: u128,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<Report>,
+    /// In place of `report` where several were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reports: Vec<Report>,
 }
 
 #[derive(Serialize)]
 struct Report {
+    /// Who reports.
+    from: String,
     /// `success`, `failed`, or a later release's status.
     status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,21 +68,16 @@ pub(super) async fn run(arguments: SendArgs, output: Output) -> Result<ExitCode,
     };
     let milliseconds = started.elapsed().as_millis();
     let accepted = matches!(outcome, Outcome::Delivered | Outcome::Stored);
-    let report = if arguments.report && accepted {
+    let (mut reports, mut missing) = (Vec::new(), None);
+    if arguments.report && accepted {
         output.progress("waiting for the report ...");
-        Some(report(&mut incoming, &message_id, started, arguments.report_timeout).await)
-    } else {
-        None
-    };
+        missing = wait_for_reports(&mut incoming, &message_id, started, &arguments, &mut reports).await.err();
+    }
     client.close().await;
     let (outcome, failure_cause) = words(&outcome);
-    let (report, missing) = match report {
-        Some(Ok(report)) => (Some(report), None),
-        Some(Err(failure)) => (None, Some(failure)),
-        None => (None, None),
-    };
-    let reported_failure = report.as_ref().is_some_and(|report| report.status != "success");
-    let sent = Sent { message_id: message_id.as_str(), outcome, failure_cause, milliseconds, report };
+    let reported_failure = reports.iter().any(|report| report.status != "success");
+    let report = if arguments.reports == 1 { reports.pop() } else { None };
+    let sent = Sent { message_id: message_id.as_str(), outcome, failure_cause, milliseconds, report, reports };
     output.print(&sent, text)?;
     match missing {
         Some(failure) => Err(failure),
@@ -92,7 +92,7 @@ fn message(arguments: &SendArgs) -> Result<OutgoingMessage, Failure> {
         (None, Some(path)) => read(path)?,
         (None, None) => return Err(Failure::usage("one of --payload and --payload-file is needed")),
     };
-    let mut message = OutgoingMessage::to(recipient(&arguments.to)?, payload).priority(match arguments.priority {
+    let mut message = OutgoingMessage::to(recipient(arguments)?, payload).priority(match arguments.priority {
         PriorityArg::High => Priority::High,
         PriorityArg::Middle => Priority::Middle,
         PriorityArg::Low => Priority::Low,
@@ -120,7 +120,17 @@ fn message(arguments: &SendArgs) -> Result<OutgoingMessage, Failure> {
     Ok(message)
 }
 
-fn recipient(text: &str) -> Result<Address, Failure> {
+fn recipient(arguments: &SendArgs) -> Result<Address, Failure> {
+    if let Some(group) = &arguments.group {
+        return Ok(Address { addr_type: AddressType::Group, addr: parse("--group", group)? });
+    }
+    if let Some(topic) = &arguments.topic {
+        return Ok(Address::topic(&parse("--topic", topic)?));
+    }
+    if let Some(area) = &arguments.broadcast {
+        return Ok(Address { addr_type: AddressType::Bc, addr: parse("--broadcast", area)? });
+    }
+    let text = arguments.to.as_deref().unwrap_or_default();
     match text.split_once(':') {
         Some(("ue", id)) => Ok(Address::ue(&parse("--to", id)?)),
         Some(("as", id)) => Ok(Address::application_server(&parse("--to", id)?)),
@@ -140,29 +150,30 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(payload)
 }
 
-/// Waits for the report on this message. Messages that arrive meanwhile are held, not accepted: they stay with the server
-/// for `msgin5g client listen`.
-async fn report(
+/// Waits for the reports on this message. Messages that arrive meanwhile are held, not accepted: they stay with the
+/// server for `msgin5g client listen`.
+async fn wait_for_reports(
     incoming: &mut IncomingStream,
     message_id: &MessageId,
     started: Instant,
-    limit: Duration,
-) -> Result<Report, Failure> {
+    arguments: &SendArgs,
+    reports: &mut Vec<Report>,
+) -> Result<(), Failure> {
     let mut held = Vec::new();
+    let (count, limit): (usize, Duration) = (arguments.reports, arguments.report_timeout);
     let waiting = async {
-        while let Some(event) = incoming.next().await {
-            match event {
-                Incoming::Report(report) if report.content().message_id == *message_id => {
-                    let content = report.content().clone();
-                    let milliseconds = started.elapsed().as_millis();
+        while reports.len() < count {
+            match incoming.next().await {
+                Some(Incoming::Report(report)) if report.content().message_id == *message_id => {
+                    reports.push(shown(report.content().clone(), started.elapsed().as_millis()));
                     // The report has been seen either way; unacknowledged it would come again.
                     let _ = report.accept().await;
-                    return Ok(shown(content, milliseconds));
                 }
-                other => held.push(other),
+                Some(other) => held.push(other),
+                None => return Err(Failure::new("the client ended before the report came")),
             }
         }
-        Err(Failure::new("the client ended before the report came"))
+        Ok(())
     };
     timeout(limit, waiting).await.unwrap_or_else(|_| {
         Err(Failure::new(format!("no report within {limit:?}"))
@@ -176,7 +187,7 @@ fn shown(report: DeliveryStatusReport, milliseconds: u128) -> Report {
         ReportDeliveryStatus::Failed => "failed".to_owned(),
         ReportDeliveryStatus::Other(status) => status,
     };
-    Report { status, failure_cause: report.failure_cause, milliseconds }
+    Report { from: report.originator.to_string(), status, failure_cause: report.failure_cause, milliseconds }
 }
 
 fn words(outcome: &Outcome) -> (&str, Option<&str>) {
@@ -196,6 +207,10 @@ fn text(sent: &Sent<'_>) -> String {
     if let Some(report) = &sent.report {
         let cause = because(report.failure_cause.as_deref());
         text.push_str(&format!("\nreport: {}{cause} ({} ms)", report.status, report.milliseconds));
+    }
+    for report in &sent.reports {
+        let cause = because(report.failure_cause.as_deref());
+        text.push_str(&format!("\nreport of {}: {}{cause} ({} ms)", report.from, report.status, report.milliseconds));
     }
     text
 }
