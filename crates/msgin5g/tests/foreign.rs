@@ -61,3 +61,9 @@ fn every_message_model_serves_devices_and_servers_that_share_no_code_with_it() {
     let lab = Lab::start();
     foreign("models.py", &[&lab.lab_json_path()]);
 }
+
+#[test]
+fn a_foreign_ue_that_knows_the_configuration_function_alone_learns_the_rest_and_is_told_of_changes() {
+    let lab = Lab::start();
+    foreign("configuration.py", &[&lab.lab_json_path()]);
+}

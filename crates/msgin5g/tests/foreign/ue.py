@@ -122,8 +122,9 @@ class Ue:
         self.a_kid = f"{sub['routing_indicator']}.{a_tid.hex()}@5gc.{net.domain}"
         return self
 
-    def k_af(self, ua_protocol):
-        return kdf(self.k_akma, 0x82, self.network.lab["server"]["fqdn"].encode() + ua_protocol)
+    def k_af(self, ua_protocol, fqdn=None):
+        fqdn = fqdn or self.network.lab["server"]["fqdn"]
+        return kdf(self.k_akma, 0x82, fqdn.encode() + ua_protocol)
 
     def address(self):
         return {"addrType": "UE", "addr": self.service_id}
@@ -148,13 +149,13 @@ class ConnectionEnded(Exception):
 
 
 class Connection:
-    """One MSGin5G-1 connection. A reader thread cuts the stream into CoAP messages."""
+    """One MSGin5G-1 connection, or one to another server. A reader thread cuts the stream into CoAP messages."""
 
-    def __init__(self, ue, client, *, k_af=None, a_kid=None, server_name=None, separator=";"):
-        server = ue.network.lab["server"]
+    def __init__(self, ue, client, *, k_af=None, a_kid=None, server_name=None, separator=";", server=None):
+        server = server or ue.network.lab["server"]
         self.ue, self.path = ue, server["path"]
         ua_protocol, arguments = CLIENTS[client]
-        key = (k_af if k_af is not None else ue.k_af(ua_protocol)).hex()
+        key = (k_af if k_af is not None else ue.k_af(ua_protocol, server["fqdn"])).hex()
         identity = f"3GPP-AKMA{separator}{a_kid or ue.a_kid}"
         name = server_name or server["fqdn"]
         self.diagnostics = tempfile.NamedTemporaryFile(prefix="foreign-ue-", suffix=".log")
