@@ -290,6 +290,9 @@ impl Config {
                 return wrong(key, "must have room for a message of limits.message_payload_octets_max in its segments");
             }
         }
+        if self.limits.aggregation_wait_milliseconds / 1000 >= self.limits.queue_timeout_seconds {
+            return wrong("limits.aggregation_wait_milliseconds", "must be shorter than limits.queue_timeout_seconds");
+        }
         let delivery_seconds = self.limits.queue_timeout_seconds.saturating_add(self.limits.delivery_timeout_seconds);
         if self.api.limits.request_timeout_seconds <= delivery_seconds {
             return wrong(
@@ -525,6 +528,8 @@ mod tests {
         assert_eq!(key_at_fault("[limits]\nmessage_payload_octets_max = 100"), "limits.message_payload_octets_max");
         let key = "limits.reassembly_octets_per_originator_max";
         assert_eq!(key_at_fault("[limits]\nreassembly_octets_per_originator_max = 66000"), key);
+        let key = "limits.aggregation_wait_milliseconds";
+        assert_eq!(key_at_fault("[limits]\naggregation_wait_milliseconds = 20000"), key);
         assert_eq!(key_at_fault("[limits]\nqueue_timeout_seconds = 40"), "api.limits.request_timeout_seconds");
         assert_eq!(key_at_fault("[[application_server]]\nas_service_id = \"billing\""), "application_server");
         let prefix =

@@ -52,6 +52,9 @@ pub struct Limits {
     /// How often they are asked for. Then what there is of the message is thrown away, and reported as failed with
     /// `SEGMENTS_MISSING` if a report is wanted.
     pub reassembly_recoveries_max: u32,
+    /// How long a small message for a UE that takes aggregates waits for others to go with it. 0: what waits anyway goes
+    /// together, and nothing is held back.
+    pub aggregation_wait_milliseconds: u64,
     /// Messages, segments and updates that one UE may send in a second. More: 4.29 `RATE_EXCEEDED`. 0: no such limit.
     pub messages_per_second_per_ue_max: u32,
     /// As many of them at once after a silence.
@@ -130,7 +133,7 @@ pub struct Limits {
     pub topic_subscription_max_seconds: u64,
     /// Topics whose coming or going one subscriber to the list waits to be told. Further ones it is not told.
     pub topic_notifications_queue_max: usize,
-    /// Attempts to tell it that may fail in a row. Then what waits is given up.
+    /// Attempts to tell it that may fail in a row. Then what it was told in the last of them is given up.
     pub topic_notification_attempts_max: u32,
     /// How long an AS may take for one delivery. Then it counts as away.
     pub application_server_timeout_seconds: u64,
@@ -195,6 +198,7 @@ impl Default for Limits {
             reassembly_octets_max: 67_108_864,
             reassembly_wait_seconds: 5,
             reassembly_recoveries_max: 3,
+            aggregation_wait_milliseconds: 0,
             messages_per_second_per_ue_max: 0,
             message_burst_per_ue_max: 256,
             messages_per_second_per_application_server_max: 0,
@@ -315,6 +319,7 @@ impl Limits {
             ("report_aggregation_seconds", self.report_aggregation_seconds),
             ("report_collection_seconds", self.report_collection_seconds),
             ("drain_timeout_seconds", self.drain_timeout_seconds),
+            ("aggregation_wait_milliseconds", self.aggregation_wait_milliseconds),
             ("trigger_delay_seconds", self.trigger_delay_seconds),
             ("trigger_restart_pause_seconds", self.trigger_restart_pause_seconds),
             ("trigger_interval_seconds", self.trigger_interval_seconds),

@@ -1,6 +1,7 @@
 //! From a pipeline's decisions to their effects: the disk, the carriers, and those who wait for an answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use message::{Address, FailureCause, INDIVIDUAL_MESSAGES_MAX, MessageId, Priority};
@@ -8,7 +9,7 @@ use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::pipeline::{Aside, Pipeline, Schedule, Take};
+use super::pipeline::{Aside, Gathering, Pipeline, Schedule, Take};
 use super::{Answer, Asker, Delivery, Kind};
 use crate::core::Core;
 use crate::inbox;
@@ -110,7 +111,9 @@ impl Core {
             }
             let segment_octets = state.segment_octets(party, &self.limits);
             let aggregates = state.takes_aggregates();
+            let gathering = segment_octets.filter(|_| aggregates).and_then(|octets| self.gathering(octets));
             let pipeline = state.pipeline_of(generation).ok_or(None)?;
+            pipeline.gather(gathering);
             let expired = match take(pipeline) {
                 Take::Send(tag, delivery) => {
                     let mut dispatch = Dispatch {
@@ -124,10 +127,11 @@ impl Core {
                     let mut awaited = Vec::new();
                     awaited.extend(delivery.awaited());
                     if let Some(octets) = segment_octets.filter(|_| aggregates && delivery.aggregable) {
-                        let (originator, priority) = (delivery.originator.clone(), delivery.priority);
+                        let (kind, originator, priority) =
+                            (delivery.kind, delivery.originator.clone(), delivery.priority);
                         let mut room = octets.saturating_sub(delivery.payload_octets);
                         while dispatch.along.len() + 1 < INDIVIDUAL_MESSAGES_MAX
-                            && let Some((tag, delivery)) = pipeline.take_along(utc, &originator, priority, room)
+                            && let Some((tag, delivery)) = pipeline.take_along(utc, (kind, &originator, priority), room)
                         {
                             room = room.saturating_sub(delivery.payload_octets);
                             dispatch.along.push((tag, delivery.body.clone()));
@@ -150,6 +154,11 @@ impl Core {
             drop(guard);
             self.answer(expired.asker, Answer::Failed(FailureCause::Expired));
         }
+    }
+
+    fn gathering(&self, payload_octets_max: usize) -> Option<Gathering> {
+        let wait = Duration::from_millis(self.limits.aggregation_wait_milliseconds);
+        (!wait.is_zero()).then_some(Gathering { wait, payload_octets_max })
     }
 
     /// The recipient acknowledged what was sent under `tag`: the one place where *delivered* is said.

@@ -279,7 +279,7 @@ impl Delivery {
             position: None,
             payload_octets: 0,
             segment_name: None,
-            aggregable: false,
+            aggregable: true,
         }
     }
 
@@ -296,6 +296,7 @@ impl Delivery {
             kind: Kind::Notice,
             priority: Priority::High,
             storable: false,
+            aggregable: false,
             ..Self::report(originator, message_id, body, expires_at, asker)
         }
     }

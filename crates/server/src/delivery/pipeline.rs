@@ -7,13 +7,14 @@
 //! the lock around the pipeline is let go, and their end is told by [`Pipeline::store_ended`].
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use message::{Address, FailureCause, Priority};
+use message::{Address, FailureCause, INDIVIDUAL_MESSAGES_MAX, Priority};
 use store::Position;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{Asker, Delivery};
+use super::{Asker, Delivery, Kind};
 use crate::limits::Limits;
 
 /// Deliveries read from disk at once, and removed from it at once.
@@ -31,6 +32,15 @@ pub(crate) enum Schedule {
     Stream,
     /// The carrier's deliveries overtake each other: an originator's next one waits for the answer to the one before.
     PerOriginator,
+}
+
+/// How what may go together is given time to come together (TS 23.554 8.4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gathering {
+    /// How long the first one waits for others.
+    pub(crate) wait: Duration,
+    /// Octets of payload that go into one; once there is as much, nothing more is waited for.
+    pub(crate) payload_octets_max: usize,
 }
 
 /// What [`Pipeline::take`] yields.
@@ -141,6 +151,8 @@ pub(crate) struct Pipeline {
     disk_busy: bool,
     /// The lanes from this one on are being read.
     reading: Option<usize>,
+    /// Set while the recipient takes aggregates and time is given to make them.
+    gathering: Option<Gathering>,
     /// Something in memory may have a latency bound.
     latency_bound: bool,
     /// Counts the times that reading began anew, so that a batch read for an earlier carrier is recognised.
@@ -225,12 +237,11 @@ impl Pipeline {
     }
 
     /// What may go out together with the delivery just taken: the one that would follow it in its lane, if it is of the
-    /// same originator, may go with others, and has no more than so many octets of payload.
+    /// same kind and originator, may go with others, and has no more than so many octets of payload.
     pub(crate) fn take_along(
         &mut self,
         utc: OffsetDateTime,
-        originator: &Address,
-        priority: Priority,
+        (kind, originator, priority): (Kind, &Address, Priority),
         payload_octets_max: usize,
     ) -> Option<(u64, &Delivery)> {
         let being_read = self.reading.is_some_and(|from| priority as usize >= from);
@@ -242,6 +253,7 @@ impl Pipeline {
         };
         let delivery = queue.pop_front_if(|next| {
             next.aggregable
+                && next.kind == kind
                 && next.originator == *originator
                 && next.payload_octets <= payload_octets_max
                 && !next.is_expired(utc)
@@ -252,9 +264,15 @@ impl Pipeline {
         self.in_flight.back().map(|sent| (tag, &sent.delivery))
     }
 
+    /// What comes for this recipient from now on is given time to come together, or is not.
+    pub(crate) fn gather(&mut self, gathering: Option<Gathering>) {
+        self.gathering = gathering;
+    }
+
     /// Of each of the highest lanes: what was read from disk, then, once nothing is left there or on its way there, what waits in memory.
     fn next(&mut self, utc: OffsetDateTime, schedule: Schedule, lanes_max: usize) -> Option<Delivery> {
-        let Self { lanes, in_flight, reading, .. } = self;
+        let Self { lanes, in_flight, reading, gathering, .. } = self;
+        let now = gathering.map(|_| Instant::now());
         for (index, lane) in lanes.iter_mut().enumerate().take(lanes_max) {
             // The sweep finds them on disk, reports and removes them.
             while lane.fetched.front().is_some_and(|delivery| delivery.is_expired(utc)) {
@@ -269,7 +287,8 @@ impl Pipeline {
             if lane.unread || reading.is_some_and(|from| index >= from) {
                 return None;
             }
-            if lane.storing > 0 {
+            let gathers_until = gathering.and_then(|gathering| gathering.until(&lane.waiting));
+            if lane.storing > 0 || gathers_until.is_some_and(|until| now.is_some_and(|now| now < until)) {
                 continue;
             }
             if let Some(delivery) = pick(&mut lane.waiting, in_flight, schedule) {
@@ -432,7 +451,9 @@ impl Pipeline {
             .map(|first| first.accepted_at + limits.queue_timeout());
         let settled = self.in_flight.is_empty();
         let pause = self.pause.iter().filter(|pause| settled && pause.held.is_empty()).map(|pause| pause.until);
-        waiting.chain(pause).chain(latency).min()
+        let gathering = self.gathering;
+        let gathered = self.lanes.iter().filter_map(|lane| gathering?.until(&lane.waiting));
+        waiting.chain(pause).chain(latency).chain(gathered).min()
     }
 
     fn next_latency_deadline(&mut self) -> Option<Instant> {
@@ -643,6 +664,20 @@ impl Pipeline {
         }
         self.lane(delivery.priority).storing += 1;
         Aside::Store(delivery)
+    }
+}
+
+impl Gathering {
+    /// Until when the first of `waiting` waits for others to go with it. None if it does not: it goes alone, or there is
+    /// enough, or something follows that cannot go with it.
+    fn until(self, waiting: &VecDeque<Delivery>) -> Option<Instant> {
+        let first = waiting.front().filter(|first| first.aggregable)?;
+        let like_first =
+            |next: &&Delivery| next.aggregable && next.kind == first.kind && next.originator == first.originator;
+        let alike = || waiting.iter().take_while(like_first);
+        let octets: usize = alike().map(|delivery| delivery.payload_octets).sum();
+        let (count, room) = (alike().count(), octets < self.payload_octets_max);
+        (count == waiting.len() && count < INDIVIDUAL_MESSAGES_MAX && room).then(|| first.accepted_at + self.wait)
     }
 }
 

@@ -279,7 +279,8 @@ impl World {
         let address = Address::ue(&format!("ue-{originator}").parse().unwrap());
         while self.schedule == Schedule::Stream {
             let utc = OffsetDateTime::now_utc();
-            let along = self.pipeline.take_along(utc, &address, PRIORITIES[usize::from(priority)], 100);
+            let along =
+                self.pipeline.take_along(utc, (Kind::Message, &address, PRIORITIES[usize::from(priority)]), 100);
             let Some((tag, delivery)) = along else { return };
             let (name, position) = (name_of(delivery), delivery.position);
             assert_eq!((name.0, name.1), (originator, priority));

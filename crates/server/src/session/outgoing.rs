@@ -16,8 +16,8 @@ use bytes::Bytes;
 use coap::{Code, ExchangeId, Request, Response, StreamError};
 use message::segmentation::segment;
 use message::{
-    Address, AggregatedMessage, DeliveryStatus, FailureCause, Message, MessageId, MessageResponse, Priority,
-    SegmentationSetId, UeMessage,
+    Address, AggregatedMessage, AggregatedReport, DeliveryStatus, DeliveryStatusReport, FailureCause, IndividualReport,
+    Message, MessageId, MessageResponse, Priority, SegmentationSetId, UeMessage,
 };
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,8 +57,8 @@ enum Load {
     Whole(Bytes),
     /// One segment of a message; the last of its train that is acknowledged acknowledges the message.
     Segment(Box<Message>),
-    /// Several messages, and the one that says them all.
-    Aggregate(Vec<Part>, Box<AggregatedMessage>),
+    /// Several messages or reports, and the one that says them all.
+    Aggregate(Vec<Part>, Vec<u8>),
 }
 
 /// One message of an aggregate.
@@ -140,8 +140,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let all: Vec<_> = std::iter::once((tag, dispatch.body)).chain(dispatch.along).collect();
         match aggregate_of(&self.core, &all) {
-            Some((parts, aggregated)) => {
-                let load = Load::Aggregate(parts, Box::new(aggregated));
+            Some((parts, body)) => {
+                let load = Load::Aggregate(parts, body);
                 self.send(party, generation, Wagon { tag, priority, load });
             }
             None => {
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let (body, parts) = match load {
             Load::Whole(body) => (body.to_vec(), Vec::new()),
             Load::Segment(segment) => (segment.encode(), Vec::new()),
-            Load::Aggregate(parts, aggregated) => (aggregated.encode(), parts),
+            Load::Aggregate(parts, body) => (body, parts),
         };
         let request = Request::post(&self.path).content_format(JSON).payload(body);
         match self.machine.request(request) {
@@ -289,16 +289,45 @@ impl Sent {
 }
 
 /// None if they do not go into one after all.
-fn aggregate_of(core: &Core, all: &[(u64, Bytes)]) -> Option<(Vec<Part>, AggregatedMessage)> {
-    let mut messages = Vec::with_capacity(all.len());
+fn aggregate_of(core: &Core, all: &[(u64, Bytes)]) -> Option<(Vec<Part>, Vec<u8>)> {
+    let (mut messages, mut reports) = (Vec::new(), Vec::new());
     let mut parts = Vec::with_capacity(all.len());
     for (tag, body) in all {
-        let Ok(UeMessage::Message(message)) = UeMessage::decode(body, &core.stored_limits) else { return None };
-        parts.push(Part { tag: *tag, message_id: message.message_id.clone(), body: body.clone() });
-        messages.push(*message);
+        let message_id = match UeMessage::decode(body, &core.stored_limits) {
+            Ok(UeMessage::Message(message)) => {
+                messages.push(*message);
+                messages.last()?.message_id.clone()
+            }
+            Ok(UeMessage::DeliveryStatusReport(report)) => {
+                reports.push(report);
+                reports.last()?.message_id.clone()
+            }
+            _ => return None,
+        };
+        parts.push(Part { tag: *tag, message_id, body: body.clone() });
     }
-    let name = Uuid::new_v4().to_string().parse().ok()?;
-    Some((parts, AggregatedMessage::aggregate(name, &messages).ok()?))
+    let body = match (messages.is_empty(), reports.first()) {
+        (false, None) => {
+            let name = Uuid::new_v4().to_string().parse().ok()?;
+            AggregatedMessage::aggregate(name, &messages).ok()?.encode()
+        }
+        (true, Some(first)) => {
+            let (originator, destination) = (first.originator.clone(), first.destination.clone());
+            let reports = reports.into_iter().map(individual_report).collect();
+            AggregatedReport { originator, destination, reports }.encode()
+        }
+        _ => return None,
+    };
+    Some((parts, body))
+}
+
+fn individual_report(report: DeliveryStatusReport) -> IndividualReport {
+    IndividualReport {
+        originator: report.originator,
+        message_id: report.message_id,
+        delivery_status: report.delivery_status,
+        failure_cause: report.failure_cause,
+    }
 }
 
 fn segments_of(core: &Core, dispatch: &Dispatch, octets: usize) -> Result<Vec<Message>, FailureCause> {

@@ -221,3 +221,65 @@ async fn an_aggregated_report_is_taken_apart_and_each_report_must_be_the_reporte
     assert_eq!(causes, ["", "ORIGINATOR_NOT_ALLOWED", "ORIGINATOR_NOT_ALLOWED"]);
     assert!(alice.requests.is_empty());
 }
+
+#[tokio::test]
+async fn small_messages_wait_for_each_other_as_long_as_they_are_told_to() {
+    // Longer than this test: what goes out does so because there is enough, or because something else follows.
+    let net = Net::with(Limits { aggregation_wait_milliseconds: 60_000, ..Limits::default() }).await;
+    let (mut alice, mut carol) = (net.ue("alice").await, net.ue("carol").await);
+    let mut bob = aggregating_ue(&net, "bob").await;
+    let sized = |id: &str, octets: usize| Message { payload: vec![7; octets], ..message("alice", "bob", id) };
+    let mut open = vec![alice.post(&sized("1", 1000)).await, alice.post(&sized("2", 1000)).await];
+    until(|| net.core.open_requests() == 2).await;
+    // What is urgent does not wait, and nothing waits for it.
+    let urgent = Message { priority: Priority::High, ..message("alice", "bob", "0") };
+    let exchange = alice.post(&urgent).await;
+    assert_eq!(bob.receive().await.message_id.as_str(), "0");
+    assert_eq!(alice.fate(exchange).await, Fate::delivered());
+    open.push(alice.post(&sized("3", 48)).await);
+    let UeMessage::AggregatedMessage(aggregated) = bob.receive_any().await else { panic!() };
+    assert_eq!(aggregated.messages.len(), 3);
+    for exchange in open {
+        assert_eq!(alice.fate(exchange).await, Fate::delivered());
+    }
+    let small = alice.post(&message("alice", "bob", "4")).await;
+    until(|| net.core.open_requests() == 1).await;
+    let other = carol.post(&message("carol", "bob", "5")).await;
+    assert_eq!(bob.receive().await.message_id.as_str(), "4");
+    assert_eq!(alice.fate(small).await, Fate::delivered());
+    // The connection's end leaves nobody waiting.
+    bob.leave().await;
+    assert_eq!(carol.fate(other).await, Fate::failed("2.04", "TARGET_UNREACHABLE"));
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_sends_what_there_is() {
+    let net = Net::with(Limits { aggregation_wait_milliseconds: 300, ..Limits::default() }).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = aggregating_ue(&net, "bob").await;
+    let exchange = alice.post(&message("alice", "bob", "1")).await;
+    assert_eq!(bob.receive().await.message_id.as_str(), "1");
+    assert_eq!(alice.fate(exchange).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn reports_that_wait_go_out_in_one() {
+    let net = Net::new().await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("bob").await;
+    for id in ["1", "2", "3"] {
+        let wanted = Message { delivery_status_required: true, ..storable("alice", "bob", id) };
+        assert_eq!(alice.send(&wanted).await, Fate::stored());
+    }
+    alice.leave().await;
+    let mut bob = net.ue("bob").await;
+    for id in ["1", "2", "3"] {
+        assert_eq!(bob.receive().await.message_id.as_str(), id);
+        assert_eq!(bob.send_report(&report("bob", "alice", id)).await, Fate::stored());
+    }
+    let mut alice = aggregating_ue(&net, "alice").await;
+    let UeMessage::AggregatedReport(aggregated) = alice.receive_any().await else { panic!() };
+    let ids: Vec<_> = aggregated.reports.iter().map(|report| report.message_id.as_str()).collect();
+    assert_eq!((aggregated.originator.clone(), ids), (address("bob"), vec!["1", "2", "3"]));
+    until(|| net.stored_for("alice") == 0).await;
+}
