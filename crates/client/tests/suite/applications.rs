@@ -482,7 +482,7 @@ async fn names_that_senders_invent_are_bounded_and_nothing_overtakes_past_the_bo
     assert_eq!(scene.peer.response(sent).await.code, Code::CHANGED);
     // Past the bound everything waits for what was sent back.
     for name in ["one-more", "alarm"] {
-        let sent = scene.peer.send(&message_for(Some(name), "2")).await;
+        let sent = scene.peer.send(&message_for(Some(name), &format!("for-{name}"))).await;
         assert_eq!(scene.peer.response(sent).await.code, Code::SERVICE_UNAVAILABLE, "{name}");
     }
 }
