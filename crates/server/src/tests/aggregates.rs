@@ -168,6 +168,26 @@ async fn an_aggregate_is_acknowledged_refused_or_postponed_as_its_recipient_says
 }
 
 #[tokio::test]
+async fn an_aggregate_that_its_recipient_cannot_take_goes_out_one_by_one() {
+    let net = Net::new().await;
+    let mut alice = net.ue("alice").await;
+    aggregating_ue(&net, "bob").await.leave().await;
+    for id in ["1", "2", "3", "4", "5"] {
+        let application_id = Some("a".repeat(250).parse().unwrap());
+        let sent = Message { application_id, ..storable("alice", "bob", id) };
+        assert_eq!(alice.send(&sent).await, Fate::stored());
+    }
+    let mut bob = net.connect(&supi_of("bob"));
+    // As small as CoAP allows (RFC 8323 section 5.3.1).
+    bob.machine = StreamConnection::new(StreamConfig { max_message_size_own: 1152, ..StreamConfig::default() });
+    assert_eq!(register_aggregating(&mut bob, "bob").await.code, Code::CREATED);
+    for id in ["1", "2", "3", "4", "5"] {
+        assert_eq!(bob.receive().await.message_id.as_str(), id);
+    }
+    until(|| net.stored_for("bob") == 0).await;
+}
+
+#[tokio::test]
 async fn an_aggregate_lost_with_its_connection_comes_again() {
     let net = Net::new().await;
     let mut alice = net.ue("alice").await;
