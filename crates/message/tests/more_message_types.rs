@@ -134,6 +134,27 @@ fn lists_are_read_no_further_than_their_limits() {
 }
 
 #[test]
+fn nesting_is_limited_inside_lists_too() {
+    let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+    let with_unknown = |depth: usize| {
+        let text = aggregate().to_string();
+        UeMessage::decode(
+            text.replacen(r#"{"msgId":"2"}"#, &format!(r#"{{"msgId":"2","x":{}}}"#, nested(depth)), 1).as_bytes(),
+            &DecodeLimits::default(),
+        )
+    };
+    assert!(with_unknown(5).is_ok(), "message, list and element are the first three of eight");
+    assert_eq!(with_unknown(6), Err(DecodeError::NestedTooDeeply { depth_max: 8 }));
+    assert_eq!(with_unknown(20_000), Err(DecodeError::NestedTooDeeply { depth_max: 8 }));
+    // A list that is known counts like one that is not.
+    let limits = DecodeLimits { depth_max: 2, ..DecodeLimits::default() };
+    let error = UeMessage::decode(aggregate().to_string().as_bytes(), &limits);
+    assert_eq!(error, Err(DecodeError::NestedTooDeeply { depth_max: 2 }));
+    let limits = DecodeLimits { depth_max: 4, ..DecodeLimits::default() };
+    assert!(UeMessage::decode(aggregate().to_string().as_bytes(), &limits).is_ok());
+}
+
+#[test]
 fn the_payloads_of_an_aggregated_message_together_are_held_to_the_limit_of_one() {
     let limits = DecodeLimits { payload_octets_max: 9, ..DecodeLimits::default() };
     let pair = |second: &str| {

@@ -1,6 +1,8 @@
 //! The types of TS 29.538 from outside.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod strategies;
+
 use std::collections::BTreeSet;
 
 use message::member::subscription_status;
@@ -14,6 +16,7 @@ use message::{
     DecodeLimits, DeliveryStatus, FailureCause, Message, MessageResponse, Priority, ReportDeliveryStatus, UeMessage,
     member,
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn full() -> Value {
@@ -367,4 +370,68 @@ fn a_broadcast_message_has_an_area_a_priority_and_nothing_to_store() {
     nowhere.as_object_mut().unwrap().remove("destAddr");
     let delivery: BgMessageDelivery = serde_json::from_value(nowhere).unwrap();
     assert_eq!(Message::try_from(delivery).unwrap_err().to_string(), "member destAddr is missing");
+}
+
+/// Written as a body and read from it.
+fn through_json<T: serde::Serialize + serde::de::DeserializeOwned>(body: &T) -> T {
+    serde_json::from_slice(&serde_json::to_vec(body).unwrap()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_message_comes_through_each_kind_of_delivery_but_for_what_that_has_no_place_for(
+        message in strategies::message().boxed(),
+    ) {
+        let limits = DecodeLimits::default();
+        let of_as = through_json(&AsMessageDelivery::from(&message)).into_message(&limits);
+        prop_assert_eq!(of_as.as_ref(), Ok(&message));
+        let of_ue = through_json(&UeMessageDelivery::from(&message)).into_message(&limits);
+        prop_assert_eq!(of_ue, Ok(Message { priority: Priority::Middle, latency: None, ..message.clone() }));
+        let broadcast = through_json(&BgMessageDelivery::from(&message)).into_message(&limits);
+        let plain = Message {
+            store_and_forward: false, expiration_time: None, recipient: None, latency: None, ..message
+        };
+        prop_assert_eq!(broadcast, Ok(plain));
+    }
+
+    #[test]
+    fn any_subscription_comes_through_the_topic_list_api(message in strategies::subscriptions().boxed()) {
+        match message {
+            UeMessage::TopicSubscription(model) => {
+                let over_http = through_json(&TopicSubscription::from(model.clone()));
+                prop_assert_eq!(message::TopicSubscription::from(over_http), model);
+            }
+            UeMessage::TopicUnsubscription(model) => {
+                let over_http = through_json(&TopicUnsubscription::from(model.clone()));
+                prop_assert_eq!(message::TopicUnsubscription::from(over_http), model);
+            }
+            UeMessage::TopicSubscriptionResponse(model) => {
+                let ack = TopicSubscriptionAck { sub_stat: model.status.clone(), expr_time: model.expiration_time };
+                let read = through_json(&ack).into_response(model.originator.clone());
+                prop_assert_eq!(read, Ok(message::TopicSubscriptionResponse { failure_cause: None, ..model }));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_damage_to_a_body_of_the_topic_list_api_makes_the_reader_panic(
+        message in strategies::subscriptions().boxed(), at in any::<prop::sample::Index>(),
+        octet in prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\-0e.tfn"[..])], remove: bool,
+    ) {
+        let mut octets = message.encode();
+        let at = at.index(octets.len());
+        if remove { octets.remove(at); } else { octets[at] = octet; }
+        if let Ok(read) = serde_json::from_slice::<TopicSubscription>(&octets) {
+            prop_assert!((1..=64).contains(&read.msg_topics.len()));
+            prop_assert_eq!(through_json(&read), read);
+        }
+        let _ = serde_json::from_slice::<TopicUnsubscription>(&octets);
+        let _ = serde_json::from_slice::<TopicSubscriptionAck>(&octets);
+        let _ = serde_json::from_slice::<TopicListSubscription>(&octets);
+        let _ = serde_json::from_slice::<TopicListNotification>(&octets);
+        let _ = serde_json::from_slice::<BgMessageDelivery>(&octets);
+    }
 }

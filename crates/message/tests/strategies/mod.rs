@@ -176,7 +176,7 @@ fn segments() -> impl Strategy<Value = UeMessage> {
     )
 }
 
-fn subscriptions() -> impl Strategy<Value = UeMessage> {
+pub(crate) fn subscriptions() -> impl Strategy<Value = UeMessage> {
     let expiry = || prop::option::of(date());
     prop_oneof![
         (address(), topics(), expiry()).prop_map(|(originator, topics, expiration_time)| {
