@@ -188,15 +188,22 @@ async fn a_copy_that_expires_on_disk_is_reported_with_the_others() {
     let mut alice = net.ue("alice").await;
     let mut bob = net.subscriber("bob", "alerts").await;
     net.away_subscriber("carol", "alerts").await;
-    let soon = OffsetDateTime::now_utc() + time::Duration::milliseconds(1500);
+    let soon = OffsetDateTime::now_utc() + time::Duration::seconds(4);
     let sent = Message { expiration_time: Some(soon), ..wanted(to_topic("alice", "alerts", "1")) };
     assert_eq!(alice.send(&sent).await, Fate::stored());
     bob.receive().await;
     assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
     until(|| OffsetDateTime::now_utc() > soon).await;
-    until(|| net.stored_for("carol") == 1 || net.core.fan_out.open_jobs() == 0).await;
-    crate::inbox::sweep_expired(&net.core).await;
-    let reports = alice.receive_aggregated_report().await.reports;
+    let core = Arc::clone(&net.core);
+    let sweeper = tokio::spawn(async move {
+        loop {
+            crate::inbox::sweep_expired(&core).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut reports = alice.receive_aggregated_report().await.reports;
+    sweeper.abort();
+    reports.sort_by(|one, other| one.originator.cmp(&other.originator));
     assert_eq!(reports, [individual("bob", "1", None), individual("carol", "1", Some("EXPIRED"))]);
     assert_eq!(net.stored_for("carol"), 0);
     net.until_no_job_is_left().await;
@@ -238,12 +245,12 @@ async fn a_server_killed_after_its_answer_hands_a_copy_to_everybody_all_the_same
         assert!(net.stored_for(name) >= 1, "{name}");
     }
     // Whoever has two copies has the same one twice.
-    let mut ue = net.ue(&names[SUBSCRIBERS - 1]).await;
-    while net.stored_for(&names[SUBSCRIBERS - 1]) > 0 {
-        assert_eq!(ue.receive().await.message_id.as_str(), "1");
-        tokio::task::yield_now().await;
-        if ue.requests.is_empty() {
-            until(|| net.stored_for(&names[SUBSCRIBERS - 1]) == 0).await;
+    for name in &names {
+        for stored in net.core.store.pending(&address(name), None, 16).await.unwrap() {
+            let Ok(UeMessage::Message(copy)) = UeMessage::decode(&stored.body, &DecodeLimits::default()) else {
+                panic!()
+            };
+            assert_eq!((copy.message_id.as_str(), copy.recipient), ("1", Some(address(name))));
         }
     }
 }
@@ -502,7 +509,15 @@ async fn copies_that_their_originator_discards_are_reported_with_the_others() {
     net.away_subscriber("carol", "alerts").await;
     assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
     bob.receive().await;
-    until(|| net.stored_for("carol") == 1).await;
+    let (originator, id) = (address("alice"), "1".parse().unwrap());
+    // On disk, not only on its way there.
+    timeout(PATIENCE, async {
+        while net.core.store.find_stored(&originator, &id, None, 1).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .unwrap();
     let discard =
         StoredMessageUpdate { originator: address("alice"), message_id: "1".parse().unwrap(), expiration_time: None };
     assert_eq!(alice.exchange(&discard.encode()).await.code, Code::DELETED);
@@ -511,4 +526,58 @@ async fn copies_that_their_originator_discards_are_reported_with_the_others() {
     let reports = alice.receive_aggregated_report().await.reports;
     assert_eq!(reports, [individual("carol", "1", Some("DISCARDED")), individual("bob", "1", None)]);
     net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn a_copy_that_the_disk_has_no_room_for_is_tried_until_there_is() {
+    let mut setup = topics(Limits::default());
+    setup.store.limits.messages_max = 1;
+    let net = Net::of(setup).await;
+    let mut alice = net.ue("alice").await;
+    net.away_subscriber("bob", "alerts").await;
+    net.away_subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&to_topic("alice", "alerts", "1")).await, Fate::stored());
+    until(|| net.stored_for("bob") + net.stored_for("carol") == 1).await;
+    let (first, second) = if net.stored_for("bob") == 1 { ("bob", "carol") } else { ("carol", "bob") };
+    let mut ue = net.ue(first).await;
+    assert_eq!(ue.receive().await.message_id.as_str(), "1");
+    until(|| net.stored_for(second) == 1).await;
+    net.until_no_job_is_left().await;
+    let mut ue = net.ue(second).await;
+    assert_eq!(ue.receive().await.message_id.as_str(), "1");
+}
+
+#[tokio::test]
+async fn a_copy_that_never_finds_room_expires_and_is_reported() {
+    let mut setup = topics(Limits { report_aggregation_seconds: 0, ..Limits::default() });
+    setup.store.limits.messages_max = 1;
+    let net = Net::of(setup).await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("dave").await;
+    net.away_subscriber("bob", "alerts").await;
+    assert_eq!(alice.send(&storable("alice", "dave", "0")).await, Fate::stored());
+    let soon = OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let sent = Message { expiration_time: Some(soon), ..wanted(to_topic("alice", "alerts", "1")) };
+    assert_eq!(alice.send(&sent).await, Fate::stored());
+    let told = alice.receive_aggregated_report().await.reports;
+    assert_eq!(told, [individual("bob", "1", Some("EXPIRED"))]);
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_more_jobs_is_an_overloaded_server() {
+    let mut setup = topics(patient());
+    setup.store.limits.jobs_max = 1;
+    let net = Net::of(setup).await;
+    let (mut alice, mut erin) = (net.ue("alice").await, net.ue("erin").await);
+    let mut bob = net.subscriber("bob", "alerts").await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    bob.receive().await;
+    let sent = to_topic("erin", "alerts", "1");
+    assert_eq!(erin.send(&sent).await, Fate::failed("5.03", "OVERLOADED"));
+    assert_eq!(bob.send_report(&report("bob", "alice", "1")).await, Fate::stored());
+    alice.receive_aggregated_report().await;
+    net.until_no_job_is_left().await;
+    assert_eq!(erin.send(&sent).await, Fate::stored());
+    assert_eq!(bob.receive().await.originator, address("erin"));
 }

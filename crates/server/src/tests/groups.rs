@@ -180,7 +180,7 @@ async fn the_validating_as_is_asked_first_and_its_word_holds() {
 #[tokio::test]
 async fn without_an_answer_of_group_management_nothing_is_sent() {
     let world = World::new(|limits| {
-        limits.group_timeout_seconds = 1;
+        limits.group_timeout_seconds = 4;
         limits.group_members_max = 2;
     })
     .await;

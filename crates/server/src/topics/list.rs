@@ -2,7 +2,7 @@
 //!
 //! A subscriber first hears of the topics there are, then of each that comes and goes, as far as it may subscribe to them
 //! itself. What waits for it is one update for each topic, the latest; a subscriber that does not answer is tried again
-//! with growing pauses, and after `topic_notification_attempts_max` of them in a row what waits is given up. After a
+//! with growing pauses, and after `topic_notification_attempts_max` of them in a row what it was told then is given up. After a
 //! restart it hears again of the topics there are (INFERRED: TS 29.538 leaves the first notification, repetition and loss
 //! open). Redirections (307, 308) are not followed: a notification goes to a URI that was checked, or nowhere.
 
@@ -259,9 +259,7 @@ async fn notify(core: &Core, entry: &Entry, client: &SbiClient) {
             failures += 1;
             if failures >= core.limits.topic_notification_attempts_max {
                 failures = 0;
-                let count = notification.msg_topics.len() + lock(&entry.waiting).updates.len();
-                lock(&entry.waiting).updates.clear();
-                entry.lose(core, count, "too many attempts failed");
+                entry.lose(core, notification.msg_topics.len(), "too many attempts failed");
                 continue;
             }
             entry.put_back(notification.msg_topics);
