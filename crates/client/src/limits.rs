@@ -49,7 +49,8 @@ pub struct ClientLimits {
     pub reassembly_sets_max: usize,
     /// The same, for one sender.
     pub reassembly_sets_per_peer_max: usize,
-    /// Octets of payload of all incomplete messages. Past it segments are refused with 5.03.
+    /// Octets held of all incomplete messages: payload, 64 more for each segment and 1024 for each message. Past it
+    /// segments are refused with 5.03.
     pub reassembly_octets_max: usize,
     /// The same, for one sender.
     pub reassembly_octets_per_peer_max: usize,

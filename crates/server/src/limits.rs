@@ -41,11 +41,12 @@ pub struct Limits {
     /// Messages that one originator may have in segments here, waiting to be put together. One more: 5.03 or 503
     /// `REASSEMBLY_FULL`.
     pub reassembly_sets_per_originator_max: usize,
-    /// Octets of payload of those segments. More: 5.03 or 503 `REASSEMBLY_FULL`.
+    /// Octets of those segments: payload, 64 more for each and 1024 for each message. More: 5.03 or 503
+    /// `REASSEMBLY_FULL`.
     pub reassembly_octets_per_originator_max: usize,
     /// Messages of everybody in segments here. One more: 5.03 or 503 `REASSEMBLY_FULL`.
     pub reassembly_sets_max: usize,
-    /// Octets of payload of everybody's segments. More: 5.03 or 503 `REASSEMBLY_FULL`.
+    /// Octets of everybody's segments, counted likewise. More: 5.03 or 503 `REASSEMBLY_FULL`.
     pub reassembly_octets_max: usize,
     /// How long the next segment of a message may stay away. Then the missing ones are asked for.
     pub reassembly_wait_seconds: u64,
