@@ -31,7 +31,6 @@ pub struct Lab {
     folder: TempDir,
     process: Option<Child>,
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
 }
 
 impl Lab {
@@ -42,19 +41,9 @@ impl Lab {
 
     /// The same with further arguments of `msgin5g lab`.
     pub fn start_with(arguments: &[&str]) -> Self {
-        Self::start_in(arguments, &[])
-    }
-
-    /// The same with further variables in its environment.
-    pub fn start_with_environment(environment: &[(&str, &str)]) -> Self {
-        Self::start_in(&[], environment)
-    }
-
-    fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut lab = Self { folder, process: None, arguments, environment };
+        let mut lab = Self { folder, process: None, arguments };
         lab.start_again();
         lab
     }
@@ -67,7 +56,6 @@ impl Lab {
             .args(["lab", "--dir"])
             .arg(self.directory())
             .args(&self.arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
