@@ -161,8 +161,11 @@ async fn take_back(core: &Arc<Core>, record: &SubscriptionRecord, earlier: Optio
 pub(crate) async fn unsubscribe(
     core: &Arc<Core>,
     subscriber: Address,
-    topics: Vec<MessagingTopic>,
+    mut topics: Vec<MessagingTopic>,
 ) -> Result<(), FailureCause> {
+    // The store counts out each that it is told to remove, and takes one at a time of the same.
+    topics.sort_unstable();
+    topics.dedup();
     let task_core = Arc::clone(core);
     let work = async move {
         if !task_core.topics.are_served() {
