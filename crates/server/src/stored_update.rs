@@ -122,11 +122,14 @@ impl Core {
         }
         let removed = self.store.remove_messages(recipient, vec![position]).await;
         let mut state = lock(&party.state);
+        let pipeline = state.pipeline();
         if removed.is_err() {
             // It is there still, and not in memory any more.
-            state.pipeline().stored_beside();
+            pipeline.stored_beside();
+            pipeline.buried(position);
+        } else {
+            pipeline.end_discard(position);
         }
-        state.pipeline().buried(position);
         Ok(!removed?.is_empty())
     }
 }

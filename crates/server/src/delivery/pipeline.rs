@@ -148,6 +148,8 @@ pub(crate) struct Pipeline {
     renewing: Vec<Position>,
     /// Got another expiry on disk while that was being read, perhaps as it was before.
     renewed: Vec<(Position, OffsetDateTime)>,
+    /// Discarded on disk while that was being read, perhaps before.
+    discarded: Vec<Position>,
     disk_busy: bool,
     /// The lanes from this one on are being read.
     reading: Option<usize>,
@@ -524,6 +526,7 @@ impl Pipeline {
             (None, _) => {}
         }
         self.renewed.clear();
+        self.discarded.clear();
         if removed {
             self.removing.clear();
         } else {
@@ -538,7 +541,7 @@ impl Pipeline {
             if let Some((_, expires_at)) = self.renewed.iter().rev().find(|(renewed, _)| *renewed == position) {
                 delivery.renew(*expires_at);
             }
-            let gone = [&self.acknowledged, &self.removing, &self.set_apart]
+            let gone = [&self.acknowledged, &self.removing, &self.set_apart, &self.discarded]
                 .iter()
                 .any(|positions| positions.contains(&position));
             let lane = self.lane(delivery.priority);
@@ -588,6 +591,15 @@ impl Pipeline {
         } else if self.reading.is_some() {
             self.renewed.push((position, expires_at));
         }
+    }
+
+    /// A message set apart is off the disk as its originator wished: a read under way may have found it before, and is not
+    /// to bring it back.
+    pub(crate) fn end_discard(&mut self, position: Position) {
+        if self.reading.is_some() {
+            self.discarded.push(position);
+        }
+        self.buried(position);
     }
 
     /// A message set apart is off the disk, or is given up for now.
