@@ -44,7 +44,7 @@ impl FromRequestParts<Arc<Service>> for GroupReader {
 /// The query of `GET /group-documents/{groupDocId}`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Parts29549 {
+struct WantedParts {
     group_members: bool,
     group_configuration: bool,
 }
@@ -114,7 +114,7 @@ async fn retrieve(
     State(service): Shared,
     _: GroupReader,
     Path(id): Path<ServiceAddress>,
-    Query(parts): Query<Parts29549>,
+    Query(parts): Query<WantedParts>,
 ) -> Response {
     let since = Instant::now();
     let outcome = match service.groups.get(&id) {
@@ -272,7 +272,7 @@ fn shown(mut document: VALGroupDocument) -> VALGroupDocument {
 }
 
 /// TS 29.549 clause 7.2, RetrieveIndValGroupDoc: the parts asked for, with the group's identity; all of it if none is asked for.
-fn part(document: VALGroupDocument, parts: &Parts29549) -> VALGroupDocument {
+fn part(document: VALGroupDocument, parts: &WantedParts) -> VALGroupDocument {
     if !parts.group_members && !parts.group_configuration {
         return document;
     }

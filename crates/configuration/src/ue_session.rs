@@ -24,7 +24,7 @@ use sbi::ss_upr::VAL_SERVICE_ID;
 use sbi::{ProblemDetails, cause};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
-use transport::{KeyRequest, LookupRefusal, ProvenPeer};
+use transport::{KeyRequest, LogThrottle, LookupRefusal, ProvenPeer};
 
 use crate::changes::Watch;
 use crate::coap_listener::Shared;
@@ -45,6 +45,9 @@ const MESSAGE_OCTETS_MAX: u32 = coap::BASE_MESSAGE_SIZE;
 const LAST_OCTETS: Duration = Duration::from_secs(1);
 /// Shortest time between two questions about one connection's key while there is no answer.
 const REVALIDATION_PAUSE: Duration = Duration::from_secs(5);
+
+/// A UE may ask for what is not its own as often as it likes.
+static REFUSED: LogThrottle = LogThrottle::new();
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,9 @@ struct Found {
     told: UeServiceId,
     document: String,
 }
+
+/// The label of a UE that may not be who it asks to be, or is nobody.
+const NOT_ASSOCIATED: &str = "not_associated";
 
 /// A label for the metrics, and the refusal that goes with it.
 type Refused = (&'static str, Response);
@@ -286,7 +292,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             return Err(("not_acceptable", problem(Code::NOT_ACCEPTABLE, StatusCode::NOT_ACCEPTABLE, None)));
         }
         let wanted = wanted(&request.query)?;
-        let (told, document) = self.look_up(wanted.as_ref(), None)?;
+        let (told, document) = self.look_up(wanted.as_ref(), None).inspect_err(|(label, _)| {
+            if *label == NOT_ASSOCIATED
+                && let Some(ue_service_id) = &wanted
+                && let Some(unlogged) = REFUSED.admit()
+            {
+                tracing::warn!(target: "security", a_kid = %self.peer.a_kid, %ue_service_id, unlogged,
+                    "configuration refused: not associated");
+            }
+        })?;
         Ok(Found { wanted, told, document })
     }
 
@@ -312,7 +326,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Some(told) => Ok((told.clone(), self.shared.template.document(told))),
             None => {
                 let response = problem(Code::NOT_FOUND, StatusCode::NOT_FOUND, Some(refusal::NOT_ASSOCIATED));
-                Err(("not_associated", response))
+                Err((NOT_ASSOCIATED, response))
             }
         }
     }

@@ -36,6 +36,7 @@ fn tshark_decodes_a_capture_of_msgin5g_1_as_well_formed_coap() {
 fn no_key_supi_or_payload_is_logged() {
     let lab = Lab::start_with(&["--log", "trace"]);
     foreign("service.py", &[&lab.lab_json_path()]);
+    foreign("configuration.py", &[&lab.lab_json_path()]);
     let log = lab.log();
     assert!(log.len() > 1000, "at level trace there must be a log to look through");
     let description = lab.lab_json();
