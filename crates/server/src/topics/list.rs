@@ -129,7 +129,8 @@ impl Entry {
     }
 }
 
-/// Subscribes `originator`, who may be told at `notification_uri`; the subscription's name, and until when.
+/// Subscribes `originator`, who may be told at `notification_uri`; the subscription's name, and until when. Runs to its end
+/// even if whoever asked has left.
 pub(crate) async fn subscribe(
     core: &Arc<Core>,
     originator: Address,
@@ -155,28 +156,44 @@ pub(crate) async fn subscribe(
         expires_at: Some(expires_at),
     };
     let id = record.id.clone();
-    core.store.put_topic_list_subscription(record.clone()).await.map_err(|error| {
-        tracing::warn!(originator = %record.originator, %error, "subscription to the list of topics not stored");
-        inbox::cause_of(&error)
-    })?;
-    tracing::info!(originator = %record.originator, id, "subscribed to the list of topics");
-    start(core, record);
+    let task_core = Arc::clone(core);
+    let work = async move {
+        if let Err(error) = task_core.store.put_topic_list_subscription(record.clone()).await {
+            tracing::warn!(originator = %record.originator, %error, "subscription to the list of topics not stored");
+            return Err(inbox::cause_of(&error));
+        }
+        tracing::info!(originator = %record.originator, id = record.id, "subscribed to the list of topics");
+        start(&task_core, record);
+        Ok(())
+    };
+    core.tasks.spawn(work).await.unwrap_or(Err(FailureCause::Stopping))?;
     Ok((id, expires_at))
 }
 
-/// Ends the subscription of that name, if `may_end` says of its originator that whoever asks is it.
+/// Ends the subscription of that name, if `may_end` says of its originator that whoever asks is it. Runs to its end even if
+/// whoever asked has left.
 pub(crate) async fn unsubscribe(
     core: &Arc<Core>,
     id: &str,
     may_end: impl FnOnce(&Address) -> bool,
 ) -> Result<(), ListRefusal> {
     let originator = lock(&core.topics.lists.entries).get(id).map(|entry| entry.record.originator.clone());
-    if !may_end(&originator.ok_or(ListRefusal::Unknown)?) {
+    let originator = originator.ok_or(ListRefusal::Unknown)?;
+    if !may_end(&originator) {
         return Err(ListRefusal::NotYours);
     }
+    let (task_core, id) = (Arc::clone(core), id.to_owned());
+    let work = async move { end(&task_core, &id, &originator).await };
+    core.tasks.spawn(work).await.unwrap_or(Err(FailureCause::Stopping)).map_err(ListRefusal::Failed)
+}
+
+/// Off the disk, then out of memory.
+async fn end(core: &Arc<Core>, id: &str, originator: &Address) -> Result<(), FailureCause> {
+    // The store counts out each that it is told to remove, and takes one at a time of the same.
+    let _turn = core.registering(originator).await;
     core.store.remove_topic_list_subscription(id).await.map_err(|error| {
-        tracing::error!(%error, "subscription to the list of topics not removed");
-        ListRefusal::Failed(inbox::cause_of(&error))
+        tracing::error!(%originator, %error, "subscription to the list of topics not removed");
+        inbox::cause_of(&error)
     })?;
     core.topics.lists.end(id);
     Ok(())
@@ -200,13 +217,10 @@ pub(crate) async fn load(
 
 pub(super) async fn sweep(core: &Arc<Core>, now: OffsetDateTime) {
     let is_over = |entry: &&Arc<Entry>| entry.record.expires_at.is_some_and(|at| at <= now);
-    let over: Vec<_> =
-        lock(&core.topics.lists.entries).values().filter(is_over).map(|entry| entry.record.id.clone()).collect();
-    for id in over {
-        match core.store.remove_topic_list_subscription(&id).await {
-            Ok(_) => core.topics.lists.end(&id),
-            Err(error) => tracing::error!(%error, "expired subscription to the list of topics not removed"),
-        }
+    let over: Vec<_> = lock(&core.topics.lists.entries).values().filter(is_over).cloned().collect();
+    for entry in over {
+        // What is not removed now is over still at the next sweep.
+        let _ = end(core, &entry.record.id, &entry.record.originator).await;
     }
 }
 
@@ -214,13 +228,12 @@ pub(super) async fn sweep(core: &Arc<Core>, now: OffsetDateTime) {
 fn start(core: &Arc<Core>, record: TopicListSubscriptionRecord) {
     let entry = Arc::new(Entry { record, waiting: Mutex::default(), wake: Notify::new() });
     lock(&core.topics.lists.entries).insert(entry.record.id.clone(), Arc::clone(&entry));
-    let there: Vec<_> = {
+    {
+        // Under the lock, so that what goes meanwhile is told after.
         let table = lock(&core.topics.table);
-        let mine = table.topics().filter(|topic| core.topics.policy.may_subscribe(topic, &entry.record.originator));
-        mine.cloned().collect()
-    };
-    for topic in there {
-        entry.queue(core, &topic, UpdateStatus::Created);
+        for topic in table.topics().filter(|topic| core.topics.policy.may_subscribe(topic, &entry.record.originator)) {
+            entry.queue(core, topic, UpdateStatus::Created);
+        }
     }
     if let Some(client) = core.topics.lists.client.clone() {
         let core = Arc::clone(core);
