@@ -219,6 +219,11 @@ impl Recent {
         }
     }
 
+    /// Whether the segments under `set` were put together, as far as that is known here.
+    pub(crate) fn was_completed(&self, set: Key) -> bool {
+        self.entries.get(&set).is_some_and(|remembered| matches!(remembered.state, State::PartOf(_)))
+    }
+
     /// Whether a segment comes after its message was put together: then it gets that message's answer.
     pub(crate) fn is_late(&mut self, set: Key, reply: Reply) -> Late {
         let whole = match self.entries.get(&set).map(|remembered| &remembered.state) {

@@ -33,7 +33,7 @@ impl Core {
             return self.refuse(reply, cause);
         }
         match &message.segment {
-            Some(segment) if !self.forwards(&message, segment) => self.reassemble(from, message, reply),
+            Some(segment) if !self.forwards(from, &message, segment) => self.reassemble(from, message, reply),
             _ => self.take_in(from, message, reply),
         }
     }

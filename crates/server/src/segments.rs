@@ -142,8 +142,9 @@ impl Collector for Once {
 }
 
 impl Core {
-    /// Whether this segment goes on as it is: to a UE that can take it (8.5.4), unless others of its message are here.
-    pub(crate) fn forwards(&self, message: &Message, segment: &SegmentParameters) -> bool {
+    /// Whether this segment goes on as it is: to a UE that can take it (8.5.4), unless others of its message are here, or
+    /// were until it was whole.
+    pub(crate) fn forwards(&self, from: &Party, message: &Message, segment: &SegmentParameters) -> bool {
         if message.destination.addr_type != AddressType::Ue {
             return false;
         }
@@ -151,7 +152,9 @@ impl Core {
         let Some(to) = self.registry.find(&message.destination) else { return true };
         let fits = lock(&to.state).segment_octets(&to, &self.limits).is_none_or(|most| message.payload.len() <= most);
         let set = SetKey { originator: message.originator.clone(), set_id: segment.set_id.clone() };
-        fits && !lock(&self.segments.reassembler).holds(&set)
+        fits
+            && !lock(&self.segments.reassembler).holds(&set)
+            && !lock(&from.recent).was_completed(Key::set(&message.message_id, segment))
     }
 
     /// Keeps a segment of `from` until its message is whole, and takes that in.
