@@ -54,6 +54,38 @@ async fn a_registration_that_is_as_it_was_costs_no_write() {
 }
 
 #[tokio::test]
+async fn what_a_client_said_about_itself_survives_a_restart() {
+    let net = Net::new().await;
+    net.associate(&supi_of("bob"), "bob");
+    let mut bob = net.connect(&supi_of("bob"));
+    let profile = ClientProfile {
+        segment_size: Some(100),
+        aggregation: Some(true),
+        availability: Some(message::CommunicationAvailability {
+            start: time::OffsetDateTime::UNIX_EPOCH,
+            duration_seconds: 60,
+            interval_seconds: Some(3600),
+        }),
+        ..ClientProfile::default()
+    };
+    let registration = Registration { ue_service_id: "bob".parse().unwrap(), client_profile: Some(profile.clone()) };
+    assert_eq!(bob.exchange(&registration.encode()).await.code, Code::CREATED);
+    bob.leave().await;
+    // What an earlier version kept.
+    let mut record = net.core.store.registration(&"bob".parse().unwrap()).await.unwrap().unwrap();
+    (record.ue_service_id, record.client_profile) = ("carol".parse().unwrap(), None);
+    net.core.store.put_registration(record).await.unwrap();
+    let net = net.restart().await;
+    let known = |name: &str| {
+        let party = net.core.registry.find(&address(name)).unwrap();
+        let state = party.state.lock().unwrap();
+        state.profile.as_deref().cloned().unwrap()
+    };
+    assert_eq!(known("bob"), profile);
+    assert_eq!(known("carol"), ClientProfile { segment_size: Some(100), ..ClientProfile::default() });
+}
+
+#[tokio::test]
 async fn messages_of_a_recipient_whose_registration_is_gone_are_reported_after_a_restart() {
     let net = Net::new().await;
     let mut alice = net.ue("alice").await;
