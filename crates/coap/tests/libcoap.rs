@@ -7,7 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use coap::{Code, Request, Response, StreamConfig, StreamConnection, StreamCounters, StreamEvent};
+use coap::{
+    Code, Observe, Request, Response, StreamConfig, StreamConnection, StreamCounters, StreamEvent, StreamLimits,
+};
 
 /// The build without TLS does what these tests need; the others of the same Debian package do too.
 const CLIENTS: [&str; 4] = ["coap-client-notls", "coap-client", "coap-client-openssl", "coap-client-gnutls"];
@@ -249,4 +251,78 @@ fn libcoap_serves_our_requests_and_answers_each() {
     connection.ping().unwrap();
     assert!(matches!(server.next_event(&mut connection), StreamEvent::Pong { .. }));
     assert!(connection.is_settled());
+}
+
+#[test]
+fn libcoap_observes_our_resource_until_it_deregisters() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = start_client(&["-s", "2"], "configuration", &listener);
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    let limits = StreamLimits { peer_observations_max: 1, ..StreamLimits::default() };
+    let mut connection = StreamConnection::new(StreamConfig { limits, ..StreamConfig::default() });
+    let content = |text: &str| Response::new(Code::CONTENT).with_content_format(0).with_observe().with_payload(text);
+    let (mut observed, mut told, mut buffer) = (None, Vec::new(), [0; 4_096]);
+    while told.len() < 3 {
+        send(&mut connection, &mut socket);
+        let octets = socket.read(&mut buffer).expect("the peer said nothing for too long");
+        assert_ne!(octets, 0, "closed before it deregistered: {told:?}");
+        connection.receive(&buffer[..octets]).unwrap();
+        while let Some(event) = connection.poll_event() {
+            match event {
+                StreamEvent::Request { request } if request.observe == Some(Observe::Register) => {
+                    told.push("registered");
+                    connection.respond(request.exchange, content("first;")).unwrap();
+                    connection.notify(request.exchange, content("second;")).unwrap();
+                    connection.notify(request.exchange, content("third;")).unwrap();
+                    observed = Some(request.exchange);
+                }
+                StreamEvent::ObservationEnded { exchange } if Some(exchange) == observed => told.push("ended"),
+                StreamEvent::Request { request } => {
+                    assert_eq!(request.observe, Some(Observe::Deregister));
+                    told.push("deregistered");
+                    connection.respond(request.exchange, content("last;")).unwrap();
+                    send(&mut connection, &mut socket);
+                }
+                StreamEvent::PeerReady { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(told, ["registered", "ended", "deregistered"]);
+    drop(socket);
+    let shown = String::from_utf8_lossy(&finish(client).stdout).replace('\n', "");
+    assert!(shown.contains("first;second;third;"), "{shown}");
+}
+
+#[test]
+fn libcoap_notifies_us_until_we_deregister() {
+    let mut server = Server::start();
+    let mut connection = StreamConnection::new(StreamConfig::default());
+    // Its own clock, which it notifies of every second.
+    let get = || Request::get("time").observe(Observe::Register);
+    let exchange = connection.request(get()).unwrap();
+    let mut notifications = 0;
+    while notifications < 2 {
+        match server.next_event(&mut connection) {
+            StreamEvent::Response { exchange: answered, response } => {
+                assert_eq!((answered, response.code, response.observe), (exchange, Code::CONTENT, true));
+                notifications += 1;
+            }
+            StreamEvent::PeerReady { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    connection.stop_observing(exchange, get()).unwrap();
+    loop {
+        match server.next_event(&mut connection) {
+            StreamEvent::Response { response, .. } if response.observe => {}
+            StreamEvent::Response { exchange: answered, response } => {
+                assert_eq!((answered, response.code), (exchange, Code::CONTENT));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(connection.observations(), 0);
 }
