@@ -104,6 +104,8 @@ enum Telling {
     No,
     /// When the time for it has come.
     Scheduled,
+    /// There was no room for it: again after a pause, whatever comes meanwhile.
+    Postponed,
     UnderWay,
 }
 
@@ -353,7 +355,7 @@ impl Job {
     /// Whether the originator is to be told now, or a while from now.
     pub(super) fn when_to_tell(&self) -> Tell {
         let mut state = lock(&self.state);
-        if state.untold.is_empty() || state.telling == Telling::UnderWay {
+        if state.untold.is_empty() || matches!(state.telling, Telling::UnderWay | Telling::Postponed) {
             return Tell::Not;
         }
         if state.closed || state.untold.len() == state.unsettled {
@@ -370,7 +372,7 @@ impl Job {
     /// The time to tell has come; false if somebody else is at it.
     pub(super) fn time_to_tell(&self) -> bool {
         let mut state = lock(&self.state);
-        let due = state.telling == Telling::Scheduled && !state.untold.is_empty();
+        let due = matches!(state.telling, Telling::Scheduled | Telling::Postponed) && !state.untold.is_empty();
         if due {
             state.telling = Telling::UnderWay;
         }
@@ -402,7 +404,7 @@ impl Job {
 
     /// Telling is over for now.
     pub(super) fn telling_ended(&self, again_later: bool) {
-        lock(&self.state).telling = if again_later { Telling::Scheduled } else { Telling::No };
+        lock(&self.state).telling = if again_later { Telling::Postponed } else { Telling::No };
     }
 
     pub(super) fn is_closed(&self) -> bool {

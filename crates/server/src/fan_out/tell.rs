@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -12,8 +13,8 @@ use message::{
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
-use super::OneAnswer;
 use super::job::{Job, Outcome, Tell};
+use super::{OneAnswer, RETRY_PAUSE};
 use crate::core::Core;
 use crate::delivery::{Answer, Delivery};
 use crate::registry::Party;
@@ -36,15 +37,15 @@ pub(super) fn consider(core: &Arc<Core>, job: &Arc<Job>) {
             let (core, job) = (Arc::clone(core), Arc::clone(job));
             core.tasks.clone().spawn(async move { tell_until_stopped(&core, &job).await });
         }
-        Tell::Later => later(core, job),
+        Tell::Later => later(core, job, core.limits.report_aggregation()),
     }
 }
 
-fn later(core: &Arc<Core>, job: &Arc<Job>) {
+fn later(core: &Arc<Core>, job: &Arc<Job>, pause: Duration) {
     let (core, job) = (Arc::clone(core), Arc::clone(job));
     core.tasks.clone().spawn(async move {
         tokio::select! {
-            () = sleep(core.limits.report_aggregation()) => {}
+            () = sleep(pause) => {}
             () = core.stopped.cancelled() => return,
         }
         if job.time_to_tell() {
@@ -129,7 +130,7 @@ fn ended(core: &Arc<Core>, job: &Arc<Job>, lost: &[usize], again_later: bool) {
     job.told(lost);
     job.telling_ended(again_later);
     if again_later {
-        later(core, job);
+        later(core, job, core.limits.report_aggregation().max(RETRY_PAUSE));
     }
     core.fan_out.ledger.note(job);
 }
@@ -140,9 +141,11 @@ async fn tell_part(core: &Arc<Core>, job: &Job, party: &Arc<Party>, part: Part) 
     core.deliver(party, Delivery::report(part.originator, job.message_id.clone(), part.body, expires_at, Some(asker)));
     let told = match answer.await {
         Ok(Answer::Delivered | Answer::Stored) => Told::Known,
-        Ok(Answer::Failed(
-            FailureCause::Overloaded | FailureCause::StorageFailed | FailureCause::Stopping | FailureCause::TooMany,
-        )) if !job.is_closed() => Told::NotNow,
+        Ok(Answer::Failed(FailureCause::Overloaded | FailureCause::StorageFailed | FailureCause::Stopping)) => {
+            Told::NotNow
+        }
+        // It has no room of its own, which may never change.
+        Ok(Answer::Failed(FailureCause::TooMany)) if !job.is_closed() => Told::NotNow,
         Ok(Answer::Failed(cause)) => Told::Lost(cause),
         _ => Told::NotNow,
     };
