@@ -9,7 +9,8 @@
 //!
 //! So the server has at least one segment until the application has the message, and what it no longer has is on disk
 //! here. Without a state directory a crash loses the segments held; the one that comes again brings about a SEGREC, and
-//! the sender, who keeps a message until it is confirmed, sends them again.
+//! the sender, who keeps a message until it is confirmed, sends them again. (Two crashes during one message can leave
+//! nobody who knows that something is missing; the sender, whom nobody sends a SEGCONFIR, is then in doubt.)
 //!
 //! Time passes only while the client is registered: nothing can arrive otherwise.
 

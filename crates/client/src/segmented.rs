@@ -197,6 +197,9 @@ impl<X: Copy + PartialEq> Segmented<X> {
 }
 
 #[cfg(test)]
+mod pair_tests;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
