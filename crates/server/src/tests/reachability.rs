@@ -567,7 +567,11 @@ async fn a_nef_that_is_silent_talks_nonsense_or_refuses_costs_attempts() {
         let net = Net::with(Limits { trigger_attempts_max: 2, ..limits() }).await;
         let mut nef = Nef::start(&net).await;
         nef.conduct(conduct);
-        let requests = ClientLimits { request_timeout_milliseconds: 200, ..ClientLimits::default() };
+        // Only silence is to be cut short: the others are waited for.
+        let requests = match conduct {
+            Conduct::Silent => ClientLimits { request_timeout_milliseconds: 200, ..ClientLimits::default() },
+            _ => ClientLimits::default(),
+        };
         let _exposed = expose(&net, &ExposureSection { requests, ..section(nef.address) }).await;
         let mut alice = net.ue("alice").await;
         net.asleep("meter").await;

@@ -34,7 +34,7 @@ async fn a_stored_message_lives_as_long_as_its_originator_says_last() {
     let net = Net::new().await;
     let mut alice = net.ue("alice").await;
     net.away_ue("bob").await;
-    let soon = OffsetDateTime::now_utc() + time::Duration::milliseconds(500);
+    let soon = OffsetDateTime::now_utc() + time::Duration::seconds(3);
     let sent = Message { expiration_time: Some(soon), ..storable("alice", "bob", "1") };
     assert_eq!(alice.send(&sent).await, Fate::stored());
     let later = in_seconds(3600);
