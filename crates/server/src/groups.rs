@@ -15,8 +15,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use transport::BoxFuture;
 
-use crate::fan_out::FanOutMetrics;
+use crate::core::Core;
 use crate::limits::Limits;
+use crate::log_budget::Topic;
 use crate::sync::lock;
 
 /// Whoever holds the groups: a SEAL group management server, or our Configuration Function.
@@ -100,12 +101,8 @@ impl Groups {
     ///
     /// # Errors
     /// The cause to refuse a message with.
-    pub(crate) async fn find(
-        &self,
-        id: &ServiceAddress,
-        limits: &Limits,
-        metrics: &FanOutMetrics,
-    ) -> Result<Arc<Group>, FailureCause> {
+    pub(crate) async fn find(&self, core: &Core, id: &ServiceAddress) -> Result<Arc<Group>, FailureCause> {
+        let limits = &core.limits;
         let source = self.source.as_ref().ok_or(FailureCause::TargetTypeNotSupported)?;
         if let Some(known) = lock(&self.cache).find(id, limits) {
             return known.ok_or(FailureCause::UnknownTarget);
@@ -113,22 +110,20 @@ impl Groups {
         let Ok(_slot) = self.lookups.try_acquire() else { return Err(FailureCause::Overloaded) };
         let asked_at = Instant::now();
         let answer = timeout(Duration::from_secs(limits.group_timeout_seconds), source.group(id.clone())).await;
-        metrics.group_asked(asked_at.elapsed());
-        let group = match answer {
-            Ok(Ok(group)) => group,
-            Ok(Err(error)) => {
-                tracing::error!(group = %id, %error, "no answer on a group");
-                return Err(FailureCause::MembersUnavailable);
+        core.fan_out.metrics.group_asked(asked_at.elapsed());
+        let answer = answer.unwrap_or_else(|_| Err(GroupError("no answer in time".to_owned())));
+        let group = answer.and_then(|group| match group {
+            Some(group) if group.members.len() > limits.group_members_max => {
+                Err(GroupError("the group has more members than group_members_max".to_owned()))
             }
-            Err(_) => {
-                tracing::error!(group = %id, seconds = limits.group_timeout_seconds, "no answer on a group in time");
-                return Err(FailureCause::MembersUnavailable);
+            group => Ok(group),
+        });
+        let group = group.map_err(|error| {
+            if core.log_budget.admits(Topic::Groups) {
+                tracing::error!(group = %id, %error, "nobody knows who the members of a group are");
             }
-        };
-        if group.as_ref().is_some_and(|group| group.members.len() > limits.group_members_max) {
-            tracing::error!(group = %id, "group has more members than group_members_max");
-            return Err(FailureCause::MembersUnavailable);
-        }
+            FailureCause::MembersUnavailable
+        })?;
         let group = group.map(Arc::new);
         lock(&self.cache).remember(id, group.clone(), limits);
         group.ok_or(FailureCause::UnknownTarget)

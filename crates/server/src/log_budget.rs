@@ -22,10 +22,12 @@ pub(crate) enum Topic {
     Triggering,
     Notification,
     NotAllowed,
+    Groups,
+    NotStored,
 }
 
 impl Topic {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Forged,
         Self::ReportForged,
         Self::Malformed,
@@ -35,6 +37,8 @@ impl Topic {
         Self::Triggering,
         Self::Notification,
         Self::NotAllowed,
+        Self::Groups,
+        Self::NotStored,
     ];
 
     fn as_str(self) -> &'static str {
@@ -47,6 +51,8 @@ impl Topic {
             Self::Api => "request for somebody else refused",
             Self::Triggering => "UE not triggered by an identifier that is not proven",
             Self::Notification => "notification refused",
+            Self::Groups => "group not known, or its validating AS not there",
+            Self::NotStored => "message to many, or subscription, not stored",
             Self::NotAllowed => "message refused: its originator may not send there",
         }
     }

@@ -56,11 +56,12 @@ use crate::core::Core;
 use crate::deduplication::ContentDigest;
 use crate::delivery::{Answer, Asker, Collector};
 use crate::inbox;
+use crate::log_budget::Topic;
 use crate::sync::lock;
 
 pub(crate) use job::{Job, Outcome, Waiter};
 use ledger::Ledger;
-pub(crate) use metrics::FanOutMetrics;
+use metrics::FanOutMetrics;
 
 /// Pause before copies that the disk had no room for are tried again, and before the store is asked again after it failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -221,7 +222,9 @@ async fn begin(core: &Arc<Core>, fresh: Fresh) {
     let id = match core.store.put_job(record).await {
         Ok(id) => id,
         Err(error) => {
-            tracing::warn!(target_address = %message.destination, %error, "message to many not stored");
+            if core.log_budget.admits(Topic::NotStored) {
+                tracing::warn!(target_address = %message.destination, %error, "message to many not stored");
+            }
             return core.answer(Some(asker), Answer::Failed(inbox::cause_of(&error)));
         }
     };

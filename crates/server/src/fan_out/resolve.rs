@@ -34,7 +34,7 @@ fn subscribers(core: &Arc<Core>, message: &Message) -> Result<Vec<Address>, Fail
 }
 
 async fn members(core: &Arc<Core>, message: &Message) -> Result<Vec<Address>, FailureCause> {
-    let group = core.groups.find(&message.destination.addr, &core.limits, &core.fan_out.metrics).await?;
+    let group = core.groups.find(core, &message.destination.addr).await?;
     if !group.admits(&message.originator) {
         not_allowed(core, message);
         return Err(FailureCause::GroupNotAllowed);
@@ -50,7 +50,9 @@ async fn members(core: &Arc<Core>, message: &Message) -> Result<Vec<Address>, Fa
 async fn validate(core: &Arc<Core>, message: &Message, id: &AsServiceId) -> Result<(), FailureCause> {
     let address = Address::application_server(id);
     let Some(party) = core.registry.find(&address) else {
-        tracing::warn!(group = %message.destination, as_service_id = %id, "validating AS is not registered");
+        if core.log_budget.admits(Topic::Groups) {
+            tracing::warn!(group = %message.destination, as_service_id = %id, "validating AS is not registered");
+        }
         return Err(FailureCause::ValidationUnavailable);
     };
     let copy = Message {
@@ -64,7 +66,7 @@ async fn validate(core: &Arc<Core>, message: &Message, id: &AsServiceId) -> Resu
     match answer.await {
         Ok(Answer::Delivered) => Ok(()),
         Ok(Answer::Failed(FailureCause::TargetRefused)) => {
-            tracing::info!(
+            tracing::debug!(
                 group = %message.destination, originator = %message.originator, as_service_id = %id,
                 "message to the group rejected by its validating AS"
             );

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::core::Core;
 use crate::inbox;
+use crate::log_budget::Topic;
 use crate::policy::TopicPolicy;
 use crate::sync::lock;
 
@@ -159,7 +160,9 @@ pub(crate) async fn subscribe(
     let task_core = Arc::clone(core);
     let work = async move {
         if let Err(error) = task_core.store.put_topic_list_subscription(record.clone()).await {
-            tracing::warn!(originator = %record.originator, %error, "subscription to the list of topics not stored");
+            if task_core.log_budget.admits(Topic::NotStored) {
+                tracing::warn!(originator = %record.originator, %error, "subscription to the list of topics not stored");
+            }
             return Err(inbox::cause_of(&error));
         }
         tracing::info!(originator = %record.originator, id = record.id, "subscribed to the list of topics");

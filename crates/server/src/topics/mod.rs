@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 use crate::core::Core;
 use crate::destinations::TopicServerSection;
 use crate::inbox;
+use crate::log_budget::Topic;
 use crate::policy::TopicPolicy;
 use crate::sync::lock;
 pub(crate) use list::ListRefusal;
@@ -131,7 +132,9 @@ async fn subscribe_to_all(
     let results = join_all(records.iter().map(|record| core.store.put_subscription(record.clone()))).await;
     let failure = results.iter().find_map(|result| result.as_ref().err());
     if let Some(error) = failure {
-        tracing::warn!(%subscriber, %error, "subscription not stored");
+        if core.log_budget.admits(Topic::NotStored) {
+            tracing::warn!(%subscriber, %error, "subscription not stored");
+        }
         let cause = cause_of(error);
         let stored = results.iter().zip(&records).zip(earlier).filter(|((result, _), _)| result.is_ok());
         for ((_, record), earlier) in stored {
