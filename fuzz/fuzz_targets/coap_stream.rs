@@ -1,17 +1,42 @@
-//! A peer's octets, in whatever pieces, never break a connection's state machine or make it hold more than its limits.
+//! A peer's octets, in whatever pieces, never break a connection's state machine or make it hold more than its limits:
+//! neither where it is asked, observations included, nor where it observes.
 #![no_main]
 
-use coap::{Code, Response, StreamConfig, StreamConnection, StreamEvent};
+use coap::{Code, ExchangeId, Observe, Request, Response, StreamConfig, StreamConnection, StreamEvent, StreamLimits};
 use libfuzzer_sys::fuzz_target;
 
+const OBSERVATIONS_MAX: usize = 3;
+
 fuzz_target!(|pieces: Vec<&[u8]>| {
-    let mut connection = StreamConnection::new(StreamConfig::default());
+    let limits = StreamLimits {
+        observations_max: OBSERVATIONS_MAX,
+        peer_observations_max: OBSERVATIONS_MAX,
+        ..StreamLimits::default()
+    };
+    let mut connection = StreamConnection::new(StreamConfig { limits, ..StreamConfig::default() });
+    for _ in 0..2 * OBSERVATIONS_MAX {
+        let _ = connection.request(Request::get("x").observe(Observe::Register));
+    }
+    let mut observed: Vec<ExchangeId> = Vec::new();
     for piece in pieces {
         let received = connection.receive(piece);
         while let Some(event) = connection.poll_event() {
-            if let StreamEvent::Request { request } = event {
-                let _ = connection.respond(request.exchange, Response::new(Code::CHANGED));
+            match event {
+                StreamEvent::Request { request } => {
+                    let _ = connection.respond(request.exchange, Response::new(Code::CONTENT).with_observe());
+                    if connection.is_observed(request.exchange) {
+                        observed.push(request.exchange);
+                    }
+                }
+                StreamEvent::ObservationEnded { exchange } => assert!(!connection.is_observed(exchange)),
+                _ => {}
             }
+            // One may have ended whose event still waits.
+            observed.retain(|exchange| connection.is_observed(*exchange));
+            assert!(observed.len() <= OBSERVATIONS_MAX && connection.observations() <= OBSERVATIONS_MAX);
+        }
+        for exchange in &observed {
+            let _ = connection.notify(*exchange, Response::new(Code::CONTENT));
         }
         let _ = connection.poll_transmit();
         if received.is_err() {

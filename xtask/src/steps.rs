@@ -36,14 +36,17 @@ pub(crate) const STEPS: &[Step] = &[
 /// The fuzz targets of `fuzz/Cargo.toml`.
 const FUZZ_TARGETS: &[&str] = &[
     "a_kid",
+    "application_request",
     "coap_stream",
     "eap_packet",
     "exposure_notification",
+    "group_document",
     "psk_identity",
     "reassembler",
     "suci",
     "tls_handshake",
     "ts29538",
+    "ue_configuration",
     "ue_message",
 ];
 
