@@ -79,7 +79,7 @@ const GROUP: &str = "everybody@lab.example";
 
 /// One long message, and one message to the group, for so many ordinary ones.
 const LONG_SHARE: usize = 20;
-const GROUP_SHARE: usize = 100;
+const GROUP_SHARE: usize = 1_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
