@@ -365,7 +365,7 @@ async fn a_newer_registration_ends_the_older_connection() {
 #[tokio::test]
 async fn past_each_limit_there_is_its_answer() {
     let limits = "[limits]\nconnections_max = 2\nrequests_unanswered_max = 2\ndeliveries_unanswered_max = 1\n\
-                  deliveries_waiting_max = 1\nregistration_timeout_milliseconds = 300\nmessage_octets_max = 2000\n";
+                  deliveries_waiting_max = 1\nmessage_octets_max = 2000\n";
     let mut scene = Scene::start(&format!("{}{limits}", two())).await;
     let mut metering = scene.application("metering").await;
     // Requests without an answer: the server is slow.
@@ -388,17 +388,22 @@ async fn past_each_limit_there_is_its_answer() {
     assert_eq!(scene.peer.response(third).await.code, Code::SERVICE_UNAVAILABLE);
     metering.respond(exchange, Code::CHANGED).await;
     assert_eq!(metering.delivered().await.1["msgId"], "2");
-    // A connection without a registration, and one too many beside it.
-    let mut silent = scene.connect().await;
+    // One connection too many.
+    let _second = scene.application("alarm").await;
     let mut another = scene.connect().await;
     assert_eq!(another.last_words().await, None, "closed without a word");
-    assert_eq!(silent.last_words().await.as_deref(), Some("no registration"));
     // A message over the size that the client's CSM told.
-    let mut application = scene.application("alarm").await;
     let mut octets = vec![0xe0, 0x10, 0x00, 0x02];
     octets.resize(4_000, 0);
-    application.write(&octets).await;
-    assert!(application.last_words().await.is_some());
+    metering.write(&octets).await;
+    assert!(metering.last_words().await.is_some());
+}
+
+#[tokio::test]
+async fn a_connection_without_a_registration_is_ended() {
+    let scene = Scene::start(&format!("{}[limits]\nregistration_timeout_milliseconds = 200\n", two())).await;
+    let mut silent = scene.connect().await;
+    assert_eq!(silent.last_words().await.as_deref(), Some("no registration"));
 }
 
 #[tokio::test]
@@ -411,7 +416,7 @@ async fn an_application_that_gives_no_answer_or_reads_nothing_is_ended() {
     assert_eq!(scene.peer.response(sent).await.code, Code::SERVICE_UNAVAILABLE);
     assert_eq!(alarm.last_words().await.as_deref(), Some("no answer to what was delivered"));
 
-    let limits = "[limits]\nwrite_timeout_milliseconds = 200\npayload_octets_max = 65536\n";
+    let limits = "[limits]\nwrite_timeout_milliseconds = 1000\npayload_octets_max = 65536\n";
     let change = |config: &mut client::ClientConfig| config.limits.payload_octets_max = 65_536;
     let mut scene = Scene::start_with(toml::from_str(&format!("{}{limits}", two())).unwrap(), change).await;
     let alarm = scene.application("alarm").await;
