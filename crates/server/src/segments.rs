@@ -152,8 +152,7 @@ impl Core {
         let Some(to) = self.registry.find(&message.destination) else { return true };
         let fits = lock(&to.state).segment_octets(&to, &self.limits).is_none_or(|most| message.payload.len() <= most);
         let set = SetKey { originator: message.originator.clone(), set_id: segment.set_id.clone() };
-        fits
-            && !lock(&self.segments.reassembler).holds(&set)
+        fits && !lock(&self.segments.reassembler).holds(&set)
             && !lock(&from.recent).was_completed(Key::set(&message.message_id, segment))
     }
 

@@ -454,7 +454,10 @@ impl Pipeline {
         let settled = self.in_flight.is_empty();
         let pause = self.pause.iter().filter(|pause| settled && pause.held.is_empty()).map(|pause| pause.until);
         let gathering = self.gathering;
-        let gathered = self.lanes.iter().filter_map(|lane| gathering?.until(&lane.waiting));
+        let now = gathering.map(|_| Instant::now());
+        // One that is past waits for something else.
+        let gathered =
+            self.lanes.iter().filter_map(|lane| gathering?.until(&lane.waiting)).filter(|at| Some(*at) > now);
         waiting.chain(pause).chain(latency).chain(gathered).min()
     }
 
