@@ -89,7 +89,8 @@ impl UeSession {
             UeMessage::DeliveryStatusReport(report) => (report.originator, report.message_id, None),
             other => return Err(BenchError::Protocol(format!("{other:?} from the server"))),
         };
-        let answer = MessageResponse { originator, message_id, status: None, failure_cause: None, individual: Vec::new() };
+        let answer =
+            MessageResponse { originator, message_id, status: None, failure_cause: None, individual: Vec::new() };
         let response = Response::new(Code::CHANGED).with_content_format(JSON).with_payload(answer.encode());
         self.coap.respond(request.exchange, response).map_err(BenchError::connection)?;
         Ok(payload)

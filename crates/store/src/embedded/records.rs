@@ -116,8 +116,7 @@ impl Inner {
             }
         }
         for pair in all(&self.tables.subscriptions) {
-            let (topic, subscriber_key) = split_owned(&pair?.0)?;
-            let shares = Shares { subject: Some(topic), owner: Some(subscriber_key) };
+            let shares = shares_of_subscription(&pair?.0)?;
             self.accounting.recover_record(Records::Subscriptions, &shares);
         }
         for pair in all(&self.tables.topic_list_subscriptions) {
@@ -141,13 +140,14 @@ impl Inner {
 
 fn subscription(topic: &MessagingTopic, subscriber: &Address) -> Result<(Vec<u8>, Shares), StoreError> {
     let key = keys::subscription_key(topic.as_str(), &keys::address_key(subscriber)?)?;
-    let (topic, subscriber_key) = split_owned(&key)?;
-    Ok((key, Shares { subject: Some(topic), owner: Some(subscriber_key) }))
+    let shares = shares_of_subscription(&key)?;
+    Ok((key, shares))
 }
 
-fn split_owned(key: &[u8]) -> Result<(Box<[u8]>, Box<[u8]>), StoreError> {
+/// Who shares in the limits that a subscription's key counts against.
+fn shares_of_subscription(key: &[u8]) -> Result<Shares, StoreError> {
     let (topic, subscriber_key) = keys::split_subscription_key(key)?;
-    Ok((topic.into(), subscriber_key.into()))
+    Ok(Shares { subject: Some(topic.into()), owner: Some(subscriber_key.into()) })
 }
 
 fn shares_of_topic_list(record: &TopicListSubscriptionRecord) -> Result<Shares, StoreError> {
