@@ -363,6 +363,25 @@ async fn a_newer_registration_ends_the_older_connection() {
 }
 
 #[tokio::test]
+async fn what_the_older_connection_left_unanswered_comes_to_the_newer_one_first() {
+    let change = |config: &mut client::ClientConfig| config.limits.come_back_seconds = 3600;
+    let mut scene = Scene::start_with(toml::from_str(&two()).unwrap(), change).await;
+    let mut older = scene.application("alarm").await;
+    let first = scene.peer.send(&message_for(Some("alarm"), "1")).await;
+    older.delivered().await;
+    let mut newer = scene.application("alarm").await;
+    assert_eq!(scene.peer.response(first).await.code, Code::SERVICE_UNAVAILABLE);
+    let second = scene.peer.send(&message_for(Some("alarm"), "2")).await;
+    assert_eq!(scene.peer.response(second).await.code, Code::SERVICE_UNAVAILABLE);
+    for id in ["1", "2"] {
+        scene.peer.send(&message_for(Some("alarm"), id)).await;
+        let (exchange, message) = newer.delivered().await;
+        assert_eq!(message["msgId"], id);
+        newer.respond(exchange, Code::CHANGED).await;
+    }
+}
+
+#[tokio::test]
 async fn past_each_limit_there_is_its_answer() {
     let limits = "[limits]\nconnections_max = 2\nrequests_unanswered_max = 2\ndeliveries_unanswered_max = 1\n\
                   deliveries_waiting_max = 1\nmessage_octets_max = 2000\n";
