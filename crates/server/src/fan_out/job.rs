@@ -272,24 +272,27 @@ impl Job {
         outcome: Outcome,
         waiter: Waiter,
     ) -> Result<(), Waiter> {
-        {
-            let mut guard = lock(&self.state);
-            let state = &mut *guard;
-            if state.closed || state.over {
-                return Err(waiter);
-            }
-            state.waiters.push(waiter);
-            match state.fates.get(index) {
-                Some(Fate::HandedOver) => state.report(index, outcome),
-                // Its acknowledgement is on its way to us, or was lost with a connection.
-                Some(Fate::Waiting | Fate::UnderWay(_)) => {
-                    self.answered(state, index);
-                    state.report(index, outcome);
-                }
-                Some(Fate::Reported(_) | Fate::Settled) | None => {}
-            }
-        }
+        self.take_report(index, outcome, waiter)?;
         core.fan_out.ledger.note(self);
+        Ok(())
+    }
+
+    fn take_report(&self, index: usize, outcome: Outcome, waiter: Waiter) -> Result<(), Waiter> {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        if state.closed || state.over {
+            return Err(waiter);
+        }
+        state.waiters.push(waiter);
+        match state.fates.get(index) {
+            Some(Fate::HandedOver) => state.report(index, outcome),
+            // Its acknowledgement is on its way to us, or was lost with a connection.
+            Some(Fate::Waiting | Fate::UnderWay(_)) => {
+                self.answered(state, index);
+                state.report(index, outcome);
+            }
+            Some(Fate::Reported(_) | Fate::Settled) | None => {}
+        }
         Ok(())
     }
 
@@ -448,33 +451,49 @@ impl Collector for Copies {
     }
 }
 
+/// What follows from the answer to a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Nothing.
+    Nothing,
+    /// The copies that wait are to be handed over again, later.
+    Again,
+    /// There is something to write.
+    Save,
+}
+
 impl Job {
-    /// The fate of a copy.
     fn copy_ended(self: &Arc<Self>, core: &Arc<Core>, index: usize, answer: Answer) {
+        match self.copy_answered(index, &answer, OffsetDateTime::now_utc()) {
+            After::Nothing => {}
+            After::Again => {
+                FanOut::queue(core, &self.target, Work::Again(Arc::clone(self)), usize::MAX);
+            }
+            After::Save => core.fan_out.ledger.note(self),
+        }
+    }
+
+    /// The fate of a copy.
+    fn copy_answered(&self, index: usize, answer: &Answer, utc: OffsetDateTime) -> After {
         let no_room = matches!(
             answer,
             Answer::Failed(FailureCause::Overloaded | FailureCause::StorageFailed | FailureCause::Stopping)
         );
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let Some(Fate::UnderWay(round)) = state.fates.get(index) else { return };
+        let Some(Fate::UnderWay(round)) = state.fates.get(index) else { return After::Nothing };
         let round = *round;
-        if no_room && !self.is_expired(OffsetDateTime::now_utc()) {
+        if no_room && !self.is_expired(utc) {
             self.round_shrank(state, round);
             if let Some(fate) = state.fates.get_mut(index) {
                 *fate = Fate::Waiting;
             }
-            let queued = std::mem::replace(&mut state.again, true);
-            drop(guard);
-            if !queued {
-                FanOut::queue(core, &self.target, Work::Again(Arc::clone(self)), usize::MAX);
-            }
-            return;
+            return if std::mem::replace(&mut state.again, true) { After::Nothing } else { After::Again };
         }
         self.answered(state, index);
         match answer {
             _ if !self.report_wanted => state.settle(index),
-            Answer::Failed(cause) => state.report(index, Outcome { success: false, cause: Some(cause.into()) }),
+            Answer::Failed(cause) => state.report(index, Outcome { success: false, cause: Some((*cause).into()) }),
             _ if state.closed => state.settle(index),
             _ => {
                 if let Some(fate) = state.fates.get_mut(index) {
@@ -483,7 +502,10 @@ impl Job {
                 state.note_progress(index, MemberState::HandedOver);
             }
         }
-        drop(guard);
-        core.fan_out.ledger.note(self);
+        After::Save
     }
 }
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;
