@@ -5,7 +5,7 @@
 //! messages that were taken are remembered: a refusal (4.xx, 5.xx) promised nothing, so its repetition is a new attempt.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -248,6 +248,18 @@ impl Recent {
         }
     }
 
+    /// The recipient misses the segments under `keys`, and they come again: forgets that they were answered, or they would
+    /// get their answers again and never reach it.
+    pub(crate) fn missed(&mut self, keys: impl IntoIterator<Item = Key>) {
+        let is_answered =
+            |key: &Key| self.entries.get(key).is_some_and(|remembered| matches!(remembered.state, State::Answered(_)));
+        let missed: HashSet<Key> = keys.into_iter().filter(is_answered).collect();
+        if !missed.is_empty() {
+            self.entries.retain(|key, _| !missed.contains(key));
+            self.order.retain(|(_, key)| !missed.contains(key));
+        }
+    }
+
     /// Whether the originator may send one more now, at `rate`: counts it if so.
     pub(crate) fn admits(&mut self, rate: Rate, now: Instant) -> bool {
         self.bucket.take(rate, now)
@@ -354,6 +366,29 @@ mod tests {
         let later = start + LIFETIME + Duration::from_secs(1);
         assert!(matches!(begin(&mut recent, "1", later), Begin::Answered(_, Answer::Delivered)));
         assert!(matches!(begin(&mut recent, "2", later), Begin::New), "its time is over");
+    }
+
+    #[test]
+    fn a_segment_that_its_recipient_misses_is_new_when_it_comes_again_and_others_are_not() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        let segment = |number| {
+            let set_id = "1".parse().unwrap();
+            Key::segment(&"1".parse().unwrap(), &SegmentParameters { set_id, total_count: None, number, last: false })
+        };
+        let begin = |recent: &mut Recent, number: u32| {
+            let (sender, _) = oneshot::channel();
+            recent.begin(segment(number), digest(b"x"), Reply::Api(sender), now, 10, LIFETIME)
+        };
+        for number in [1, 2, 3] {
+            assert!(matches!(begin(&mut recent, number), Begin::New));
+        }
+        recent.complete(segment(1), Answer::Delivered);
+        recent.complete(segment(2), Answer::Delivered);
+        recent.missed([segment(2), segment(3), segment(4)]);
+        assert!(matches!(begin(&mut recent, 1), Begin::Answered(..)));
+        assert!(matches!(begin(&mut recent, 2), Begin::New));
+        assert!(matches!(begin(&mut recent, 3), Begin::Joined), "it is on its way");
+        assert_eq!(recent.order.len(), 3);
     }
 
     #[test]

@@ -270,6 +270,16 @@ impl Core {
         if !self.request_opened() {
             return self.refuse(reply, FailureCause::Overloaded);
         }
+        if let Notice::Recovery(recovery) = notice {
+            let segment = |number: &u32| SegmentParameters {
+                set_id: recovery.set_id.clone(),
+                total_count: None,
+                number: *number,
+                last: false,
+            };
+            let keys = recovery.missing.iter().map(|number| Key::segment(&recovery.message_id, &segment(number)));
+            lock(&to.recent).missed(keys);
+        }
         let asker = Asker::Part(Arc::new(Once(Mutex::new(Some(reply)))), 0);
         self.deliver(&to, self.notice(notice, Some(asker)));
     }
