@@ -3,10 +3,15 @@
 
 mod common;
 
-use std::process::{Child, Stdio};
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use common::{Lab, msgin5g};
+use client::{AggregationPolicy, Incoming, IncomingStream, Outcome, OutgoingMessage, Received};
+use common::{Lab, fleet::Fleet, msgin5g};
+use message::Message;
 use serde_json::Value;
 
 const METER: &str = "meter-1@lab.example";
@@ -146,4 +151,84 @@ fn a_stored_message_can_be_kept_longer_and_discarded() {
     }
     let heard = heard(listening(&valve, "1"));
     assert_eq!(heard[0]["message_id"], "kept");
+}
+
+async fn next_message(incoming: &mut IncomingStream) -> Received<Message> {
+    match tokio::time::timeout(Duration::from_secs(60), incoming.next()).await.unwrap() {
+        Some(Incoming::Message(message)) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Without a state directory a device that dies has lost the segments it acknowledged; it asks for them, and the sender's
+/// client, which has its answer already, sends them again.
+#[tokio::test]
+async fn segments_that_died_with_their_device_come_again_from_the_sender() {
+    let lab = Lab::start();
+    let mut fleet = Fleet::provision(&lab, 2).await;
+    for ue in &mut fleet.ues {
+        ue.config.segment_size = Some(100);
+        ue.config.limits.segment_wait_milliseconds = 200;
+        ue.config.limits.segment_recoveries_max = 100;
+        ue.config.limits.segment_resends_max = 100;
+    }
+    let (sender, _reports) = fleet.ues[0].connect().await;
+    let payload: Vec<u8> = (0..1_000_u32).map(|octet| octet as u8).collect();
+    let large = OutgoingMessage::to_ue(&fleet.ues[1].service_id, payload.clone()).store_and_forward(None);
+    let (device, mut incoming) = fleet.ues[1].connect().await;
+    let sending = tokio::spawn({
+        let sender = sender.clone();
+        async move { sender.send(large).await }
+    });
+    let held = next_message(&mut incoming).await;
+    assert_eq!(held.content().payload, payload);
+    // It dies with the message complete and not accepted: the server has one segment, and the device none.
+    device.close().await;
+    drop((held, incoming, device));
+    let (_device, mut incoming) = fleet.ues[1].connect().await;
+    let again = next_message(&mut incoming).await;
+    assert_eq!(again.content().payload, payload);
+    again.accept().await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(60), sending).await.unwrap().unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::Delivered | Outcome::Stored), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn small_messages_travel_as_one_and_are_each_delivered() {
+    let lab = Lab::start();
+    let mut fleet = Fleet::provision(&lab, 2).await;
+    for ue in &mut fleet.ues {
+        ue.config.aggregation = Some(AggregationPolicy { wait: Duration::from_secs(20), octets_max: 40 });
+        ue.config.limits.close_timeout_milliseconds = 60_000;
+    }
+    let (sender, _reports) = fleet.ues[0].connect().await;
+    let (_device, mut incoming) = fleet.ues[1].connect().await;
+    let recipient = fleet.ues[1].service_id.clone();
+    let sending: Vec<_> = (0..12)
+        .map(|number| {
+            let (sender, message) =
+                (sender.clone(), OutgoingMessage::to_ue(&recipient, format!("reading {number:02}")));
+            tokio::spawn(async move { sender.send(message).await })
+        })
+        .collect();
+    let mut heard = Vec::new();
+    // Four of ten octets fit into one; the fifth sends them. The last four wait for more, until the client is closed.
+    while heard.len() < 8 {
+        let message = next_message(&mut incoming).await;
+        heard.push(String::from_utf8(message.content().payload.clone()).unwrap());
+        message.accept().await.unwrap();
+    }
+    let closing = tokio::spawn(async move { sender.close().await });
+    while heard.len() < 12 {
+        let message = next_message(&mut incoming).await;
+        heard.push(String::from_utf8(message.content().payload.clone()).unwrap());
+        message.accept().await.unwrap();
+    }
+    for sending in sending {
+        assert_eq!(sending.await.unwrap().unwrap(), Outcome::Delivered);
+    }
+    closing.await.unwrap();
+    heard.sort();
+    heard.dedup();
+    assert_eq!(heard.len(), 12);
 }
