@@ -151,12 +151,14 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         loop {
             self.leave_if_released();
-            self.pump();
+            // One moment for both: what is not sent as due is due later, or waits for something else to happen.
+            let now = Instant::now();
+            self.pump(now);
             self.publish();
             if self.has_ended() {
                 break;
             }
-            let due = self.next_due();
+            let due = self.next_due(now);
             let room = self.has_room() && matches!(self.ending, Ending::None);
             tokio::select! {
                 event = self.link.event() => self.on_link(event),
@@ -232,9 +234,8 @@ impl Driver {
     }
 
     /// Sends what is ready to be sent.
-    fn pump(&mut self) {
+    fn pump(&mut self, now: Instant) {
         self.send_deregistration();
-        let now = Instant::now();
         while let Link::Up { session, phase: Phase::Registered } = &mut self.link
             && let Some((place, body)) = self.requests.next_ready(now)
         {
@@ -264,7 +265,7 @@ impl Driver {
     }
 
     /// When something has to be done that no event brings about.
-    fn next_due(&self) -> Option<Instant> {
+    fn next_due(&self, now: Instant) -> Option<Instant> {
         let ending = match &self.ending {
             Ending::None => None,
             Ending::Deregister { deadline, .. } | Ending::Close { deadline } => Some(*deadline),
@@ -280,7 +281,7 @@ impl Driver {
         let subscriptions = self.subscriptions.next_due().filter(|_| is_registered);
         let aggregates = self.aggregator.as_ref().and_then(Aggregator::next_due);
         let segments = self.reassembly.next_due();
-        let due = [self.requests.next_due(), ending, phase, renewal, subscriptions, aggregates, segments];
+        let due = [self.requests.next_due(now), ending, phase, renewal, subscriptions, aggregates, segments];
         due.into_iter().flatten().min()
     }
 

@@ -432,8 +432,9 @@ impl<X: Copy + PartialEq> Requests<X> {
         self.reports_sent = 0;
     }
 
-    /// When something falls due: a deadline passes, or a request may be sent again.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    /// When something falls due: a deadline passes, or a request may be sent again. What might be sent `now` and was not
+    /// waits for an event, not for a time.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         self.entries
             .values()
             .flat_map(|request| {
@@ -446,9 +447,9 @@ impl<X: Copy + PartialEq> Requests<X> {
                 let later = match &request.content {
                     Content::One { state: State::Later(when), .. } => Some(*when),
                     Content::One { .. } => None,
-                    Content::Segments(segmented) => segmented.next_due(),
+                    Content::Segments(segmented) => segmented.next_due(now),
                 };
-                [deadline, later]
+                [deadline, later.filter(|when| *when > now)]
             })
             .flatten()
             .min()

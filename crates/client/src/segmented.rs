@@ -118,10 +118,10 @@ impl<X: Copy + PartialEq> Segmented<X> {
         self.segments.iter().filter_map(|(_, state)| exchange(state)).collect()
     }
 
-    /// When a segment that was put off may be sent.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    /// When the next segment that was put off may be sent, after `now`.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         let due = |state: &State<X>| match state {
-            State::Later(when) => Some(*when),
+            State::Later(when) if *when > now => Some(*when),
             _ => None,
         };
         self.segments.iter().filter_map(|(_, state)| due(state)).min()
@@ -310,7 +310,7 @@ mod tests {
         let when = now + Duration::from_secs(5);
         message.later(0, when);
         assert!(message.is_unsent() && message.is_put_off() && message.next_ready(now).is_none());
-        assert_eq!(message.next_due(), Some(when));
+        assert_eq!((message.next_due(now), message.next_due(when)), (Some(when), None));
         assert_eq!(message.next_ready(when).unwrap().0, 0);
         assert_eq!(message.unanswered(), 1);
         assert_eq!(message.position(1), Some(1));

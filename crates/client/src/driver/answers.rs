@@ -181,7 +181,13 @@ impl Driver {
             }
             purpose => {
                 if !result.as_ref().is_ok_and(|answer| matches!(answer.status, None | Some(DeliveryStatus::Stored))) {
-                    tracing::warn!(?purpose, ?result, "a delivery status report did not reach its recipient");
+                    match purpose {
+                        Purpose::Report(_) => {
+                            tracing::warn!(?purpose, ?result, "a delivery status report did not reach its recipient");
+                        }
+                        // Of a message that the server has cut itself, its originator knows nothing.
+                        _ => tracing::debug!(?purpose, ?result, "nobody takes a word about segments"),
+                    }
                 }
                 self.report_over(purpose);
             }
