@@ -66,6 +66,9 @@ pub(crate) struct Core {
     /// Every task of the server.
     pub(crate) tasks: TaskTracker,
     open_requests: AtomicUsize,
+    /// Held for reading by who gives a stored message another expiry, for writing by the sweep while it looks for and
+    /// claims what has expired.
+    pub(crate) renewals: tokio::sync::RwLock<()>,
     /// Registrations of one UE are made one after the other.
     registering: Box<[Arc<tokio::sync::Mutex<()>>]>,
 }
@@ -127,6 +130,7 @@ impl Core {
             health: Health::new(),
             tasks: TaskTracker::new(),
             open_requests: AtomicUsize::new(0),
+            renewals: tokio::sync::RwLock::default(),
             registering: (0..REGISTERING_STRIPES).map(|_| Arc::default()).collect(),
         };
         (Arc::new(core), writers)

@@ -407,12 +407,15 @@ pub(crate) fn found_on_disk(core: &Arc<Core>, party: &Arc<Party>) {
 pub(crate) async fn sweep_expired(core: &Arc<Core>) {
     let now = OffsetDateTime::now_utc();
     loop {
+        // Between the read and the claim nobody gives them another expiry.
+        let no_renewal = core.renewals.write().await;
         let batch = match core.store.expired(now, BURIAL_BATCH).await {
             Ok(batch) => batch,
             Err(error) => return tracing::error!(%error, "expired messages not read"),
         };
         let full = batch.len() >= BURIAL_BATCH;
         let claimed: Vec<_> = batch.into_iter().filter(|stored| claim(core, stored)).collect();
+        drop(no_renewal);
         if claimed.is_empty() {
             return;
         }

@@ -3,11 +3,12 @@
 //!
 //! The recipient may come back at any moment, so the pipeline is asked first. A message that is to be discarded is claimed
 //! as an expired one is: what is on its way to the recipient cannot be called back and counts as not stored. One that gets
-//! another expiry stays deliverable throughout, and only the sweep of expired messages is kept off it meanwhile.
+//! another expiry stays deliverable throughout, and only the sweep of expired messages is kept off it meanwhile. One whose
+//! time is over is expired, swept or not, and counts as not stored.
 
 use std::sync::Arc;
 
-use message::{Address, FailureCause, StoredMessageUpdate};
+use message::{Address, FailureCause, MessageId, StoredMessageUpdate};
 use store::{Position, StoreError};
 use time::OffsetDateTime;
 
@@ -46,8 +47,14 @@ impl Core {
     async fn update(self: &Arc<Self>, from: &Party, update: &StoredMessageUpdate) -> Answer {
         let latest = OffsetDateTime::now_utc().saturating_add(self.expiry_max());
         let expires_at = update.expiration_time.map(|at| at.min(latest));
+        // Those that have no copy yet first, so that they get none while the copies on disk are looked through.
+        let waiting = match expires_at {
+            None => fan_out::discard(self, &update.originator, &update.message_id).await,
+            Some(_) => Some(0),
+        };
+        let Some(waiting) = waiting else { return Answer::Failed(FailureCause::StorageFailed) };
         let changed = match self.change_all(update, expires_at).await {
-            Ok(changed) => changed,
+            Ok(changed) => changed + waiting,
             Err(error) => {
                 tracing::error!(originator = %update.originator, message_id = %update.message_id, %error, "stored message not updated");
                 return Answer::Failed(FailureCause::StorageFailed);
@@ -63,6 +70,20 @@ impl Core {
         self.metrics.stored_discarded(changed);
         lock(&from.recent).discarded(Key::message(&update.message_id));
         Answer::Discarded
+    }
+
+    /// Discards copies of a message to many that came to disk after its originator discarded the others.
+    pub(crate) fn discard_late(self: &Arc<Self>, originator: &Address, message_id: &MessageId) {
+        let (core, originator, message_id) = (Arc::clone(self), originator.clone(), message_id.clone());
+        self.tasks.spawn(async move {
+            let update = StoredMessageUpdate { originator, message_id, expiration_time: None };
+            match core.change_all(&update, None).await {
+                Ok(discarded) => core.metrics.stored_discarded(discarded),
+                Err(error) => {
+                    tracing::error!(originator = %update.originator, message_id = %update.message_id, %error, "copies not discarded");
+                }
+            }
+        });
     }
 
     /// How many copies were changed.
@@ -91,12 +112,19 @@ impl Core {
     async fn renew(&self, recipient: &Address, position: Position, at: OffsetDateTime) -> Result<bool, StoreError> {
         // Nobody is there: what is stored for them is being buried.
         let Some(party) = self.registry.find(recipient) else { return Ok(false) };
+        // Or the sweep could find it expired, and bury it once it is not any more.
+        let _no_sweep = self.renewals.read().await;
         if !lock(&party.state).pipeline().begin_renewal(position) {
             return Ok(false);
         }
-        let renewed = self.store.update_expiry(recipient, position, Some(at)).await;
+        let now = OffsetDateTime::now_utc();
+        let renewed = self.store.update_expiry(recipient, position, now, Some(at)).await;
         let expires_at = matches!(renewed, Ok(true)).then_some(at);
-        lock(&party.state).pipeline().end_renewal(position, expires_at);
+        let mut state = lock(&party.state);
+        state.pipeline().end_renewal(position, expires_at);
+        if let Some(carrier) = &state.carrier {
+            carrier.knock();
+        }
         renewed
     }
 
@@ -117,19 +145,16 @@ impl Core {
 
     async fn discard(&self, recipient: &Address, position: Position) -> Result<bool, StoreError> {
         let Some(party) = self.registry.find(recipient) else { return Ok(false) };
-        if !lock(&party.state).pipeline().claim(position) {
+        if !lock(&party.state).pipeline().begin_discard(position) {
             return Ok(false);
         }
         let removed = self.store.remove_messages(recipient, vec![position]).await;
         let mut state = lock(&party.state);
-        let pipeline = state.pipeline();
-        if removed.is_err() {
-            // It is there still, and not in memory any more.
-            pipeline.stored_beside();
-            pipeline.buried(position);
-        } else {
-            pipeline.end_discard(position);
+        state.pipeline().end_discard(position, removed.is_ok());
+        if let Some(carrier) = &state.carrier {
+            carrier.knock();
         }
+        drop(state);
         Ok(!removed?.is_empty())
     }
 }

@@ -235,9 +235,10 @@ impl Store for EmbeddedStore {
         &'a self,
         recipient: &'a Address,
         position: Position,
+        now: OffsetDateTime,
         expires_at: Option<OffsetDateTime>,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.0.update_expiry(recipient, position, expires_at))
+        Box::pin(self.0.update_expiry(recipient, position, now, expires_at))
     }
 
     fn pending_count(&self, recipient: &Address) -> usize {

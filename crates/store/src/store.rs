@@ -97,11 +97,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreFuture<'a, Vec<(Address, Position)>>;
 
     /// Gives a waiting message another expiry, `None` for never, and keeps its place. False when it is not there any
-    /// more: of this and a removal under way, the removal wins. Waits for another update of the same message.
+    /// more, or its time was up at `now`: of this and a removal under way, the removal wins. Waits for another update of the
+    /// same message.
     fn update_expiry<'a>(
         &'a self,
         recipient: &'a Address,
         position: Position,
+        now: OffsetDateTime,
         expires_at: Option<OffsetDateTime>,
     ) -> StoreFuture<'a, bool>;
 

@@ -240,6 +240,20 @@ async fn expired_messages_are_found_earliest_first_and_stay_until_removed() {
     assert_eq!(bodies(&store.expired(NOW + Duration::hours(1), 10).await.unwrap()), ["past", "second", "late"]);
 }
 
+#[tokio::test]
+async fn only_what_has_not_expired_gets_another_expiry() {
+    let directory = tempfile::tempdir().unwrap();
+    let a = ue("a");
+    let store = open(directory.path());
+    let expired = store.store_message(expiring(&a, "expired", NOW)).await.unwrap();
+    let waiting = store.store_message(expiring(&a, "waiting", NOW + Duration::hours(1))).await.unwrap();
+    let later = Some(NOW + Duration::hours(2));
+    assert!(!store.update_expiry(&a, expired, NOW, later).await.unwrap());
+    assert!(store.update_expiry(&a, waiting, NOW, later).await.unwrap());
+    assert_eq!(bodies(&store.expired(NOW + Duration::hours(1), 10).await.unwrap()), ["expired"]);
+    assert_eq!(bodies(&store.expired(NOW + Duration::hours(2), 10).await.unwrap()), ["expired", "waiting"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_expiry_is_missed_by_scans_that_run_while_messages_are_stored() {
     let directory = tempfile::tempdir().unwrap();

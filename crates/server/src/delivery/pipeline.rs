@@ -148,6 +148,8 @@ pub(crate) struct Pipeline {
     renewing: Vec<Position>,
     /// Got another expiry on disk while that was being read, perhaps as it was before.
     renewed: Vec<(Position, OffsetDateTime)>,
+    /// Being discarded on disk, and what was read of it.
+    discarding: Vec<(Position, Option<Delivery>)>,
     /// Discarded on disk while that was being read, perhaps before.
     discarded: Vec<Position>,
     disk_busy: bool,
@@ -155,6 +157,8 @@ pub(crate) struct Pipeline {
     reading: Option<usize>,
     /// Set while the recipient takes aggregates and time is given to make them.
     gathering: Option<Gathering>,
+    /// When the earliest is over that a lane was passed over for.
+    gathers_until: Option<Instant>,
     /// Something in memory may have a latency bound.
     latency_bound: bool,
     /// Counts the times that reading began anew, so that a batch read for an earlier carrier is recognised.
@@ -201,7 +205,11 @@ impl Pipeline {
             return Some(self.set_aside(delivery));
         }
         if self.waiting_total() >= limits.recipient_queue_max {
-            return Some(Aside::Fail(delivery, FailureCause::TooMany));
+            // What was promised to its sender already is tried again by whoever puts the answers together: this queue has
+            // room again soon, or goes to disk.
+            let promised = delivery.storable && matches!(delivery.asker, Some(Asker::Part(..)));
+            let cause = if promised { FailureCause::Overloaded } else { FailureCause::TooMany };
+            return Some(Aside::Fail(delivery, cause));
         }
         self.lane(delivery.priority).waiting.push_back(delivery);
         None
@@ -210,6 +218,7 @@ impl Pipeline {
     /// The next delivery to send, if the window and the order allow one. `window` bounds what is sent and not
     /// acknowledged.
     pub(crate) fn take(&mut self, utc: OffsetDateTime, window: usize, schedule: Schedule) -> Take<'_> {
+        self.gathers_until = None;
         if self.in_flight.len() >= window {
             return Take::Nothing;
         }
@@ -273,12 +282,16 @@ impl Pipeline {
 
     /// Of each of the highest lanes: what was read from disk, then, once nothing is left there or on its way there, what waits in memory.
     fn next(&mut self, utc: OffsetDateTime, schedule: Schedule, lanes_max: usize) -> Option<Delivery> {
-        let Self { lanes, in_flight, reading, gathering, .. } = self;
+        let Self { lanes, in_flight, reading, renewing, gathering, gathers_until, .. } = self;
         let now = gathering.map(|_| Instant::now());
         for (index, lane) in lanes.iter_mut().enumerate().take(lanes_max) {
+            let expired = |next: &mut Delivery| next.is_expired(utc);
+            let renewed = |next: &Delivery| next.position.is_some_and(|position| renewing.contains(&position));
             // The sweep finds them on disk, reports and removes them.
-            while lane.fetched.front().is_some_and(|delivery| delivery.is_expired(utc)) {
-                lane.fetched.pop_front();
+            while lane.fetched.pop_front_if(|next| expired(next) && !renewed(next)).is_some() {}
+            // It may have another expiry at once.
+            if lane.fetched.front_mut().is_some_and(expired) {
+                continue;
             }
             if !lane.fetched.is_empty() {
                 match pick(&mut lane.fetched, in_flight, schedule) {
@@ -289,8 +302,13 @@ impl Pipeline {
             if lane.unread || reading.is_some_and(|from| index >= from) {
                 return None;
             }
-            let gathers_until = gathering.and_then(|gathering| gathering.until(&lane.waiting));
-            if lane.storing > 0 || gathers_until.is_some_and(|until| now.is_some_and(|now| now < until)) {
+            if lane.storing > 0 {
+                continue;
+            }
+            let until = gathering.and_then(|gathering| gathering.until(&lane.waiting));
+            if let Some(until) = until.filter(|until| now.is_some_and(|now| now < *until)) {
+                // By this reading of the clock, not by a later one that may be past it.
+                *gathers_until = Some(gathers_until.map_or(until, |earlier| earlier.min(until)));
                 continue;
             }
             if let Some(delivery) = pick(&mut lane.waiting, in_flight, schedule) {
@@ -382,6 +400,8 @@ impl Pipeline {
         {
             self.pause = None;
         }
+        // What gathered for long enough is the next to be taken.
+        self.gathers_until = self.gathers_until.filter(|until| *until > now);
         let mut asides = Vec::new();
         for index in 0..self.lanes.len() {
             while let Some(delivery) = self.overdue(index, now, limits) {
@@ -453,12 +473,7 @@ impl Pipeline {
             .map(|first| first.accepted_at + limits.queue_timeout());
         let settled = self.in_flight.is_empty();
         let pause = self.pause.iter().filter(|pause| settled && pause.held.is_empty()).map(|pause| pause.until);
-        let gathering = self.gathering;
-        let now = gathering.map(|_| Instant::now());
-        // One that is past waits for something else.
-        let gathered =
-            self.lanes.iter().filter_map(|lane| gathering?.until(&lane.waiting)).filter(|at| Some(*at) > now);
-        waiting.chain(pause).chain(latency).chain(gathered).min()
+        waiting.chain(pause).chain(latency).chain(self.gathers_until).min()
     }
 
     fn next_latency_deadline(&mut self) -> Option<Instant> {
@@ -554,23 +569,40 @@ impl Pipeline {
             lane.cursor = Some(position);
             if !gone {
                 lane.fetched.push_back(delivery);
+            } else if let Some((_, kept)) = self.discarding.iter_mut().find(|(discarding, _)| *discarding == position) {
+                *kept = Some(delivery);
             }
         }
     }
 
-    /// A message on disk that has expired, or that its originator wants discarded: true if the caller is to remove it, which
-    /// it ends with [`Pipeline::buried`]. False while its delivery is under way, or if somebody else is at it.
+    /// A message on disk that has expired: true if the caller is to remove it, which it ends with [`Pipeline::buried`]. False
+    /// while its delivery is under way, or if somebody else is at it.
     pub(crate) fn claim(&mut self, position: Position) -> bool {
+        self.set_one_apart(position).is_some()
+    }
+
+    /// Takes a message out of what was read, if it is there. None while its delivery is under way, or if somebody else is at
+    /// it.
+    fn set_one_apart(&mut self, position: Position) -> Option<Option<Delivery>> {
         let mut sent = self.in_flight.iter().chain(self.pause.iter().flat_map(|pause| &pause.held));
         let taken = [&self.acknowledged, &self.removing, &self.set_apart, &self.renewing];
         if sent.any(|sent| sent.delivery.position == Some(position))
             || taken.iter().any(|positions| positions.contains(&position))
         {
-            return false;
+            return None;
         }
-        self.lane(position.priority()).fetched.retain(|delivery| delivery.position != Some(position));
         self.set_apart.push(position);
-        true
+        let fetched = &mut self.lane(position.priority()).fetched;
+        let place = fetched.iter().position(|delivery| delivery.position == Some(position));
+        Some(place.and_then(|place| fetched.remove(place)))
+    }
+
+    /// The same for one that its originator wants discarded, which the caller ends with [`Pipeline::end_discard`].
+    pub(crate) fn begin_discard(&mut self, position: Position) -> bool {
+        let read = self.set_one_apart(position);
+        let is_ours = read.is_some();
+        self.discarding.extend(read.map(|read| (position, read)));
+        is_ours
     }
 
     /// A message on disk is about to get another expiry: nobody claims it until [`Pipeline::end_renewal`]. False if it is
@@ -596,13 +628,21 @@ impl Pipeline {
         }
     }
 
-    /// A message set apart is off the disk as its originator wished: a read under way may have found it before, and is not
-    /// to bring it back.
-    pub(crate) fn end_discard(&mut self, position: Position) {
-        if self.reading.is_some() {
-            self.discarded.push(position);
-        }
+    /// A message is off the disk as its originator wished: a read under way may have found it before, and is not to bring it
+    /// back. Or it is not: what was read of it goes back to its place.
+    pub(crate) fn end_discard(&mut self, position: Position, removed: bool) {
         self.buried(position);
+        let place = self.discarding.iter().position(|(discarding, _)| *discarding == position);
+        let read = place.and_then(|place| self.discarding.swap_remove(place).1);
+        if removed {
+            if self.reading.is_some() {
+                self.discarded.push(position);
+            }
+        } else if let Some(delivery) = read {
+            let fetched = &mut self.lane(position.priority()).fetched;
+            let place = fetched.partition_point(|other| other.position < Some(position));
+            fetched.insert(place, delivery);
+        }
     }
 
     /// A message set apart is off the disk, or is given up for now.
@@ -666,6 +706,7 @@ impl Pipeline {
 
     fn read_anew(&mut self) {
         self.epoch += 1;
+        self.discarding.iter_mut().for_each(|(_, read)| *read = None);
         let reading = self.reading;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             lane.fetched = VecDeque::new();

@@ -13,7 +13,7 @@ use store::{EmbeddedStore, NewStoredMessage, Position, Store, StoreOptions, Stor
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::pipeline::{Aside, Batch, DiskWork, Pipeline, Schedule, Take};
+use super::pipeline::{Aside, Batch, DiskWork, Gathering, Pipeline, Schedule, Take};
 use super::{Delivery, Kind};
 use crate::limits::Limits;
 
@@ -487,4 +487,76 @@ fn higher_priorities_go_first_whenever_there_is_a_choice() {
         order.push(world.open.last().unwrap().1.1);
     }
     assert_eq!(order, [0, 0, 1, 1, 2, 2]);
+}
+
+/// The removal of a message that its originator wants discarded fails, whether it was read before or is read meanwhile.
+#[test]
+fn what_could_not_be_discarded_goes_where_it_was() {
+    for read_before in [true, false] {
+        let mut world = World::new(Schedule::Stream);
+        for _ in 0..3 {
+            world.send(0, 1, true);
+            world.apply(Event::Written);
+            world.apply(Event::Told);
+        }
+        world.apply(Event::Attach);
+        let read = |world: &mut World| {
+            for event in [Event::DiskStart, Event::DiskRead, Event::DiskEnd] {
+                world.apply(event);
+            }
+        };
+        if read_before {
+            read(&mut world);
+        }
+        let second = *world.disk.keys().nth(1).unwrap();
+        assert!(world.pipeline.begin_discard(second));
+        assert!(!world.pipeline.begin_discard(second) && !world.pipeline.claim(second), "somebody is at it");
+        if !read_before {
+            read(&mut world);
+        }
+        world.pipeline.end_discard(second, false);
+        world.finish();
+        assert_eq!(world.seen[&(0, 1)], [0, 1, 2]);
+    }
+}
+
+/// What expired is left to the sweep, but for what may have another expiry at once.
+#[test]
+fn what_gets_another_expiry_when_its_time_is_over_is_not_passed_over() {
+    let mut world = World::new(Schedule::Stream);
+    world.send(0, 1, true);
+    world.apply(Event::Written);
+    world.apply(Event::Told);
+    let position = *world.disk.keys().next().unwrap();
+    let soon = OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(1);
+    world.disk.get_mut(&position).unwrap().expires_at = Some(soon);
+    world.apply(Event::Attach);
+    for event in [Event::DiskStart, Event::DiskRead, Event::DiskEnd] {
+        world.apply(event);
+    }
+    let (after, later) = (soon + time::Duration::seconds(1), soon + time::Duration::seconds(2));
+    assert!(world.pipeline.begin_renewal(position));
+    assert!(matches!(world.pipeline.take(after, 8, Schedule::Stream), Take::Nothing));
+    world.pipeline.end_renewal(position, Some(later));
+    assert!(matches!(world.pipeline.take(after, 8, Schedule::Stream), Take::Send(..)));
+}
+
+/// The clock goes on between the look at the queue and the question when to look again.
+#[test]
+fn what_waits_for_company_is_looked_at_when_that_is_over_whatever_the_clock_says_meanwhile() {
+    let wait = Duration::from_millis(500);
+    let mut world = World::new(Schedule::Stream);
+    world.apply(Event::Attach);
+    world.pipeline.gather(Some(Gathering { wait, payload_octets_max: 2048 }));
+    world.now = Instant::now();
+    world.send(0, 1, true);
+    let (utc, over) = (OffsetDateTime::UNIX_EPOCH, world.now + wait);
+    assert!(matches!(world.pipeline.take(utc, 8, Schedule::Stream), Take::Nothing));
+    while Instant::now() < over {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(world.pipeline.next_deadline(&Limits::default()), Some(over));
+    assert!(world.pipeline.lapse(Instant::now(), &Limits::default()).is_empty());
+    assert_ne!(world.pipeline.next_deadline(&Limits::default()), Some(over), "the timer is not kept busy");
+    assert!(matches!(world.pipeline.take(utc, 8, Schedule::Stream), Take::Send(..)));
 }

@@ -7,9 +7,9 @@ use message::{Address, FailureCause, Message, MessageId};
 use store::{FanOutJob, JobId, MemberState};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{FanOut, Work};
+use super::{FanOut, RETRY_PAUSE, Work};
 use crate::core::Core;
 use crate::delivery::{Answer, Asker, Collector};
 use crate::sync::lock;
@@ -48,6 +48,8 @@ struct State {
     again: bool,
     /// No more reports are collected.
     closed: bool,
+    /// Its originator wants nobody to get it any more.
+    discarded: bool,
     /// It is on its way off the disk.
     over: bool,
     /// Durable and not yet told.
@@ -172,6 +174,7 @@ impl Job {
                 unsettled,
                 again: false,
                 closed: false,
+                discarded: false,
                 over: false,
                 untold,
                 telling: Telling::No,
@@ -294,6 +297,33 @@ impl Job {
             Some(Fate::Reported(_) | Fate::Settled) | None => {}
         }
         Ok(())
+    }
+
+    /// Nobody gets a copy any more who has none: how many those are. With some, the waiter is told once that is on disk.
+    pub(super) fn discard(&self, waiter: Waiter) -> usize {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        if state.over {
+            return 0;
+        }
+        let mut discarded = 0;
+        for index in 0..state.fates.len() {
+            if state.fates.get(index) == Some(&Fate::Waiting) {
+                discarded += 1;
+                self.answered(state, index);
+                match self.report_wanted {
+                    true => {
+                        state.report(index, Outcome { success: false, cause: Some(FailureCause::Discarded.into()) })
+                    }
+                    false => state.settle(index),
+                }
+            }
+        }
+        if discarded > 0 {
+            state.discarded = true;
+            state.waiters.push(waiter);
+        }
+        discarded
     }
 
     /// A copy is not waited for any more.
@@ -464,13 +494,28 @@ enum After {
 
 impl Job {
     fn copy_ended(self: &Arc<Self>, core: &Arc<Core>, index: usize, answer: Answer) {
+        if answer == Answer::Stored && lock(&self.state).discarded {
+            // It was on its way to disk when the others were discarded.
+            core.discard_late(&self.originator, &self.message_id);
+        }
         match self.copy_answered(index, &answer, OffsetDateTime::now_utc()) {
             After::Nothing => {}
-            After::Again => {
-                FanOut::queue(core, &self.target, Work::Again(Arc::clone(self)), usize::MAX);
-            }
+            After::Again => self.try_again(core),
             After::Save => core.fan_out.ledger.note(self),
         }
+    }
+
+    /// Queues the copies that wait, after a pause in which the target's worker goes on with others.
+    fn try_again(self: &Arc<Self>, core: &Arc<Core>) {
+        let (core, job) = (Arc::clone(core), Arc::clone(self));
+        core.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = sleep(RETRY_PAUSE) => {
+                    FanOut::queue(&core, &job.target, Work::Again(Arc::clone(&job)), usize::MAX);
+                }
+                () = core.stopped.cancelled() => {}
+            }
+        });
     }
 
     /// The fate of a copy.
@@ -483,7 +528,7 @@ impl Job {
         let state = &mut *guard;
         let Some(Fate::UnderWay(round)) = state.fates.get(index) else { return After::Nothing };
         let round = *round;
-        if no_room && !self.is_expired(utc) {
+        if no_room && !state.discarded && !self.is_expired(utc) {
             self.round_shrank(state, round);
             if let Some(fate) = state.fates.get_mut(index) {
                 *fate = Fate::Waiting;
@@ -493,7 +538,10 @@ impl Job {
         self.answered(state, index);
         match answer {
             _ if !self.report_wanted => state.settle(index),
-            Answer::Failed(cause) => state.report(index, Outcome { success: false, cause: Some((*cause).into()) }),
+            Answer::Failed(cause) => {
+                let cause = if no_room && state.discarded { FailureCause::Discarded } else { *cause };
+                state.report(index, Outcome { success: false, cause: Some(cause.into()) });
+            }
             _ if state.closed => state.settle(index),
             _ => {
                 if let Some(fate) = state.fates.get_mut(index) {

@@ -25,8 +25,9 @@
 //!
 //! One worker for each group or topic takes its messages one after the other, higher priorities first, and hands over all
 //! copies of one before it begins the next; each member's pipeline keeps that order. A worker has so many copies without an
-//! answer at once and waits for a moment when there are more, never for the slowest member, and no worker waits for another. One exception: a copy
-//! that the disk had no room for after all is tried again while later ones may have passed.
+//! answer at once and waits for a moment when there are more, never for the slowest member, and no worker waits for another.
+//! One exception: a copy that may be stored and for which the disk, or the queue of a member that is there, had no room
+//! is tried again after a pause, while later ones may have passed.
 //!
 //! # Reports
 //!
@@ -50,7 +51,7 @@ use message::{Address, DeliveryStatusReport, FailureCause, Message, MessageId, R
 use store::{DeduplicationRecord, JobId, NewFanOutJob, StoreError};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::deduplication::ContentDigest;
@@ -63,7 +64,7 @@ pub(crate) use job::{Job, Outcome, Waiter};
 use ledger::Ledger;
 use metrics::FanOutMetrics;
 
-/// Pause before copies that the disk had no room for are tried again, and before the store is asked again after it failed.
+/// Pause before copies that found no room are tried again, and before the store is asked again after it failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Jobs read back at once.
@@ -92,7 +93,7 @@ enum Work {
     Fresh(Box<Fresh>),
     /// From before a restart.
     Resumed(Arc<Job>),
-    /// Copies that the disk had no room for.
+    /// Copies that found no room before.
     Again(Arc<Job>),
 }
 
@@ -174,20 +175,33 @@ impl FanOut {
 
 /// The worker of one group or topic.
 async fn run(core: Arc<Core>, target: Address) {
-    while let Some(work) = core.fan_out.next(&target) {
+    let worker = Worker { core, target };
+    let core = &worker.core;
+    while let Some(work) = core.fan_out.next(&worker.target) {
         let step = async {
             match work {
-                Work::Fresh(fresh) => begin(&core, *fresh).await,
-                Work::Resumed(job) => copies::hand_over(&core, &job).await,
-                Work::Again(job) => {
-                    sleep(RETRY_PAUSE).await;
-                    copies::hand_over(&core, &job).await;
-                }
+                Work::Fresh(fresh) => begin(core, *fresh).await,
+                Work::Resumed(job) | Work::Again(job) => copies::hand_over(core, &job).await,
             }
         };
         tokio::select! {
             () = step => {}
             () = core.stopped.cancelled() => return,
+        }
+    }
+}
+
+/// Has another worker take over when this one panics: what it was at is lost, what waits behind that is not.
+struct Worker {
+    core: Arc<Core>,
+    target: Address,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() && lock(&self.core.fan_out.targets).contains_key(&self.target) {
+            tracing::error!(target_address = %self.target, "worker of a group or topic panicked, another takes over");
+            self.core.tasks.spawn(run(Arc::clone(&self.core), self.target.clone()));
         }
     }
 }
@@ -199,6 +213,10 @@ async fn begin(core: &Arc<Core>, fresh: Fresh) {
         Ok(members) => members,
         Err(cause) => return core.answer(Some(asker), Answer::Failed(cause)),
     };
+    // It waited for its turn, and for whoever knows the members.
+    if message.expiration_time.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
+        return core.answer(Some(asker), Answer::Failed(FailureCause::Expired));
+    }
     let remembered = core.remembered_stored();
     let record = NewFanOutJob {
         target: message.destination.clone(),
@@ -312,6 +330,23 @@ pub(crate) async fn take_failure(
     tokio::select! {
         durable = durable => durable.unwrap_or(false),
         () = core.stopped.cancelled() => false,
+    }
+}
+
+/// Has nobody get a copy of a message who has none yet, as its originator wishes: how many those are, once that is on disk.
+/// None if it does not get there. What is on its way to a member goes on.
+pub(crate) async fn discard(core: &Arc<Core>, originator: &Address, message_id: &MessageId) -> Option<usize> {
+    let key = (originator.clone(), message_id.clone());
+    let Some(job) = lock(&core.fan_out.open).get(&key).cloned() else { return Some(0) };
+    let (sender, durable) = oneshot::channel();
+    let discarded = job.discard(Waiter::Task(sender));
+    if discarded == 0 {
+        return Some(0);
+    }
+    core.fan_out.ledger.note(&job);
+    tokio::select! {
+        durable = durable => durable.unwrap_or(false).then_some(discarded),
+        () = core.stopped.cancelled() => None,
     }
 }
 

@@ -8,6 +8,8 @@ use store::{MemberState, NewFanOutJob};
 use time::OffsetDateTime;
 
 use super::*;
+use crate::delivery::{Answer, Asker, Collector};
+use crate::fan_out::{FanOut, Fresh};
 
 /// Everybody may publish and subscribe to every topic.
 pub(super) fn open_topics() -> Vec<TopicSection> {
@@ -581,4 +583,84 @@ async fn a_store_that_takes_no_more_jobs_is_an_overloaded_server() {
     net.until_no_job_is_left().await;
     assert_eq!(erin.send(&sent).await, Fate::stored());
     assert_eq!(bob.receive().await.originator, address("erin"));
+}
+
+#[tokio::test]
+async fn a_copy_for_which_the_queue_of_a_slow_subscriber_has_no_room_is_tried_until_it_has() {
+    const MESSAGES: usize = 6;
+    let net = Net::of(topics(Limits { delivery_window: 1, recipient_queue_max: 2, ..Limits::default() })).await;
+    let mut alice = net.ue("alice").await;
+    let mut slow = net.subscriber("slow", "alerts").await;
+    for id in 0..MESSAGES {
+        assert_eq!(alice.send(&to_topic("alice", "alerts", &id.to_string())).await, Fate::stored());
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < MESSAGES {
+        seen.insert(slow.receive().await.message_id);
+    }
+    net.until_no_job_is_left().await;
+}
+
+#[tokio::test]
+async fn copies_that_wait_for_room_hold_up_no_other_message() {
+    let mut setup = topics(Limits::default());
+    setup.store.limits.messages_max = 1;
+    let net = Net::of(setup).await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("dave").await;
+    net.away_subscriber("bob", "alerts").await;
+    let mut carol = net.subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&storable("alice", "dave", "0")).await, Fate::stored());
+    for id in 1..8 {
+        assert_eq!(alice.send(&to_topic("alice", "alerts", &id.to_string())).await, Fate::stored());
+        assert_eq!(carol.receive().await.message_id.as_str(), id.to_string());
+    }
+    assert_eq!(net.jobs_on_disk().await, 7);
+}
+
+#[tokio::test]
+async fn copies_that_wait_for_room_are_discarded_with_the_others() {
+    let mut setup = topics(patient());
+    setup.store.limits.messages_max = 1;
+    let net = Net::of(setup).await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("dave").await;
+    net.away_subscriber("bob", "alerts").await;
+    net.away_subscriber("carol", "alerts").await;
+    assert_eq!(alice.send(&storable("alice", "dave", "0")).await, Fate::stored());
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::stored());
+    let discard =
+        StoredMessageUpdate { originator: address("alice"), message_id: "1".parse().unwrap(), expiration_time: None };
+    // Just now both may be on their way to the disk that has no room.
+    timeout(PATIENCE, async { while alice.exchange(&discard.encode()).await.code != Code::DELETED {} }).await.unwrap();
+    let mut reports = alice.receive_aggregated_report().await.reports;
+    reports.sort_by(|one, other| one.originator.cmp(&other.originator));
+    let expected = [individual("bob", "1", Some("DISCARDED")), individual("carol", "1", Some("DISCARDED"))];
+    assert_eq!(reports, expected);
+    net.until_no_job_is_left().await;
+    assert_eq!(alice.send(&wanted(to_topic("alice", "alerts", "1"))).await, Fate::failed("2.04", "DISCARDED"));
+}
+
+/// Takes the answers to one message.
+#[derive(Debug, Default)]
+struct Answers(Mutex<Vec<Answer>>);
+
+impl Collector for Answers {
+    fn ended(&self, _: &Arc<Core>, _: usize, answer: Answer) {
+        self.0.lock().unwrap().push(answer);
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_time_is_over_when_its_turn_comes_has_expired() {
+    let net = Net::of(topics(Limits::default())).await;
+    net.away_subscriber("bob", "alerts").await;
+    let past = OffsetDateTime::now_utc() - time::Duration::seconds(1);
+    let message = Message { expiration_time: Some(past), ..to_topic("alice", "alerts", "1") };
+    let answers = Arc::new(Answers::default());
+    let asker = Asker::Part(Arc::clone(&answers) as Arc<dyn Collector>, 0);
+    FanOut::submit(&net.core, Fresh { message, asker, digest: [0; 32] });
+    until(|| !answers.0.lock().unwrap().is_empty()).await;
+    assert_eq!(*answers.0.lock().unwrap(), [Answer::Failed(message::FailureCause::Expired)]);
+    assert_eq!(net.jobs_on_disk().await, 0);
 }

@@ -1,5 +1,6 @@
 //! Groups of a SEAL group management server: a real HTTP/2 server that speaks `ss-gm/v1`.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
@@ -7,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
+use message::ServiceAddress;
 use sbi::ss_gm::{GroupQuery, SsGmClient, VALGroupDocument};
 use sbi::{Json, SbiServer, SbiServerConfig, ServerLimits};
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::application_server::{As, ServedApi, as_address, from_as, setup};
 use super::*;
+use crate::groups::{Group, GroupError};
 
 /// What the group management server does.
 #[derive(Clone, Default)]
@@ -293,4 +296,27 @@ async fn a_message_accepted_before_a_crash_reaches_its_members_though_group_mana
     until(|| names.iter().all(|name| world.net.stored_for(name) >= 1)).await;
     let mut alice = world.net.ue("alice").await;
     assert_eq!(alice.send(&to_group("alice", "crew", "1")).await, Fate::stored(), "the same answer again");
+}
+
+/// Panics when it is asked first.
+#[derive(Default)]
+struct Broken(AtomicBool);
+
+impl GroupSource for Broken {
+    fn group(&self, _: ServiceAddress) -> BoxFuture<'_, Result<Option<Group>, GroupError>> {
+        assert!(self.0.swap(true, Ordering::SeqCst), "the first panics");
+        let members = [address("alice"), address("bob")].into();
+        Box::pin(async { Ok(Some(Group { members, senders: HashSet::new(), validating_as: None })) })
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_leaves_its_group_to_another() {
+    let mut setup = Setup::default();
+    setup.destinations.groups = Some(Arc::new(Broken::default()));
+    let net = Net::of(setup).await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("bob").await;
+    alice.post(&to_group("alice", "crew", "1")).await;
+    assert_eq!(alice.send(&to_group("alice", "crew", "2")).await, Fate::stored());
 }

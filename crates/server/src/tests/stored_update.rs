@@ -137,3 +137,33 @@ async fn all_segments_of_a_stored_message_are_discarded_together() {
     assert_eq!(ask(&mut alice, &update("alice", "1", None)).await, discarded());
     assert_eq!(net.stored_for("bob"), 0);
 }
+
+#[tokio::test]
+async fn a_message_whose_time_is_over_is_expired_whether_or_not_it_was_swept() {
+    let net = Net::new().await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("bob").await;
+    let soon = OffsetDateTime::now_utc() + time::Duration::seconds(3);
+    let sent = Message { expiration_time: Some(soon), delivery_status_required: true, ..storable("alice", "bob", "1") };
+    assert_eq!(alice.send(&sent).await, Fate::stored());
+    until(|| OffsetDateTime::now_utc() > soon).await;
+    assert_eq!(ask(&mut alice, &update("alice", "1", Some(in_seconds(3600)))).await, not_stored());
+    crate::inbox::sweep_expired(&net.core).await;
+    assert_eq!(alice.receive_report().await.failure_cause.as_deref(), Some("EXPIRED"));
+    assert_eq!(net.stored_for("bob"), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_given_another_expiry_while_the_sweep_looks_for_what_has_expired() {
+    let net = Net::new().await;
+    let mut alice = net.ue("alice").await;
+    net.away_ue("bob").await;
+    assert_eq!(alice.send(&storable("alice", "bob", "1")).await, Fate::stored());
+    let sweep = net.core.renewals.write().await;
+    let exchange = alice.ask(&update("alice", "1", Some(in_seconds(3600))).encode()).await;
+    // What comes after it on the same connection is answered, so this would be, too.
+    assert_eq!(alice.send(&storable("alice", "bob", "2")).await, Fate::stored());
+    assert!(alice.responses.is_empty());
+    drop(sweep);
+    assert_eq!(alice.fate(exchange).await, Fate::stored());
+}

@@ -177,6 +177,7 @@ impl Inner {
         &self,
         recipient: &Address,
         position: Position,
+        now: OffsetDateTime,
         expires_at: Option<OffsetDateTime>,
     ) -> Result<bool, StoreError> {
         let key = keys::message_key(&keys::address_key(recipient)?, position);
@@ -184,6 +185,9 @@ impl Inner {
         let Some(update) = self.accounting.claim_update(position, expires_us).await else { return Ok(false) };
         let Some(value) = self.tables.messages.value(&key)? else { return Ok(false) };
         let before = record::decode_message(&value)?.0.expires_us;
+        if before.is_some_and(|before| before <= record::microseconds(now)) {
+            return Ok(false);
+        }
         if before == expires_us {
             return Ok(true);
         }
