@@ -403,10 +403,20 @@ impl<X: Copy + PartialEq> Requests<X> {
         if !matches!(self.entries.get(&number), Some(Request { purpose: Purpose::Aggregate(_), .. })) {
             return false;
         }
-        let Some(Request { purpose: Purpose::Aggregate(parts), lane, .. }) = self.remove(number) else { return false };
+        let Some(Request { purpose: Purpose::Aggregate(parts), content, lane, last_cause, .. }) = self.remove(number)
+        else {
+            return false;
+        };
+        // What the server said about all of them, it said about each.
+        let later = match content {
+            Content::One { state: State::Later(when), .. } => Some(when),
+            _ => None,
+        };
         for (number, Part { body, waiting }) in (number..).zip(parts) {
-            let content = Content::One { body, state: State::Ready };
-            self.insert(number, Request::new(content, lane.clone(), Purpose::Message(waiting)));
+            let content = Content::One { body, state: later.map_or(State::Ready, State::Later) };
+            let mut request = Request::new(content, lane.clone(), Purpose::Message(waiting));
+            request.last_cause.clone_from(&last_cause);
+            self.insert(number, request);
         }
         true
     }
@@ -457,7 +467,7 @@ impl<X: Copy + PartialEq> Requests<X> {
 
     /// Answers the messages whose time is up, or whose sender has gone; yields the exchanges to be abandoned.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<X> {
-        let mut over = Vec::new();
+        let (mut over, mut apart) = (Vec::new(), Vec::new());
         for (number, request) in &mut self.entries {
             let put_off = request.put_off();
             let is_over = match &mut request.purpose {
@@ -466,8 +476,13 @@ impl<X: Copy + PartialEq> Requests<X> {
                 Purpose::Kept { until } => *until <= now,
                 Purpose::Aggregate(parts) => {
                     let is_over = |part: &mut Part| part.waiting.deadline <= now || part.waiting.answer.is_closed();
+                    let count = parts.len();
                     for part in parts.extract_if(.., is_over) {
                         part.waiting.time_out(put_off.clone());
+                    }
+                    // What is said to have failed must not arrive with the rest.
+                    if put_off.is_some() && parts.len() < count && !parts.is_empty() {
+                        apart.push(*number);
                     }
                     parts.is_empty()
                 }
@@ -476,6 +491,9 @@ impl<X: Copy + PartialEq> Requests<X> {
             if is_over {
                 over.push(*number);
             }
+        }
+        for number in apart {
+            self.split(number);
         }
         let mut exchanges = Vec::new();
         for number in over {

@@ -241,3 +241,24 @@ fn each_message_of_an_aggregate_has_its_own_time() {
     requests.close();
     assert!(matches!(second_answer.try_recv().unwrap(), Err(ClientError::Closed)));
 }
+
+#[test]
+fn a_message_that_failed_in_time_does_not_travel_on_with_the_rest_of_its_aggregate() {
+    let mut requests = Requests::<u32>::new(WINDOWS);
+    let now = Instant::now();
+    let (first, mut first_answer) = waiting("1", now);
+    let (second, mut second_answer) = waiting("2", now + Duration::from_secs(60));
+    let (third, _third_answer) = waiting("3", later());
+    let part = |waiting: Waiting| Part { body: waiting.message_id.as_str().into(), waiting };
+    requests.push(b"all".to_vec(), None, Purpose::Aggregate([first, second, third].map(part).into()));
+    assert_eq!(send_all(&mut requests, 1), ["all"]);
+    let when = now + Duration::from_secs(30);
+    requests.retry(requests.find(1).unwrap(), when, "OVERLOADED".into());
+    assert_eq!(requests.expire(now), [] as [u32; 0]);
+    assert_eq!(first_answer.try_recv().unwrap().unwrap(), Outcome::Failed("OVERLOADED".into()));
+    assert!(requests.next_ready(now).is_none(), "the server's pause holds for each");
+    assert_eq!(requests.next_ready(when).unwrap().1, b"2");
+    requests.expire(now + Duration::from_secs(60));
+    assert_eq!(second_answer.try_recv().unwrap().unwrap(), Outcome::Failed("OVERLOADED".into()));
+    assert_eq!(requests.next_ready(when).unwrap().1, b"3");
+}
