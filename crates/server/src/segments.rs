@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use message::segmentation::{Insert, Overdue, Reassembler, ReassemblyLimits, SetKey};
 use message::{
     Address, AddressType, FailureCause, Message, MessageId, SegmentConfirmation, SegmentParameters, SegmentRecovery,
@@ -33,6 +34,9 @@ use crate::sync::lock;
 
 /// How often it is looked for segments that stay away.
 const RECOVERY_TICK: Duration = Duration::from_millis(250);
+
+/// Failure reports of messages given up at once that are put on disk at once.
+const REPORTS_MAX: usize = 64;
 
 /// The longest that a message may take to come together, in times that its segments may take one by one: one that trickles
 /// in holds its memory no longer, whatever it does.
@@ -220,7 +224,8 @@ impl Core {
     }
 
     /// Asks for segments that stayed away; gives up those that stayed away for too long.
-    async fn recover(self: &Arc<Self>) {
+    fn recover(self: &Arc<Self>) {
+        let mut to_report = Vec::new();
         let overdue = lock(&self.segments.reassembler).due(self.segments.now());
         for overdue in overdue {
             match overdue {
@@ -246,12 +251,28 @@ impl Core {
                     );
                     self.metrics.reassembly_failed(cause);
                     if message.delivery_status_required {
-                        let (recipient, originator) = (&message.destination, &key.originator);
-                        inbox::report_failure(self, recipient, originator, &message.message_id, cause).await;
+                        to_report.push((key.originator, message.destination, message.message_id));
                     }
                 }
             }
         }
+        if to_report.is_empty() {
+            return;
+        }
+        // The disk may take its time for them, while segments of others stay away.
+        let core = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let reports = stream::iter(to_report);
+            reports
+                .for_each_concurrent(REPORTS_MAX, |(originator, recipient, message_id)| {
+                    let core = Arc::clone(&core);
+                    async move {
+                        let cause = FailureCause::SegmentsMissing;
+                        inbox::report_failure(&core, &recipient, &originator, &message_id, cause).await;
+                    }
+                })
+                .await;
+        });
     }
 
     /// Forwards SEGREC or SEGCONFIR of `from`, or refuses it. Only UEs are told: an AS gets messages whole.
@@ -294,7 +315,7 @@ impl Core {
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         tokio::select! {
-            () = sleep(RECOVERY_TICK) => core.recover().await,
+            () = sleep(RECOVERY_TICK) => core.recover(),
             () = core.stopped.cancelled() => return,
         }
     }

@@ -271,7 +271,7 @@ async fn segments_for_an_as_are_put_together_in_any_order() {
 
 #[tokio::test]
 async fn what_stays_away_is_asked_for_and_then_given_up_with_a_report() {
-    let limits = Limits { reassembly_wait_seconds: 1, reassembly_recoveries_max: 1, ..Limits::default() };
+    let limits = Limits { reassembly_wait_seconds: 3, reassembly_recoveries_max: 1, ..Limits::default() };
     let (net, _api, mut billing) = as_net(limits).await;
     let mut alice = net.ue("alice").await;
     let long = Message { payload: octets(9000), delivery_status_required: true, ..to_as("alice", "billing", "1") };
@@ -292,6 +292,32 @@ async fn what_stays_away_is_asked_for_and_then_given_up_with_a_report() {
     assert_eq!(report.failure_cause.as_deref(), Some("SEGMENTS_MISSING"));
     assert_eq!(net.core.segments.held(), (0, 0));
     assert!(billing.is_quiet());
+}
+
+#[tokio::test]
+async fn a_report_that_the_disk_does_not_take_holds_up_nobody_elses_segments() {
+    let mut setup = setup();
+    setup.limits = Limits { reassembly_wait_seconds: 1, reassembly_recoveries_max: 1, ..Limits::default() };
+    setup.store.limits.messages_max = 1;
+    let net = Net::of(setup).await;
+    let api = ServedApi::start(&net).await;
+    let _billing = As::start(&net, &api, "billing").await.register().await.unwrap();
+    net.away_ue("dave").await;
+    let (mut alice, mut carol) = (net.ue("alice").await, net.ue("carol").await);
+    assert_eq!(alice.send(&storable("alice", "dave", "0")).await, Fate::stored());
+    for id in 1..7 {
+        let name = id.to_string();
+        let long =
+            Message { payload: octets(5000), delivery_status_required: true, ..to_as("alice", "billing", &name) };
+        let segments = segment(&long, name.parse().unwrap(), 2048).unwrap();
+        assert_eq!(alice.send(&segments[0]).await, held());
+    }
+    // One after the other, their reports would take the disk half a minute to refuse.
+    until(|| net.core.segments.held() == (0, 0)).await;
+    let segments = cut(&Message { payload: octets(5000), ..to_as("carol", "billing", "1") }, 2048);
+    assert_eq!(carol.send(&segments[0]).await, held());
+    let UeMessage::SegmentRecovery(recovery) = carol.receive_any().await else { panic!() };
+    assert_eq!(recovery.missing, [2, 3]);
 }
 
 #[tokio::test]
