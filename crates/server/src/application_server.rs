@@ -79,9 +79,10 @@ impl ApplicationServers {
         self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.admits(identity))
     }
 
-    /// Whether any binding names this AS.
-    pub(crate) fn is_configured(&self, id: &AsServiceId) -> bool {
-        self.bindings.iter().any(|binding| binding.as_service_id == *id)
+    /// Whether this AS may still have the server send to `target`, by any binding of it. Where none says where, it was the
+    /// certificate that did, when it asked.
+    pub(crate) fn may_still_name(&self, id: &AsServiceId, target: &str) -> bool {
+        self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.may_name(target))
     }
 
     /// Where this AS may send the server, by the binding that its certificate fits; nowhere said if empty.

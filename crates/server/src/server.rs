@@ -247,7 +247,7 @@ pub(crate) async fn load(core: &Arc<Core>, servers: &ApplicationServers) -> Resu
         state.awaits_unknown_reports();
     }
     servers.load(core).await?;
-    topics::load(core, |id| servers.is_configured(id)).await?;
+    topics::load(core, |id, uri| servers.may_still_name(id, uri)).await?;
     fan_out::load(core).await?;
     let mut after: Option<Address> = None;
     loop {

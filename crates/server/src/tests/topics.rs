@@ -381,6 +381,26 @@ async fn a_notification_uri_that_is_not_the_subscribers_to_name_is_refused() {
 }
 
 #[tokio::test]
+async fn a_subscription_to_the_list_ends_with_a_start_that_does_not_allow_its_notification_uri() {
+    let net = Net::of(with_rules()).await;
+    let api = ServedApi::start(&net).await;
+    let (billing, other) = (As::start(&net, &api, "billing").await, As::start(&net, &api, "weather").await);
+    let me: Address = serde_json::from_value(json!({"addrType": "AS", "addr": "other"})).unwrap();
+    other.subscribe_to_list(&me, &other.notification_uri()).await.unwrap();
+    billing.subscribe_to_list(&as_address("billing"), &billing.notification_uri()).await.unwrap();
+    drop(api);
+    let mut net = net.restart().await;
+    assert_eq!(net.core.topics.lists.count(), 2);
+    net.setup.destinations.topic_servers[0].notification_uris = vec!["https://elsewhere.example/in".to_owned()];
+    let mut net = net.restart().await;
+    assert_eq!(net.core.topics.lists.count(), 1);
+    net.setup.bindings[0].target_uris = vec!["https://elsewhere.example/in".to_owned()];
+    let net = net.restart().await;
+    assert_eq!(net.core.topics.lists.count(), 0);
+    assert!(net.core.store.topic_list_subscriptions().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_topic_that_everybody_may_use_needs_one_rule() {
     let mut setup = setup();
     setup.destinations.topics = open_topics();

@@ -16,6 +16,7 @@ use sbi::SbiClient;
 use store::{StoreError, SubscriptionRecord};
 use time::OffsetDateTime;
 
+use crate::application_server::is_well_formed_below;
 use crate::core::Core;
 use crate::destinations::TopicServerSection;
 use crate::inbox;
@@ -224,8 +225,9 @@ pub(crate) async fn sweep(core: &Arc<Core>) {
 }
 
 /// Takes up what is on disk. A subscription that is not allowed any more, that nobody here may have asked for, or whose
-/// subscriber is not registered, is none. Registrations are loaded before. `is_configured` tells whether an AS is.
-pub(crate) async fn load(core: &Arc<Core>, is_configured: impl Fn(&AsServiceId) -> bool) -> Result<(), StoreError> {
+/// subscriber is not registered, is none. Registrations are loaded before. `may_name` tells whether an AS is configured and
+/// may be notified there.
+pub(crate) async fn load(core: &Arc<Core>, may_name: impl Fn(&AsServiceId, &str) -> bool) -> Result<(), StoreError> {
     let may_act = |name: &str, subscriber: &Address| {
         core.topics.servers.iter().any(|server| server.server_id.as_str() == name && server.acts_for(subscriber))
     };
@@ -240,8 +242,11 @@ pub(crate) async fn load(core: &Arc<Core>, is_configured: impl Fn(&AsServiceId) 
         }
     }
     list::load(core, |record| match record.originator.as_application_server() {
-        Some(id) => is_configured(&id),
-        None => core.topics.servers.iter().any(|server| server.address() == record.originator),
+        Some(id) => may_name(&id, &record.notification_uri),
+        None => core.topics.servers.iter().any(|server| {
+            server.address() == record.originator
+                && is_well_formed_below(&record.notification_uri, &server.notification_uris)
+        }),
     })
     .await
 }
