@@ -245,6 +245,10 @@ fn default_notification_limits() -> ServerLimits {
 /// Longest SCS/AS identifier, in octets.
 const SCS_AS_ID_OCTETS_MAX: usize = 255;
 
+/// Octets of JSON that a message on disk has beside its payload, at most: five names of 255 octets, each escaped to six
+/// times as much, and what is of fixed length.
+const STORED_OCTETS_BESIDE_PAYLOAD: usize = 16 * 1024;
+
 fn default_path() -> String {
     "msgin5g".to_owned()
 }
@@ -278,6 +282,13 @@ impl Config {
         let whole = self.limits.message_payload_octets_max;
         if whole < self.limits.payload_octets_max {
             return wrong("limits.message_payload_octets_max", "must not be less than limits.payload_octets_max");
+        }
+        let stored = whole.div_ceil(3).saturating_mul(4).saturating_add(STORED_OCTETS_BESIDE_PAYLOAD);
+        if self.store.options.limits.body_octets_max < stored {
+            return wrong(
+                "store.options.limits.body_octets_max",
+                "must have room for limits.message_payload_octets_max as base64, and 16 KiB for the rest of a message",
+            );
         }
         // What a message of that size counts for in its segments, if they are as large as they may be.
         let segments = whole.div_ceil(self.limits.payload_octets_max.max(1)).min(SEGMENTS_MAX as usize);
@@ -526,6 +537,8 @@ mod tests {
         );
         assert_eq!(key_at_fault("[limits]\nremembered_per_ue_max = 63"), "limits.remembered_per_ue_max");
         assert_eq!(key_at_fault("[limits]\nmessage_payload_octets_max = 100"), "limits.message_payload_octets_max");
+        let key = "store.options.limits.body_octets_max";
+        assert_eq!(key_at_fault("[limits]\nmessage_payload_octets_max = 100000"), key);
         let key = "limits.reassembly_octets_per_originator_max";
         assert_eq!(key_at_fault("[limits]\nreassembly_octets_per_originator_max = 66000"), key);
         let key = "limits.aggregation_wait_milliseconds";
