@@ -56,11 +56,11 @@ pub struct Limits {
     /// How long a small message for a UE that takes aggregates waits for others to go with it. 0: what waits anyway goes
     /// together, and nothing is held back.
     pub aggregation_wait_milliseconds: u64,
-    /// Messages, segments and updates that one UE may send in a second. More: 4.29 `RATE_EXCEEDED`. 0: no such limit.
+    /// Messages, segments, updates and reports that one UE may send in a second. More: 4.29 `RATE_EXCEEDED`. 0: no such limit.
     pub messages_per_second_per_ue_max: u32,
     /// As many of them at once after a silence.
     pub message_burst_per_ue_max: u32,
-    /// Messages that one AS may send in a second. More: 429 `RATE_EXCEEDED`. 0: no such limit.
+    /// Messages and reports that one AS may send in a second. More: 429 `RATE_EXCEEDED`. 0: no such limit.
     pub messages_per_second_per_application_server_max: u32,
     /// As many of them at once after a silence.
     pub message_burst_per_application_server_max: u32,

@@ -182,22 +182,24 @@ impl PartyState {
 
     /// Says that messages were delivered of which nothing is noted here: before a restart.
     pub(crate) fn awaits_unknown_reports(&mut self) {
-        self.awaited.get_or_insert_default().forgot_some = true;
+        self.awaited.get_or_insert_default().forgot_at = Some(Instant::now());
     }
 
-    /// False if this party never got the message it reports on.
-    pub(crate) fn may_report(&self, key: Key) -> bool {
-        self.awaited.as_ref().is_some_and(|awaited| awaited.forgot_some || awaited.keys.contains_key(&key))
+    /// False if this party never got the message it reports on. What was forgotten is believed for as long as `believed`.
+    pub(crate) fn may_report(&self, key: Key, now: Instant, believed: Duration) -> bool {
+        self.awaited.as_ref().is_some_and(|awaited| awaited.expects(key, now, believed))
     }
 }
 
 /// Messages whose report is awaited. Past its bound, and after a restart, a report on a message not noted here is
-/// believed: its sender is proven all the same, and the originator knows what it sent to whom.
+/// believed for as long as a message may live at most: its sender is proven all the same, and the originator knows what it
+/// sent to whom.
 #[derive(Debug, Default)]
 struct AwaitedReports {
     keys: KeyMap<()>,
     order: VecDeque<Key>,
-    forgot_some: bool,
+    /// When one was last forgotten.
+    forgot_at: Option<Instant>,
 }
 
 impl AwaitedReports {
@@ -210,8 +212,13 @@ impl AwaitedReports {
             && let Some(oldest) = self.order.pop_front()
         {
             self.keys.remove(&oldest);
-            self.forgot_some = true;
+            self.forgot_at = Some(Instant::now());
         }
+    }
+
+    fn expects(&self, key: Key, now: Instant, believed: Duration) -> bool {
+        let forgot_lately = self.forgot_at.is_some_and(|at| now.saturating_duration_since(at) < believed);
+        forgot_lately || self.keys.contains_key(&key)
     }
 }
 
@@ -285,5 +292,32 @@ impl Registry {
     fn shard(&self, address: &Address) -> Option<&Shard> {
         let hash = self.hasher.hash_one(address.addr.as_str());
         self.shards.get(usize::try_from(hash % SHARDS as u64).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_report_on_what_was_forgotten_is_believed_for_a_time() {
+        const BELIEVED: Duration = Duration::from_secs(100);
+        let key = |id: &str| Key::report("alice", &id.parse().unwrap());
+        let mut state = PartyState::default();
+        let now = Instant::now();
+        state.await_report(key("1"), 1);
+        assert!(!state.may_report(key("2"), now, BELIEVED), "nothing was forgotten");
+        state.await_report(key("2"), 1);
+        let forgotten = Instant::now();
+        assert!(state.may_report(key("1"), forgotten, BELIEVED));
+        let later = forgotten + BELIEVED;
+        assert!(!state.may_report(key("1"), later, BELIEVED));
+        assert!(state.may_report(key("2"), later, BELIEVED), "it is remembered");
+        let mut state = PartyState::default();
+        state.awaits_unknown_reports();
+        let restarted = Instant::now();
+        assert!(state.may_report(key("1"), restarted, BELIEVED));
+        assert!(!state.may_report(key("1"), restarted + BELIEVED, BELIEVED));
     }
 }

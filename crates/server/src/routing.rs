@@ -4,6 +4,7 @@
 //! messages of one connection are accepted in the order they came in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -80,12 +81,15 @@ impl Core {
         if report.originator != from.address {
             return self.refuse_forged(from, &report.originator, reply);
         }
+        if let Err(cause) = self.within_rate(from) {
+            return self.refuse(reply, cause);
+        }
         let to = match self.target(&report.destination) {
             Ok(to) => to,
             Err(cause) => return self.refuse(reply, cause),
         };
         let key = Key::report(report.destination.addr.as_str(), &report.message_id);
-        if !lock(&from.state).may_report(key) {
+        if !lock(&from.state).may_report(key, Instant::now(), Duration::from_secs(self.limits.expiry_max_seconds)) {
             if self.log_budget.admits(Topic::ReportForged) {
                 tracing::warn!(
                     target: "security", originator = %from.address, destination = %report.destination,

@@ -100,6 +100,11 @@ async fn an_originator_above_its_rate_is_told_so_and_others_are_served() {
     }
     assert_eq!(answers[0], Ok((Some(DeliveryStatus::Stored), None)));
     assert!(answers.contains(&Err((429, "RATE_EXCEEDED".into()))), "{answers:?}");
+    let mut reports = Vec::new();
+    for id in 0..20 {
+        reports.push(alice.send_report(&report("alice", "carol", &id.to_string())).await);
+    }
+    assert!(reports.contains(&Fate::failed("4.29", "RATE_EXCEEDED")), "{reports:?}");
     // With time it may send again.
     let again = storable("alice", "carol", "again");
     timeout(PATIENCE, async {
