@@ -211,14 +211,17 @@ fn damaged(lines_before: usize) -> io::Error {
 /// Folds records to those that still matter, in their order: the latest `max` acceptances, without what reached the
 /// server since, and the segments of messages that were neither accepted nor given up.
 fn remember_latest(records: Vec<Record>, max: usize) -> Vec<Record> {
-    let (mut reported, mut confirmed) = (HashSet::new(), HashSet::new());
+    // The last record of each; what is owed for an acceptance after it is still owed: a message that was reported as
+    // failed, or forgotten, may have come again.
+    let mut reported: HashMap<HandOverKey, usize> = HashMap::new();
+    let mut confirmed: HashMap<HandOverKey, usize> = HashMap::new();
     // The last record up to which the segments of a message, or of one set of it, no longer matter.
     let mut accepted: HashMap<HandOverKey, usize> = HashMap::new();
     let mut dropped: HashMap<(HandOverKey, SegmentationSetId), usize> = HashMap::new();
     for (place, record) in records.iter().enumerate() {
         match record {
-            Record::Reported { key } => drop(reported.insert(key.clone())),
-            Record::Confirmed { key } => drop(confirmed.insert(key.clone())),
+            Record::Reported { key } => drop(reported.insert(key.clone(), place)),
+            Record::Confirmed { key } => drop(confirmed.insert(key.clone(), place)),
             Record::Accepted { key, .. } => drop(accepted.insert(key.clone(), place)),
             Record::Dropped { key, set_id } => drop(dropped.insert((key.clone(), set_id.clone()), place)),
             Record::Held { .. } => {}
@@ -233,8 +236,9 @@ fn remember_latest(records: Vec<Record>, max: usize) -> Vec<Record> {
             None
         }
         Record::Accepted { key, report_owed, confirmation_owed } => {
-            let report_owed = report_owed && !reported.contains(&key);
-            let confirmation_owed = confirmation_owed.filter(|_| !confirmed.contains(&key));
+            let is_done = |done: Option<&usize>| done.is_some_and(|done| place < *done);
+            let report_owed = report_owed && !is_done(reported.get(&key));
+            let confirmation_owed = confirmation_owed.filter(|_| !is_done(confirmed.get(&key)));
             Some(Record::Accepted { key, report_owed, confirmation_owed })
         }
         Record::Held { key, set_id, body } => {
@@ -297,6 +301,20 @@ mod tests {
         drop(journal);
         let (_journal, records) = Journal::open(directory.path(), 10).unwrap();
         assert_eq!(records, [accepted(1, false), accepted(2, true)]);
+    }
+
+    #[test]
+    fn a_report_of_failure_is_not_the_report_on_the_message_that_came_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(directory.path(), 10).unwrap();
+        journal.append(&[Record::Reported { key: key(1) }, accepted(1, true)]).unwrap();
+        drop(journal);
+        let (mut journal, records) = Journal::open(directory.path(), 10).unwrap();
+        assert_eq!(records, [accepted(1, true)]);
+        journal.append(&[Record::Reported { key: key(1) }]).unwrap();
+        drop(journal);
+        let (_journal, records) = Journal::open(directory.path(), 10).unwrap();
+        assert_eq!(records, [accepted(1, false)]);
     }
 
     fn set_id() -> SegmentationSetId {
