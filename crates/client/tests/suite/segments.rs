@@ -287,12 +287,13 @@ async fn acknowledged_segments_and_an_owed_confirmation_outlive_the_client() {
 async fn missing_segments_are_asked_for_and_a_message_that_stays_incomplete_is_reported_as_failed() {
     let server = Server::start().await;
     let mut config = config(&server);
-    config.limits.segment_wait_milliseconds = 50;
+    config.limits.segment_wait_milliseconds = 500;
     config.limits.segment_recoveries_max = 2;
     let (_client, _incoming, mut peer) = server.connected(config).await;
     let segments = segments_for_me("1", 350, true);
-    for index in [0, 3] {
-        let exchange = deliver(&mut peer, &segments[index]).await;
+    // One after the other without a pause, which could be long enough to be asked for the rest.
+    let delivered = [deliver(&mut peer, &segments[0]).await, deliver(&mut peer, &segments[3]).await];
+    for exchange in delivered {
         acknowledged(&mut peer, exchange, "1").await;
     }
     for _ in 0..2 {
