@@ -16,7 +16,7 @@ use std::{
 use message::SegmentationSetId;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::ClientError, hand_over::HandOverKey, key_source::replace_private};
+use crate::{error::ClientError, hand_over::HandOverKey};
 
 /// Name of the journal in the state directory.
 const FILE: &str = "handed-over.jsonl";
@@ -83,6 +83,8 @@ pub(crate) struct Journal {
     /// Octets after the file was last written anew.
     compacted: u64,
     remembered_max: usize,
+    /// Whether it is on disk that the file has its name: until then nothing in it is safe.
+    is_named: bool,
     /// Held for as long as the journal is open.
     _lock: File,
 }
@@ -115,7 +117,7 @@ impl Journal {
         file.set_len(length)?;
         let lines = records.len();
         let records = remember_latest(records, remembered_max);
-        let mut journal = Self { path, file, length, lines, compacted: 0, remembered_max, _lock: lock };
+        let mut journal = Self { path, file, length, lines, compacted: 0, remembered_max, is_named: true, _lock: lock };
         if journal.is_long() {
             journal.rewrite(&records)?;
         }
@@ -125,6 +127,7 @@ impl Journal {
     /// Appends and syncs. On an error nothing of `records` counts as written.
     pub(crate) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let text = to_lines(records)?;
+        self.sync_name()?;
         // Whatever a failed attempt left behind is written over.
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length))?;
@@ -154,11 +157,29 @@ impl Journal {
 
     fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let text = to_lines(records)?;
-        replace_private(&self.path, &text)?;
-        self.file = open_private(&self.path)?;
+        let temporary = self.path.with_extension("new");
+        let written = write_anew(&temporary, &text);
+        let renamed = written.and_then(|file| std::fs::rename(&temporary, &self.path).map(|()| file));
+        if renamed.is_err() {
+            // The first error is the one to tell.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        // Open since before it had its name: what fails from here on cannot leave us with a file that has none.
+        self.file = renamed?;
+        self.is_named = false;
         self.length = text.len() as u64;
         self.compacted = self.length;
         self.lines = records.len();
+        self.sync_name()
+    }
+
+    fn sync_name(&mut self) -> io::Result<()> {
+        if !self.is_named
+            && let Some(directory) = self.path.parent()
+        {
+            File::open(directory)?.sync_all()?;
+        }
+        self.is_named = true;
         Ok(())
     }
 }
@@ -260,6 +281,14 @@ fn create_private_directory(directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)
+}
+
+fn write_anew(path: &Path, text: &[u8]) -> io::Result<File> {
+    let mut file = open_private(path)?;
+    file.set_len(0)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
