@@ -53,6 +53,7 @@ enum Step {
     Save(bool),
     Tell(bool),
     HandOverAgain,
+    Discard,
     Close,
 }
 
@@ -64,6 +65,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => any::<bool>().prop_map(Step::Save),
         3 => any::<bool>().prop_map(Step::Tell),
         2 => Just(Step::HandOverAgain),
+        1 => Just(Step::Discard),
         1 => Just(Step::Close),
     ];
     proptest::collection::vec(step, 0..60)
@@ -105,8 +107,13 @@ impl World {
             1 => Answer::Failed(FailureCause::TargetRefused),
             _ => Answer::Failed(FailureCause::Overloaded),
         };
-        if kind == 1 && !self.first.contains_key(&index) {
-            self.first.insert(index, Outcome { success: false, cause: Some("TARGET_REFUSED".to_owned()) });
+        let cause = match kind {
+            1 => Some("TARGET_REFUSED"),
+            2 if lock(&self.job.state).discarded => Some("DISCARDED"),
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            self.first.entry(index).or_insert(Outcome { success: false, cause: Some(cause.to_owned()) });
         }
         self.job.copy_answered(index, &answer, OffsetDateTime::UNIX_EPOCH);
     }
@@ -117,6 +124,20 @@ impl World {
         if self.job.collects() && self.job.take_report(index, outcome.clone(), Waiter::Task(sender)).is_ok() {
             self.waiters.push(durable);
             self.first.entry(index).or_insert(outcome);
+        }
+    }
+
+    fn discard(&mut self) {
+        let waiting = |fate: &Fate| *fate == Fate::Waiting;
+        let fates = lock(&self.job.state).fates.clone();
+        let (sender, durable) = oneshot::channel();
+        let discarded = self.job.discard(Waiter::Task(sender));
+        assert_eq!(discarded, fates.iter().filter(|fate| waiting(fate)).count());
+        if discarded > 0 {
+            self.waiters.push(durable);
+        }
+        for (index, _) in fates.iter().enumerate().filter(|(_, fate)| waiting(fate)) {
+            self.first.entry(index).or_insert(Outcome { success: false, cause: Some("DISCARDED".to_owned()) });
         }
     }
 
@@ -162,6 +183,7 @@ impl World {
             Step::Save(works) => self.save(*works),
             Step::Tell(works) => self.tell(*works),
             Step::HandOverAgain => self.hand_over_again(),
+            Step::Discard => self.discard(),
             Step::Close if lock(&self.job.state).unanswered == 0 => self.job.close(),
             Step::Close => {}
         }
