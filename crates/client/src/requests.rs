@@ -430,8 +430,15 @@ impl<X: Copy + PartialEq> Requests<X> {
     }
 
     /// The connection is gone: everything unanswered is to be sent again, under the same Message IDs, so that the server
-    /// recognises what it has already taken.
+    /// recognises what it has already taken. Subscriptions are made again after the next registration in any case: kept,
+    /// they would add up.
     pub(crate) fn disconnected(&mut self) {
+        let is_renewal = |request: &Request<X>| matches!(request.purpose, Purpose::Renewal(_));
+        let renewals: Vec<u64> =
+            self.entries.iter().filter(|(_, request)| is_renewal(request)).map(|(number, _)| *number).collect();
+        for number in renewals {
+            self.remove(number);
+        }
         for request in self.entries.values_mut() {
             match &mut request.content {
                 Content::One { state, .. } if matches!(state, State::Sent(_)) => *state = State::Ready,

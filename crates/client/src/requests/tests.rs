@@ -262,3 +262,17 @@ fn a_message_that_failed_in_time_does_not_travel_on_with_the_rest_of_its_aggrega
     assert_eq!(second_answer.try_recv().unwrap().unwrap(), Outcome::Failed("OVERLOADED".into()));
     assert_eq!(requests.next_ready(when).unwrap().1, b"3");
 }
+
+#[test]
+fn subscriptions_under_way_go_with_their_connection_and_do_not_add_up() {
+    let mut requests = Requests::new(WINDOWS);
+    let _answer = push(&mut requests, "1", later());
+    for connection in 0..3 {
+        for topic in ["a", "b"] {
+            requests.push(topic.into(), None, Purpose::Renewal(vec![topic.parse().unwrap()]));
+        }
+        assert_eq!(send_all(&mut requests, 10 * connection), ["1", "a", "b"]);
+        requests.disconnected();
+        assert_eq!((requests.reports(), requests.calls()), (0, 1));
+    }
+}
