@@ -191,7 +191,7 @@ async fn run(core: Arc<Core>, target: Address) {
     }
 }
 
-/// Has another worker take over when this one panics: what it was at is lost, what waits behind that is not.
+/// Has another worker take over what waits when this one panics.
 struct Worker {
     core: Arc<Core>,
     target: Address,
@@ -209,13 +209,14 @@ impl Drop for Worker {
 /// From a message to its job, and to its copies.
 async fn begin(core: &Arc<Core>, fresh: Fresh) {
     let Fresh { message, asker, digest } = fresh;
+    let asker = Unanswered(core, Some(asker));
     let members = match resolve::recipients(core, &message).await {
         Ok(members) => members,
-        Err(cause) => return core.answer(Some(asker), Answer::Failed(cause)),
+        Err(cause) => return asker.answer(Answer::Failed(cause)),
     };
     // It waited for its turn, and for whoever knows the members.
     if message.expiration_time.is_some_and(|at| at <= OffsetDateTime::now_utc()) {
-        return core.answer(Some(asker), Answer::Failed(FailureCause::Expired));
+        return asker.answer(Answer::Failed(FailureCause::Expired));
     }
     let remembered = core.remembered_stored();
     let record = NewFanOutJob {
@@ -243,7 +244,7 @@ async fn begin(core: &Arc<Core>, fresh: Fresh) {
             if core.log_budget.admits(Topic::NotStored) {
                 tracing::warn!(target_address = %message.destination, %error, "message to many not stored");
             }
-            return core.answer(Some(asker), Answer::Failed(inbox::cause_of(&error)));
+            return asker.answer(Answer::Failed(inbox::cause_of(&error)));
         }
     };
     core.metrics.store_ended(started.elapsed());
@@ -253,8 +254,25 @@ async fn begin(core: &Arc<Core>, fresh: Fresh) {
     );
     let job = Job::new(id, message, members, core.limits.report_collection());
     core.fan_out.open(&job);
-    core.answer(Some(asker), Answer::Stored);
+    asker.answer(Answer::Stored);
     copies::hand_over(core, &job).await;
+}
+
+/// Who is told to come again if the worker panics before there is an answer: its repetitions would wait for one for ever.
+struct Unanswered<'a>(&'a Arc<Core>, Option<Asker>);
+
+impl Unanswered<'_> {
+    fn answer(mut self, answer: Answer) {
+        self.0.answer(self.1.take(), answer);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.answer(self.1.take(), Answer::Failed(FailureCause::Overloaded));
+        }
+    }
 }
 
 /// Takes up the jobs on disk, and starts what writes their progress. Registrations are loaded before.

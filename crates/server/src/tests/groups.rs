@@ -317,6 +317,9 @@ async fn a_worker_that_panics_leaves_its_group_to_another() {
     let net = Net::of(setup).await;
     let mut alice = net.ue("alice").await;
     net.away_ue("bob").await;
-    alice.post(&to_group("alice", "crew", "1")).await;
+    let first = alice.post(&to_group("alice", "crew", "1")).await;
     assert_eq!(alice.send(&to_group("alice", "crew", "2")).await, Fate::stored());
+    assert_eq!(alice.fate(first).await, Fate::failed("5.03", "OVERLOADED"));
+    assert_eq!(alice.send(&to_group("alice", "crew", "1")).await, Fate::stored());
+    assert_eq!(net.core.open_requests(), 0);
 }
