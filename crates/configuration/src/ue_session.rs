@@ -312,7 +312,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     ) -> Result<(UeServiceId, String), Refused> {
         let service = &self.shared.service;
         let Some(ue_id) = &self.peer.ue_id else {
-            tracing::warn!(target: "security", a_kid = %self.peer.a_kid, "the AAnF does not tell whose A-KID this is");
+            if let Some(unlogged) = REFUSED.admit() {
+                tracing::warn!(
+                    target: "security", a_kid = %self.peer.a_kid, unlogged, "the AAnF does not tell whose A-KID this is"
+                );
+            }
             let response = problem(Code::FORBIDDEN, StatusCode::FORBIDDEN, Some(refusal::REQUESTER_NOT_ALLOWED));
             return Err(("nobody", response));
         };

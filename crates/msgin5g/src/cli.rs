@@ -218,8 +218,8 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s", requires = "report")]
     pub(crate) report_timeout: Duration,
     /// How many reports to wait for; a group or topic sends one from each member or subscriber
-    #[arg(long, value_name = "N", default_value = "1", requires = "report")]
-    pub(crate) reports: usize,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..), requires = "report")]
+    pub(crate) reports: u32,
     /// Let the server store the message while the recipient is away
     #[arg(long)]
     pub(crate) store_and_forward: bool,

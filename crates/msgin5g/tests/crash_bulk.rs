@@ -97,15 +97,16 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
 
     // Every recipient registers once and goes away.
     stream::iter(recipients).for_each_concurrent(32, |ue| async move { ue.connect().await.0.close().await }).await;
-    let mut clients = Vec::new();
+    let (mut clients, mut taking) = (Vec::new(), Vec::new());
     for sender in senders {
         let (client, incoming) = sender.connect().await;
         clients.push(client);
-        tokio::spawn(keep_taking(incoming, sender.service_id.to_string(), ledger.clone()));
+        taking.push(tokio::spawn(keep_taking(incoming, sender.service_id.to_string(), ledger.clone())));
     }
 
     let share = |part: usize| messages.div_ceil(SENDERS * LANES * part);
     let sending = Sending { clients, recipients: recipients.to_vec(), ledger: ledger.clone() };
+    let mut killed = 0;
     for (what, kind, count, kills) in [
         ("storing", Kind::Short, share(1), rounds * 3 / 10),
         ("putting together", Kind::Long, share(LONG_SHARE), rounds * 2 / 10),
@@ -113,16 +114,18 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
     ] {
         let lanes = tokio::spawn(sending.clone().all(kind, count));
         let kills = kill_while(&mut lab, kills, kind as u64, || lanes.is_finished()).await;
+        killed += kills;
         lanes.await.unwrap();
         println!("{kills} kills while {what}: {} promised in all", ledger.promises.load(Ordering::Relaxed));
     }
 
-    let fetching: Vec<_> =
-        recipients.iter().map(|ue| tokio::spawn(keep_fetching(ue.clone(), ledger.clone()))).collect();
+    taking.extend(recipients.iter().map(|ue| tokio::spawn(keep_fetching(ue.clone(), ledger.clone()))));
     let done = || ledger.arrivals.load(Ordering::Relaxed) >= ledger.promises.load(Ordering::Relaxed);
     let kills = kill_while(&mut lab, rounds * 3 / 10, 3, done).await;
+    killed += kills;
     wait_until_all_arrived(&ledger).await;
-    fetching.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(taking.iter().all(|task| !task.is_finished()), "they end only by a failed assertion");
+    assert!(killed * 4 >= rounds, "{killed} kills disturb nothing: more messages are needed for {rounds}");
     println!("{kills} kills while fetching: {} arrived", ledger.arrivals.load(Ordering::Relaxed));
 
     let arrived = ledger.arrived.lock().unwrap();

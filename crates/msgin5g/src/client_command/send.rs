@@ -1,11 +1,6 @@
 //! `msgin5g client send`: one message, its answer, and its report.
 
-use std::{
-    io::Read,
-    path::Path,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{io::Read, path::Path, process::ExitCode, time::Instant};
 
 use client::{Incoming, IncomingStream, Outcome, OutgoingMessage};
 use message::{Address, AddressType, DeliveryStatusReport, MessageId, Priority, ReportDeliveryStatus};
@@ -160,7 +155,7 @@ async fn wait_for_reports(
     reports: &mut Vec<Report>,
 ) -> Result<(), Failure> {
     let mut held = Vec::new();
-    let (count, limit): (usize, Duration) = (arguments.reports, arguments.report_timeout);
+    let (count, limit) = (usize::try_from(arguments.reports).unwrap_or(usize::MAX), arguments.report_timeout);
     let waiting = async {
         while reports.len() < count {
             match incoming.next().await {
