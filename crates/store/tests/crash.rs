@@ -175,11 +175,65 @@ async fn victim_that_fills_the_disk() {
     say(&format!("full {} {waiting} {first} {} {} {removed} {failed}", stored.len(), name(&error), name(&again)));
 }
 
-/// Runs the disk-filling victim on a file system of 96 MiB of its own; `None` where the kernel does not let us mount.
+/// Stores until somebody else's file has filled the disk and for a while longer, until it is gone, and opens again.
+#[tokio::test]
+async fn victim_that_lives_through_a_full_disk() {
+    let Some(directory) = std::env::var_os(VICTIM_DIRECTORY) else { return };
+    let directory = Path::new(&directory);
+    let free_bytes_min = std::env::var(VICTIM_FREE_BYTES_MIN).unwrap().parse().unwrap();
+    let database = DatabaseOptions { free_bytes_min, ..DatabaseOptions::default() };
+    let options = StoreOptions { database, ..StoreOptions::default() };
+    let store = EmbeddedStore::open(directory, options.clone()).unwrap();
+    let to = ue(0);
+    let filler = directory.join("filler");
+    std::fs::write(&filler, vec![1; 40 * 1024 * 1024]).unwrap();
+    let (mut answered, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    let mut number = 0;
+    let mut put = async |store: &EmbeddedStore| {
+        number += 1;
+        let id = number.to_string();
+        let error = store.store_message(message(&to, &id, 100_000)).await.err();
+        if error.is_none() {
+            answered.insert(id)
+        } else {
+            refused.insert(id)
+        };
+        error
+    };
+    while put(&store).await.is_none() {}
+    for _ in 0..20 {
+        assert!(put(&store).await.is_some(), "the disk is still full");
+    }
+    std::fs::remove_file(&filler).unwrap();
+    // Refused before the engine saw it: it goes on as it is. Failed in mid-write: only opening again helps.
+    let goes_on = put(&store).await.is_none();
+    drop(store);
+    let store = EmbeddedStore::open(directory, options).unwrap();
+    assert!(put(&store).await.is_none(), "opened again with room, it stores");
+
+    let mut found = BTreeSet::new();
+    let mut after = None;
+    loop {
+        let page = store.pending(&to, after, 100).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.position);
+        for message in page {
+            let id = message.body.split(|octet| *octet == b' ').next().unwrap().to_vec();
+            assert!(found.insert(String::from_utf8(id).unwrap()), "there twice");
+        }
+    }
+    let lost = answered.difference(&found).count();
+    let unanswered = found.difference(&answered).count();
+    assert!(found.difference(&answered).all(|id| refused.contains(id)));
+    assert_eq!(store.pending_count(&to), found.len());
+    say(&format!("full {} {goes_on} {lost} {unanswered}", answered.len()));
+}
+
+/// Runs a disk-filling victim on a file system of 96 MiB of its own; `None` where the kernel does not let us mount.
 ///
 /// Root mounts in a mount namespace, others in a user namespace besides. Root, and a machine with `CI=true`, are to be able
 /// to: there the disk is filled or the test fails.
-fn fill_a_small_disk(free_bytes_min: u64) -> Option<Vec<String>> {
+fn fill_a_small_disk(victim: &str, free_bytes_min: u64) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().unwrap();
     let small = directory.path().join("small");
     std::fs::create_dir(&small).unwrap();
@@ -195,7 +249,7 @@ fn fill_a_small_disk(free_bytes_min: u64) -> Option<Vec<String>> {
         eprintln!("SKIPPED: no namespace to mount a small file system in, the disk is not filled: {tried:?}");
         return None;
     };
-    let victim = start("victim_that_fills_the_disk", &small);
+    let victim = start(victim, &small);
     let mut command = Command::new("unshare");
     command.args([
         namespaces,
@@ -214,15 +268,30 @@ fn fill_a_small_disk(free_bytes_min: u64) -> Option<Vec<String>> {
 #[test]
 fn a_full_disk_is_an_error_and_nothing_is_answered_as_stored() {
     // The reserve is there for this: the engine never sees the disk full.
-    if let Some(said) = fill_a_small_disk(16 * 1024 * 1024) {
+    if let Some(said) = fill_a_small_disk("victim_that_fills_the_disk", 16 * 1024 * 1024) {
         assert!(said[0].parse::<u32>().unwrap() > 100, "{said:?}");
         assert_eq!(said[1..], [said[0].as_str(), "1", "DiskFull", "DiskFull", "1", "false"]);
     }
     // Without a reserve the engine fails in mid-write: the same answer, and no more writes.
-    if let Some(said) = fill_a_small_disk(0) {
+    if let Some(said) = fill_a_small_disk("victim_that_fills_the_disk", 0) {
         assert!(said[0].parse::<u32>().unwrap() > 100, "{said:?}");
         assert_eq!(said[1..3], [said[0].as_str(), "1"], "{said:?}");
         assert!(["DiskFull", "WriteFailed"].contains(&said[3].as_str()), "{said:?}");
         assert_eq!(said[4..], ["Poisoned", "0", "true"], "{said:?}");
+    }
+}
+
+#[test]
+fn what_was_answered_before_during_and_after_a_full_disk_is_there_and_nothing_else() {
+    let victim = "victim_that_lives_through_a_full_disk";
+    if let Some(said) = fill_a_small_disk(victim, 16 * 1024 * 1024) {
+        assert!(said[0].parse::<u32>().unwrap() > 50, "{said:?}");
+        assert_eq!(said[1..], ["true", "0", "0"], "{said:?}");
+    }
+    // In mid-write, the batch that failed may be there: no success was answered, and no refusal either.
+    if let Some(said) = fill_a_small_disk(victim, 0) {
+        assert!(said[0].parse::<u32>().unwrap() > 50, "{said:?}");
+        assert_eq!(said[1..3], ["false", "0"], "{said:?}");
+        assert!(said[3].parse::<u32>().unwrap() <= 1, "{said:?}");
     }
 }

@@ -99,7 +99,7 @@ async fn a_job_and_what_became_of_its_members_survive_a_restart_and_a_crash() {
     drop(store);
     for path in [crashed.path(), directory.path()] {
         let store = open(path);
-        assert_eq!(store.jobs(None, 10).await.unwrap(), [expected.clone()]);
+        assert_eq!(store.jobs(None, 10).await.unwrap(), std::slice::from_ref(&expected));
         let found = store.deduplication_lookup(&ue("sender"), &"1".parse().unwrap()).await.unwrap();
         assert_eq!(found, Some(record("1")));
         let next = store.put_job(new("2", 1)).await.unwrap();
