@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use message::{FailureCause, MessageId, SegmentParameters};
+use message::{Address, FailureCause, MessageId, SegmentParameters, SegmentationSetId};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -46,6 +46,11 @@ impl Key {
     /// complete.
     pub(crate) fn set(message_id: &MessageId, segment: &SegmentParameters) -> Self {
         Self::of(&(3_u8, message_id.as_str(), segment.set_id.as_str()))
+    }
+
+    /// The key of what `recipient` said about a set of forwarded segments: that it has all of them.
+    pub(crate) fn confirmation(recipient: &Address, message_id: &MessageId, set_id: &SegmentationSetId) -> Self {
+        Self::of(&(4_u8, recipient.to_string(), message_id.as_str(), set_id.as_str()))
     }
 
     fn of(value: &impl std::hash::Hash) -> Self {
@@ -95,6 +100,8 @@ enum State {
     Answered(Answer),
     /// A segment of the message under this key.
     PartOf(Key),
+    /// No message: the recipient has all segments of one. At the repetition of which segment that was told again, and when.
+    Confirmed(Option<(u32, Instant)>),
 }
 
 /// What to do with a message that just came.
@@ -163,6 +170,9 @@ impl Bucket {
 /// Repetitions of one message that may wait for its answer.
 const JOINED_MAX: usize = 8;
 
+/// After this time, any repeated segment has it told again that its recipient has all of them.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// See the module. Takes no memory until used, and gives it back when everything in it is old.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
@@ -193,7 +203,7 @@ impl Recent {
                     return Begin::Conflict(reply);
                 }
                 match &mut remembered.state {
-                    State::PartOf(_) => Begin::Conflict(reply),
+                    State::PartOf(_) | State::Confirmed(_) => Begin::Conflict(reply),
                     State::Answered(answer) => Begin::Answered(reply, answer.clone()),
                     State::InProgress(_, joined) if joined.len() >= JOINED_MAX => Begin::TooMany(reply),
                     State::InProgress(_, joined) => {
@@ -224,6 +234,40 @@ impl Recent {
         self.entries.get(&set).is_some_and(|remembered| matches!(remembered.state, State::PartOf(_)))
     }
 
+    /// Notes under `confirmation` that the recipient has all segments of a set. Only if one of `segments` is known here:
+    /// nobody fills this with what its originator never sent.
+    pub(crate) fn confirmed(&mut self, confirmation: Key, segments: &[Key], now: Instant, entries_max: usize) {
+        if !segments.iter().any(|segment| self.entries.contains_key(segment)) {
+            return;
+        }
+        if let Entry::Vacant(entry) = self.entries.entry(confirmation) {
+            entry.insert(Remembered { digest: ContentDigest::default(), state: State::Confirmed(None) });
+            self.order.push_back((now, confirmation));
+            self.make_room(entries_max, now);
+        }
+    }
+
+    /// Whether to tell the confirmation again, because segment `number` of its set was repeated. Once for a set that is
+    /// repeated from its first segment on, and not for each segment.
+    pub(crate) fn tells_again(&mut self, confirmation: Key, number: u32, now: Instant) -> bool {
+        let Some(Remembered { state: State::Confirmed(told), .. }) = self.entries.get_mut(&confirmation) else {
+            return false;
+        };
+        let tells =
+            told.is_none_or(|(first, at)| number <= first || now.saturating_duration_since(at) >= TOLD_AGAIN_AFTER);
+        if tells {
+            *told = Some((number, now));
+        }
+        tells
+    }
+
+    /// What was told again did not arrive: the next segment that is repeated has it told once more.
+    pub(crate) fn not_told(&mut self, confirmation: Key) {
+        if let Some(Remembered { state: State::Confirmed(told), .. }) = self.entries.get_mut(&confirmation) {
+            *told = None;
+        }
+    }
+
     /// Whether a segment comes after its message was put together: then it gets that message's answer.
     pub(crate) fn is_late(&mut self, set: Key, reply: Reply) -> Late {
         let whole = match self.entries.get(&set).map(|remembered| &remembered.state) {
@@ -237,7 +281,7 @@ impl Recent {
                 joined.push(reply);
                 Late::Joined
             }
-            Some(State::PartOf(_)) | None => Late::No(reply),
+            Some(State::PartOf(_) | State::Confirmed(_)) | None => Late::No(reply),
         }
     }
 
@@ -406,6 +450,32 @@ mod tests {
         assert!(matches!(late(&mut recent), Late::Answered(_, Answer::Delivered)));
         recent.forget_old(now + LIFETIME, LIFETIME);
         assert!(matches!(late(&mut recent), Late::No(_)));
+    }
+
+    #[test]
+    fn a_confirmation_is_told_again_once_for_each_repetition_of_its_set() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        let (first, set) = (key("1"), Key::report("confirmed", &"1".parse().unwrap()));
+        recent.confirmed(set, &[first], now, 8);
+        assert!(recent.order.is_empty() && !recent.tells_again(set, 1, now), "of something never sent");
+        assert!(matches!(begin(&mut recent, "1", now), Begin::New));
+        recent.complete(first, Answer::Delivered);
+        for _ in 0..2 {
+            recent.confirmed(set, &[first], now, 8);
+        }
+        assert_eq!(recent.order.len(), 2);
+        for _ in 0..2 {
+            let told: Vec<u32> = (1..=5).filter(|number| recent.tells_again(set, *number, now)).collect();
+            assert_eq!(told, [1]);
+        }
+        assert!(recent.tells_again(set, 3, now + TOLD_AGAIN_AFTER));
+        assert!(!recent.tells_again(set, 4, now + TOLD_AGAIN_AFTER));
+        recent.not_told(set);
+        assert!(recent.tells_again(set, 4, now + TOLD_AGAIN_AFTER));
+        recent.confirmed(key("2"), &[first], now, 2);
+        assert_eq!(recent.order.len(), 2, "as bounded as the rest");
+        recent.forget_old(now + LIFETIME, LIFETIME);
+        assert!(recent.entries.is_empty());
     }
 
     #[test]

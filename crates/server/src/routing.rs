@@ -63,7 +63,14 @@ impl Core {
             None => (Key::message(&message.message_id), message.message_id.clone()),
             Some(segment) => (Key::segment(&message.message_id, segment), segment_name(&message.message_id, segment)),
         };
-        let Some(asker) = self.begin(from, key, digest, Some(&name), reply) else { return };
+        let Some(asker) = self.begin(from, key, digest, Some(&name), reply) else {
+            if let Some(segment) = &message.segment
+                && lock(&from.recent).digest(key) == Some(digest)
+            {
+                self.confirm_again(from, &message, segment);
+            }
+            return;
+        };
 
         let now = OffsetDateTime::now_utc();
         if message.expiration_time.is_some_and(|at| at <= now) {

@@ -20,6 +20,7 @@ use futures_util::{StreamExt, stream};
 use message::segmentation::{Insert, Overdue, Reassembler, ReassemblyLimits, SetKey};
 use message::{
     Address, AddressType, FailureCause, Message, MessageId, SegmentConfirmation, SegmentParameters, SegmentRecovery,
+    SegmentationSetId,
 };
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
@@ -145,6 +146,21 @@ impl Collector for Once {
     }
 }
 
+/// Waits for whether a confirmation that was told again has arrived.
+#[derive(Debug)]
+struct ToldAgain {
+    to: Arc<Party>,
+    confirmation: Key,
+}
+
+impl Collector for ToldAgain {
+    fn ended(&self, _: &Arc<Core>, _: usize, answer: Answer) {
+        if !matches!(answer, Answer::Delivered) {
+            lock(&self.to.recent).not_told(self.confirmation);
+        }
+    }
+}
+
 impl Core {
     /// Whether this segment goes on as it is: to a UE that can take it (8.5.4), unless others of its message are here, or
     /// were until it was whole.
@@ -214,6 +230,23 @@ impl Core {
                 set_id: set.set_id.clone(),
             }),
         );
+    }
+
+    /// A forwarded segment was repeated, and goes nowhere: its recipient does not say again that it has all of them, so that
+    /// is said here, in its name. The originator counts the message delivered by it (8.5.4).
+    pub(crate) fn confirm_again(self: &Arc<Self>, from: &Arc<Party>, message: &Message, segment: &SegmentParameters) {
+        let confirmation = Key::confirmation(&message.destination, &message.message_id, &segment.set_id);
+        if !from.is_ue() || !lock(&from.recent).tells_again(confirmation, segment.number, Instant::now()) {
+            return;
+        }
+        let notice = Notice::Confirmation(SegmentConfirmation {
+            originator: message.destination.clone(),
+            destination: message.originator.clone(),
+            message_id: message.message_id.clone(),
+            set_id: segment.set_id.clone(),
+        });
+        let told = ToldAgain { to: Arc::clone(from), confirmation };
+        self.deliver(from, self.notice(&notice, Some(Asker::Part(Arc::new(told), 0))));
     }
 
     /// An AS has no operation to be told by (TS 29.538).
@@ -291,18 +324,30 @@ impl Core {
         if !self.request_opened() {
             return self.refuse(reply, FailureCause::Overloaded);
         }
-        if let Notice::Recovery(recovery) = notice {
-            let segment = |number: &u32| SegmentParameters {
-                set_id: recovery.set_id.clone(),
-                total_count: None,
-                number: *number,
-                last: false,
-            };
-            let keys = recovery.missing.iter().map(|number| Key::segment(&recovery.message_id, &segment(number)));
-            lock(&to.recent).missed(keys);
-        }
+        self.note(from, &to, notice);
         let asker = Asker::Part(Arc::new(Once(Mutex::new(Some(reply)))), 0);
         self.deliver(&to, self.notice(notice, Some(asker)));
+    }
+
+    /// Remembers for `to`, whose segments the notice is about, what it means for their repetition. A confirmation also if
+    /// `to` is away, and does not get it.
+    fn note(&self, from: &Party, to: &Party, notice: &Notice) {
+        let key = |message_id, set_id: &SegmentationSetId, number| {
+            let segment = SegmentParameters { set_id: set_id.clone(), total_count: None, number, last: false };
+            Key::segment(message_id, &segment)
+        };
+        match notice {
+            Notice::Recovery(SegmentRecovery { message_id, set_id, missing, .. }) => {
+                lock(&to.recent).missed(missing.iter().map(|number| key(message_id, set_id, *number)));
+            }
+            Notice::Confirmation(SegmentConfirmation { message_id, set_id, .. }) => {
+                let confirmation = Key::confirmation(&from.address, message_id, set_id);
+                // Some count from 0.
+                let first = [0, 1].map(|number| key(message_id, set_id, number));
+                let entries_max = self.limits.remembered_per_ue_max;
+                lock(&to.recent).confirmed(confirmation, &first, Instant::now(), entries_max);
+            }
+        }
     }
 
     fn notice(&self, notice: &Notice, asker: Option<Asker>) -> Delivery {

@@ -196,6 +196,49 @@ async fn segments_between_ues_that_fit_are_forwarded_as_they_are() {
 }
 
 #[tokio::test]
+async fn forwarded_segments_that_are_repeated_are_confirmed_again() {
+    let net = Net::new().await;
+    let (mut alice, mut bob, mut carol) = (net.ue("alice").await, net.ue("bob").await, net.ue("carol").await);
+    let segments = cut(&Message { payload: octets(5000), ..message("alice", "bob", "1") }, 2048);
+    let confirmation = |from: &str| {
+        UeMessage::SegmentConfirmation(SegmentConfirmation {
+            originator: address(from),
+            destination: address("alice"),
+            message_id: "1".parse().unwrap(),
+            set_id: "set-1".parse().unwrap(),
+        })
+    };
+    for segment in &segments {
+        let exchange = alice.post(segment).await;
+        assert_eq!(bob.receive().await, *segment);
+        assert_eq!(alice.fate(exchange).await, Fate::delivered());
+    }
+    // Who did not get the message confirms nothing.
+    let exchange = carol.ask(&confirmation("carol").encode()).await;
+    assert_eq!(alice.receive_any().await, confirmation("carol"));
+    assert_eq!(carol.fate(exchange).await, Fate::delivered());
+    for segment in &segments {
+        assert_eq!(alice.send(segment).await, Fate::delivered());
+    }
+    assert!(alice.requests.is_empty());
+    // What the sender does not get because it is away is remembered for it all the same.
+    alice.leave().await;
+    let away = bob.exchange(&confirmation("bob").encode()).await;
+    assert_eq!(Fate::of(&away), Fate::failed("2.04", "TARGET_UNREACHABLE"));
+    let mut alice = net.ue("alice").await;
+    for _ in 0..2 {
+        let first = alice.post(&segments[0]).await;
+        assert_eq!(alice.receive_any().await, confirmation("bob"));
+        assert_eq!(alice.fate(first).await, Fate::delivered());
+        for segment in &segments[1..] {
+            assert_eq!(alice.send(segment).await, Fate::delivered());
+        }
+    }
+    assert!(bob.requests.is_empty());
+    assert_eq!(net.core.open_requests(), 0);
+}
+
+#[tokio::test]
 async fn segments_are_stored_and_remembered_each_for_itself() {
     let net = Net::new().await;
     let mut alice = net.ue("alice").await;
