@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::Core;
 use crate::delivery::{Answer, Asker, Batch, Delivery, DiskWork, Failed, Fetch, Kind};
 use crate::fan_out;
+use crate::log_budget::Topic;
 use crate::registry::{Party, PartyState};
 use crate::sync::lock;
 
@@ -116,7 +117,9 @@ async fn store_one(core: &Arc<Core>, job: StoreJob) {
     let answer = match &result {
         Ok(_) => Answer::Stored,
         Err(error) => {
-            tracing::warn!(recipient = %party.address, %error, "message not stored");
+            if core.log_budget.admits(Topic::NotStored) {
+                tracing::warn!(recipient = %party.address, %error, "message not stored");
+            }
             Answer::Failed(cause_of(error))
         }
     };
