@@ -99,7 +99,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
     let store = open_store(&config).await?;
-    store.metrics().register(metrics_registry.sub_registry_with_prefix("store"));
+    store.metrics().register(&mut metrics_registry);
 
     let keys = key_lookup(&config, TransportMetrics::register(&mut metrics_registry))?;
     let associations = SsUprClient::new(
