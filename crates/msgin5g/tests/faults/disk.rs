@@ -1,0 +1,335 @@
+//! A disk that fails to sync, fails to write, is slow, or loses power: nothing was answered as stored that was not.
+//!
+//! The programs are the real ones; between them and the system is `faulty_disk.c`.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akma::{AfId, KAkma, UaProtocolId};
+use client::{Client, Incoming, IncomingStream, Outcome, OutgoingMessage};
+use sbi::SbiError;
+use sbi::naanf::{AkmaAfKeyRequest, AkmaKeyInfo, NaanfClient};
+use tokio::task::JoinHandle;
+
+use crate::common::Lab;
+use crate::common::fleet::{Fleet, FleetUe};
+use crate::common::foreign_ue::{ForeignUe, TLS_1_3};
+use crate::common::function::Function;
+use crate::neighbour::{NobodyThere, client_of, eventually};
+
+const SENDERS: usize = 4;
+const LANES: usize = 4;
+const RECIPIENTS: usize = 8;
+
+const SYNCS: &str = "store_syncs_total";
+const REFUSED: &str = "msgin5g_failed_total{cause=\"STORAGE_FAILED\"}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails_loses_nothing_that_was_answered() {
+    let mut rig = Rig::start().await;
+    rig.has_accepted(100).await;
+    rig.takes_nothing_after("sync-fails").await;
+    assert!(rig.disk.octets_lost() > 0, "the octets of the failed sync are gone");
+    rig.server.kill();
+    rig.server.start_again();
+    rig.all_arrives_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails_half_way_loses_nothing_that_was_answered() {
+    let mut rig = Rig::start().await;
+    rig.has_accepted(100).await;
+    rig.takes_nothing_after("write-fails").await;
+    // A graceful stop has something to write, too.
+    rig.server.stop();
+    rig.server.start_again();
+    rig.all_arrives_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_outlives_losses_of_power() {
+    let mut rig = Rig::start().await;
+    let mut lost = 0;
+    for round in 1..=5 {
+        rig.has_accepted(round * 150).await;
+        rig.server.kill();
+        lost += rig.disk.loses_power();
+        rig.server.start_again();
+    }
+    assert!(lost > 0, "everything written had been synced: these were no losses of power");
+    rig.all_arrives_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_delays_answers_and_loses_none() {
+    let mut rig = Rig::start().await;
+    rig.has_accepted(50).await;
+    rig.disk.does("sync-slow");
+    let (accepted, syncs) = (rig.ledger.accepted(), rig.server.metric(SYNCS));
+    rig.has_accepted(accepted + 200).await;
+    let (accepted, syncs) = (rig.ledger.accepted() - accepted, rig.server.metric(SYNCS) - syncs);
+    assert!(syncs > 0 && syncs < accepted as u64 / 2, "{accepted} messages took {syncs} syncs: each waits for its own");
+    rig.server.kill();
+    rig.disk.does("pass");
+    rig.server.start_again();
+    rig.all_arrives_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_anchor_key_whose_sync_fails_is_not_answered_as_registered() {
+    let lab = Lab::start();
+    let listen = free_address();
+    let mut disk = FaultyDisk::under(&lab, "state/second-aanf");
+    let mut aanf = Function::aanf(&lab, &disk.environment(&[("MSGIN5G_LISTEN", &listen)]));
+    let naanf = |name: &str| NaanfClient::new(client_of(&lab, name), format!("https://{listen}"));
+    let (ausf, server) = (naanf("ausf"), naanf("server"));
+    let register = async |number: u8| {
+        let key = [number; 32];
+        ausf.register_anchorkey(&AkmaKeyInfo {
+            supp_feat: None,
+            ue_id: format!("imsi-00101000000090{number}").parse().unwrap(),
+            a_kid: a_kid(number),
+            k_akma: KAkma::from_hex(&hex::encode(key)).unwrap(),
+        })
+        .await
+    };
+    let a_kid_is_known = async |number: u8| {
+        let fqdn = lab.lab_json()["server"]["fqdn"].as_str().unwrap().parse().unwrap();
+        let af_id = AfId::new(fqdn, UaProtocolId::TLS_1_3);
+        server
+            .retrieve_applicationkey(&AkmaAfKeyRequest::new(af_id, a_kid(number)))
+            .await
+            .is_ok_and(|key| key.is_some())
+    };
+
+    register(1).await.unwrap();
+    disk.does("sync-fails");
+    for number in [2, 3] {
+        let Err(SbiError::Problem(problem)) = register(number).await else { panic!("{number} was registered") };
+        assert!((500..600).contains(&problem.status.unwrap()), "{problem:?}");
+    }
+    assert!(disk.octets_lost() > 0);
+    aanf.kill();
+    disk.loses_power();
+    aanf.start_again();
+    assert!(a_kid_is_known(1).await, "it was answered as registered");
+    assert!(!a_kid_is_known(2).await && !a_kid_is_known(3).await, "they were refused");
+    register(2).await.unwrap();
+    assert!(a_kid_is_known(2).await);
+}
+
+fn a_kid(number: u8) -> akma::AKid {
+    format!("0{number}@5gc.mnc001.mcc001.3gppnetwork.org").parse().unwrap()
+}
+
+fn free_address() -> String {
+    NobodyThere::new().address().to_string()
+}
+
+/// An MSGin5G Server on a faulty disk; senders that do not rest, and recipients that are away.
+struct Rig {
+    lab: Lab,
+    disk: FaultyDisk,
+    server: Function,
+    address: String,
+    ledger: Arc<Ledger>,
+    lanes: Vec<JoinHandle<()>>,
+    recipients: Vec<FleetUe>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    is_over: AtomicBool,
+    accepted: Mutex<HashSet<(String, String)>>,
+    arrived: Mutex<Vec<(String, String)>>,
+}
+
+impl Ledger {
+    fn accepted(&self) -> usize {
+        self.accepted.lock().unwrap().len()
+    }
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let lab = Lab::start();
+        let disk = FaultyDisk::under(&lab, "state/second-server");
+        let address = free_address();
+        let server = Function::server(&lab, &disk.environment(&[("MSGIN5G_SERVER__LISTEN", &address)]));
+        let mut fleet = Fleet::provision(&lab, SENDERS + RECIPIENTS).await;
+        for ue in &mut fleet.ues {
+            ue.config.server.clone_from(&address);
+        }
+        let recipients = fleet.ues.split_off(SENDERS);
+        for ue in &recipients {
+            ue.connect().await.0.close().await;
+        }
+        let ledger = Arc::new(Ledger::default());
+        let mut lanes = Vec::new();
+        for (sender, ue) in fleet.ues.iter().enumerate() {
+            let (client, incoming) = ue.connect().await;
+            tokio::spawn(keep_taking(incoming, ue.service_id.to_string(), ledger.clone()));
+            for lane in 0..LANES {
+                let name = format!("{sender}.{lane}");
+                lanes.push(tokio::spawn(keep_sending(client.clone(), name, recipients.clone(), ledger.clone())));
+            }
+        }
+        Self { lab, disk, server, address, ledger, lanes, recipients }
+    }
+
+    async fn has_accepted(&self, count: usize) {
+        eventually("messages to be accepted", || self.ledger.accepted() >= count).await;
+    }
+
+    /// From the fault on the server says that it cannot store, and that it is not ready, and promises nothing any more.
+    async fn takes_nothing_after(&mut self, fault: &str) {
+        self.disk.does(fault);
+        eventually("the fault", || self.disk.failures() == 1).await;
+        eventually("the server not to be ready", || self.server.admin("/readyz").0 == 503).await;
+        let (accepted, refused) = (self.ledger.accepted(), self.server.metric(REFUSED));
+        // More than there were on their way when the fault came: the clients try again until they are told to stop.
+        eventually("refusals", || self.server.metric(REFUSED) > refused + 2 * (SENDERS * LANES) as u64).await;
+        assert_eq!(self.ledger.accepted(), accepted, "a message was promised on a disk that failed");
+        let mut stranger = ForeignUe::new(&self.lab, 0);
+        stranger.authenticate();
+        stranger.connects(self.address.parse().unwrap(), TLS_1_3);
+        let refused = stranger.register();
+        assert_eq!((refused.code.as_str(), refused.cause()), ("5.03", Some("STORAGE_FAILED")));
+    }
+
+    async fn all_arrives_once(self) {
+        let accepted = self.ledger.accepted();
+        self.has_accepted(accepted + 2 * SENDERS * LANES).await;
+        self.ledger.is_over.store(true, Ordering::SeqCst);
+        for lane in self.lanes {
+            lane.await.unwrap();
+        }
+        for ue in &self.recipients {
+            let (client, incoming) = ue.connect().await;
+            let ledger = self.ledger.clone();
+            let name = ue.service_id.to_string();
+            tokio::spawn(async move {
+                keep_taking(incoming, name, ledger).await;
+                drop(client);
+            });
+        }
+        let arrived = || self.ledger.arrived.lock().unwrap().clone();
+        let missing = || {
+            let arrived: HashSet<_> = arrived().into_iter().collect();
+            self.ledger.accepted.lock().unwrap().difference(&arrived).count()
+        };
+        eventually("everything that was accepted", || missing() == 0).await;
+        let arrived = arrived();
+        assert_eq!(arrived.len(), arrived.iter().collect::<HashSet<_>>().len(), "a message was handed over twice");
+    }
+}
+
+/// One message after the other; one that is not accepted is sent again.
+async fn keep_sending(client: Client, name: String, recipients: Vec<FleetUe>, ledger: Arc<Ledger>) {
+    for number in 0.. {
+        let to = &recipients[number % recipients.len()].service_id;
+        let id = format!("{name}#{number}");
+        let message =
+            OutgoingMessage::to_ue(to, vec![b'x'; 200]).message_id(id.parse().unwrap()).store_and_forward(None);
+        while !matches!(client.send(message.clone()).await, Ok(Outcome::Stored | Outcome::Delivered)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ledger.accepted.lock().unwrap().insert((to.to_string(), id));
+        if ledger.is_over.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+async fn keep_taking(mut incoming: IncomingStream, recipient: String, ledger: Arc<Ledger>) {
+    while let Some(event) = incoming.next().await {
+        let Incoming::Message(message) = event else { continue };
+        let id = message.content().message_id.to_string();
+        if message.accept().await.is_ok() {
+            ledger.arrived.lock().unwrap().push((recipient.clone(), id));
+        }
+    }
+}
+
+/// What `faulty_disk.c` does to the files below one folder.
+struct FaultyDisk {
+    library: String,
+    folder: PathBuf,
+    control: PathBuf,
+    record: PathBuf,
+}
+
+impl FaultyDisk {
+    fn under(lab: &Lab, folder: &str) -> Self {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/faulty_disk.c");
+        let library = lab.path("faulty_disk.so");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]).arg(source).arg("-o").arg(&library);
+        let status = compiler.status().expect("cc runs");
+        assert!(status.success(), "faulty_disk.c does not compile");
+        let disk = Self {
+            library: library.display().to_string(),
+            folder: lab.path(folder),
+            control: lab.path("disk-control"),
+            record: lab.path("disk-record"),
+        };
+        disk.does("pass");
+        disk
+    }
+
+    fn environment<'a>(&'a self, others: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let mut environment = vec![
+            ("LD_PRELOAD", self.library.as_str()),
+            ("FAULTY_DISK_FOLDER", self.folder.to_str().unwrap()),
+            ("FAULTY_DISK_CONTROL", self.control.to_str().unwrap()),
+            ("FAULTY_DISK_RECORD", self.record.to_str().unwrap()),
+        ];
+        environment.extend(others);
+        environment
+    }
+
+    fn does(&self, what: &str) {
+        std::fs::write(&self.control, what).unwrap();
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        let record = std::fs::read(&self.record).unwrap();
+        record.chunks_exact(8).map(|octets| u64::from_ne_bytes(octets.try_into().unwrap())).collect()
+    }
+
+    fn failures(&self) -> u64 {
+        self.numbers()[0]
+    }
+
+    fn octets_lost(&self) -> u64 {
+        self.numbers()[1]
+    }
+
+    /// Takes away what a program that was killed had written and not synced. Returns how many octets that were.
+    fn loses_power(&mut self) -> u64 {
+        let numbers = self.numbers();
+        let synced = |inode| numbers[2..].chunks_exact(2).find(|entry| entry[0] == inode).map(|entry| entry[1]);
+        let mut lost = 0;
+        for path in files_below(&self.folder) {
+            let file = File::options().read(true).write(true).open(path).unwrap();
+            let Some(synced) = synced(file.metadata().unwrap().ino()) else { continue };
+            let mut octets = vec![0; usize::try_from(file.metadata().unwrap().len().saturating_sub(synced)).unwrap()];
+            file.read_exact_at(&mut octets, synced).unwrap();
+            lost += octets.iter().filter(|&&octet| octet != 0).count() as u64;
+            octets.fill(0);
+            file.write_all_at(&octets, synced).unwrap();
+        }
+        lost
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
