@@ -114,7 +114,7 @@ fn crash(arguments: &[String]) -> Result<(), Failure> {
     // The tests of every run are the same at a fraction of this.
     nextest.env("MSGIN5G_CRASH_ROUNDS", rounds);
     nextest.env("MSGIN5G_CRASH_UES", "1000").env("MSGIN5G_CRASH_MESSAGES", "100000");
-    nextest.args(["nextest", "run", "--profile", "crash", "-p", "msgin5g"]);
+    nextest.args(["nextest", "run", "--release", "--profile", "crash", "-p", "msgin5g"]);
     run("kill -9 under load", nextest.args(["--test", "crash", "--test", "crash_bulk", "--no-capture"]))
 }
 
@@ -124,7 +124,7 @@ fn soak(arguments: &[String]) -> Result<(), Failure> {
     let seconds = minutes.map_err(|error| format!("soak takes a number of minutes: {error}"))? * 60;
     let mut nextest = Command::new(tool("cargo-nextest"));
     nextest.current_dir(root()).env("MSGIN5G_SOAK_SECONDS", seconds.to_string());
-    nextest.args(["nextest", "run", "--profile", "crash", "-p", "msgin5g"]);
+    nextest.args(["nextest", "run", "--release", "--profile", "crash", "-p", "msgin5g"]);
     run("mixed load", nextest.args(["--test", "soak", "--no-capture"]))
 }
 
