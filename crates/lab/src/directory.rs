@@ -116,7 +116,8 @@ impl Directory {
         let home_network = HomeNetwork::new(MCC, MNC).map_err(|error| LabError::Configuration(error.to_string()))?;
         let authority = CertificateAuthority::open_or_create(&root.join("pki"), &home_network.realm())?;
         let path = root.join("network.json");
-        let network = if path.exists() { read_json(&path)? } else { Network::generate()? };
+        let mut network = if path.exists() { read_json(&path)? } else { Network::generate()? };
+        network.add_missing_functions();
         let directory = Self { root, home_network, authority, network, key_log: None, _lock: lock };
         // Identities first: what is missing after an interruption is then made for the same ones.
         directory.save_network()?;
@@ -408,21 +409,31 @@ impl Directory {
     }
 }
 
+impl Function {
+    fn generate((name, nf_type): (&str, &str)) -> Self {
+        Self { name: name.to_owned(), nf_instance_id: Uuid::new_v4(), nf_type: nf_type.to_owned() }
+    }
+}
+
 impl Network {
+    /// A lab of an earlier version had fewer functions.
+    fn add_missing_functions(&mut self) {
+        for (name, nf_type) in FUNCTIONS {
+            if !self.functions.iter().any(|function| function.name == name) {
+                self.functions.push(Function::generate((name, nf_type)));
+            }
+        }
+    }
+
     /// A network with fresh identities and keys.
     fn generate() -> Result<Self, LabError> {
-        let function = |(name, nf_type): (&str, &str)| Function {
-            name: name.to_owned(),
-            nf_instance_id: Uuid::new_v4(),
-            nf_type: nf_type.to_owned(),
-        };
         let application_server = |name: &str| ApplicationServer {
             name: format!("as-{name}"),
             as_service_id: format!("{name}@{DOMAIN}"),
             nf_instance_id: Uuid::new_v4(),
         };
         Ok(Self {
-            functions: FUNCTIONS.into_iter().map(function).collect(),
+            functions: FUNCTIONS.into_iter().map(Function::generate).collect(),
             application_servers: ["billing", "fleet"].into_iter().map(application_server).collect(),
             subscribers: SUBSCRIBERS.iter().zip(1..).map(generate_subscriber).collect::<Result<_, _>>()?,
             ports: None,
@@ -432,7 +443,7 @@ impl Network {
 }
 
 /// Name of the files and NF type. TS 29.510 has no type for the functions of MSGin5G; AF is what they are to the core.
-const FUNCTIONS: [(&str, &str); 7] = [
+const FUNCTIONS: [(&str, &str); 10] = [
     ("udm", "UDM"),
     ("ausf", "AUSF"),
     ("aanf", "AANF"),
@@ -440,6 +451,9 @@ const FUNCTIONS: [(&str, &str); 7] = [
     ("server", "AF"),
     ("lab-nf", "AMF"),
     ("provisioner", "AF"),
+    ("nrf", "NRF"),
+    ("nef", "NEF"),
+    ("capif", "AF"),
 ];
 
 struct SubscriberPlan {

@@ -26,12 +26,27 @@ pub struct Ports {
     /// Configuration Function, for UEs. A lab of an earlier version has chosen none.
     #[serde(default = "not_chosen")]
     pub configuration_coaps_tcp: SocketAddr,
+    /// NRF.
+    #[serde(default = "not_chosen")]
+    pub nrf: SocketAddr,
+    /// NEF, for application functions outside the operator's domain.
+    #[serde(default = "not_chosen")]
+    pub nef: SocketAddr,
+    /// NEF, for the functions inside.
+    #[serde(default = "not_chosen")]
+    pub nef_inside: SocketAddr,
+    /// NEF, for API invokers whose method is TLS-PSK (CAPIF-2e).
+    #[serde(default = "not_chosen")]
+    pub nef_psk: SocketAddr,
+    /// CAPIF core function.
+    #[serde(default = "not_chosen")]
+    pub capif: SocketAddr,
 }
 
 /// The lab never leaves the machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How many ports a lab takes.
-const COUNT: u16 = 8;
+const COUNT: u16 = 13;
 /// Free ports are taken from here: below the range that systems give to outgoing connections, so that none of those
 /// takes a port between our choice and its use.
 const FREE_FIRST: u16 = 20_000;
@@ -61,6 +76,11 @@ impl Ports {
             aanf: at(5),
             configuration: at(6),
             configuration_coaps_tcp: at(7),
+            nrf: at(8),
+            nef: at(9),
+            nef_inside: at(10),
+            nef_psk: at(11),
+            capif: at(12),
         })
     }
 
@@ -90,6 +110,11 @@ impl Ports {
             aanf: take(before.map(|before| before.aanf))?,
             configuration: take(before.map(|before| before.configuration))?,
             configuration_coaps_tcp: take(before.map(|before| before.configuration_coaps_tcp))?,
+            nrf: take(before.map(|before| before.nrf))?,
+            nef: take(before.map(|before| before.nef))?,
+            nef_inside: take(before.map(|before| before.nef_inside))?,
+            nef_psk: take(before.map(|before| before.nef_psk))?,
+            capif: take(before.map(|before| before.capif))?,
         })
     }
 }
@@ -120,12 +145,13 @@ mod tests {
         assert_eq!(ports.coaps_tcp, "127.0.0.1:7000".parse().unwrap());
         assert_eq!(ports.configuration, "127.0.0.1:7006".parse().unwrap());
         assert_eq!(ports.configuration_coaps_tcp, "127.0.0.1:7007".parse().unwrap());
+        assert_eq!(ports.capif, "127.0.0.1:7012".parse().unwrap());
     }
 
     #[test]
     fn a_base_port_without_room_above_it_is_refused() {
-        assert!(Ports::from_base(65_528).is_ok());
-        assert!(Ports::from_base(65_529).is_err());
+        assert!(Ports::from_base(65_523).is_ok());
+        assert!(Ports::from_base(65_524).is_err());
         assert!(Ports::from_base(0).is_err());
     }
 
