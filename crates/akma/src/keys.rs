@@ -120,6 +120,10 @@ secret! {
     KAf, 32
 }
 secret! {
+    /// AEF_PSK, TS 33.122 A.1: the key between one API invoker and one interface of an API exposing function.
+    AefPsk, 32
+}
+secret! {
     /// K_encr of EAP-AKA', RFC 9048 3.3.
     KEncr, 16
 }

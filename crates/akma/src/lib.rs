@@ -68,6 +68,7 @@
 //! | [`k_akma`] | TS 33.535 A.2 | own computation, HMAC by the openssl command line (2); two wrong derivations seen in the wild (2) |
 //! | [`a_tid`] | TS 33.535 A.3 | own computation (2) |
 //! | [`k_af`], [`AfId::to_bytes`] | TS 33.535 A.4, TS 33.220 H | own computation (2) |
+//! | [`aef_psk`] | TS 33.122 A.1 | own computation, HMAC by the openssl command line (1) |
 //! | [`AKid`], [`AKidFormat`] | TS 33.535 6.1 | none: the text form is a decision of ours, pinned by a test |
 //! | [`PskIdentity`] | TS 33.535 B.1.3, TS 24.109 K.3 | none: the separator is a decision of ours, pinned by a test |
 //! | [`eap_aka_prime::ck_prime_ik_prime`] | TS 33.501 A.3, TS 33.402 A.2, RFC 9048 3.3 | RFC 5448 Appendix C (1); own computation (2) |
@@ -89,6 +90,7 @@
 mod a_kid;
 mod af_id;
 mod anchor;
+mod capif;
 mod credentials;
 pub mod eap_aka_prime;
 mod error;
@@ -106,14 +108,15 @@ mod usim;
 pub use a_kid::{AKid, AKidFormat, AKidParts, ATidEncoding, PskIdentity, Separator};
 pub use af_id::{AfId, Fqdn, UaProtocolId};
 pub use anchor::{a_tid, k_af, k_akma};
+pub use capif::aef_psk;
 pub use credentials::{AuthenticationVector, UsimCredentials};
 pub use error::Error;
 pub use five_g_aka::{ABBA_INITIAL, hxres_star, k_amf, k_ausf_5g_aka, k_seaf, res_star};
 pub use identity::{Gpsi, NAI_OCTETS_MAX, Supi, SupiKind, UeId};
 pub use kdf::KdfInput;
 pub use keys::{
-    ATid, Ak, Ck, CkPrime, Emsk, HresStar, Ik, IkPrime, KAf, KAkma, KAmf, KAusf, KAut, KEncr, KRe, KSeaf, Msk, Res,
-    ResStar,
+    ATid, AefPsk, Ak, Ck, CkPrime, Emsk, HresStar, Ik, IkPrime, KAf, KAkma, KAmf, KAusf, KAut, KEncr, KRe, KSeaf, Msk,
+    Res, ResStar,
 };
 pub use milenage::{Milenage, MilenageOutput};
 pub use network::{HomeNetwork, RoutingIndicator, ServingNetworkName};

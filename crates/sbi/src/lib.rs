@@ -75,6 +75,7 @@ pub use extract::{HalJson, Json, Path, Query, parse_json};
 pub use metrics::{OperationMetrics, ServerMetrics};
 pub use peer::PeerName;
 pub use problem::{InvalidParam, PROBLEM_JSON, ProblemDetails, cause};
-pub use server::{SbiServer, SbiServerConfig, ServerLimits};
+pub use server::{PskPeer, SbiServer, SbiServerConfig, ServerLimits};
 pub use t8::{Device, ResourceId};
+pub use transport::capif::Tls12Session;
 pub use transport::profile::{CertificateFiles, PeerIdentity};

@@ -26,6 +26,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use openssl::ssl::{Ssl, SslContext};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -33,8 +34,9 @@ use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
+use transport::capif::{Tls12Session, optional_tls_server, tls12_session};
 use transport::profile::{CertificateFiles, PeerIdentity, mutual_tls_server, peer_identity};
-use transport::{LogThrottle, Source};
+use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle, Source};
 
 use crate::error::SbiError;
 use crate::metrics::ServerMetrics;
@@ -135,18 +137,59 @@ impl SbiServer {
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
-        let tls = mutual_tls_server(&config.tls)?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| SbiError::Listen { address: config.listen, source })?;
-        let local_addr = listener.local_addr().map_err(|source| SbiError::Listen { address: config.listen, source })?;
-        let limits = config.limits;
+        let proof = PeerProof::Certificate(mutual_tls_server(&config.tls)?);
+        Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
+    }
+
+    /// [`SbiServer::start_observed`] for CAPIF-1e: a client may come without a certificate, and then has no [`PeerIdentity`]
+    /// extension. The session of a connection with TLS 1.2 is there as
+    /// [`Arc`]`<`[`Tls12Session`]`>`.
+    ///
+    /// # Errors
+    /// As [`SbiServer::start`].
+    pub async fn start_optional_certificate(
+        config: SbiServerConfig,
+        router: Router,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        let proof = PeerProof::CertificateIfShown(optional_tls_server(&config.tls)?);
+        Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
+    }
+
+    /// [`SbiServer::start_observed`] for CAPIF-2e with TLS-PSK: instead of a [`PeerIdentity`], requests have the extension
+    /// [`PskPeer`].
+    ///
+    /// # Errors
+    /// [`SbiError::Listen`] for the address.
+    pub async fn start_psk(
+        listen: SocketAddr,
+        limits: ServerLimits,
+        acceptor: ApiPskAcceptor,
+        router: Router,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        Self::listen(listen, limits, PeerProof::PreSharedKey(acceptor), router, shutdown, metrics).await
+    }
+
+    async fn listen(
+        listen: SocketAddr,
+        limits: ServerLimits,
+        proof: PeerProof,
+        router: Router,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        let listener =
+            TcpListener::bind(listen).await.map_err(|source| SbiError::Listen { address: listen, source })?;
+        let local_addr = listener.local_addr().map_err(|source| SbiError::Listen { address: listen, source })?;
         let router = router
             .method_not_allowed_fallback(async || ProblemDetails::new(StatusCode::METHOD_NOT_ALLOWED))
             .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
             .layer(DefaultBodyLimit::max(limits.request_body_bytes_max));
         let shared = Arc::new(Shared {
-            tls,
+            proof,
             router,
             connections: Arc::new(Semaphore::new(limits.connections_max)),
             handshakes: HandshakeSlots::new(limits.handshakes_max, limits.handshakes_per_source_max),
@@ -173,8 +216,19 @@ impl SbiServer {
     }
 }
 
+/// How a server has its peers prove who they are.
+enum PeerProof {
+    Certificate(SslContext),
+    CertificateIfShown(SslContext),
+    PreSharedKey(ApiPskAcceptor),
+}
+
+/// Whom a connection was opened with a pre-shared key by: the identity whose key the peer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PskPeer(pub String);
+
 struct Shared {
-    tls: SslContext,
+    proof: PeerProof,
     router: Router,
     connections: Arc<Semaphore>,
     handshakes: Arc<HandshakeSlots>,
@@ -213,7 +267,7 @@ async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: T
 async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: HandshakeSlot, shared: Arc<Shared>) {
     let handshake = async {
         let authenticated =
-            timeout(Duration::from_secs(shared.limits.handshake_timeout_seconds), authenticate(stream, &shared.tls));
+            timeout(Duration::from_secs(shared.limits.handshake_timeout_seconds), prove(stream, source, &shared.proof));
         tokio::select! {
             outcome = authenticated => outcome.unwrap_or(Err(Refusal::new("handshake_timeout", "no handshake in time"))),
             () = shared.shutdown.cancelled() => Err(Refusal::new("stopping", "the server stops")),
@@ -240,7 +294,46 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Handshake
         return;
     };
     let _open = shared.metrics.connection_opened();
-    serve_http2(stream, source, peer, &shared).await;
+    match stream {
+        Secured::Certificate(stream) => serve_http2(stream, source, peer, &shared).await,
+        Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, &shared).await,
+    }
+}
+
+enum Secured {
+    Certificate(SslStream<TcpStream>),
+    PreSharedKey(ApiPskStream),
+}
+
+/// What a connection proved, as its requests' extensions have it.
+#[derive(Clone, Default)]
+struct Peer {
+    certificate: Option<PeerIdentity>,
+    session: Option<Arc<Tls12Session>>,
+    psk: Option<PskPeer>,
+}
+
+async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Result<(Secured, Peer), Refusal> {
+    match proof {
+        PeerProof::Certificate(tls) => {
+            let (stream, certificate) = authenticate(stream, tls).await?;
+            let certificate = certificate.ok_or_else(|| Refusal::new("certificate", "no client certificate"))?;
+            Ok((Secured::Certificate(stream), Peer { certificate: Some(certificate), ..Peer::default() }))
+        }
+        PeerProof::CertificateIfShown(tls) => {
+            let (stream, certificate) = authenticate(stream, tls).await?;
+            let session = tls12_session(stream.ssl()).map(Arc::new);
+            Ok((Secured::Certificate(stream), Peer { certificate, session, psk: None }))
+        }
+        PeerProof::PreSharedKey(acceptor) => {
+            let stream = acceptor.accept(stream, source.ip()).await.map_err(|error| Refusal::new("psk", error))?;
+            if !stream.speaks_http2() {
+                return Err(Refusal::new("alpn", "the client did not offer h2"));
+            }
+            let psk = Some(PskPeer(stream.identity().to_owned()));
+            Ok((Secured::PreSharedKey(stream), Peer { psk, ..Peer::default() }))
+        }
+    }
 }
 
 /// Why a connection did not come to serve requests: a metric label, and words for the log.
@@ -255,7 +348,10 @@ impl Refusal {
     }
 }
 
-async fn authenticate(stream: TcpStream, tls: &SslContext) -> Result<(SslStream<TcpStream>, PeerIdentity), Refusal> {
+async fn authenticate(
+    stream: TcpStream,
+    tls: &SslContext,
+) -> Result<(SslStream<TcpStream>, Option<PeerIdentity>), Refusal> {
     // Small answers must not wait for the peer's acknowledgement of earlier ones.
     stream.set_nodelay(true).map_err(|error| Refusal::new("socket", error))?;
     let ssl = Ssl::new(tls).map_err(|error| Refusal::new("tls", error))?;
@@ -265,7 +361,7 @@ async fn authenticate(stream: TcpStream, tls: &SslContext) -> Result<(SslStream<
     if stream.ssl().selected_alpn_protocol() != Some(b"h2") {
         return Err(Refusal::new("alpn", "the client did not offer h2"));
     }
-    let peer = peer_identity(stream.ssl()).ok_or_else(|| Refusal::new("certificate", "no client certificate"))?;
+    let peer = peer_identity(stream.ssl());
     // HTTP/2 clients speak first and at once (RFC 9113 clause 3.4); pings watch over a connection only after that.
     match Pin::new(&mut stream).peek(&mut [0]).await {
         Ok(1) => {}
@@ -275,7 +371,10 @@ async fn authenticate(stream: TcpStream, tls: &SslContext) -> Result<(SslStream<
     Ok((stream, peer))
 }
 
-async fn serve_http2(stream: SslStream<TcpStream>, source: SocketAddr, peer: PeerIdentity, shared: &Arc<Shared>) {
+async fn serve_http2<S>(stream: S, source: SocketAddr, peer: Peer, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = &shared.limits;
     let drain_timeout = Duration::from_secs(limits.drain_timeout_seconds);
     let service = PeerService { source, peer, shared: Arc::clone(shared) };
@@ -308,7 +407,7 @@ async fn serve_http2(stream: SslStream<TcpStream>, source: SocketAddr, peer: Pee
 /// The router as one authenticated connection sees it.
 struct PeerService {
     source: SocketAddr,
-    peer: PeerIdentity,
+    peer: Peer,
     shared: Arc<Shared>,
 }
 
@@ -321,7 +420,10 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
         let answer = match Arc::clone(&self.shared.requests).try_acquire_owned() {
             Ok(slot) => {
                 let mut request = request.map(Body::new);
-                request.extensions_mut().insert(self.peer.clone());
+                let Peer { certificate, session, psk } = self.peer.clone();
+                certificate.map(|certificate| request.extensions_mut().insert(certificate));
+                session.map(|session| request.extensions_mut().insert(session));
+                psk.map(|psk| request.extensions_mut().insert(psk));
                 request.extensions_mut().insert(ConnectInfo(self.source));
                 Either::Left(answer_request(Arc::clone(&self.shared), request, slot))
             }

@@ -200,7 +200,7 @@ pub(crate) fn harden(context: &mut SslContextBuilder) -> Result<(), ErrorStack> 
     Ok(())
 }
 
-fn mutual_tls(context: &mut SslContextBuilder, files: &CertificateFiles) -> Result<Vec<X509>, ProfileError> {
+pub(crate) fn mutual_tls(context: &mut SslContextBuilder, files: &CertificateFiles) -> Result<Vec<X509>, ProfileError> {
     harden(context)?;
     context.set_ciphersuites(SUITES_TLS13)?;
     context.set_cipher_list(SUITES_TLS12)?;
@@ -229,7 +229,7 @@ fn mutual_tls(context: &mut SslContextBuilder, files: &CertificateFiles) -> Resu
 }
 
 /// At least one certificate.
-fn certificates(path: &Path) -> Result<Vec<X509>, ProfileError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<X509>, ProfileError> {
     match X509::stack_from_pem(&read(path)?) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(ProfileError::NotPem { path: path.to_owned(), expected: "certificate" }),
@@ -240,12 +240,12 @@ fn read(path: &Path) -> Result<Vec<u8>, ProfileError> {
     std::fs::read(path).map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })
 }
 
-const ALPN_H2: &[u8] = b"\x02h2";
+pub(crate) const ALPN_H2: &[u8] = b"\x02h2";
 const URN_UUID: &str = "urn:uuid:";
-const GROUPS: &str = "X25519:P-256:P-384";
+pub(crate) const GROUPS: &str = "X25519:P-256:P-384";
 /// RFC 8446 clause 9.1 and the AES-256 suite that TS 33.210 clause 6.2.2 asks for besides.
-const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
+pub(crate) const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 /// TS 33.210 clause 6.2.3: forward secrecy and AEAD.
-const SUITES_TLS12: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:\
+pub(crate) const SUITES_TLS12: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:\
                             ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:\
                             ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
