@@ -1,0 +1,21 @@
+//! Why an exposure function cannot run.
+
+use thiserror::Error;
+
+/// Faults of configuration and of the machine. What a peer does wrong is answered, not returned.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ExposureError {
+    /// A key of the configuration has a value that makes no sense.
+    #[error("configuration: {0}")]
+    Configuration(String),
+    /// The address is taken, or a certificate, key or authority file is unusable.
+    #[error(transparent)]
+    Sbi(#[from] sbi::SbiError),
+    /// The data directory is unusable, or the disk is full or failing.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// A record of the state does not decode: written by a newer version, or damaged.
+    #[error("the state holds a record that does not decode")]
+    Corrupt,
+}
