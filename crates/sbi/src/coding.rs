@@ -139,12 +139,14 @@ impl<'de, const N: usize> Deserialize<'de> for HexOctets<N> {
 }
 
 /// The resource `path`, which begins with `/`, of the API root `root`, with or without a trailing `/`.
-pub(crate) fn resource(root: &str, path: &str) -> String {
+#[must_use]
+pub fn resource(root: &str, path: &str) -> String {
     format!("{}{path}", root.trim_end_matches('/'))
 }
 
 /// `text` as one segment of a path: everything but unreserved characters is percent-encoded (RFC 3986).
-pub(crate) fn path_segment(text: &str) -> String {
+#[must_use]
+pub fn path_segment(text: &str) -> String {
     let mut segment = String::with_capacity(text.len());
     for octet in text.bytes() {
         if octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'~' | b'.') {

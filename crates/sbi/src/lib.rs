@@ -47,6 +47,7 @@
 
 pub mod admin;
 pub mod association;
+pub mod callback;
 mod client;
 mod coding;
 mod common;
@@ -68,7 +69,7 @@ mod t8;
 pub mod testing;
 
 pub use client::{ClientLimits, SbiClient, SbiClientConfig, SbiResponse};
-pub use coding::HexOctets;
+pub use coding::{HexOctets, path_segment, resource};
 pub use common::{AuthType, InvalidSupiOrSuci, Link, SupiOrSuci};
 pub use error::SbiError;
 pub use extract::{HalJson, Json, Path, Query, parse_json};

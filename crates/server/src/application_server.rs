@@ -7,17 +7,17 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use message::ts29538::{
     AsRegistration, BgMessageDelivery, DeliveryStatusReport, MessageDeliveryAck, UeMessageDelivery,
 };
 use message::{Address, AsServiceId, DeliveryStatus, FailureCause, UeMessage};
+use sbi::callback::{is_own, is_well_formed_below};
 use sbi::{PeerIdentity, SbiClient, SbiError};
 use serde_json::{Value, json};
 use store::ApplicationServerRecord;
@@ -33,9 +33,6 @@ use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::registry::Party;
 use crate::sync::lock;
 use crate::topics;
-
-/// Longest `targetUri`, in octets.
-const TARGET_URI_OCTETS_MAX: usize = 1024;
 
 /// How long a courier sleeps when nothing is due.
 const IDLE_TICK: Duration = Duration::from_secs(3600);
@@ -273,34 +270,6 @@ pub(crate) fn is_shown(nf_instance_id: Option<&str>, dns_name: Option<&str>, ide
         .is_none_or(|wanted| identity.nf_instance_id.as_ref().is_some_and(|shown| shown.eq_ignore_ascii_case(wanted)));
     let name = dns_name.is_none_or(|wanted| identity.dns_names.iter().any(|shown| shown.eq_ignore_ascii_case(wanted)));
     (nf_instance_id.is_some() || dns_name.is_some()) && instance && name
-}
-
-/// Whether `target` is an https URI without credentials, query or fragment, below one of the allowed prefixes, if there are
-/// any.
-pub(crate) fn is_well_formed_below(target: &str, prefixes: &[String]) -> bool {
-    if target.len() > TARGET_URI_OCTETS_MAX || target.contains(['#', '?', '@']) {
-        return false;
-    }
-    let Ok(uri) = target.parse::<Uri>() else { return false };
-    let well_formed = uri.scheme_str() == Some("https")
-        && uri.host().is_some_and(|host| !host.is_empty())
-        && !uri.path().split('/').any(|segment| matches!(segment, "." | ".."));
-    well_formed && (prefixes.is_empty() || prefixes.iter().any(|prefix| is_below(target, prefix)))
-}
-
-fn is_below(target: &str, prefix: &str) -> bool {
-    let prefix = prefix.trim_end_matches('/');
-    target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Whether the certificate names the host of `target`: an AS is not to send the server to others' doors.
-pub(crate) fn is_own(target: &str, identity: &PeerIdentity) -> bool {
-    let Ok(uri) = target.parse::<Uri>() else { return false };
-    let host = uri.host().unwrap_or_default();
-    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        Ok(address) => identity.ip_addresses.contains(&address),
-        Err(_) => identity.dns_names.iter().any(|name| name.eq_ignore_ascii_case(host)),
-    }
 }
 
 /// Carries what is for one AS, or for one broadcast area.

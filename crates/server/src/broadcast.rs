@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use message::{Address, AddressType, FailureCause, ServiceAddress};
+use message::{Address, AddressType, FailureCause, IdentityPattern, ServiceAddress};
 use sbi::SbiClient;
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::inbox;
 use crate::log_budget::Topic;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
-use crate::policy::{IdentityPattern, any_matches};
+use crate::policy::any_matches;
 use crate::sync::lock;
 
 /// Path of the API below the gateway's root.

@@ -4,15 +4,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use message::{Address, AddressType, MessagingTopic, ServiceAddress};
+use message::{Address, AddressType, IdentityPattern, MessagingTopic, ServiceAddress};
+use sbi::callback::is_well_formed_below;
 use sbi::{ClientLimits, PeerIdentity, SbiClient};
 use serde::Deserialize;
 
-use crate::application_server::{is_shown, is_well_formed_below};
+use crate::application_server::is_shown;
 use crate::broadcast::BroadcastAreaSection;
 use crate::config::Config;
 use crate::groups::GroupSource;
-use crate::policy::{IdentityPattern, TopicPolicy, any_matches};
+use crate::policy::{TopicPolicy, any_matches};
 
 /// `[group_management]`: the SEAL group management server (TS 23.434, TS 29.549). Without it groups are not served.
 #[derive(Clone, Debug, Deserialize)]

@@ -68,5 +68,6 @@ pub use destinations::{BroadcastSection, GroupManagementSection, TopicServerSect
 pub use error::ServerError;
 pub use groups::{Group, GroupError, GroupSource};
 pub use limits::Limits;
-pub use policy::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX, TopicSection};
+pub use message::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX};
+pub use policy::TopicSection;
 pub use server::{Running, start};

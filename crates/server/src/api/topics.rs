@@ -13,10 +13,10 @@ use message::ts29538::{
     TopicUnsubscription,
 };
 use message::{Address, AsServiceId, FailureCause};
+use sbi::callback::{is_own, is_well_formed_below};
 use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause};
 
 use super::Api;
-use crate::application_server::{is_own, is_well_formed_below};
 use crate::topics::{self, ListRefusal};
 
 const LIST_SUBSCRIPTIONS: &str = "/msgs-topiclistevent/v1/topiclist-subscriptions";

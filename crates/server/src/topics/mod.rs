@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::join_all;
 use message::{Address, AsServiceId, FailureCause, MessagingTopic};
 use sbi::SbiClient;
+use sbi::callback::is_well_formed_below;
 use store::{StoreError, SubscriptionRecord};
 use time::OffsetDateTime;
 
-use crate::application_server::is_well_formed_below;
 use crate::core::Core;
 use crate::destinations::TopicServerSection;
 use crate::inbox;
