@@ -74,5 +74,4 @@ pub use model::{
     RegistrationResponse, ReportDeliveryStatus, SEGMENT_HELD, SegmentConfirmation, SegmentParameters, SegmentRecovery,
     StoredMessageUpdate, TopicSubscription, TopicSubscriptionResponse, TopicUnsubscription, UeMessage,
 pub use pattern::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX};
-pub use pattern::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX};
 pub use profile::{ClientProfile, TriggeringInformation};
