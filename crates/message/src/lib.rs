@@ -73,5 +73,6 @@ pub use model::{
     FAILURE_CAUSE_OCTETS_MAX, IndividualReport, IndividualResponse, Message, MessageResponse, Priority, Registration,
     RegistrationResponse, ReportDeliveryStatus, SEGMENT_HELD, SegmentConfirmation, SegmentParameters, SegmentRecovery,
     StoredMessageUpdate, TopicSubscription, TopicSubscriptionResponse, TopicUnsubscription, UeMessage,
+};
 pub use pattern::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX};
 pub use profile::{ClientProfile, TriggeringInformation};
