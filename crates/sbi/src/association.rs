@@ -20,6 +20,7 @@ use url::form_urlencoded;
 use crate::client::SbiClient;
 use crate::coding::{path_segment, resource};
 use crate::error::SbiError;
+use crate::services;
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/msgin5g-configuration/v1";
@@ -81,7 +82,7 @@ impl AssociationClient {
     /// A client of the Configuration Function at `root`, for example `https://configuration.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http, root: root.into() }
+        Self { http: http.for_service(services::AF, services::CONFIGURATION.service), root: root.into() }
     }
 
     /// Adds an association; `false` when it was there already. It is on disk when this returns.

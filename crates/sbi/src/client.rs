@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -28,6 +28,7 @@ use transport::profile::{CertificateFiles, client_session, mutual_tls_client};
 use crate::error::SbiError;
 use crate::extract::{is_json, parse_json};
 use crate::problem::ProblemDetails;
+use crate::token_source::{TokenSource, TokenUse, bearer, refuses_token};
 
 /// What a client connects with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,12 +101,14 @@ impl<T> SbiResponse<T> {
 
 /// Sends JSON requests over pooled HTTP/2 connections. Cheap to clone; clones share connections and limits.
 ///
-/// Redirections are not followed, nothing is retried except a request that was provably never sent.
+/// Redirections are not followed, nothing is retried except a request that was provably never sent, and, once and with a
+/// fresh token, one whose token was refused as invalid.
 #[derive(Debug, Clone)]
 pub struct SbiClient {
     http: legacy::Client<Connector, Full<Bytes>>,
     outstanding: Arc<Semaphore>,
     limits: Arc<ClientLimits>,
+    tokens: TokenUse,
 }
 
 impl SbiClient {
@@ -130,7 +133,21 @@ impl SbiClient {
             .http2_keep_alive_while_idle(true)
             .build(connector);
         let outstanding = Arc::new(Semaphore::new(limits.requests_outstanding_max));
-        Ok(Self { http, outstanding, limits: Arc::new(limits) })
+        Ok(Self { http, outstanding, limits: Arc::new(limits), tokens: TokenUse::default() })
+    }
+
+    /// The same client with tokens from `source` in the requests of services named by [`SbiClient::for_service`].
+    #[must_use]
+    pub fn with_tokens(self, source: Arc<dyn TokenSource>) -> Self {
+        Self { tokens: self.tokens.with_source(source), ..self }
+    }
+
+    /// The same client for requests to producers of `nf_type` within `scope`; connections and limits are shared.
+    /// Requests carry a token if there is a source of tokens. API clients call this; a client for notifications, which
+    /// have no tokens (TS 33.501 clause 13.4.1), does not.
+    #[must_use]
+    pub fn for_service(&self, nf_type: &'static str, scope: &'static str) -> Self {
+        Self { tokens: self.tokens.clone().for_service(nf_type, scope), ..self.clone() }
     }
 
     /// GET.
@@ -229,11 +246,32 @@ impl SbiClient {
         let _slot = self.outstanding.try_acquire().map_err(|_| SbiError::Overloaded)?;
         let limit = Duration::from_millis(self.limits.request_timeout_milliseconds);
         timeout(limit, async {
-            let response = self.http.request(request).await.map_err(request_error)?;
+            let response = self.authorized(request).await?;
             self.read_body(response).await
         })
         .await
         .map_err(|_| SbiError::TimedOut)?
+    }
+
+    /// Sends the request with a token, if it is to have one; once more with a fresh one when that is refused as invalid.
+    async fn authorized(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SbiError> {
+        let Some(token) = self.tokens.token().await? else {
+            return self.http.request(request).await.map_err(request_error);
+        };
+        let with_token = |token: &str| {
+            let mut request = request.clone();
+            request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
+            Ok::<_, SbiError>(request)
+        };
+        let response = self.http.request(with_token(&token)?).await.map_err(request_error)?;
+        if !refuses_token(response.status(), response.headers()) {
+            return Ok(response);
+        }
+        self.tokens.rejected(&token);
+        match self.tokens.token().await? {
+            Some(fresh) if fresh != token => self.http.request(with_token(&fresh)?).await.map_err(request_error),
+            _ => Ok(response),
+        }
     }
 
     async fn read_body(&self, response: Response<Incoming>) -> Result<(http::response::Parts, Bytes), SbiError> {

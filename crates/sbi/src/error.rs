@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 use transport::profile::ProfileError;
 
+use crate::authorization::InvalidAuthorization;
 use crate::problem::ProblemDetails;
 
 /// Why a request has no usable answer, or why a server could not start.
@@ -22,6 +23,9 @@ pub enum SbiError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The section `[authorization]` is wrong, or a file that it names cannot be used: a fault of the configuration.
+    #[error(transparent)]
+    Authorization(#[from] InvalidAuthorization),
     /// The URI is not an absolute `https` URI: a fault of the configuration, or of a link the peer sent.
     #[error("not an absolute https URI")]
     InvalidUri,

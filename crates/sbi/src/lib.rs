@@ -46,7 +46,10 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod assertion;
 pub mod association;
+pub mod audit;
+pub mod authorization;
 pub mod callback;
 mod client;
 mod coding;
@@ -62,9 +65,12 @@ pub mod nudm;
 mod peer;
 mod problem;
 mod server;
+pub mod services;
 pub mod ss_gm;
 pub mod ss_upr;
 mod t8;
+pub mod token;
+mod token_source;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -78,5 +84,6 @@ pub use peer::PeerName;
 pub use problem::{InvalidParam, PROBLEM_JSON, ProblemDetails, cause};
 pub use server::{PskPeer, SbiServer, SbiServerConfig, ServerLimits};
 pub use t8::{Device, ResourceId};
+pub use token_source::{TokenSource, TokenTarget};
 pub use transport::capif::Tls12Session;
 pub use transport::profile::{CertificateFiles, PeerIdentity};

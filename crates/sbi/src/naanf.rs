@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::client::SbiClient;
 use crate::coding::{hex_key, resource};
 use crate::error::SbiError;
+use crate::services;
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/naanf-akma/v1";
@@ -132,7 +133,8 @@ pub struct CtxRemove {
 /// Asks an AKMA anchor function.
 #[derive(Debug, Clone)]
 pub struct NaanfClient {
-    http: SbiClient,
+    registrar: SbiClient,
+    requester: SbiClient,
     root: String,
 }
 
@@ -140,7 +142,17 @@ impl NaanfClient {
     /// A client of the AAnF at `root`, for example `https://aanf.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http, root: root.into() }
+        Self {
+            registrar: http.for_service(services::AANF, services::NAANF_ANCHORKEY),
+            requester: http.for_service(services::AANF, services::NAANF_APPLICATIONKEY_SUPI),
+            root: root.into(),
+        }
+    }
+
+    /// The same client, whose tokens do not ask for the SUPI: for a consumer that the AAnF gives no SUPI anyway.
+    #[must_use]
+    pub fn without_supi(self) -> Self {
+        Self { requester: self.requester.for_service(services::AANF, services::NAANF_APPLICATIONKEY), ..self }
     }
 
     /// Naanf_AKMA_AnchorKey_Register: stores a UE's key material in place of any older.
@@ -148,7 +160,7 @@ impl NaanfClient {
     /// # Errors
     /// Any [`SbiError`] but those of starting.
     pub async fn register_anchorkey(&self, info: &AkmaKeyInfo) -> Result<AkmaKeyInfo, SbiError> {
-        self.http.post(&self.uri("register-anchorkey"), info).await?.into_body()
+        self.registrar.post(&self.uri("register-anchorkey"), info).await?.into_body()
     }
 
     /// Naanf_AKMA_ApplicationKey_Get: K_AF, or `None` when the A-KID is unknown.
@@ -157,7 +169,7 @@ impl NaanfClient {
     /// Any [`SbiError`] but those of starting; [`SbiError::Problem`] with 403 when the AF_ID is not ours to ask for,
     /// or K_AF has expired.
     pub async fn retrieve_applicationkey(&self, request: &AkmaAfKeyRequest) -> Result<Option<AkmaAfKeyData>, SbiError> {
-        let response = self.http.post(&self.uri("retrieve-applicationkey"), request).await?;
+        let response = self.requester.post(&self.uri("retrieve-applicationkey"), request).await?;
         if response.status == http::StatusCode::NO_CONTENT { Ok(None) } else { response.into_body().map(Some) }
     }
 
@@ -167,7 +179,7 @@ impl NaanfClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn remove_context(&self, supi: &Supi) -> Result<(), SbiError> {
         let request = CtxRemove { supi: supi.clone() };
-        self.http.post::<_, serde_json::Value>(&self.uri("remove-context"), &request).await.map(drop)
+        self.registrar.post::<_, serde_json::Value>(&self.uri("remove-context"), &request).await.map(drop)
     }
 
     fn uri(&self, operation: &str) -> String {

@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::client::SbiClient;
 use crate::coding::{HexOctets, base64_nullable, hex_key, hex_key_option, resource};
+use crate::services;
 pub use crate::common::{AuthType, Link, SupiOrSuci};
 use crate::error::SbiError;
 pub use crate::nudm::ResynchronizationInfo;
@@ -181,7 +182,7 @@ impl NausfClient {
     /// A client of the AUSF at `root`, for example `https://ausf.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http, root: root.into() }
+        Self { http: http.for_service(services::AUSF, services::NAUSF_AUTH.service), root: root.into() }
     }
 
     /// Starts an authentication. The answer's links are made absolute.

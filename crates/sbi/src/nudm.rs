@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::client::SbiClient;
 use crate::coding::{HexOctets, hex_key, path_segment, resource};
+use crate::services;
 pub use crate::common::{AuthType, SupiOrSuci};
 use crate::error::SbiError;
 
@@ -144,7 +145,8 @@ pub struct IdTranslationResult {
 /// Asks a UDM.
 #[derive(Debug, Clone)]
 pub struct NudmClient {
-    http: SbiClient,
+    ueau: SbiClient,
+    sdm: SbiClient,
     root: String,
 }
 
@@ -152,7 +154,11 @@ impl NudmClient {
     /// A client of the UDM at `root`, for example `https://udm.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http, root: root.into() }
+        Self {
+            ueau: http.for_service(services::UDM, services::NUDM_UEAU.service),
+            sdm: http.for_service(services::UDM, services::NUDM_SDM.service),
+            root: root.into(),
+        }
     }
 
     /// GenerateAuthData: the next vector of a subscription.
@@ -165,7 +171,7 @@ impl NudmClient {
         request: &AuthenticationInfoRequest,
     ) -> Result<AuthenticationInfoResult, SbiError> {
         let path = format!("{UEAU_API_PATH}/{}/security-information/generate-auth-data", path_segment(ue.as_str()));
-        self.http.post(&resource(&self.root, &path), request).await?.into_body()
+        self.ueau.post(&resource(&self.root, &path), request).await?.into_body()
     }
 
     /// ConfirmAuth: reports an authentication; returns the URI of the event, by which it can be removed.
@@ -174,7 +180,7 @@ impl NudmClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn confirm_auth(&self, supi: &Supi, event: &AuthEvent) -> Result<Option<String>, SbiError> {
         let path = format!("{UEAU_API_PATH}/{}/auth-events", path_segment(supi.as_str()));
-        let response = self.http.post::<_, AuthEvent>(&resource(&self.root, &path), event).await?;
+        let response = self.ueau.post::<_, AuthEvent>(&resource(&self.root, &path), event).await?;
         Ok(response.location)
     }
 
@@ -184,7 +190,7 @@ impl NudmClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn delete_auth(&self, supi: &Supi, event_id: &str, event: &AuthEvent) -> Result<(), SbiError> {
         let path = format!("{UEAU_API_PATH}/{}/auth-events/{}", path_segment(supi.as_str()), path_segment(event_id));
-        self.http.put::<_, serde_json::Value>(&resource(&self.root, &path), event).await.map(drop)
+        self.ueau.put::<_, serde_json::Value>(&resource(&self.root, &path), event).await.map(drop)
     }
 
     /// GetSupiOrGpsi: the identifiers that go with `supi`; `None` when UDM does not know it.
@@ -193,7 +199,7 @@ impl NudmClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn id_translation(&self, supi: &Supi) -> Result<Option<IdTranslationResult>, SbiError> {
         let path = format!("{SDM_API_PATH}/{}/id-translation-result", path_segment(supi.as_str()));
-        match self.http.get(&resource(&self.root, &path)).await {
+        match self.sdm.get(&resource(&self.root, &path)).await {
             Ok(response) => response.into_body().map(Some),
             Err(SbiError::Problem(problem)) if problem.status == Some(404) => Ok(None),
             Err(error) => Err(error),

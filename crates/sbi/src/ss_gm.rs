@@ -19,6 +19,7 @@ use crate::coding::{path_segment, resource};
 use crate::error::SbiError;
 use crate::extract::parse_json;
 use crate::ss_upr::{VAL_SERVICE_ID, ValTargetUe};
+use crate::services;
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/ss-gm/v1";
@@ -303,7 +304,7 @@ impl SsGmClient {
     /// A client of the server at `root`, for example `https://configuration.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http, root: root.into() }
+        Self { http: http.for_service(services::AF, services::SS_GM.service), root: root.into() }
     }
 
     /// The group of that Group Service ID on which MSGin5G is enabled; none when the server does not know it.

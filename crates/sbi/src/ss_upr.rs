@@ -16,6 +16,7 @@ use crate::coding::resource;
 use crate::error::SbiError;
 use crate::extract::parse_json;
 use crate::problem::{ProblemDetails, cause};
+use crate::services;
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/ss-upr/v1";
@@ -144,7 +145,7 @@ impl SsUprClient {
     /// A client of the server at `root`, for example `https://configuration.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http, root: root.into() }
+        Self { http: http.for_service(services::AF, services::SS_UPR.service), root: root.into() }
     }
 
     /// The UE Service IDs that `ue_id` may register; none when the server does not know it.

@@ -1,0 +1,189 @@
+//! Client credentials assertions (TS 33.501 clause 13.3.8): a consumer states who it is in a token of its own, signed with
+//! the key of its certificate, in the header `3gpp-Sbi-Client-Credentials` (TS 29.500 clause 5.2.3.2.11).
+//!
+//! An assertion is a JSON Web Token signed with ES256 whose header carries the certificate in `x5c`. Checked are: form and
+//! length; that the certificates lead to the authority that TLS peers must come from; the signature; that `sub` is the NF
+//! instance ID of the certificate; that `aud` names the type of who is asked; and that it is short-lived and of now.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderName;
+use openssl::stack::Stack;
+use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::{X509, X509Ref, X509StoreContext};
+use serde::{Deserialize, Serialize};
+use transport::profile::ProfileError;
+
+use crate::authorization::{InvalidAuthorization, Refusal};
+use crate::token::{JoseHeader, PublicKey, TokenError};
+
+/// The header.
+pub const CLIENT_CREDENTIALS: HeaderName = HeaderName::from_static("3gpp-sbi-client-credentials");
+
+/// Octets of an assertion, certificates included; a longer one is refused unread.
+pub const ASSERTION_BYTES_MAX: usize = 16_384;
+/// Certificates in `x5c`; with more it is refused.
+pub const CERTIFICATES_MAX: usize = 8;
+/// Longest time from `iat` to `exp`, in seconds: assertions are short-lived.
+pub const LIFETIME_SECONDS_MAX: u64 = 600;
+
+/// What an assertion says (TS 29.500 clause 5.2.3.2.11).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssertionClaims {
+    /// NF instance ID of the consumer.
+    pub sub: String,
+    /// NF types it is meant for, one or several.
+    pub aud: AssertionAudience,
+    /// When it was made, in seconds since 1970.
+    pub iat: u64,
+    /// When it ceases to be good.
+    pub exp: u64,
+}
+
+/// A type, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AssertionAudience {
+    /// One type.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
+}
+
+impl AssertionAudience {
+    fn includes(&self, nf_type: &str) -> bool {
+        match self {
+            Self::One(audience) => audience == nf_type,
+            Self::Several(audience) => audience.iter().any(|one| one == nf_type),
+        }
+    }
+}
+
+/// The authority whose certificates may sign assertions.
+pub struct AssertionKeys {
+    authorities: X509Store,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for AssertionKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AssertionKeys").field("authorities", &self.path).finish()
+    }
+}
+
+impl AssertionKeys {
+    /// The authorities in a PEM file.
+    ///
+    /// # Errors
+    /// [`InvalidAuthorization`] naming the file.
+    pub fn open(ca: &Path) -> Result<Self, InvalidAuthorization> {
+        let fault = |what: &str| InvalidAuthorization(format!("assertions: {}: {what}", ca.display()));
+        let pem = std::fs::read(ca).map_err(|error| fault(&error.to_string()))?;
+        let certificates = X509::stack_from_pem(&pem).map_err(|_| fault("not PEM certificates"))?;
+        let store = || {
+            let mut builder = X509StoreBuilder::new()?;
+            for certificate in certificates {
+                builder.add_cert(certificate)?;
+            }
+            builder.set_flags(X509VerifyFlags::X509_STRICT)?;
+            Ok::<_, openssl::error::ErrorStack>(builder.build())
+        };
+        let authorities = store().map_err(|_| fault("OpenSSL does not take them"))?;
+        Ok(Self { authorities, path: ca.to_owned() })
+    }
+
+    /// What an assertion says, if it is genuine, meant for a function of `nf_type`, and of `now`.
+    ///
+    /// # Errors
+    /// [`Refusal::Assertion`] with the reason.
+    pub fn verify(
+        &self,
+        assertion: &str,
+        nf_type: &str,
+        now: u64,
+        leeway_seconds: u64,
+    ) -> Result<AssertionClaims, Refusal> {
+        if assertion.len() > ASSERTION_BYTES_MAX {
+            return Err(Refusal::Assertion("assertion_too_long"));
+        }
+        let header = JoseHeader::read(assertion).map_err(|error| reason(&error))?;
+        let certificates = certificates(&header)?;
+        let own = certificates.first().ok_or(Refusal::Assertion("assertion_certificate"))?;
+        if !self.trusts(own, &certificates) {
+            return Err(Refusal::Assertion("assertion_certificate"));
+        }
+        let key = own.public_key().map_err(|_| Refusal::Assertion("assertion_certificate"))?;
+        let key = PublicKey::from_openssl(&*key).map_err(|_| Refusal::Assertion("assertion_certificate"))?;
+        let claims: AssertionClaims = key.claims(assertion).map_err(|error| reason(&error))?;
+        if !nf_instance_id(own).is_some_and(|id| id.eq_ignore_ascii_case(&claims.sub)) {
+            return Err(Refusal::Assertion("assertion_subject"));
+        }
+        if !claims.aud.includes(nf_type) {
+            return Err(Refusal::Assertion("assertion_audience"));
+        }
+        let lifetime = claims.exp.checked_sub(claims.iat);
+        if claims.exp.saturating_add(leeway_seconds) <= now || claims.iat > now.saturating_add(leeway_seconds) {
+            return Err(Refusal::Assertion("assertion_expired"));
+        }
+        if lifetime.is_none_or(|lifetime| lifetime > LIFETIME_SECONDS_MAX) {
+            return Err(Refusal::Assertion("assertion_lifetime"));
+        }
+        Ok(claims)
+    }
+
+    fn trusts(&self, own: &X509Ref, chain: &[X509]) -> bool {
+        let verified = || {
+            let mut others = Stack::new()?;
+            for certificate in chain.iter().skip(1) {
+                others.push(certificate.clone())?;
+            }
+            X509StoreContext::new()?.init(&self.authorities, own, &others, |context| context.verify_cert())
+        };
+        verified().unwrap_or(false)
+    }
+}
+
+fn reason(error: &TokenError) -> Refusal {
+    Refusal::Assertion(match error {
+        TokenError::Algorithm => "assertion_algorithm",
+        TokenError::Signature => "assertion_signature",
+        TokenError::Claims => "assertion_claims",
+        _ => "assertion_malformed",
+    })
+}
+
+fn certificates(header: &JoseHeader) -> Result<Vec<X509>, Refusal> {
+    let refused = || Refusal::Assertion("assertion_certificate");
+    let encoded = header.x5c.as_deref().ok_or_else(refused)?;
+    if encoded.is_empty() || encoded.len() > CERTIFICATES_MAX {
+        return Err(refused());
+    }
+    let decode = |text: &String| {
+        let der = STANDARD.decode(text).map_err(|_| refused())?;
+        X509::from_der(&der).map_err(|_| refused())
+    };
+    encoded.iter().map(decode).collect()
+}
+
+/// The NF instance ID of a certificate (TS 33.310 clause 6.1.3c).
+fn nf_instance_id(certificate: &X509Ref) -> Option<String> {
+    let names = certificate.subject_alt_names()?;
+    let mut uris = names.iter().filter_map(|name| name.uri());
+    uris.find_map(|uri| {
+        let prefix = uri.get(..URN_UUID.len())?;
+        prefix.eq_ignore_ascii_case(URN_UUID).then(|| uri.get(URN_UUID.len()..).unwrap_or_default().to_ascii_lowercase())
+    })
+}
+
+/// The NF instance ID in the first certificate of a PEM file.
+pub(crate) fn own_nf_instance_id(path: &Path) -> Result<Option<String>, ProfileError> {
+    let pem = std::fs::read(path).map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
+    let certificate = X509::from_pem(&pem)
+        .map_err(|_| ProfileError::NotPem { path: path.to_owned(), expected: "certificate" })?;
+    Ok(nf_instance_id(&certificate))
+}
+
+const URN_UUID: &str = "urn:uuid:";

@@ -1,0 +1,117 @@
+//! Audit: who may do what was decided so, as events on the tracing target `audit` and as a counter.
+//!
+//! One event for each decision, with the fields `subject` (NF instance ID or DNS name, never a SUPI), `action` (service
+//! and operation), `outcome` (`allowed` or `refused`) and `reason` (one fixed word). What was refused is logged at level
+//! INFO, once a second for each subject and reason, `unlogged` saying how many before it were left out; what was allowed
+//! at level DEBUG. The counter counts all of them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use transport::LogThrottle;
+use transport::profile::PeerIdentity;
+
+/// Where decisions are told. A clone counts into the same.
+#[derive(Debug, Clone, Default)]
+pub struct Audit {
+    decisions: Family<Decision, Counter>,
+    throttles: Arc<Throttles>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+impl Audit {
+    /// Adds `sbi_authorizations_total{outcome,reason}` to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("sbi");
+        registry.register("authorizations", "Decisions on requests, by outcome and reason", self.decisions.clone());
+    }
+
+    /// `subject` may do `action`, because of `reason`.
+    pub fn allowed(&self, subject: &str, action: &str, reason: &'static str) {
+        self.count("allowed", reason);
+        tracing::debug!(target: "audit", subject, action, outcome = "allowed", reason);
+    }
+
+    /// `subject` may not do `action`, because of `reason`.
+    pub fn refused(&self, subject: &str, action: &str, reason: &'static str) {
+        self.count("refused", reason);
+        if let Some(unlogged) = self.throttles.of(subject, reason).and_then(LogThrottle::admit) {
+            tracing::info!(target: "audit", subject, action, outcome = "refused", reason, unlogged);
+        }
+    }
+
+    fn count(&self, outcome: &'static str, reason: &'static str) {
+        self.decisions.get_or_create(&Decision { outcome, reason }).inc();
+    }
+}
+
+/// What to call a peer in an audit event: its NF instance ID, else its first DNS name, else `unnamed`.
+#[must_use]
+pub fn subject(peer: &PeerIdentity) -> &str {
+    peer.nf_instance_id.as_deref().or(peer.dns_names.first().map(String::as_str)).unwrap_or("unnamed")
+}
+
+/// So many that subjects rarely share one, and so few that nobody can make them grow.
+#[derive(Debug)]
+struct Throttles {
+    hasher: RandomState,
+    slots: [LogThrottle; SLOTS],
+}
+
+impl Default for Throttles {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), slots: std::array::from_fn(|_| LogThrottle::new()) }
+    }
+}
+
+impl Throttles {
+    fn of(&self, subject: &str, reason: &str) -> Option<&LogThrottle> {
+        let hash = self.hasher.hash_one((subject, reason));
+        self.slots.get(usize::try_from(hash % SLOTS as u64).unwrap_or_default())
+    }
+}
+
+const SLOTS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_decision_is_counted_and_refusals_are_throttled() {
+        let audit = Audit::default();
+        for _ in 0..3 {
+            audit.refused("somebody", "naanf-akma", "token_missing");
+        }
+        audit.allowed("somebody", "naanf-akma", "token");
+        let mut registry = Registry::default();
+        audit.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap_or_default();
+        assert!(text.contains(r#"sbi_authorizations_total{outcome="refused",reason="token_missing"} 3"#), "{text}");
+        assert!(text.contains(r#"sbi_authorizations_total{outcome="allowed",reason="token"} 1"#), "{text}");
+        let throttle = audit.throttles.of("somebody", "token_missing");
+        assert!(throttle.is_some_and(|throttle| throttle.admit().is_none()));
+    }
+
+    #[test]
+    fn a_peer_is_called_by_its_instance_then_by_its_name() {
+        let named = |nf_instance_id: Option<&str>, dns: &[&str]| PeerIdentity {
+            nf_instance_id: nf_instance_id.map(str::to_owned),
+            dns_names: dns.iter().map(|&name| name.to_owned()).collect(),
+            ..PeerIdentity::default()
+        };
+        assert_eq!(subject(&named(Some("aaaa"), &["af.example"])), "aaaa");
+        assert_eq!(subject(&named(None, &["af.example"])), "af.example");
+        assert_eq!(subject(&named(None, &[])), "unnamed");
+    }
+}

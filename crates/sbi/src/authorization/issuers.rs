@@ -1,0 +1,182 @@
+//! Trusted issuers, their keys, and the tokens that were verified already.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openssl::sha::sha256;
+use serde::Deserialize;
+use transport::LogThrottle;
+
+use super::config::{InvalidAuthorization, IssuerConfig};
+use super::refusal::Refusal;
+use crate::token::{AccessTokenClaims, JoseHeader, TokenError, TokenKeys};
+
+/// Every trusted issuer.
+#[derive(Debug)]
+pub(super) struct Issuers {
+    issuers: Vec<Issuer>,
+}
+
+#[derive(Debug)]
+struct Issuer {
+    nf_instance_id: String,
+    path: PathBuf,
+    state: Mutex<Known>,
+}
+
+/// What is known of one issuer.
+#[derive(Debug)]
+struct Known {
+    keys: Arc<TokenKeys>,
+    version: FileVersion,
+    looked_at: Instant,
+    /// By the token's SHA-256. Only form and signature are settled by being here; the claims are checked every time.
+    verified: HashMap<[u8; 32], Arc<AccessTokenClaims>>,
+}
+
+/// Tells one content of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileVersion {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Issuers {
+    pub(super) fn open(configs: &[IssuerConfig]) -> Result<Self, InvalidAuthorization> {
+        let open = |config: &IssuerConfig| {
+            let fault = |error: TokenError| {
+                InvalidAuthorization(format!("issuer {}: keys {}: {error}", config.nf_instance_id, config.keys.display()))
+            };
+            let version = FileVersion::of(&config.keys).map_err(fault)?;
+            let keys = Arc::new(TokenKeys::from_file(&config.keys).map_err(fault)?);
+            let state = Known { keys, version, looked_at: Instant::now(), verified: HashMap::new() };
+            Ok(Issuer {
+                nf_instance_id: config.nf_instance_id.clone(),
+                path: config.keys.clone(),
+                state: Mutex::new(state),
+            })
+        };
+        Ok(Self { issuers: configs.iter().map(open).collect::<Result<_, _>>()? })
+    }
+
+    /// The claims of a token whose issuer is trusted and whose signature is right.
+    pub(super) fn verify(&self, token: &str) -> Result<Arc<AccessTokenClaims>, Refusal> {
+        JoseHeader::of_token(token)?;
+        let claimed = claimed_issuer(token)?;
+        let mut issuers = self.issuers.iter();
+        let issuer = issuers.find(|issuer| issuer.nf_instance_id.eq_ignore_ascii_case(&claimed)).ok_or(Refusal::Issuer)?;
+        let claims = issuer.verify(token)?;
+        // The signed claims decide, not what was read ahead of the signature.
+        if claims.iss.eq_ignore_ascii_case(&issuer.nf_instance_id) { Ok(claims) } else { Err(Refusal::Issuer) }
+    }
+}
+
+impl Issuer {
+    fn verify(&self, token: &str) -> Result<Arc<AccessTokenClaims>, TokenError> {
+        let hash = sha256(token.as_bytes());
+        let keys = {
+            let mut known = self.lock();
+            if known.looked_at.elapsed() >= LOOK_INTERVAL {
+                self.look(&mut known);
+            }
+            if let Some(claims) = known.verified.get(&hash) {
+                return Ok(Arc::clone(claims));
+            }
+            Arc::clone(&known.keys)
+        };
+        let (claims, keys) = match keys.verify::<AccessTokenClaims>(token) {
+            Ok(claims) => (claims, keys),
+            // The issuer may have a new key since the file was last looked at.
+            Err(error @ (TokenError::UnknownKey | TokenError::Signature)) => {
+                let fresh = {
+                    let mut known = self.lock();
+                    self.look(&mut known);
+                    Arc::clone(&known.keys)
+                };
+                if Arc::ptr_eq(&fresh, &keys) {
+                    return Err(error);
+                }
+                (fresh.verify::<AccessTokenClaims>(token)?, fresh)
+            }
+            Err(error) => return Err(error),
+        };
+        let claims = Arc::new(claims);
+        let mut known = self.lock();
+        // Not under keys that were taken away meanwhile.
+        if Arc::ptr_eq(&known.keys, &keys) {
+            if known.verified.len() >= VERIFIED_MAX {
+                known.verified.clear();
+            }
+            known.verified.insert(hash, Arc::clone(&claims));
+        }
+        Ok(claims)
+    }
+
+    /// Reads the file again if it is another. One that cannot be used leaves the keys as they are.
+    fn look(&self, known: &mut Known) {
+        known.looked_at = Instant::now();
+        let read = FileVersion::of(&self.path).and_then(|version| {
+            if version == known.version {
+                return Ok(None);
+            }
+            TokenKeys::from_file(&self.path).map(|keys| Some((version, keys)))
+        });
+        match read {
+            Ok(None) => {}
+            Ok(Some((version, keys))) => {
+                tracing::info!(target: "security", issuer = self.nf_instance_id, "keys of the issuer read again");
+                known.keys = Arc::new(keys);
+                known.version = version;
+                known.verified.clear();
+            }
+            Err(error) => {
+                if let Some(unlogged) = NOT_READ.admit() {
+                    tracing::error!(target: "security", issuer = self.nf_instance_id, %error, unlogged,
+                        "keys of the issuer cannot be read again, the earlier ones stay");
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> Result<Self, TokenError> {
+        let metadata = std::fs::metadata(path)
+            .map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
+        Ok(Self {
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Whose token it says it is, read ahead of the signature to know which keys to try.
+fn claimed_issuer(token: &str) -> Result<String, TokenError> {
+    #[derive(Deserialize)]
+    struct Issued {
+        iss: String,
+    }
+    let payload = token.split('.').nth(1).ok_or(TokenError::Malformed)?;
+    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| TokenError::Malformed)?;
+    serde_json::from_slice::<Issued>(&payload).map(|issued| issued.iss).map_err(|_| TokenError::Claims)
+}
+
+static NOT_READ: LogThrottle = LogThrottle::new();
+
+/// How long keys are used before the file is looked at again. A token that does not verify has it looked at anyway.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Tokens remembered of one issuer; one more, and all are forgotten, and verified anew when they come again.
+const VERIFIED_MAX: usize = 4_096;
