@@ -174,15 +174,17 @@ fn nf_instance_id(certificate: &X509Ref) -> Option<String> {
     let mut uris = names.iter().filter_map(|name| name.uri());
     uris.find_map(|uri| {
         let prefix = uri.get(..URN_UUID.len())?;
-        prefix.eq_ignore_ascii_case(URN_UUID).then(|| uri.get(URN_UUID.len()..).unwrap_or_default().to_ascii_lowercase())
+        prefix
+            .eq_ignore_ascii_case(URN_UUID)
+            .then(|| uri.get(URN_UUID.len()..).unwrap_or_default().to_ascii_lowercase())
     })
 }
 
 /// The NF instance ID in the first certificate of a PEM file.
 pub(crate) fn own_nf_instance_id(path: &Path) -> Result<Option<String>, ProfileError> {
     let pem = std::fs::read(path).map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
-    let certificate = X509::from_pem(&pem)
-        .map_err(|_| ProfileError::NotPem { path: path.to_owned(), expected: "certificate" })?;
+    let certificate =
+        X509::from_pem(&pem).map_err(|_| ProfileError::NotPem { path: path.to_owned(), expected: "certificate" })?;
     Ok(nf_instance_id(&certificate))
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::client::SbiClient;
 use crate::coding::base64_octets;
 use crate::error::SbiError;
-use crate::t8::{Collection, Device, ResourceId, deleted};
 use crate::services;
+use crate::t8::{Collection, Device, ResourceId, deleted};
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/3gpp-device-triggering/v1";
@@ -131,7 +131,10 @@ impl DeviceTriggeringClient {
     /// A client of the NEF at `root`, for example `https://nef.example:8443`, which knows the caller as `scs_as_id`.
     #[must_use]
     pub fn new(http: SbiClient, root: &str, scs_as_id: &str) -> Self {
-        Self { http: http.for_service(services::NEF, services::DEVICE_TRIGGERING), transactions: Collection::new(root, API_PATH, scs_as_id, "transactions") }
+        Self {
+            http: http.for_service(services::NEF, services::DEVICE_TRIGGERING),
+            transactions: Collection::new(root, API_PATH, scs_as_id, "transactions"),
+        }
     }
 
     /// Requests a trigger.

@@ -69,10 +69,10 @@ pub mod services;
 pub mod ss_gm;
 pub mod ss_upr;
 mod t8;
-pub mod token;
-mod token_source;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
+mod token_source;
 
 pub use client::{ClientLimits, SbiClient, SbiClientConfig, SbiResponse};
 pub use coding::{HexOctets, path_segment, resource};

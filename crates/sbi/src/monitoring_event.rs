@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use crate::client::SbiClient;
 use crate::error::SbiError;
-use crate::t8::{Collection, Device, ResourceId, deleted};
 use crate::services;
+use crate::t8::{Collection, Device, ResourceId, deleted};
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/3gpp-monitoring-event/v1";
@@ -192,7 +192,10 @@ impl MonitoringEventClient {
     /// A client of the NEF at `root`, for example `https://nef.example:8443`, which knows the caller as `scs_as_id`.
     #[must_use]
     pub fn new(http: SbiClient, root: &str, scs_as_id: &str) -> Self {
-        Self { http: http.for_service(services::NEF, services::MONITORING_EVENT), subscriptions: Collection::new(root, API_PATH, scs_as_id, "subscriptions") }
+        Self {
+            http: http.for_service(services::NEF, services::MONITORING_EVENT),
+            subscriptions: Collection::new(root, API_PATH, scs_as_id, "subscriptions"),
+        }
     }
 
     /// Subscribes.

@@ -8,10 +8,10 @@ use url::Url;
 
 use crate::client::SbiClient;
 use crate::coding::{HexOctets, base64_nullable, hex_key, hex_key_option, resource};
-use crate::services;
 pub use crate::common::{AuthType, Link, SupiOrSuci};
 use crate::error::SbiError;
 pub use crate::nudm::ResynchronizationInfo;
+use crate::services;
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/nausf-auth/v1";

@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 
 use crate::client::SbiClient;
 use crate::coding::{HexOctets, hex_key, path_segment, resource};
-use crate::services;
 pub use crate::common::{AuthType, SupiOrSuci};
 use crate::error::SbiError;
+use crate::services;
 
 /// Path of Nudm_UEAuthentication below its root.
 pub const UEAU_API_PATH: &str = "/nudm-ueau/v1";

@@ -18,8 +18,8 @@ use crate::client::SbiClient;
 use crate::coding::{path_segment, resource};
 use crate::error::SbiError;
 use crate::extract::parse_json;
-use crate::ss_upr::{VAL_SERVICE_ID, ValTargetUe};
 use crate::services;
+use crate::ss_upr::{VAL_SERVICE_ID, ValTargetUe};
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/ss-gm/v1";

@@ -80,7 +80,8 @@ pub(crate) fn bearer(token: &str) -> Result<HeaderValue, SbiError> {
 /// Whether an answer says that the token itself is at fault (RFC 6750 clause 3.1), so that a fresh one may help.
 pub(crate) fn refuses_token(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::UNAUTHORIZED
-        && headers.get_all(WWW_AUTHENTICATE).iter().any(|challenge| {
-            challenge.to_str().is_ok_and(|challenge| challenge.contains(r#"error="invalid_token""#))
-        })
+        && headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .any(|challenge| challenge.to_str().is_ok_and(|challenge| challenge.contains(r#"error="invalid_token""#)))
 }

@@ -52,7 +52,11 @@ impl Issuers {
     pub(super) fn open(configs: &[IssuerConfig]) -> Result<Self, InvalidAuthorization> {
         let open = |config: &IssuerConfig| {
             let fault = |error: TokenError| {
-                InvalidAuthorization(format!("issuer {}: keys {}: {error}", config.nf_instance_id, config.keys.display()))
+                InvalidAuthorization(format!(
+                    "issuer {}: keys {}: {error}",
+                    config.nf_instance_id,
+                    config.keys.display()
+                ))
             };
             let version = FileVersion::of(&config.keys).map_err(fault)?;
             let keys = Arc::new(TokenKeys::from_file(&config.keys).map_err(fault)?);
@@ -71,7 +75,8 @@ impl Issuers {
         JoseHeader::of_token(token)?;
         let claimed = claimed_issuer(token)?;
         let mut issuers = self.issuers.iter();
-        let issuer = issuers.find(|issuer| issuer.nf_instance_id.eq_ignore_ascii_case(&claimed)).ok_or(Refusal::Issuer)?;
+        let issuer =
+            issuers.find(|issuer| issuer.nf_instance_id.eq_ignore_ascii_case(&claimed)).ok_or(Refusal::Issuer)?;
         let claims = issuer.verify(token)?;
         // The signed claims decide, not what was read ahead of the signature.
         if claims.iss.eq_ignore_ascii_case(&issuer.nf_instance_id) { Ok(claims) } else { Err(Refusal::Issuer) }
@@ -152,8 +157,8 @@ impl Issuer {
 
 impl FileVersion {
     fn of(path: &Path) -> Result<Self, TokenError> {
-        let metadata = std::fs::metadata(path)
-            .map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
+        let metadata =
+            std::fs::metadata(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
         Ok(Self {
             inode: metadata.ino(),
             length: metadata.len(),

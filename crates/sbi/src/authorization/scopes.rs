@@ -41,9 +41,7 @@ impl ServiceScopes {
         let of_service = |scope: &str| scope.strip_prefix(self.service).is_some_and(|rest| rest.starts_with(':'));
         let own = operation.map_or(&[][..], |operation| operation.scopes);
         claims.scopes().any(|scope| scope == self.service)
-            && (own.is_empty()
-                || claims.scopes().any(|scope| own.contains(&scope))
-                || !claims.scopes().any(of_service))
+            && (own.is_empty() || claims.scopes().any(|scope| own.contains(&scope)) || !claims.scopes().any(of_service))
     }
 
     /// The narrowest scopes that would do.

@@ -68,7 +68,9 @@ impl JwtVerifier for Es256Verifier {
 }
 
 fn private_key(key: &EncodingKey) -> Result<EcKey<Private>, Error> {
-    PKey::private_key_from_pkcs8(key.as_bytes()).and_then(|key| key.ec_key()).map_err(|_| ErrorKind::InvalidEcdsaKey.into())
+    PKey::private_key_from_pkcs8(key.as_bytes())
+        .and_then(|key| key.ec_key())
+        .map_err(|_| ErrorKind::InvalidEcdsaKey.into())
 }
 
 fn public_key(key: &DecodingKey) -> Result<EcKey<Public>, Error> {
