@@ -41,6 +41,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "eap_packet",
     "exposure_notification",
     "group_document",
+    "nf_types",
     "psk_identity",
     "reassembler",
     "suci",

@@ -156,7 +156,7 @@ mod tests {
             storage_key: None,
             kaf_lifetime_seconds: default_kaf_lifetime_seconds(),
             tables: TableLimits::default(),
-            tls: CertificateFiles { certificate: "c".into(), key: "k".into(), ca: "ca".into() },
+            tls: CertificateFiles { certificate: "c".into(), key: "k".into(), ca: "ca".into(), crl: None },
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
             udm: None,

@@ -88,6 +88,7 @@ impl CertificateAuthority {
             certificate: self.directory.join(format!("{name}.pem")),
             key: self.directory.join(format!("{name}.key")),
             ca: self.directory.join("ca.pem"),
+            crl: None,
         }
     }
 

@@ -585,6 +585,7 @@ impl Lab {
             certificate: file("provisioner.pem"),
             key: file("provisioner.key"),
             ca: self.directory.join(&self.json.ca),
+            crl: None,
         }
     }
 

@@ -216,6 +216,7 @@ pub(crate) fn reach(target: &ProvisioningArgs, root: impl Fn(&Lab) -> &String) -
         certificate: file("--cert", &target.cert, |files| &files.certificate)?,
         key: file("--key", &target.key, |files| &files.key)?,
         ca: file("--ca", &target.ca, |files| &files.ca)?,
+        crl: None,
     };
     let root =
         target.url.clone().or_else(|| lab.as_ref().map(|lab| root(lab).clone())).ok_or_else(|| missing("--url"))?;

@@ -267,6 +267,7 @@ impl CrashUe {
             certificate: lab.path(nf["cert"].as_str().unwrap()),
             key: lab.path(nf["key"].as_str().unwrap()),
             ca: lab.path(description["ca"].as_str().unwrap()),
+            crl: None,
         };
         Self { config, usim, tls }
     }

@@ -30,6 +30,7 @@
 //!         certificate: "aanf.pem".into(),
 //!         key: "aanf.key".into(),
 //!         ca: "ca.pem".into(),
+//!         crl: Some("ca.crl".into()),
 //!     },
 //!     limits: ServerLimits::default(),
 //! };

@@ -50,6 +50,7 @@ impl TestAuthority {
             certificate: self.file(&format!("{nf_instance_id}.pem")),
             key: self.file(&format!("{nf_instance_id}.key")),
             ca: self.ca(),
+            crl: None,
         };
         std::fs::write(&files.certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();

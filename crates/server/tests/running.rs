@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig};
 use server::{Config, Running, ServerError};
 use tempfile::TempDir;
@@ -27,6 +27,7 @@ fn make_certificates(directory: &Path) {
     let key = KeyPair::generate().unwrap();
     let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     parameters.distinguished_name.push(DnType::CommonName, "server");
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = parameters.signed_by(&key, &issuer).unwrap();
     std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
     std::fs::write(directory.join("server.pem"), certificate.pem()).unwrap();
@@ -207,7 +208,8 @@ async fn notifications_of_a_nef_have_an_address_of_their_own_and_need_a_certific
     assert!(!octets.starts_with(b"HTTP"));
 
     let path = |name: &str| directory.path().join(name);
-    let tls = CertificateFiles { certificate: path("server.pem"), key: path("server.key"), ca: path("ca.pem") };
+    let tls =
+        CertificateFiles { certificate: path("server.pem"), key: path("server.key"), ca: path("ca.pem"), crl: None };
     let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
     let uri = format!("https://{address}/notifications/triggers/0123456789abcdef0123456789abcdef");
     let refused = client.post_any(&uri, "x").await.unwrap_err();
@@ -252,6 +254,7 @@ async fn a_server_with_groups_topics_and_areas_serves_them_and_stops_though_nobo
         certificate: directory.path().join("server.pem"),
         key: directory.path().join("server.key"),
         ca: directory.path().join("ca.pem"),
+        crl: None,
     };
     let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
     let uri = format!("https://{}/msgs-topiclistevent/v1/request-topic-subscription", running.api_address());

@@ -4,16 +4,14 @@
 use std::fmt;
 use std::path::Path;
 
-use openssl::ssl::{
-    AlpnError, SslContext, SslContextBuilder, SslMethod, SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion,
-    select_next_proto,
-};
-use openssl::stack::Stack;
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion};
+use openssl::x509::X509ExtendedKeyUsage;
 use openssl::x509::store::X509StoreBuilder;
 use zeroize::Zeroizing;
 
 use crate::profile::{
-    ALPN_H2, CertificateFiles, GROUPS, ProfileError, SUITES_TLS12, SUITES_TLS13, certificates, harden, mutual_tls,
+    ALPN_H2, CertificateFiles, GROUPS, ProfileError, Role, SUITES_TLS12, SUITES_TLS13, builder, certificates, harden,
+    is_meant_for,
 };
 
 /// As [`crate::profile::mutual_tls_server`], but a client may come without a certificate:
@@ -26,15 +24,7 @@ use crate::profile::{
 /// # Errors
 /// [`ProfileError`], naming the file at fault.
 pub fn optional_tls_server(files: &CertificateFiles) -> Result<SslContext, ProfileError> {
-    let mut context = SslContextBuilder::new(SslMethod::tls_server())?;
-    let authorities = mutual_tls(&mut context, files)?;
-    context.set_verify(SslVerifyMode::PEER);
-    let mut names = Stack::new()?;
-    for authority in &authorities {
-        names.push(authority.subject_name().to_owned()?)?;
-    }
-    context.set_client_ca_list(names);
-    context.set_alpn_select_callback(|_, offered| select_next_proto(ALPN_H2, offered).ok_or(AlpnError::ALERT_FATAL));
+    let mut context = builder(files, Role::Server { strict_server_name: false, certificate_required: false })?;
     context.set_session_cache_mode(SslSessionCacheMode::SERVER | SslSessionCacheMode::NO_INTERNAL);
     context.set_session_id_context(SESSION_ID_CONTEXT)?;
     Ok(context.build())
@@ -56,7 +46,9 @@ pub fn server_authenticated_client(ca: &Path) -> Result<SslContext, ProfileError
         store.add_cert(authority)?;
     }
     context.set_cert_store(store.build());
-    context.set_verify(SslVerifyMode::PEER);
+    context.set_verify_callback(SslVerifyMode::PEER, |ok, chain| {
+        ok && is_meant_for(chain, X509ExtendedKeyUsage::SSL_SERVER)
+    });
     context.set_alpn_protos(ALPN_H2)?;
     Ok(context.build())
 }
@@ -66,11 +58,8 @@ pub fn server_authenticated_client(ca: &Path) -> Result<SslContext, ProfileError
 /// # Errors
 /// [`ProfileError`], naming the file at fault.
 pub fn mutual_tls12_client(files: &CertificateFiles) -> Result<SslContext, ProfileError> {
-    let mut context = SslContextBuilder::new(SslMethod::tls_client())?;
-    mutual_tls(&mut context, files)?;
+    let mut context = builder(files, Role::Client)?;
     context.set_max_proto_version(Some(SslVersion::TLS1_2))?;
-    context.set_verify(SslVerifyMode::PEER);
-    context.set_alpn_protos(ALPN_H2)?;
     Ok(context.build())
 }
 

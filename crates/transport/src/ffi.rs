@@ -1,4 +1,5 @@
-//! What OpenSSL has and its binding lacks: external PSKs of TLS 1.3, and the cipher suite while it is pending.
+//! What OpenSSL has and its binding lacks: external PSKs of TLS 1.3, the cipher suite while it is pending, and CRLs that
+//! are not read from a file by OpenSSL itself.
 //!
 //! The only unsafe code of the project's own crates. Nothing in here panics, and each callback is wrapped so that a
 //! panic would become a refusal: unwinding out of C aborts the process.
@@ -13,7 +14,9 @@ use akma::KAf;
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslCipherRef, SslContextBuilder, SslRef};
-use openssl_sys::{EVP_MD, SSL, SSL_CIPHER, SSL_CTX, SSL_SESSION, SSL_SESSION_free};
+use openssl::x509::X509CrlRef;
+use openssl::x509::store::X509StoreBuilderRef;
+use openssl_sys::{EVP_MD, SSL, SSL_CIPHER, SSL_CTX, SSL_SESSION, SSL_SESSION_free, X509_CRL, X509_STORE};
 
 use crate::psk::{client_psk, server_psk};
 
@@ -32,6 +35,7 @@ unsafe extern "C" {
     fn SSL_SESSION_set_protocol_version(session: *mut SSL_SESSION, version: c_int) -> c_int;
     fn SSL_CIPHER_find(ssl: *mut SSL, suite: *const c_uchar) -> *const SSL_CIPHER;
     fn SSL_get_pending_cipher(ssl: *const SSL) -> *const SSL_CIPHER;
+    fn X509_STORE_add_crl(store: *mut X509_STORE, crl: *mut X509_CRL) -> c_int;
 }
 
 /// TLS 1.3 connections of this context take their key from [`server_psk`]; TLS 1.2 ones send `hint`.
@@ -62,6 +66,13 @@ pub(crate) fn pending_cipher_suite(ssl: &SslRef) -> Option<u16> {
         SslCipherRef::from_ptr(cipher.cast_mut())
     };
     Some(u16::from_be_bytes(cipher.protocol_id()))
+}
+
+/// Certificates that `crl` names no longer stand, once the store checks CRLs.
+pub(crate) fn add_crl(store: &mut X509StoreBuilderRef, crl: &X509CrlRef) -> Result<(), ErrorStack> {
+    // SAFETY: both are alive for the call; OpenSSL takes a reference of its own to the CRL.
+    let done = unsafe { X509_STORE_add_crl(store.as_ptr(), crl.as_ptr()) };
+    if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
 /// Server, TLS 1.3: OpenSSL asks for the key of one offered identity. 1 without a session means "unknown".

@@ -2,22 +2,32 @@
 //!
 //! TLS 1.2 and 1.3; forward secrecy and AEAD only; no compression, no renegotiation, no resumption: every
 //! connection proves its peer again, so a withdrawn certificate cannot live on in a session ticket.
+//!
+//! A peer's certificate must come from a configured authority, be meant for the peer's role (extended key usage, TS
+//! 33.310 clause 6.1.3c), and, where a CRL is configured, stand on none. [`ReloadingContext`] notices when the files
+//! change.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
 use openssl::ssl::{
-    AlpnError, Ssl, SslContext, SslContextBuilder, SslContextRef, SslMethod, SslMode, SslOptions, SslRef,
-    SslSessionCacheMode, SslVerifyMode, SslVersion, select_next_proto,
+    AlpnError, NameType, SniError, Ssl, SslAlert, SslContext, SslContextBuilder, SslContextRef, SslMethod, SslMode,
+    SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion, select_next_proto,
 };
 use openssl::stack::Stack;
-use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::verify::X509CheckFlags;
-use openssl::x509::{X509, X509Ref};
+use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
+use openssl::x509::{
+    X509, X509Crl, X509ExtendedKeyUsage, X509PurposeId, X509Ref, X509StoreContextRef, X509VerifyResult,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::ffi;
+use crate::peer_identity::dns_names;
+pub use crate::peer_identity::{PeerIdentity, peer_identity};
+pub use crate::reload::{PeerCertificates, RELOAD_INTERVAL, ReloadOutcome, ReloadingContext, peer_certificates};
 
 /// A certificate, its private key and the authority that its peers' certificates must come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +39,11 @@ pub struct CertificateFiles {
     pub key: PathBuf,
     /// PEM: one or more certificates of authorities trusted to vouch for peers.
     pub ca: PathBuf,
+    /// PEM: the current CRL of every authority in a peer's chain, roots included; or one CRL in DER. With it, a peer
+    /// whose certificate is on a CRL is refused, and so is everybody whose authority's CRL is missing here or past its
+    /// next update: who cannot be checked is not let in. Without it, nothing is checked against CRLs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<PathBuf>,
 }
 
 /// Why no TLS context could be made. All of these are configuration faults, found at start.
@@ -48,7 +63,7 @@ pub enum ProfileError {
     NotPem {
         /// The file named in the configuration.
         path: PathBuf,
-        /// "certificate" or "private key".
+        /// "certificate", "private key" or "CRL".
         expected: &'static str,
     },
     /// The private key does not belong to the certificate.
@@ -64,55 +79,39 @@ pub enum ProfileError {
     OpenSsl(#[from] ErrorStack),
 }
 
-/// Who the peer's verified certificate says it is.
-///
-/// What each name entitles to is the caller's business. Compare DNS names without regard to case.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PeerIdentity {
-    /// NF instance ID: the UUID of the first `urn:uuid:` URI, in lower case (TS 33.310 clause 6.1.3c).
-    pub nf_instance_id: Option<String>,
-    /// DNS subject alternative names, in lower case, in the certificate's order.
-    pub dns_names: Vec<String>,
-    /// IP address subject alternative names.
-    pub ip_addresses: Vec<IpAddr>,
-    /// URI subject alternative names as they stand.
-    pub uris: Vec<String>,
-    /// The last common name of the subject. For display: identities are taken from the alternative names.
-    pub subject_common_name: Option<String>,
+/// Which end of the connection a context is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server {
+        /// Whether a server name that the certificate does not carry is refused.
+        strict_server_name: bool,
+        /// Whether a client without a certificate is refused; one that shows a wrong one always is.
+        certificate_required: bool,
+    },
+    Client,
 }
 
 /// A server context that demands and verifies a client certificate, and speaks HTTP/2 (ALPN `h2`) only.
 ///
-/// A client that offers ALPN without `h2` gets `no_application_protocol`; one that offers no ALPN at all
-/// finishes the handshake without a selected protocol, which the HTTP/2 layer above treats as it likes.
+/// The certificate must be meant for clients (extended key usage clientAuth). A client that offers ALPN without `h2`
+/// gets `no_application_protocol`; one that offers no ALPN at all finishes the handshake without a selected protocol,
+/// which the HTTP/2 layer above treats as it likes. Any server name (SNI) is answered, or none.
 ///
 /// # Errors
 /// [`ProfileError`], naming the file at fault.
 pub fn mutual_tls_server(files: &CertificateFiles) -> Result<SslContext, ProfileError> {
-    let mut context = SslContextBuilder::new(SslMethod::tls_server())?;
-    let authorities = mutual_tls(&mut context, files)?;
-    context.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
-    let mut names = Stack::new()?;
-    for authority in &authorities {
-        names.push(authority.subject_name().to_owned()?)?;
-    }
-    context.set_client_ca_list(names);
-    context.set_alpn_select_callback(|_, offered| select_next_proto(ALPN_H2, offered).ok_or(AlpnError::ALERT_FATAL));
-    Ok(context.build())
+    context(files, Role::Server { strict_server_name: false, certificate_required: true })
 }
 
 /// A client context that shows its certificate, verifies the server's, and offers HTTP/2 (ALPN `h2`).
 ///
-/// The name to verify belongs to a connection, not to the context: make the session with [`client_session`].
+/// The server's certificate must be meant for servers (extended key usage serverAuth). The name to verify belongs to a
+/// connection, not to the context: make the session with [`client_session`].
 ///
 /// # Errors
 /// [`ProfileError`], naming the file at fault.
 pub fn mutual_tls_client(files: &CertificateFiles) -> Result<SslContext, ProfileError> {
-    let mut context = SslContextBuilder::new(SslMethod::tls_client())?;
-    mutual_tls(&mut context, files)?;
-    context.set_verify(SslVerifyMode::PEER);
-    context.set_alpn_protos(ALPN_H2)?;
-    Ok(context.build())
+    context(files, Role::Client)
 }
 
 /// One connection's session of a [`mutual_tls_client`] context: SNI is set to `host` and the server's
@@ -135,54 +134,6 @@ pub fn client_session(context: &SslContextRef, host: &str) -> Result<Ssl, Profil
     Ok(session)
 }
 
-/// The identity in the peer's certificate, or `None` when the peer showed none.
-///
-/// Call it after the handshake: the contexts of this module have verified the certificate by then.
-pub fn peer_identity(ssl: &SslRef) -> Option<PeerIdentity> {
-    ssl.peer_certificate().map(|certificate| identity_of(&certificate))
-}
-
-fn identity_of(certificate: &X509Ref) -> PeerIdentity {
-    let mut identity = PeerIdentity::default();
-    if let Some(names) = certificate.subject_alt_names() {
-        for name in &names {
-            if let Some(dns) = name.dnsname() {
-                identity.dns_names.push(dns.to_ascii_lowercase());
-            } else if let Some(address) = name.ipaddress() {
-                identity.ip_addresses.extend(ip_address(address));
-            } else if let Some(uri) = name.uri() {
-                if identity.nf_instance_id.is_none() {
-                    identity.nf_instance_id = nf_instance_id(uri);
-                }
-                identity.uris.push(uri.to_owned());
-            }
-        }
-    }
-    identity.subject_common_name = certificate
-        .subject_name()
-        .entries_by_nid(openssl::nid::Nid::COMMONNAME)
-        .last()
-        .and_then(|entry| entry.data().to_string().ok());
-    identity
-}
-
-/// The octets of an iPAddress name (RFC 5280 clause 4.2.1.6); of another length they name nothing.
-fn ip_address(octets: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
-}
-
-/// The UUID of a `urn:uuid:` URI (RFC 9562 clause 4); the URN part and the digits compare without case.
-fn nf_instance_id(uri: &str) -> Option<String> {
-    let prefix = uri.get(..URN_UUID.len())?;
-    let uuid = uri.get(URN_UUID.len()..)?;
-    let well_formed = uuid.len() == 36
-        && uuid.bytes().enumerate().all(|(at, octet)| match at {
-            8 | 13 | 18 | 23 => octet == b'-',
-            _ => octet.is_ascii_hexdigit(),
-        });
-    (prefix.eq_ignore_ascii_case(URN_UUID) && well_formed).then(|| uuid.to_ascii_lowercase())
-}
-
 /// What holds for both ends of every interface, PSK or certificate.
 pub(crate) fn harden(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
@@ -200,14 +151,57 @@ pub(crate) fn harden(context: &mut SslContextBuilder) -> Result<(), ErrorStack> 
     Ok(())
 }
 
-pub(crate) fn mutual_tls(context: &mut SslContextBuilder, files: &CertificateFiles) -> Result<Vec<X509>, ProfileError> {
-    harden(context)?;
+pub(crate) fn context(files: &CertificateFiles, role: Role) -> Result<SslContext, ProfileError> {
+    Ok(builder(files, role)?.build())
+}
+
+/// A context of the profile that may still be changed.
+pub(crate) fn builder(files: &CertificateFiles, role: Role) -> Result<SslContextBuilder, ProfileError> {
+    let mut context = SslContextBuilder::new(match role {
+        Role::Server { .. } => SslMethod::tls_server(),
+        Role::Client => SslMethod::tls_client(),
+    })?;
+    harden(&mut context)?;
     context.set_ciphersuites(SUITES_TLS13)?;
     context.set_cipher_list(SUITES_TLS12)?;
     context.set_groups_list(GROUPS)?;
+    let own = show_certificate(&mut context, files)?;
+    let authorities = certificates(&files.ca)?;
+    context.set_cert_store(trust(files, &authorities, role)?);
+    match role {
+        Role::Server { strict_server_name, certificate_required } => {
+            let mut verify = SslVerifyMode::PEER;
+            verify.set(SslVerifyMode::FAIL_IF_NO_PEER_CERT, certificate_required);
+            context
+                .set_verify_callback(verify, |ok, chain| ok && is_meant_for(chain, X509ExtendedKeyUsage::SSL_CLIENT));
+            let mut names = Stack::new()?;
+            for authority in &authorities {
+                names.push(authority.subject_name().to_owned()?)?;
+            }
+            context.set_client_ca_list(names);
+            context.set_alpn_select_callback(|_, offered| {
+                select_next_proto(ALPN_H2, offered).ok_or(AlpnError::ALERT_FATAL)
+            });
+            if strict_server_name {
+                refuse_other_names(&mut context, own);
+            }
+        }
+        Role::Client => {
+            let verify = SslVerifyMode::PEER;
+            context
+                .set_verify_callback(verify, |ok, chain| ok && is_meant_for(chain, X509ExtendedKeyUsage::SSL_SERVER));
+            context.set_alpn_protos(ALPN_H2)?;
+        }
+    }
+    Ok(context)
+}
 
+/// The own certificate, chain and key; gives the certificate's DNS names, in lower case.
+fn show_certificate(context: &mut SslContextBuilder, files: &CertificateFiles) -> Result<Vec<String>, ProfileError> {
+    let mut names = Vec::new();
     let mut chain = certificates(&files.certificate)?.into_iter();
     if let Some(own) = chain.next() {
+        names = dns_names(&own);
         context.set_certificate(&own)?;
     }
     for intermediate in chain {
@@ -218,14 +212,75 @@ pub(crate) fn mutual_tls(context: &mut SslContextBuilder, files: &CertificateFil
     let mismatch = |_| ProfileError::KeyMismatch { certificate: files.certificate.clone(), key: files.key.clone() };
     context.set_private_key(&key).map_err(mismatch)?;
     context.check_private_key().map_err(mismatch)?;
+    Ok(names)
+}
 
-    let authorities = certificates(&files.ca)?;
+/// Who vouches for peers, and on which conditions. These hold when a peer is verified again later, too.
+fn trust(files: &CertificateFiles, authorities: &[X509], role: Role) -> Result<X509Store, ProfileError> {
     let mut store = X509StoreBuilder::new()?;
-    for authority in &authorities {
+    for authority in authorities {
         store.add_cert(authority.clone())?;
     }
-    context.set_cert_store(store.build());
-    Ok(authorities)
+    store.set_purpose(match role {
+        Role::Server { .. } => X509PurposeId::SSL_CLIENT,
+        Role::Client => X509PurposeId::SSL_SERVER,
+    })?;
+    if let Some(path) = &files.crl {
+        for crl in revocation_lists(path)? {
+            ffi::add_crl(&mut store, &crl)?;
+        }
+        store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?;
+    }
+    Ok(store.build())
+}
+
+/// OpenSSL takes a certificate without extended key usage as good for anything; TS 33.310 clause 6.1.3c wants it there.
+pub(crate) fn is_meant_for(chain: &mut X509StoreContextRef, usage: X509ExtendedKeyUsage) -> bool {
+    if chain.error_depth() > 0 {
+        return true;
+    }
+    let meant = chain.current_cert().and_then(X509Ref::extended_key_usage).is_some_and(|usages| usages.contains(usage));
+    if !meant {
+        chain.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
+    }
+    meant
+}
+
+/// RFC 6066 clause 3: `unrecognized_name`, fatal, for a name that is not ours. No name at all is answered.
+fn refuse_other_names(context: &mut SslContextBuilder, own: Vec<String>) {
+    context.set_servername_callback(move |session, alert| {
+        let Some(asked) = session.servername_raw(NameType::HOST_NAME) else { return Ok(()) };
+        let asked = String::from_utf8_lossy(asked).to_ascii_lowercase();
+        if own.iter().any(|name| covers(name, &asked)) {
+            return Ok(());
+        }
+        *alert = SslAlert::UNRECOGNIZED_NAME;
+        Err(SniError::ALERT_FATAL)
+    });
+}
+
+/// Whether a certificate's DNS name, possibly with a wildcard as its first label (RFC 9525 clause 6.3), is `asked`.
+fn covers(name: &str, asked: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => asked.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        None => name == asked,
+    }
+}
+
+/// At least one CRL: one in DER, or any number in PEM.
+fn revocation_lists(path: &Path) -> Result<Vec<X509Crl>, ProfileError> {
+    let content = read(path)?;
+    if let Ok(list) = X509Crl::from_der(&content) {
+        return Ok(vec![list]);
+    }
+    let not_crl = || ProfileError::NotPem { path: path.to_owned(), expected: "CRL" };
+    let text = String::from_utf8(content).map_err(|_| not_crl())?;
+    let lists = text
+        .match_indices(CRL_BEGIN)
+        .map(|(at, _)| X509Crl::from_pem(text.get(at..).unwrap_or_default().as_bytes()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| not_crl())?;
+    if lists.is_empty() { Err(not_crl()) } else { Ok(lists) }
 }
 
 /// At least one certificate.
@@ -240,8 +295,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ProfileError> {
     std::fs::read(path).map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })
 }
 
+const CRL_BEGIN: &str = "-----BEGIN X509 CRL-----";
 pub(crate) const ALPN_H2: &[u8] = b"\x02h2";
-const URN_UUID: &str = "urn:uuid:";
 pub(crate) const GROUPS: &str = "X25519:P-256:P-384";
 /// RFC 8446 clause 9.1 and the AES-256 suite that TS 33.210 clause 6.2.2 asks for besides.
 pub(crate) const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";

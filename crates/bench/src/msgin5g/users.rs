@@ -78,6 +78,7 @@ fn http(lab: &LabJson, directory: &Path, certificate: &str, key: &str) -> Result
         certificate: directory.join(certificate),
         key: directory.join(key),
         ca: directory.join(&lab.ca),
+        crl: None,
     };
     SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).map_err(failed)
 }

@@ -51,6 +51,7 @@ impl Fleet {
                 certificate: lab.path(&certificate),
                 key: lab.path(&key),
                 ca: lab.path(&text(&description["ca"])),
+                crl: None,
             };
             SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap()
         };
@@ -109,6 +110,7 @@ impl Fleet {
             certificate: lab.path("pki/provisioner.pem"),
             key: lab.path("pki/provisioner.key"),
             ca: lab.path(description["ca"].as_str().unwrap()),
+            crl: None,
         };
         let http = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
         let root = description["core"]["configuration"].as_str().unwrap();

@@ -33,6 +33,7 @@ pub(crate) fn certificate(lab: &Lab, name: &str) -> CertificateFiles {
         certificate: lab.path(&format!("pki/{name}.pem")),
         key: lab.path(&format!("pki/{name}.key")),
         ca: lab.path("pki/ca.pem"),
+        crl: None,
     }
 }
 
@@ -42,6 +43,7 @@ pub(crate) fn impostor(lab: &Lab) -> CertificateFiles {
         certificate: lab.path("impostor.pem"),
         key: lab.path("impostor.key"),
         ca: lab.path("pki/ca.pem"),
+        crl: None,
     };
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"])

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use sbi::CertificateFiles;
 
 pub(super) const BILLING_INSTANCE: &str = "0a8f4a44-3ad1-4d93-8d4c-5b5d4a9d3f01";
@@ -28,6 +28,7 @@ pub(super) fn create(directory: &Path) {
             let uri = format!("urn:uuid:{instance}");
             parameters.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
         }
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = parameters.signed_by(&key, &issuer).unwrap();
         std::fs::write(directory.join(format!("{name}.pem")), leaf.pem()).unwrap();
         std::fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -43,5 +44,6 @@ pub(super) fn files(directory: &Path, name: &str) -> CertificateFiles {
         certificate: directory.join(format!("{name}.pem")),
         key: directory.join(format!("{name}.key")),
         ca: directory.join("ca.pem"),
+        crl: None,
     }
 }

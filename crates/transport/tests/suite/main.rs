@@ -8,4 +8,6 @@ mod limits;
 mod lookup;
 mod profile;
 mod refusals;
+mod reload;
+mod revocation;
 mod scene;

@@ -4,7 +4,11 @@ use std::path::Path;
 use std::pin::Pin;
 
 use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslVersion};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_openssl::SslStream;
@@ -14,13 +18,24 @@ use transport::profile::{
 
 const INSTANCE: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
 
-struct Authority {
+pub(crate) struct Authority {
     directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// How a certificate is issued, where it is not as usual.
+pub(crate) struct Issue<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) serial: u64,
+    pub(crate) usages: &'a [ExtendedKeyUsagePurpose],
+    pub(crate) names: Vec<SanType>,
+}
+
+pub(crate) const BOTH: &[ExtendedKeyUsagePurpose] =
+    &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -31,24 +46,52 @@ impl Authority {
         Self { directory, issuer: Issuer::new(params, key) }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.path().join(name)
     }
 
-    fn issue(&self, name: &str, alternative_names: Vec<SanType>) -> CertificateFiles {
+    fn issue(&self, name: &str, names: Vec<SanType>) -> CertificateFiles {
+        self.issue_as(Issue { name, serial: 1, usages: BOTH, names })
+    }
+
+    pub(crate) fn issue_as(&self, issue: Issue<'_>) -> CertificateFiles {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.subject_alt_names = alternative_names;
+        params.distinguished_name.push(DnType::CommonName, issue.name);
+        params.serial_number = Some(SerialNumber::from(issue.serial));
+        params.subject_alt_names = issue.names;
+        params.extended_key_usages = issue.usages.to_vec();
+        params.custom_extensions =
+            vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 34], b"\x30\x05\x16\x03AMF".to_vec())];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let files = CertificateFiles {
-            certificate: self.path(&format!("{name}.pem")),
-            key: self.path(&format!("{name}.key")),
+            certificate: self.path(&format!("{}.pem", issue.name)),
+            key: self.path(&format!("{}.key", issue.name)),
             ca: self.path("ca.pem"),
+            crl: None,
         };
         std::fs::write(&files.certificate, certificate.pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         files
+    }
+
+    /// A CRL that names these serial numbers, good until the first day of `until`.
+    pub(crate) fn crl(&self, revoked: &[u64], until: i32) -> rcgen::CertificateRevocationList {
+        let revoked = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap()
     }
 
     fn server(&self) -> SslContext {
@@ -69,12 +112,12 @@ impl Authority {
     }
 }
 
-struct Met {
-    client: Result<SslStream<TcpStream>, openssl::ssl::Error>,
-    server: Result<SslStream<TcpStream>, openssl::ssl::Error>,
+pub(crate) struct Met {
+    pub(crate) client: Result<SslStream<TcpStream>, openssl::ssl::Error>,
+    pub(crate) server: Result<SslStream<TcpStream>, openssl::ssl::Error>,
 }
 
-async fn meet(server: &SslContext, client: Ssl) -> Met {
+pub(crate) async fn meet(server: &SslContext, client: Ssl) -> Met {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let mut connecting = SslStream::new(client, socket).unwrap();
@@ -108,6 +151,7 @@ async fn both_sides_prove_themselves_and_agree_on_http_2() {
             dns_names: vec!["server.lab.example".to_owned()],
             ip_addresses: Vec::new(),
             uris: vec!["https://example.com/nf".to_owned(), format!("urn:UUID:{}", INSTANCE.to_uppercase())],
+            nf_types: vec!["AMF".to_owned()],
             subject_common_name: Some("server".to_owned()),
         };
         assert_eq!(peer_identity(server.ssl()), Some(expected));
@@ -189,12 +233,14 @@ fn the_file_at_fault_is_named() {
         CertificateFiles { certificate: missing.clone(), ..good.clone() },
         CertificateFiles { key: missing.clone(), ..good.clone() },
         CertificateFiles { ca: missing.clone(), ..good.clone() },
+        CertificateFiles { crl: Some(missing.clone()), ..good.clone() },
     ] {
         named(fault(files), &missing);
     }
     named(fault(CertificateFiles { certificate: good.key.clone(), ..good.clone() }), &good.key);
     named(fault(CertificateFiles { key: good.certificate.clone(), ..good.clone() }), &good.certificate);
     named(fault(CertificateFiles { ca: good.key.clone(), ..good.clone() }), &good.key);
+    named(fault(CertificateFiles { crl: Some(good.ca.clone()), ..good.clone() }), &good.ca);
     let mismatch = fault(CertificateFiles { key: other.key.clone(), ..good.clone() });
     assert!(matches!(mismatch, ProfileError::KeyMismatch { .. }), "{mismatch}");
 }

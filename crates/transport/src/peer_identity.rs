@@ -1,0 +1,84 @@
+//! Who a verified certificate says its holder is.
+
+use std::net::IpAddr;
+
+use openssl::ssl::SslRef;
+use openssl::x509::X509Ref;
+
+use crate::nf_types::nf_types_of_certificate;
+
+/// Who the peer's verified certificate says it is.
+///
+/// What each name entitles to is the caller's business. Compare DNS names without regard to case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerIdentity {
+    /// NF instance ID: the UUID of the first `urn:uuid:` URI, in lower case (TS 33.310 clause 6.1.3c).
+    pub nf_instance_id: Option<String>,
+    /// DNS subject alternative names, in lower case, in the certificate's order.
+    pub dns_names: Vec<String>,
+    /// IP address subject alternative names.
+    pub ip_addresses: Vec<IpAddr>,
+    /// URI subject alternative names as they stand.
+    pub uris: Vec<String>,
+    /// NF types of the extension of RFC 9310, as they stand; none where it is absent or malformed, or names more than
+    /// 16.
+    pub nf_types: Vec<String>,
+    /// The last common name of the subject. For display: identities are taken from the alternative names.
+    pub subject_common_name: Option<String>,
+}
+
+/// The identity in the peer's certificate, or `None` when the peer showed none.
+///
+/// Call it after the handshake: the contexts of [`crate::profile`] have verified the certificate by then.
+pub fn peer_identity(ssl: &SslRef) -> Option<PeerIdentity> {
+    ssl.peer_certificate().map(|certificate| identity_of(&certificate))
+}
+
+fn identity_of(certificate: &X509Ref) -> PeerIdentity {
+    let mut identity = PeerIdentity::default();
+    if let Some(names) = certificate.subject_alt_names() {
+        for name in &names {
+            if let Some(dns) = name.dnsname() {
+                identity.dns_names.push(dns.to_ascii_lowercase());
+            } else if let Some(address) = name.ipaddress() {
+                identity.ip_addresses.extend(ip_address(address));
+            } else if let Some(uri) = name.uri() {
+                if identity.nf_instance_id.is_none() {
+                    identity.nf_instance_id = nf_instance_id(uri);
+                }
+                identity.uris.push(uri.to_owned());
+            }
+        }
+    }
+    identity.nf_types = certificate.to_der().ok().and_then(|der| nf_types_of_certificate(&der)).unwrap_or_default();
+    identity.subject_common_name = certificate
+        .subject_name()
+        .entries_by_nid(openssl::nid::Nid::COMMONNAME)
+        .last()
+        .and_then(|entry| entry.data().to_string().ok());
+    identity
+}
+
+/// The DNS names of a certificate, in lower case.
+pub(crate) fn dns_names(certificate: &X509Ref) -> Vec<String> {
+    identity_of(certificate).dns_names
+}
+
+/// The octets of an iPAddress name (RFC 5280 clause 4.2.1.6); of another length they name nothing.
+fn ip_address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+}
+
+/// The UUID of a `urn:uuid:` URI (RFC 9562 clause 4); the URN part and the digits compare without case.
+fn nf_instance_id(uri: &str) -> Option<String> {
+    let prefix = uri.get(..URN_UUID.len())?;
+    let uuid = uri.get(URN_UUID.len()..)?;
+    let well_formed = uuid.len() == 36
+        && uuid.bytes().enumerate().all(|(at, octet)| match at {
+            8 | 13 | 18 | 23 => octet == b'-',
+            _ => octet.is_ascii_hexdigit(),
+        });
+    (prefix.eq_ignore_ascii_case(URN_UUID) && well_formed).then(|| uuid.to_ascii_lowercase())
+}
+
+const URN_UUID: &str = "urn:uuid:";
