@@ -63,6 +63,7 @@ pub mod monitoring_event;
 pub mod naanf;
 pub mod nausf;
 pub mod nudm;
+pub mod openapi;
 mod peer;
 mod problem;
 mod server;

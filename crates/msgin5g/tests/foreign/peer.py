@@ -1,0 +1,91 @@
+"""A network function, application server or stranger that shares no code with this project: httpx over HTTP/2, mutual TLS.
+
+Runs under the Python of target/tools, where `cargo xtask setup` puts httpx, h2 and what else the peers need.
+"""
+
+import base64
+import json
+import pathlib
+import re
+import ssl
+import subprocess
+
+import httpx
+
+TIMEOUT_SECONDS = 30
+
+
+class Lab:
+    def __init__(self, lab_json):
+        self.directory = pathlib.Path(lab_json).resolve().parent
+        self.lab = json.loads(pathlib.Path(lab_json).read_text())
+        self.core, self.api = self.lab["core"], self.lab["server"]["api"]
+
+    def path(self, name):
+        return self.directory / name
+
+    def peer(self, name):
+        """Whoever has the certificate `pki/NAME.pem`."""
+        return Peer(self, self.path(f"pki/{name}.pem"), self.path(f"pki/{name}.key"))
+
+    def application_server(self, number=0):
+        identity = self.lab["application_servers"][number]
+        peer = Peer(self, self.path(identity["cert"]), self.path(identity["key"]))
+        peer.service_id = identity["as_service_id"]
+        return peer
+
+    def context(self, cert=None, key=None):
+        context = ssl.create_default_context(cafile=self.path(self.lab["ca"]))
+        # Loopback addresses: the certificate names them, so the name is checked as ever.
+        if cert:
+            context.load_cert_chain(cert, key)
+        return context
+
+
+class Peer:
+    def __init__(self, lab, cert, key):
+        self.lab, self.cert, self.key = lab, cert, key
+        self.context = lab.context(cert, key)
+        self.http = httpx.Client(http2=True, http1=False, verify=self.context, timeout=TIMEOUT_SECONDS)
+        self.tokens = {}
+
+    @property
+    def nf_instance_id(self):
+        text = subprocess.run(["openssl", "x509", "-in", self.cert, "-noout", "-ext", "subjectAltName"],
+                              capture_output=True, text=True, check=True).stdout
+        return re.search(r"urn:uuid:([0-9a-f-]{36})", text).group(1)
+
+    def request(self, method, url, body=None, *, token=None, headers=None, **further):
+        headers = dict(headers or {})
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        if body is not None:
+            further["json"] = body
+        response = self.http.request(method, url, headers=headers, **further)
+        assert response.http_version == "HTTP/2", response.http_version
+        return response
+
+    def get(self, url, **further):
+        return self.request("GET", url, **further)
+
+    def post(self, url, body=None, **further):
+        return self.request("POST", url, body, **further)
+
+
+def b64url(octets):
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def cause(response):
+    return response.json().get("cause") if response.content else None
+
+
+def refused(response, status, wanted=None):
+    """A refusal in problem details, with the stated status and cause."""
+    assert response.status_code == status, (response.status_code, response.text)
+    assert response.headers["content-type"] == "application/problem+json", response.headers
+    problem = response.json()
+    assert problem["status"] == status, problem
+    if wanted:
+        assert problem.get("cause") == wanted, problem
+    return problem

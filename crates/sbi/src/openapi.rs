@@ -1,0 +1,59 @@
+//! The OpenAPI 3.0 documents of what this project serves and asks for.
+//!
+//! Each API is described once, in the module named for it, from the types that handlers and clients read and write with:
+//! tests hold every described object to its type, member by member, and others hold every operation to the running
+//! function. [`router`] serves the document of a function's APIs at [`DOCUMENT_PATH`].
+
+mod api;
+mod common;
+mod naanf;
+mod nausf;
+mod northbound;
+mod nudm;
+mod probe;
+mod schema;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod ts29538;
+
+use axum::Router;
+use axum::routing::get;
+use serde_json::Value;
+
+pub use api::{Api, Operation, Role, document};
+pub use naanf::naanf_akma;
+pub use nausf::nausf_ue_authentication;
+pub use northbound::{device_triggering, monitoring_event};
+pub use nudm::nudm_ue_authentication;
+pub use schema::{Member, Schema};
+pub use seal::{ss_group_management, ss_user_profile_retrieval};
+pub use ts29538::{bg_delivery, msgs_as_registration, msgs_msg_delivery, msgs_topiclist_event};
+
+/// Where a function serves the document of its APIs: `GET`, for every peer that its TLS layer lets in.
+pub const DOCUMENT_PATH: &str = "/openapi.json";
+
+/// Every API that is described.
+#[must_use]
+pub fn all() -> Vec<Api> {
+    vec![
+        naanf_akma(),
+        nausf_ue_authentication(),
+        nudm_ue_authentication(),
+        ss_user_profile_retrieval(),
+        ss_group_management(),
+        msgs_as_registration(),
+        msgs_msg_delivery(),
+        msgs_topiclist_event(),
+        bg_delivery(),
+        device_triggering(),
+        monitoring_event(),
+    ]
+}
+
+/// Serves one document for `apis` at [`DOCUMENT_PATH`].
+#[must_use]
+pub fn router<S: Clone + Send + Sync + 'static>(apis: &[Api]) -> Router<S> {
+    let document = document(apis);
+    Router::new().route(DOCUMENT_PATH, get(async move || crate::Json::<Value>(document.clone())))
+}

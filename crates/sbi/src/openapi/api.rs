@@ -1,0 +1,320 @@
+//! An API and its operations, and how they become a document.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::common::problem_details;
+use super::schema::Schema;
+use crate::problem::PROBLEM_JSON;
+
+/// On which side of an API we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// We serve it.
+    Producer,
+    /// We ask for it; its callbacks, if it has any, are what we serve.
+    Consumer,
+}
+
+/// One API of a 3GPP document.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// As the 3GPP file is called.
+    pub name: &'static str,
+    /// The 3GPP file without its extension.
+    pub file: &'static str,
+    /// Where its resources are, below the API root.
+    pub path: &'static str,
+    /// Our side.
+    pub role: Role,
+    /// What can be asked.
+    pub operations: Vec<Operation>,
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) scopes: &'static [&'static str],
+    pub(super) parameters: Vec<Parameter>,
+    pub(super) request: Option<(&'static str, Schema)>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) refusals: Vec<u16>,
+    pub(super) callbacks: Vec<(&'static str, &'static str, Operation)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Option<(&'static str, Schema)>,
+    pub(super) location: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) place: &'static str,
+    pub(super) schema: Schema,
+    pub(super) required: bool,
+    /// The text of a JSON value.
+    pub(super) json: bool,
+}
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const HAL_JSON: &str = "application/3gppHal+json";
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// What any request may be refused with, by the server itself or the rules of access.
+const REFUSALS: [u16; 8] = [400, 401, 403, 404, 429, 500, 503, 504];
+/// What a request with a body may be refused with besides.
+const BODY_REFUSALS: [u16; 2] = [413, 415];
+
+impl Api {
+    pub(super) fn new(name: &'static str, file: &'static str, path: &'static str) -> Self {
+        Self { name, file, path, role: Role::Producer, operations: Vec::new() }
+    }
+
+    pub(super) fn as_consumer(mut self) -> Self {
+        self.role = Role::Consumer;
+        self
+    }
+
+    pub(super) fn with(mut self, operation: Operation) -> Self {
+        self.operations.push(operation);
+        self
+    }
+}
+
+pub(super) fn post(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new("post", path, summary)
+}
+
+pub(super) fn put(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new("put", path, summary)
+}
+
+pub(super) fn get(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new("get", path, summary)
+}
+
+pub(super) fn patch(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new("patch", path, summary)
+}
+
+pub(super) fn delete(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new("delete", path, summary)
+}
+
+impl Operation {
+    fn new(method: &'static str, path: &'static str, summary: &'static str) -> Self {
+        Self {
+            method,
+            path,
+            summary,
+            scopes: &[],
+            parameters: Vec::new(),
+            request: None,
+            answers: Vec::new(),
+            refusals: Vec::new(),
+            callbacks: Vec::new(),
+        }
+    }
+
+    /// The finer scopes that may be asked for besides the service's.
+    pub(super) fn scopes(mut self, scopes: &'static [&'static str]) -> Self {
+        self.scopes = scopes;
+        self
+    }
+
+    /// A variable of the path.
+    pub(super) fn at(self, name: &'static str, schema: Schema) -> Self {
+        self.parameter(Parameter { name, place: "path", schema, required: true, json: false })
+    }
+
+    /// A query parameter that may be absent.
+    pub(super) fn query(self, name: &'static str, schema: Schema) -> Self {
+        self.parameter(Parameter { name, place: "query", schema, required: false, json: false })
+    }
+
+    /// A query parameter that must be there, the text of a JSON value.
+    pub(super) fn json_query(self, name: &'static str, schema: Schema) -> Self {
+        self.parameter(Parameter { name, place: "query", schema, required: true, json: true })
+    }
+
+    fn parameter(mut self, parameter: Parameter) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+
+    pub(super) fn takes(self, schema: Schema) -> Self {
+        self.takes_as(JSON, schema)
+    }
+
+    pub(super) fn takes_as(mut self, media_type: &'static str, schema: Schema) -> Self {
+        self.request = Some((media_type, schema));
+        self
+    }
+
+    pub(super) fn answers(self, status: u16, schema: Schema) -> Self {
+        self.answers_as(status, JSON, schema)
+    }
+
+    pub(super) fn answers_as(mut self, status: u16, media_type: &'static str, schema: Schema) -> Self {
+        self.answers.push(Answer { status, body: Some((media_type, schema)), location: false });
+        self
+    }
+
+    /// 204.
+    pub(super) fn answers_nothing(mut self) -> Self {
+        self.answers.push(Answer { status: 204, body: None, location: false });
+        self
+    }
+
+    /// The answer named last says in `Location` where the new resource is.
+    pub(super) fn with_location(mut self) -> Self {
+        if let Some(answer) = self.answers.last_mut() {
+            answer.location = true;
+        }
+        self
+    }
+
+    /// A status of this operation's own, with problem details.
+    pub(super) fn refuses(mut self, status: u16) -> Self {
+        self.refusals.push(status);
+        self
+    }
+
+    /// Whoever serves the operation will call back at `expression`.
+    pub(super) fn calls_back(mut self, name: &'static str, expression: &'static str, operation: Operation) -> Self {
+        self.callbacks.push((name, expression, operation));
+        self
+    }
+
+    fn render(&self, components: &mut Map<String, Value>, service: Option<&str>) -> Value {
+        let mut operation = Map::new();
+        operation.insert("summary".to_owned(), self.summary.into());
+        if let Some(service) = service {
+            operation.insert("security".to_owned(), security(service, self.scopes));
+        }
+        let parameters: Vec<_> = self.parameters.iter().map(|parameter| parameter.render(components)).collect();
+        if !parameters.is_empty() {
+            operation.insert("parameters".to_owned(), parameters.into());
+        }
+        if let Some((media_type, schema)) = &self.request {
+            let content = content(media_type, schema, components);
+            operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+        }
+        operation.insert("responses".to_owned(), self.responses(components));
+        if !self.callbacks.is_empty() {
+            let callbacks: Map<_, _> = self
+                .callbacks
+                .iter()
+                .map(|(name, expression, callback)| {
+                    let rendered = callback.render(components, None);
+                    ((*name).to_owned(), json!({*expression: {callback.method: rendered}}))
+                })
+                .collect();
+            operation.insert("callbacks".to_owned(), callbacks.into());
+        }
+        operation.into()
+    }
+
+    fn responses(&self, components: &mut Map<String, Value>) -> Value {
+        let mut responses = Map::new();
+        for answer in &self.answers {
+            let description = http::StatusCode::from_u16(answer.status).ok().and_then(|code| code.canonical_reason());
+            let mut response = json!({"description": description.unwrap_or_default()});
+            if let (Value::Object(members), Some((media_type, schema))) = (&mut response, &answer.body) {
+                members.insert("content".to_owned(), content(media_type, schema, components));
+            }
+            if let (Value::Object(members), true) = (&mut response, answer.location) {
+                let location = json!({"Location": {"required": true, "schema": {"type": "string"}}});
+                members.insert("headers".to_owned(), location);
+            }
+            responses.insert(answer.status.to_string(), response);
+        }
+        for status in self.refusal_statuses() {
+            let description = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
+            let content = content(PROBLEM_JSON, &problem_details(), components);
+            let response = json!({"description": description.unwrap_or_default(), "content": content});
+            responses.insert(status.to_string(), response);
+        }
+        responses.into()
+    }
+
+    fn refusal_statuses(&self) -> Vec<u16> {
+        let mut statuses = REFUSALS.to_vec();
+        if self.request.is_some() {
+            statuses.extend(BODY_REFUSALS);
+        }
+        statuses.extend(&self.refusals);
+        statuses.sort_unstable();
+        statuses
+    }
+}
+
+impl Parameter {
+    fn render(&self, components: &mut Map<String, Value>) -> Value {
+        let schema = self.schema.render(components);
+        let mut parameter = json!({"name": self.name, "in": self.place, "required": self.required});
+        if let Value::Object(members) = &mut parameter {
+            if self.json {
+                members.insert("content".to_owned(), json!({JSON: {"schema": schema}}));
+            } else {
+                members.insert("schema".to_owned(), schema);
+            }
+        }
+        parameter
+    }
+}
+
+fn content(media_type: &str, schema: &Schema, components: &mut Map<String, Value>) -> Value {
+    json!({media_type: {"schema": schema.render(components), "example": schema.example(true)}})
+}
+
+/// A token, of the service or of a finer scope, or none where the deployment says that TLS identity is enough.
+fn security(service: &str, scopes: &[&str]) -> Value {
+    let mut alternatives = vec![json!({}), json!({"oAuth2ClientCredentials": [service]})];
+    for scope in scopes {
+        alternatives.push(json!({"oAuth2ClientCredentials": [service, scope]}));
+    }
+    alternatives.into()
+}
+
+/// One OpenAPI document for these APIs.
+#[must_use]
+pub fn document(apis: &[Api]) -> Value {
+    let mut components = Map::new();
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    let mut scopes = Map::new();
+    for api in apis {
+        // TS 29.501: a service's name is the first segment of its path.
+        let service = api.path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        scopes.insert(service.to_owned(), format!("Access to {}", api.name).into());
+        for operation in &api.operations {
+            for scope in operation.scopes {
+                scopes.insert((*scope).to_owned(), format!("{} {}", operation.method, operation.path).into());
+            }
+            let rendered = operation.render(&mut components, Some(service));
+            let path = paths.entry(format!("{}{}", api.path, operation.path)).or_default();
+            path.insert(operation.method.to_owned(), rendered);
+        }
+    }
+    let names: Vec<_> = apis.iter().map(|api| api.name).collect();
+    json!({
+        "openapi": "3.0.3",
+        "info": {"title": names.join(", "), "version": env!("CARGO_PKG_VERSION")},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"oAuth2ClientCredentials": {
+                "type": "oauth2",
+                "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": scopes}}
+            }}
+        }
+    })
+}

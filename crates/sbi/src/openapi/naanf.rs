@@ -1,0 +1,83 @@
+//! Naanf_AKMA (TS 29.535), and the types that it shares with the NEF's `3gpp-akma` (TS 29.522).
+
+use super::api::{Api, post};
+use super::common::{date_time, gpsi, hex_32, supi, supported_features};
+use super::schema::{Schema, boolean, object, optional, pattern, required, visible};
+use crate::naanf::{API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove};
+
+/// Naanf_AKMA.
+#[must_use]
+pub fn naanf_akma() -> Api {
+    const ANCHOR_KEY: &[&str] = &["naanf-akma:anchorkey"];
+    const APPLICATION_KEY: &[&str] = &["naanf-akma:applicationkeyget"];
+    Api::new("Naanf_AKMA", "TS29535_Naanf_AKMA", API_PATH)
+        .with(
+            post("/register-anchorkey", "Keep the key material of a UE")
+                .scopes(ANCHOR_KEY)
+                .takes(akma_key_info())
+                .answers(200, akma_key_info()),
+        )
+        .with(
+            post("/retrieve-applicationkey", "Give K_AF and its expiry")
+                .scopes(APPLICATION_KEY)
+                .takes(akma_af_key_request())
+                .answers(200, akma_af_key_data())
+                .answers_nothing(),
+        )
+        .with(
+            post("/remove-context", "Forget the key material of a UE")
+                .scopes(ANCHOR_KEY)
+                .takes(object("CtxRemove", vec![required("supi", supi())]).of::<CtxRemove>())
+                .answers_nothing(),
+        )
+}
+
+fn akma_key_info() -> Schema {
+    object(
+        "AkmaKeyInfo",
+        vec![
+            optional("suppFeat", supported_features()),
+            optional("supi", supi()),
+            optional("gpsi", gpsi()),
+            required("aKId", a_kid()),
+            required("kAkma", hex_32()),
+        ],
+    )
+    .exactly_one(&["supi", "gpsi"])
+    .of::<AkmaKeyInfo>()
+}
+
+pub(super) fn akma_af_key_request() -> Schema {
+    object(
+        "AkmaAfKeyRequest",
+        vec![
+            optional("suppFeat", supported_features()),
+            required("afId", af_id()),
+            required("aKId", a_kid()),
+            optional("anonInd", boolean()),
+        ],
+    )
+    .of::<AkmaAfKeyRequest>()
+}
+
+pub(super) fn akma_af_key_data() -> Schema {
+    object(
+        "AkmaAfKeyData",
+        vec![
+            optional("suppFeat", supported_features()),
+            optional("gpsi", gpsi()),
+            required("expiry", date_time()),
+            required("kaf", hex_32()),
+            optional("supi", supi()),
+        ],
+    )
+    .of::<AkmaAfKeyData>()
+}
+
+fn a_kid() -> Schema {
+    visible(akma::AKid::OCTETS_MAX, "17.00a1@5gc.mnc001.mcc001.3gppnetwork.org").of::<akma::AKid>()
+}
+
+fn af_id() -> Schema {
+    pattern("^[A-Za-z0-9.-]+:[A-Fa-f0-9]{10}$", "msgin5g.example.com:0100000007").of::<akma::AfId>()
+}
