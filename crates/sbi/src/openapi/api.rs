@@ -49,7 +49,7 @@ pub struct Operation {
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) body: Option<(&'static str, Schema)>,
+    pub(super) bodies: Vec<(&'static str, Schema)>,
     pub(super) location: bool,
 }
 
@@ -162,14 +162,18 @@ impl Operation {
         self.answers_as(status, JSON, schema)
     }
 
+    /// Called again for the same status, it names a further media type.
     pub(super) fn answers_as(mut self, status: u16, media_type: &'static str, schema: Schema) -> Self {
-        self.answers.push(Answer { status, body: Some((media_type, schema)), location: false });
+        match self.answers.last_mut() {
+            Some(answer) if answer.status == status => answer.bodies.push((media_type, schema)),
+            _ => self.answers.push(Answer { status, bodies: vec![(media_type, schema)], location: false }),
+        }
         self
     }
 
     /// 204.
     pub(super) fn answers_nothing(mut self) -> Self {
-        self.answers.push(Answer { status: 204, body: None, location: false });
+        self.answers.push(Answer { status: 204, bodies: Vec::new(), location: false });
         self
     }
 
@@ -227,8 +231,10 @@ impl Operation {
         for answer in &self.answers {
             let description = http::StatusCode::from_u16(answer.status).ok().and_then(|code| code.canonical_reason());
             let mut response = json!({"description": description.unwrap_or_default()});
-            if let (Value::Object(members), Some((media_type, schema))) = (&mut response, &answer.body) {
-                members.insert("content".to_owned(), content(media_type, schema, components));
+            if let (Value::Object(members), false) = (&mut response, answer.bodies.is_empty()) {
+                let contents = answer.bodies.iter();
+                let contents = contents.map(|(media_type, schema)| of_media_type(media_type, schema, components));
+                members.insert("content".to_owned(), contents.collect::<Map<_, _>>().into());
             }
             if let (Value::Object(members), true) = (&mut response, answer.location) {
                 let location = json!({"Location": {"required": true, "schema": {"type": "string"}}});
@@ -272,7 +278,11 @@ impl Parameter {
 }
 
 fn content(media_type: &str, schema: &Schema, components: &mut Map<String, Value>) -> Value {
-    json!({media_type: {"schema": schema.render(components), "example": schema.example(true)}})
+    Map::from_iter([of_media_type(media_type, schema, components)]).into()
+}
+
+fn of_media_type(media_type: &str, schema: &Schema, components: &mut Map<String, Value>) -> (String, Value) {
+    (media_type.to_owned(), json!({"schema": schema.render(components), "example": schema.example(true)}))
 }
 
 /// A token, of the service or of a finer scope, or none where the deployment says that TLS identity is enough.

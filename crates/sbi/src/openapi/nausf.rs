@@ -57,7 +57,8 @@ pub fn nausf_ue_authentication() -> Api {
                 .scopes(SCOPES)
                 .at("authCtxId", authentication())
                 .takes(eap_session())
-                .answers_as(200, HAL_JSON, eap_session()),
+                .answers(200, eap_session())
+                .answers_as(200, HAL_JSON, eap_session_under_way()),
         )
         .with(delete(SESSION, "Withdraw a result").scopes(SCOPES).at("authCtxId", authentication()).answers_nothing())
 }
@@ -128,6 +129,11 @@ fn eap_session() -> Schema {
         ],
     )
     .of::<EapSession>()
+}
+
+/// An answer that the session goes on after.
+fn eap_session_under_way() -> Schema {
+    object("EapSessionUnderWay", vec![required("eapPayload", eap_payload()), required("_links", map(link())), optional("authResult", auth_result())])
 }
 
 fn eap_payload() -> Schema {

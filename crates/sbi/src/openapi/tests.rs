@@ -29,7 +29,7 @@ fn of_operation(operation: &Operation, at: &str, found: &mut Vec<(String, Schema
         collect(schema, &format!("{at} request"), found);
     }
     for answer in &operation.answers {
-        if let Some((_, schema)) = &answer.body {
+        for (_, schema) in &answer.bodies {
             collect(schema, &format!("{at} {}", answer.status), found);
         }
     }
