@@ -15,7 +15,7 @@ use http::StatusCode;
 use http::request::Parts;
 use sbi::admin::Health;
 use sbi::naanf::{API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove};
-use sbi::{Json, PeerIdentity, ProblemDetails, cause};
+use sbi::{Json, PeerIdentity, ProblemDetails, cause, openapi};
 use store::StoreError;
 use time::OffsetDateTime;
 
@@ -56,6 +56,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route(&format!("{API_PATH}/retrieve-applicationkey"), post(retrieve_applicationkey))
         .route(&format!("{API_PATH}/remove-context"), post(remove_context))
         .with_state(service)
+        .merge(openapi::router(&[openapi::naanf_akma()]))
 }
 
 /// A refusal with its label for the metrics.

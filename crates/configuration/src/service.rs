@@ -14,7 +14,7 @@ use message::UeServiceId;
 use sbi::admin::Health;
 use sbi::association::{self, AssociationPage, PageQuery, UeAssociations};
 use sbi::ss_upr::{self, ProfileDoc, ProfileInformation, ProfileQuery, VAL_SERVICE_ID, ValTargetUe};
-use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause};
+use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause, openapi};
 use store::StoreError;
 
 use crate::associations::{Added, Associations};
@@ -65,6 +65,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route(&format!("{associations}/{{ue_id}}/{{ue_service_id}}"), put(add).delete(remove))
         .merge(group_service::router())
         .with_state(service)
+        .merge(openapi::router(&[openapi::ss_user_profile_retrieval(), openapi::ss_group_management()]))
 }
 
 pub(crate) type Shared = State<Arc<Service>>;

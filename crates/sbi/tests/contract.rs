@@ -9,8 +9,7 @@ use serde_json::{Map, json};
 
 /// The folder of the 3GPP files: `MSGIN5G_CONTRACTS`, or `../shared/contracts` from the root of the work tree.
 fn contracts(root: &Path) -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("MSGIN5G_CONTRACTS").map_or_else(|| root.join("../shared/contracts"), PathBuf::from);
+    let folder = std::env::var_os("MSGIN5G_CONTRACTS").map_or_else(|| root.join("../shared/contracts"), PathBuf::from);
     folder.is_dir().then_some(folder)
 }
 

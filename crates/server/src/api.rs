@@ -16,7 +16,7 @@ use message::ts29538::{
     UeMessageDelivery,
 };
 use message::{Address, AsServiceId, DecodeError, FailureCause, MessageId};
-use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause};
+use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause, openapi};
 use tokio::sync::oneshot;
 
 use crate::application_server::{ApplicationServers, Refusal};
@@ -45,6 +45,11 @@ pub(crate) fn router(api: Api) -> Router {
         .merge(topics::router())
         .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
         .with_state(api)
+        .merge(openapi::router(&[
+            openapi::msgs_as_registration(),
+            openapi::msgs_msg_delivery(),
+            openapi::msgs_topiclist_event(),
+        ]))
 }
 
 /// Registers an AS: 201 with `Location`.

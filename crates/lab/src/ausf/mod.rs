@@ -31,7 +31,7 @@ use axum::Router;
 use axum::routing::{post, put};
 use sbi::naanf::NaanfClient;
 use sbi::nudm::NudmClient;
-use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause};
+use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause, openapi};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -207,7 +207,7 @@ fn router(ausf: Arc<Ausf>) -> Router {
         .route("/ue-authentications/{id}/5g-aka-confirmation", put(five_g_aka::confirm).delete(results::delete))
         .route("/ue-authentications/{id}/eap-session", post(eap_session::go_on).delete(results::delete))
         .with_state(ausf);
-    Router::new().nest(sbi::nausf::API_PATH, api)
+    Router::new().nest(sbi::nausf::API_PATH, api).merge(openapi::router(&[openapi::nausf_ue_authentication()]))
 }
 
 const SERVICE: &str = "nausf-auth";

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use akma::SuciHomeKeys;
 use axum::Router;
 use axum::routing::{get, post, put};
-use sbi::{ProblemDetails, SbiServer, SbiServerConfig};
+use sbi::{ProblemDetails, SbiServer, SbiServerConfig, openapi};
 use serde::{Deserialize, Serialize};
 use store::{Database, DatabaseOptions};
 use tokio_util::sync::CancellationToken;
@@ -124,6 +124,7 @@ fn router(udm: Arc<Udm>) -> Router {
         .route("/lab-subscribers/v1/subscribers", get(provisioning::list))
         .route("/lab-subscribers/v1/subscribers/{supi}", put(provisioning::put).delete(provisioning::remove))
         .with_state(udm)
+        .merge(openapi::router(&[openapi::nudm_ue_authentication()]))
 }
 
 /// TS 29.503 table 6.3.7.3-1.

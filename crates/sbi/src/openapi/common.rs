@@ -1,13 +1,15 @@
 //! Schemas that several APIs share (TS 29.571, TS 29.122).
 
 use super::schema::{
-    Schema, format, integer, list_of_some, object, open_enumeration, optional, pattern, required, text, unsigned, visible,
+    Schema, format, integer, list_of_some, object, open_enumeration, optional, pattern, required, text, unsigned,
+    visible,
 };
 use crate::problem::{InvalidParam, ProblemDetails};
 use crate::{AuthType, Link};
 
 pub(super) fn problem_details() -> Schema {
-    let invalid_param = object("InvalidParam", vec![required("param", text("/aKId")), optional("reason", text("missing"))]);
+    let invalid_param =
+        object("InvalidParam", vec![required("param", text("/aKId")), optional("reason", text("missing"))]);
     object(
         "ProblemDetails",
         vec![

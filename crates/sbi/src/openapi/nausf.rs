@@ -133,7 +133,14 @@ fn eap_session() -> Schema {
 
 /// An answer that the session goes on after.
 fn eap_session_under_way() -> Schema {
-    object("EapSessionUnderWay", vec![required("eapPayload", eap_payload()), required("_links", map(link())), optional("authResult", auth_result())])
+    object(
+        "EapSessionUnderWay",
+        vec![
+            required("eapPayload", eap_payload()),
+            required("_links", map(link())),
+            optional("authResult", auth_result()),
+        ],
+    )
 }
 
 fn eap_payload() -> Schema {

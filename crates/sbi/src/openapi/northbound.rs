@@ -2,7 +2,9 @@
 
 use super::api::{Api, delete, post};
 use super::common::{date_time, duration_seconds, supported_features, uri};
-use super::schema::{Schema, boolean, format, list_of_some, number, object, open_enumeration, optional, required, text, unsigned};
+use super::schema::{
+    Schema, boolean, format, list_of_some, number, object, open_enumeration, optional, required, text, unsigned,
+};
 use crate::device_triggering::{
     self, DeliveryResult, DeviceTriggering, DeviceTriggeringDeliveryReportNotification, Priority,
 };
@@ -18,8 +20,9 @@ pub fn device_triggering() -> Api {
         "DeviceTriggeringDeliveryReportNotification",
         vec![required("transaction", uri("https://nef.example/transactions/1")), required("result", delivery_result())],
     );
-    let notification =
-        post("", "Report on a trigger").takes(report.of::<DeviceTriggeringDeliveryReportNotification>()).answers_nothing();
+    let notification = post("", "Report on a trigger")
+        .takes(report.of::<DeviceTriggeringDeliveryReportNotification>())
+        .answers_nothing();
     Api::new("DeviceTriggering", "TS29122_DeviceTriggering", device_triggering::API_PATH)
         .as_consumer()
         .with(
@@ -60,10 +63,8 @@ fn trigger() -> Schema {
 }
 
 fn delivery_result() -> Schema {
-    open_enumeration(&[
-        "SUCCESS", "UNKNOWN", "FAILURE", "TRIGGERED", "EXPIRED", "UNCONFIRMED", "REPLACED", "TERMINATE",
-    ])
-    .of::<DeliveryResult>()
+    open_enumeration(&["SUCCESS", "UNKNOWN", "FAILURE", "TRIGGERED", "EXPIRED", "UNCONFIRMED", "REPLACED", "TERMINATE"])
+        .of::<DeliveryResult>()
 }
 
 /// TS29122_MonitoringEvent, asked of the NEF as far as reachability goes.

@@ -210,7 +210,11 @@ impl Schema {
             Kind::Object { members, exactly_one } => {
                 let chosen = exactly_one.first();
                 let there = members.iter().filter(|member| {
-                    if exactly_one.contains(&member.name) { chosen == Some(&member.name) } else { whole || member.required }
+                    if exactly_one.contains(&member.name) {
+                        chosen == Some(&member.name)
+                    } else {
+                        whole || member.required
+                    }
                 });
                 Value::Object(there.map(|member| (member.name.to_owned(), member.schema.example(whole))).collect())
             }

@@ -64,15 +64,16 @@ pub fn ss_group_management() -> Api {
                 .takes_as(MERGE_PATCH, val_group_document_patch())
                 .answers(200, val_group_document()),
         )
-        .with(
-            delete(DOCUMENT, "Remove a group").at("groupDocId", service_id("fleet@lab.example")).answers_nothing(),
-        )
+        .with(delete(DOCUMENT, "Remove a group").at("groupDocId", service_id("fleet@lab.example")).answers_nothing())
 }
 
 fn val_target_ue() -> Schema {
-    object("ValTargetUe", vec![optional("valUserId", text("meter-7@lab.example")), optional("valUeId", text("imsi-001010000000001"))])
-        .exactly_one(&["valUserId", "valUeId"])
-        .of::<ValTargetUe>()
+    object(
+        "ValTargetUe",
+        vec![optional("valUserId", text("meter-7@lab.example")), optional("valUeId", text("imsi-001010000000001"))],
+    )
+    .exactly_one(&["valUserId", "valUeId"])
+    .of::<ValTargetUe>()
 }
 
 fn val_group_document() -> Schema {

@@ -84,7 +84,9 @@ fn what_a_schema_gives_for_an_example_is_read_and_written_within_the_schema() {
         for whole in [true, false] {
             let example = schema.example(whole);
             let written = read(&schema, &example).unwrap_or_else(|problem| panic!("{at}: {example}: {problem:?}"));
-            let (Some(Value::Object(written)), Kind::Object { members, .. }) = (written, &schema.kind) else { continue };
+            let (Some(Value::Object(written)), Kind::Object { members, .. }) = (written, &schema.kind) else {
+                continue;
+            };
             for name in written.keys() {
                 assert!(members.iter().any(|member| member.name == name), "{at}: {name} is written, not described");
             }

@@ -12,7 +12,8 @@ use message::{Address, AddressType, DeliveryStatus, MessageId, Priority, ReportD
 use super::api::{Api, Operation, delete, post};
 use super::common::{date_time, service_id, supported_features, uri};
 use super::schema::{
-    Member, Schema, boolean, format, list_of_some, object, open_enumeration, optional, required, text, unsigned, visible,
+    Member, Schema, boolean, format, list_of_some, object, open_enumeration, optional, required, text, unsigned,
+    visible,
 };
 
 /// Path of MSGS_ASRegistration below its root.
@@ -57,7 +58,10 @@ pub fn msgs_as_registration() -> Api {
     );
     let acknowledgement = object(
         "ASRegistrationAck",
-        vec![required("asSvcId", service_id("billing@lab.example")), required("result", result.of::<RegistrationResult>())],
+        vec![
+            required("asSvcId", service_id("billing@lab.example")),
+            required("result", result.of::<RegistrationResult>()),
+        ],
     );
     Api::new("MSGS_ASRegistration", "TS29538_MSGS_ASRegistration", AS_REGISTRATION_API_PATH)
         .with(
@@ -184,8 +188,11 @@ pub fn msgs_topiclist_event() -> Api {
         .with(
             post("/request-topic-unsubscription", "Unsubscribe from topics")
                 .takes(
-                    object("TopicUnsubscription", vec![required("oriAddr", address()), required("msgTopics", topics())])
-                        .of::<TopicUnsubscription>(),
+                    object(
+                        "TopicUnsubscription",
+                        vec![required("oriAddr", address()), required("msgTopics", topics())],
+                    )
+                    .of::<TopicUnsubscription>(),
                 )
                 .answers_nothing(),
         )
