@@ -202,7 +202,7 @@ class Comparison:
             success = status.startswith("2")
             if status not in mine:
                 if success:
-                    self.say(where, f"{status} is never answered")
+                    self.say(where, f"{status} is {'never answered' if self.role == 'producer' else 'not expected'}")
             elif status not in theirs:
                 if success or "default" not in theirs:
                     self.say(where, f"{status} is not listed there")
