@@ -52,7 +52,6 @@ pub fn all() -> Vec<Api> {
 }
 
 /// Serves one document for `apis` at [`DOCUMENT_PATH`].
-#[must_use]
 pub fn router<S: Clone + Send + Sync + 'static>(apis: &[Api]) -> Router<S> {
     let document = document(apis);
     Router::new().route(DOCUMENT_PATH, get(async move || crate::Json::<Value>(document.clone())))
