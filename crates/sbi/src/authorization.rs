@@ -28,7 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use transport::profile::PeerIdentity;
@@ -250,7 +250,7 @@ async fn decide(State(protection): State<Protection>, mut request: Request, next
         }
         Err(refusal) => {
             authorizer.audit.refused(subject(peer), action, refusal.reason());
-            refusal.into_problem(service.service).into_response()
+            refusal.into_response(service.service)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +82,6 @@ pub struct ProblemDetails {
     /// Travels as the `Retry-After` header (RFC 9110 clause 10.2.3), in seconds.
     #[serde(skip)]
     pub retry_after_seconds: Option<u32>,
-    /// Travels as the `WWW-Authenticate` header (RFC 9110 clause 11.6.1).
-    #[serde(skip)]
-    pub challenge: Option<Box<HeaderValue>>,
 }
 
 impl ProblemDetails {
@@ -180,9 +177,6 @@ impl IntoResponse for ProblemDetails {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if let Some(challenge) = self.challenge {
-            response.headers_mut().insert(WWW_AUTHENTICATE, *challenge);
         }
         response
     }

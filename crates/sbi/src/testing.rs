@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests only, where a panic is a failed test")]
 
+pub mod tokens;
+
 use std::path::{Path, PathBuf};
 
 use rcgen::string::Ia5String;

@@ -11,7 +11,8 @@ use super::networks::Network;
 use crate::peer::PeerName;
 use crate::token::{AccessTokenClaims, PlmnId, Snssai};
 
-/// How requests are authorised. Without anything in it, everybody needs a token and no issuer is trusted: nobody gets in.
+/// How requests are authorised. Without anything in it, everybody needs a token and no issuer is trusted: nobody could get
+/// in, which is found by [`AuthorizationConfig::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorizationConfig {
@@ -201,6 +202,10 @@ impl AuthorizationConfig {
                 return fault(format!("peer[{index}] names the same peer as another entry"));
             }
         }
+        let nobody = self.issuers.is_empty() && self.nds_ip.is_empty() && self.mode == Mode::Token;
+        if nobody && !self.peers.iter().any(|peer| peer.mode == Mode::Tls) {
+            return fault("issuer: there is none, and no peer with mode \"tls\": nobody could get in".to_owned());
+        }
         for (index, statement) in self.nds_ip.iter().enumerate() {
             if statement.networks.is_empty() {
                 return fault(format!("nds_ip[{index}].networks is empty"));
@@ -268,11 +273,12 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_found() {
         let found = |change: &dyn Fn(&mut AuthorizationConfig)| {
-            let mut config = AuthorizationConfig::default();
+            let mut config = AuthorizationConfig::tls_only();
             change(&mut config);
             config.check().is_err()
         };
         assert!(!found(&|_| {}));
+        assert!(found(&|config| config.mode = Mode::Token), "nobody could get in");
         assert!(found(&|config| config.leeway_seconds = 31));
         assert!(found(&|config| config.peers.push(PeerConfig::default())));
         assert!(found(&|config| config.peers = vec![PeerConfig::instance("a", Mode::Tls); 2]));

@@ -1,5 +1,7 @@
 //! Why a request is refused before its handler sees it, and what the consumer is told (RFC 6750 clause 3).
 
+use axum::response::{IntoResponse, Response};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 
 use crate::problem::ProblemDetails;
@@ -81,12 +83,14 @@ impl Refusal {
         }
     }
 
-    /// What the consumer gets.
+    /// What the consumer gets: problem details and `WWW-Authenticate`, whose realm is the service.
     #[must_use]
-    pub fn into_problem(self, realm: &str) -> ProblemDetails {
-        let mut problem = ProblemDetails::new(self.status()).with_cause(&self.cause());
-        problem.challenge = HeaderValue::try_from(self.challenge(realm)).ok().map(Box::new);
-        problem
+    pub fn into_response(self, realm: &str) -> Response {
+        let mut response = ProblemDetails::new(self.status()).with_cause(&self.cause()).into_response();
+        if let Ok(challenge) = HeaderValue::try_from(self.challenge(realm)) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 
     /// The value of `WWW-Authenticate`. The error code is left out where no token was presented (RFC 6750 clause 3.1).

@@ -57,13 +57,12 @@ impl JoseHeader {
 
     fn check(&self) -> Result<(), TokenError> {
         let typ = self.typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
+        let of_known_type = typ.is_none_or(|typ| TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known)));
         if self.alg != "ES256" {
             Err(TokenError::Algorithm)
         } else if self.jwk || self.jku || self.x5u {
             Err(TokenError::KeyInToken)
-        } else if self.crit || self.enc || self.zip || self.b64 {
-            Err(TokenError::Extension)
-        } else if typ.is_some_and(|typ| !TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known))) {
+        } else if self.crit || self.enc || self.zip || self.b64 || !of_known_type {
             Err(TokenError::Extension)
         } else {
             Ok(())

@@ -56,7 +56,10 @@ impl Verifier<Vec<u8>> for Es256Verifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
         match verified(message, signature, &self.0) {
             Ok(true) => Ok(()),
-            _ => Err(signature::Error::new()),
+            _ => {
+                forget_errors();
+                Err(signature::Error::new())
+            }
         }
     }
 }
@@ -75,6 +78,12 @@ fn private_key(key: &EncodingKey) -> Result<EcKey<Private>, Error> {
 
 fn public_key(key: &DecodingKey) -> Result<EcKey<Public>, Error> {
     point(key.try_get_as_bytes()?).map_err(|_| ErrorKind::InvalidEcdsaKey.into())
+}
+
+/// Empties OpenSSL's error queue of this thread. What a refused signature or certificate leaves there, the next read on a
+/// TLS connection of the same thread would take for its own fault, and close.
+pub(crate) fn forget_errors() {
+    drop(ErrorStack::get());
 }
 
 /// The key of an uncompressed point of P-256 (SEC 1 clause 2.3.4); OpenSSL refuses one that is not on the curve.

@@ -1,0 +1,149 @@
+//! An authorization server's key, and requests with whatever headers, for tests of producers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+use transport::profile::{client_session, mutual_tls_client};
+
+use super::TestAuthority;
+use crate::authorization::{AuthorizationConfig, IssuerConfig};
+use crate::token::{AccessTokenClaims, Audience, TokenSigner};
+use crate::{CertificateFiles, ProblemDetails};
+
+/// An NRF as far as its tokens go.
+#[derive(Clone)]
+pub struct TestIssuer {
+    /// Its NF instance ID.
+    pub nf_instance_id: String,
+    /// Its key.
+    pub signer: Arc<TokenSigner>,
+    keys: PathBuf,
+}
+
+impl TestIssuer {
+    /// A new one, whose public key is in a file beside the certificates.
+    #[must_use]
+    pub fn new(authority: &TestAuthority, nf_instance_id: &str) -> Self {
+        let signer = TokenSigner::from_pem(TokenSigner::generate_pem().unwrap().as_bytes()).unwrap();
+        let keys = authority.directory().join(format!("{nf_instance_id}.jwks"));
+        std::fs::write(&keys, signer.jwks().to_string()).unwrap();
+        Self { nf_instance_id: nf_instance_id.to_owned(), signer: Arc::new(signer), keys }
+    }
+
+    /// A new key in place of the old one, in the file, too.
+    pub fn rotate(&mut self) {
+        self.signer = Arc::new(TokenSigner::from_pem(TokenSigner::generate_pem().unwrap().as_bytes()).unwrap());
+        let fresh = self.keys.with_extension("new");
+        std::fs::write(&fresh, self.signer.jwks().to_string()).unwrap();
+        std::fs::rename(fresh, &self.keys).unwrap();
+    }
+
+    /// The entry of a producer that trusts it.
+    #[must_use]
+    pub fn entry(&self) -> IssuerConfig {
+        IssuerConfig { nf_instance_id: self.nf_instance_id.clone(), keys: self.keys.clone() }
+    }
+
+    /// The section of a producer that trusts it and demands tokens.
+    #[must_use]
+    pub fn section(&self) -> AuthorizationConfig {
+        AuthorizationConfig { issuers: vec![self.entry()], ..AuthorizationConfig::default() }
+    }
+
+    /// Claims that are good for ten minutes.
+    #[must_use]
+    pub fn claims(&self, sub: &str, nf_type: &str, scope: &str) -> AccessTokenClaims {
+        AccessTokenClaims::new(&self.nf_instance_id, sub, Audience::NfType(nf_type.to_owned()), scope, now() + 600)
+    }
+
+    /// A token with such claims.
+    #[must_use]
+    pub fn token(&self, sub: &str, nf_type: &str, scope: &str) -> String {
+        self.signer.sign(&self.claims(sub, nf_type, scope)).unwrap()
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A connection of one peer, over which requests go exactly as they stand.
+#[derive(Clone)]
+pub struct Connection(http2::SendRequest<Full<Bytes>>);
+
+impl Connection {
+    /// Connects to the port of `localhost` with the certificate of `files`.
+    pub async fn open(files: &CertificateFiles, port: u16) -> Self {
+        let stream = TcpStream::connect(("localhost", port)).await.unwrap();
+        let session = client_session(&mutual_tls_client(files).unwrap(), "localhost").unwrap();
+        let mut stream = SslStream::new(session, stream).unwrap();
+        Pin::new(&mut stream).connect().await.unwrap();
+        Self::over(TokioIo::new(stream)).await.unwrap()
+    }
+
+    /// Connects without TLS, as peers on protected networks do.
+    ///
+    /// # Errors
+    /// When the server closes the connection.
+    pub async fn open_plain(address: SocketAddr) -> Result<Self, hyper::Error> {
+        Self::over(TokioIo::new(TcpStream::connect(address).await.unwrap())).await
+    }
+
+    async fn over<I>(io: I) -> Result<Self, hyper::Error>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// One request.
+    pub async fn send(&self, request: Request<Bytes>) -> Answer {
+        self.try_send(request).await.unwrap()
+    }
+
+    /// One request, which may find the connection closed.
+    ///
+    /// # Errors
+    /// When it is.
+    pub async fn try_send(&self, request: Request<Bytes>) -> Result<Answer, hyper::Error> {
+        let mut sender = self.0.clone();
+        sender.ready().await?;
+        let (parts, body) = sender.send_request(request.map(Full::new)).await?.into_parts();
+        Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
+    }
+}
+
+/// Sends one request over a connection of its own.
+pub async fn send(files: &CertificateFiles, request: Request<Bytes>) -> Answer {
+    let port = request.uri().port_u16().unwrap();
+    Connection::open(files, port).await.send(request).await
+}
+
+/// What came back.
+pub type Answer = Response<Bytes>;
+
+/// The problem details of a refusal.
+#[must_use]
+pub fn problem(answer: &Answer) -> ProblemDetails {
+    serde_json::from_slice(answer.body()).unwrap()
+}
+
+/// The `WWW-Authenticate` header of an answer; empty when there is none.
+#[must_use]
+pub fn challenge(headers: &HeaderMap) -> String {
+    headers.get(http::header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+}
