@@ -1,16 +1,16 @@
 //! `kill -9` with many messages on disk for many UEs: while they are stored, while long ones are put together, while some
-//! are copied to all members of a group, and while they are fetched. What was answered as safe arrives, each message once
-//! at the application, in order per pair and priority.
+//! are copied to all members of a group and all subscribers of a topic, and while they are fetched. What was answered as
+//! safe arrives, each message once at the application, in order per pair and priority.
 //!
-//! `MSGIN5G_CRASH_ROUNDS` kills (20), `MSGIN5G_CRASH_UES` recipients (100), `MSGIN5G_CRASH_MESSAGES` messages (4,000) unless
-//! given; `cargo xtask crash` says how to run it larger.
+//! `MSGIN5G_CRASH_ROUNDS` kills (20), `MSGIN5G_CRASH_UES` recipients (100), at least `MSGIN5G_CRASH_MESSAGES` messages
+//! (4,000) unless given; `cargo xtask crash` says how to run it larger. Load goes on until the last kill of its kind.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, reason = "the figures of a run are for whoever runs it")]
 
 mod common;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -74,12 +74,19 @@ const LANES: usize = 16;
 const LONG_OCTETS: usize = 5_000;
 const SMALL_SEGMENT_OCTETS: u32 = 1_000;
 
-/// The group of all recipients and senders.
+/// The group of all recipients and senders, and the topic that all recipients subscribe to.
 const GROUP: &str = "everybody@lab.example";
+const TOPIC: &str = "lab/everybody";
 
-/// One long message, and one message to the group, for so many ordinary ones.
+/// One long message, and one to the group or topic, for so many ordinary ones.
 const LONG_SHARE: usize = 10;
-const GROUP_SHARE: usize = 600;
+const MANY_SHARE: usize = 600;
+
+/// Kills in a hundred for each kind of work.
+const STORING: usize = 30;
+const PUTTING_TOGETHER: usize = 20;
+const COPYING: usize = 20;
+const FETCHING: usize = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
@@ -95,8 +102,14 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
     let (senders, recipients) = fleet.ues.split_at(SENDERS);
     let ledger = Arc::new(Ledger::default());
 
-    // Every recipient registers once and goes away.
-    stream::iter(recipients).for_each_concurrent(32, |ue| async move { ue.connect().await.0.close().await }).await;
+    // Every recipient registers once, subscribes, and goes away.
+    let topic = [TOPIC.parse().unwrap()];
+    let come_and_go = async |ue: &FleetUe| {
+        let (client, _incoming) = ue.connect().await;
+        client.subscribe(&topic, None).await.unwrap();
+        client.close().await;
+    };
+    stream::iter(recipients).for_each_concurrent(32, come_and_go).await;
     let (mut clients, mut taking) = (Vec::new(), Vec::new());
     for sender in senders {
         let (client, incoming) = sender.connect().await;
@@ -105,28 +118,36 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
     }
 
     let share = |part: usize| messages.div_ceil(SENDERS * LANES * part);
-    let sending = Sending { clients, recipients: recipients.to_vec(), ledger: ledger.clone() };
+    let sending = Sending {
+        clients,
+        recipients: recipients.to_vec(),
+        ledger: ledger.clone(),
+        is_disturbed: Arc::new(AtomicBool::new(false)),
+    };
     let mut killed = 0;
-    for (what, kind, count, kills) in [
-        ("storing", Kind::Short, share(1), rounds * 3 / 10),
-        ("putting together", Kind::Long, share(LONG_SHARE), rounds * 2 / 10),
-        ("copying to a group", Kind::Group, share(GROUP_SHARE), rounds * 2 / 10),
+    for (what, kind, count, of_hundred) in [
+        ("storing", Kind::Short, share(1), STORING),
+        ("putting together", Kind::Long, share(LONG_SHARE), PUTTING_TOGETHER),
+        ("copying to many", Kind::Many, share(MANY_SHARE), COPYING),
+        ("fetching", Kind::Fresh, 1, FETCHING),
     ] {
+        if matches!(kind, Kind::Fresh) {
+            taking.extend(recipients.iter().map(|ue| tokio::spawn(keep_fetching(ue.clone(), ledger.clone()))));
+        }
+        sending.is_disturbed.store(true, Ordering::SeqCst);
         let lanes = tokio::spawn(sending.clone().all(kind, count));
-        let kills = kill_while(&mut lab, kills, kind as u64, || lanes.is_finished()).await;
+        let kills = (rounds * of_hundred).div_ceil(100);
+        kill(&mut lab, kills, kind as u64).await;
         killed += kills;
+        sending.is_disturbed.store(false, Ordering::SeqCst);
         lanes.await.unwrap();
-        println!("{kills} kills while {what}: {} promised in all", ledger.promises.load(Ordering::Relaxed));
+        let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        let (promised, arrived) = (count(&ledger.promises), count(&ledger.arrivals));
+        println!("{kills} kills while {what}: {promised} promised and {arrived} arrived in all");
     }
-
-    taking.extend(recipients.iter().map(|ue| tokio::spawn(keep_fetching(ue.clone(), ledger.clone()))));
-    let done = || ledger.arrivals.load(Ordering::Relaxed) >= ledger.promises.load(Ordering::Relaxed);
-    let kills = kill_while(&mut lab, rounds * 3 / 10, 3, done).await;
-    killed += kills;
+    assert!(killed >= rounds);
     wait_until_all_arrived(&ledger).await;
     assert!(taking.iter().all(|task| !task.is_finished()), "they end only by a failed assertion");
-    assert!(killed * 4 >= rounds, "{killed} kills disturb nothing: more messages are needed for {rounds}");
-    println!("{kills} kills while fetching: {} arrived", ledger.arrivals.load(Ordering::Relaxed));
 
     let arrived = ledger.arrived.lock().unwrap();
     for (recipient, names) in arrived.iter() {
@@ -134,28 +155,39 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
         assert_eq!(distinct.len(), names.len(), "{recipient} was handed a message twice");
         in_order(recipient, names);
     }
-    assert!(ledger.promises.load(Ordering::Relaxed) >= messages, "all messages were to be promised");
+    let promised = ledger.promises.load(Ordering::Relaxed);
+    assert!(promised >= messages, "all messages were to be promised");
+    println!("{killed} kills: {promised} promised, all of them arrived, each once and in order");
 }
 
-/// Kills and starts the lab again, at moments that differ from round to round and are the same in each run, until there
-/// were enough rounds or nothing is left to be disturbed. Returns how many it were.
-async fn kill_while(lab: &mut Lab, rounds: usize, salt: u64, done: impl Fn() -> bool) -> usize {
+/// Kills and starts the lab again, at moments that differ from round to round and are the same in each run.
+async fn kill(lab: &mut Lab, rounds: usize, salt: u64) {
     for round in 0..rounds {
         tokio::time::sleep(Duration::from_millis(100 + (round as u64 * 97 + salt * 41) % 400)).await;
-        if done() {
-            return round;
-        }
         lab.kill();
         lab.start_again();
     }
-    rounds
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Kind {
     Short,
     Long,
-    Group,
+    /// To the group and to the topic in turn.
+    Many,
+    /// A short one while its recipient fetches what was stored before.
+    Fresh,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Short => "Short",
+            Self::Long => "Long",
+            Self::Many => "Group",
+            Self::Fresh => "Fresh",
+        }
+    }
 }
 
 /// What the lanes share.
@@ -164,10 +196,12 @@ struct Sending {
     clients: Vec<Client>,
     recipients: Vec<FleetUe>,
     ledger: Arc<Ledger>,
+    is_disturbed: Arc<AtomicBool>,
 }
 
 impl Sending {
-    /// So many messages in each lane of each sender, spread over recipients and priorities.
+    /// So many messages in each lane of each sender, and more while there are kills to come, spread over recipients and
+    /// priorities.
     async fn all(self, kind: Kind, count: usize) {
         let lanes = self.clients.iter().enumerate().flat_map(|(number, client)| {
             let sending = &self;
@@ -181,36 +215,51 @@ impl Sending {
     /// One at a time: what one lane sends to one recipient with one priority has a known order.
     async fn lane(self, client: Client, sender: usize, lane: usize, kind: Kind, count: usize) {
         let mine: Vec<_> = self.recipients.iter().skip(lane).step_by(LANES).collect();
-        for number in 0..count {
+        for number in 0.. {
+            if number >= count && !self.is_disturbed.load(Ordering::SeqCst) {
+                return;
+            }
             // Each recipient gets some of all priorities, and which get the long ones differs from lane to lane.
             let Some(recipient) = mine.get((number + sender * 7) % mine.len().max(1)) else { return };
             let priority = PRIORITIES[(number / mine.len() + number) % 3];
-            let id = format!("{sender}.{lane}.{kind:?}-{priority:?}#{number}");
+            // Messages to a group do not wait for those to a topic.
+            let kind_name = if matches!(kind, Kind::Many) && is_to_topic(number) { "Topic" } else { kind.name() };
+            let id = format!("{sender}.{lane}.{kind_name}-{priority:?}#{number}");
             let message = match kind {
-                Kind::Short => OutgoingMessage::to_ue(&recipient.service_id, vec![b'x'; 200]),
+                Kind::Short | Kind::Fresh => OutgoingMessage::to_ue(&recipient.service_id, vec![b'x'; 200]),
                 Kind::Long => OutgoingMessage::to_ue(&recipient.service_id, vec![b'x'; LONG_OCTETS]),
-                Kind::Group => OutgoingMessage::to_group(&GROUP.parse().unwrap(), vec![b'x'; 200]),
+                Kind::Many if is_to_topic(number) => {
+                    OutgoingMessage::to_topic(&TOPIC.parse().unwrap(), vec![b'x'; 200])
+                }
+                Kind::Many => OutgoingMessage::to_group(&GROUP.parse().unwrap(), vec![b'x'; 200]),
             };
             let message = message.message_id(id.parse().unwrap()).priority(priority).store_and_forward(None);
             // Too many at once, or the server is going down: the same message again.
             while !matches!(client.send(message.clone()).await, Ok(Outcome::Stored | Outcome::Delivered)) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            self.promised(&client, recipient, kind, &id);
+            self.promised(&client, recipient, kind, number, &id);
         }
     }
 
-    fn promised(&self, client: &Client, recipient: &FleetUe, kind: Kind, id: &str) {
+    fn promised(&self, client: &Client, recipient: &FleetUe, kind: Kind, number: usize, id: &str) {
         let originator = client.config().ue_service_id.to_string();
-        if !matches!(kind, Kind::Group) {
+        if !matches!(kind, Kind::Many) {
             return self.ledger.promise(recipient.service_id.as_str(), (originator, id.to_owned()));
         }
         let recipients = self.recipients.iter().map(|ue| ue.service_id.to_string());
         let senders = self.clients.iter().map(|client| client.config().ue_service_id.to_string());
-        for member in recipients.chain(senders).filter(|member| *member != originator) {
+        // The senders belong to the group, and have not subscribed.
+        let senders = senders.filter(|sender| !is_to_topic(number) && *sender != originator);
+        for member in recipients.chain(senders) {
             self.ledger.promise(&member, (originator.clone(), id.to_owned()));
         }
     }
+}
+
+/// Of the messages to many, every other one.
+fn is_to_topic(number: usize) -> bool {
+    !number.is_multiple_of(2)
 }
 
 async fn keep_fetching(ue: FleetUe, ledger: Arc<Ledger>) {

@@ -20,6 +20,8 @@ pub struct Function {
     log: PathBuf,
     environment: Vec<(&'static str, String)>,
     files_max: Option<u32>,
+    /// A program that runs what follows in other circumstances, and its arguments; nothing if empty.
+    runner: Vec<String>,
     process: Option<Child>,
     ready: Value,
 }
@@ -27,12 +29,18 @@ pub struct Function {
 impl Function {
     /// A second MSGin5G Server of the lab's name, with a store and ports of its own.
     pub fn server(lab: &Lab, environment: &[(&'static str, &str)]) -> Self {
-        Self::start(lab, "server", Self::server_variables(lab, environment), None)
+        Self::start(lab, "server", Self::server_variables(lab, environment))
     }
 
     /// The same, allowed so many open files.
     pub fn server_with_files(lab: &Lab, files_max: u32, environment: &[(&'static str, &str)]) -> Self {
-        Self::start(lab, "server", Self::server_variables(lab, environment), Some(files_max))
+        let variables = Self::server_variables(lab, environment);
+        Self::start_in(lab, "server", variables, Some(files_max), Vec::new())
+    }
+
+    /// The same, run by another program.
+    pub fn server_run_by(lab: &Lab, runner: Vec<String>, environment: &[(&'static str, &str)]) -> Self {
+        Self::start_in(lab, "server", Self::server_variables(lab, environment), None, runner)
     }
 
     fn server_variables(lab: &Lab, environment: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
@@ -53,13 +61,24 @@ impl Function {
             ("MSGIN5G_DATA", lab.path("state/second-aanf").display().to_string()),
         ];
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        Self::start(lab, "aanf", variables, None)
+        Self::start(lab, "aanf", variables)
     }
 
-    fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>, files_max: Option<u32>) -> Self {
+    fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>) -> Self {
+        Self::start_in(lab, name, environment, None, Vec::new())
+    }
+
+    fn start_in(
+        lab: &Lab,
+        name: &'static str,
+        environment: Vec<(&'static str, String)>,
+        files_max: Option<u32>,
+        runner: Vec<String>,
+    ) -> Self {
         let config = lab.path(&format!("config/{name}.toml"));
         let log = lab.path(&format!("second-{name}.log"));
-        let mut function = Self { name, config, log, environment, files_max, process: None, ready: Value::Null };
+        let mut function =
+            Self { name, config, log, environment, files_max, runner, process: None, ready: Value::Null };
         function.start_again();
         function
     }
@@ -86,6 +105,11 @@ impl Function {
 
     fn program(&self) -> Command {
         let program = msgin5g();
+        if let [runner, arguments @ ..] = self.runner.as_slice() {
+            let mut command = Command::new(runner);
+            command.args(arguments).arg(program.get_program()).stdin(Stdio::null());
+            return command;
+        }
         let Some(files_max) = self.files_max else { return program };
         let mut shell = Command::new("bash");
         shell.stdin(Stdio::null()).args(["-c", &format!("ulimit -n {files_max} && exec \"$0\" \"$@\"")]);

@@ -1,12 +1,14 @@
-//! A disk that fails to sync, fails to write, is slow, or loses power: nothing was answered as stored that was not.
+//! A disk that fails to sync, fails to write, is slow, loses power, or is full for a while: nothing was answered as stored
+//! that was not.
 //!
-//! The programs are the real ones; between them and the system is `faulty_disk.c`.
+//! The programs are the real ones. Between them and the system is `faulty_disk.c`; the full disk is a real one.
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +31,7 @@ const RECIPIENTS: usize = 8;
 
 const SYNCS: &str = "store_syncs_total";
 const REFUSED: &str = "msgin5g_failed_total{cause=\"STORAGE_FAILED\"}";
+const FULL: &str = "store_refused_total";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_that_fails_loses_nothing_that_was_answered() {
@@ -78,6 +81,37 @@ async fn a_slow_disk_delays_answers_and_loses_none() {
     rig.server.kill();
     rig.disk.does("pass");
     rig.server.start_again();
+    rig.all_arrives_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_for_a_while_takes_nothing_and_then_everything() {
+    let lab = Lab::start();
+    let Some(disk) = SmallDisk::mount(lab.path("state/second-server")) else { return };
+    let (address, reserve) = (free_address(), SMALL_DISK_RESERVE.to_string());
+    let environment = [
+        ("MSGIN5G_SERVER__LISTEN", address.as_str()),
+        ("MSGIN5G_STORE__OPTIONS__DATABASE__FREE_BYTES_MIN", &reserve),
+        ("MSGIN5G_STORE__OPTIONS__DATABASE__JOURNAL_BYTES_MAX", "67108864"),
+    ];
+    let server = Function::server_run_by(&lab, disk.runner(), &environment);
+    let mut rig = Rig::with(lab, disk, server, address).await;
+    for round in 1..=2 {
+        rig.has_accepted(round * 100).await;
+        rig.disk.fill();
+        let refused = rig.server.metric(FULL);
+        eventually("refusals", || rig.server.metric(FULL) > refused + 2 * (SENDERS * LANES) as u64).await;
+        let accepted = rig.ledger.accepted();
+        eventually("more refusals", || rig.server.metric(FULL) > refused + 5 * (SENDERS * LANES) as u64).await;
+        // What was synced before the disk was full may have been answered after it.
+        assert!(rig.ledger.accepted() <= accepted + SENDERS * LANES, "messages were promised on a full disk");
+        assert_eq!(rig.server.admin("/readyz").0, 200, "it has not failed: there may be room again");
+        if round == 2 {
+            rig.server.kill();
+            rig.server.start_again();
+        }
+        rig.disk.make_room();
+    }
     rig.all_arrives_once().await;
 }
 
@@ -132,10 +166,10 @@ fn free_address() -> String {
     NobodyThere::new().address().to_string()
 }
 
-/// An MSGin5G Server on a faulty disk; senders that do not rest, and recipients that are away.
-struct Rig {
+/// An MSGin5G Server on a disk that is not sound; senders that do not rest, and recipients that are away.
+struct Rig<Disk> {
     lab: Lab,
-    disk: FaultyDisk,
+    disk: Disk,
     server: Function,
     address: String,
     ledger: Arc<Ledger>,
@@ -156,12 +190,34 @@ impl Ledger {
     }
 }
 
-impl Rig {
+impl Rig<FaultyDisk> {
     async fn start() -> Self {
         let lab = Lab::start();
         let disk = FaultyDisk::under(&lab, "state/second-server");
         let address = free_address();
         let server = Function::server(&lab, &disk.environment(&[("MSGIN5G_SERVER__LISTEN", &address)]));
+        Self::with(lab, disk, server, address).await
+    }
+
+    /// From the fault on the server says that it cannot store, and that it is not ready, and promises nothing any more.
+    async fn takes_nothing_after(&mut self, fault: &str) {
+        self.disk.does(fault);
+        eventually("the fault", || self.disk.failures() == 1).await;
+        eventually("the server not to be ready", || self.server.admin("/readyz").0 == 503).await;
+        let (accepted, refused) = (self.ledger.accepted(), self.server.metric(REFUSED));
+        // More than there were on their way when the fault came: the clients try again until they are told to stop.
+        eventually("refusals", || self.server.metric(REFUSED) > refused + 2 * (SENDERS * LANES) as u64).await;
+        assert_eq!(self.ledger.accepted(), accepted, "a message was promised on a disk that failed");
+        let mut stranger = ForeignUe::new(&self.lab, 0);
+        stranger.authenticate();
+        stranger.connects(self.address.parse().unwrap(), TLS_1_3);
+        let refused = stranger.register();
+        assert_eq!((refused.code.as_str(), refused.cause()), ("5.03", Some("STORAGE_FAILED")));
+    }
+}
+
+impl<Disk> Rig<Disk> {
+    async fn with(lab: Lab, disk: Disk, server: Function, address: String) -> Self {
         let mut fleet = Fleet::provision(&lab, SENDERS + RECIPIENTS).await;
         for ue in &mut fleet.ues {
             ue.config.server.clone_from(&address);
@@ -185,22 +241,6 @@ impl Rig {
 
     async fn has_accepted(&self, count: usize) {
         eventually("messages to be accepted", || self.ledger.accepted() >= count).await;
-    }
-
-    /// From the fault on the server says that it cannot store, and that it is not ready, and promises nothing any more.
-    async fn takes_nothing_after(&mut self, fault: &str) {
-        self.disk.does(fault);
-        eventually("the fault", || self.disk.failures() == 1).await;
-        eventually("the server not to be ready", || self.server.admin("/readyz").0 == 503).await;
-        let (accepted, refused) = (self.ledger.accepted(), self.server.metric(REFUSED));
-        // More than there were on their way when the fault came: the clients try again until they are told to stop.
-        eventually("refusals", || self.server.metric(REFUSED) > refused + 2 * (SENDERS * LANES) as u64).await;
-        assert_eq!(self.ledger.accepted(), accepted, "a message was promised on a disk that failed");
-        let mut stranger = ForeignUe::new(&self.lab, 0);
-        stranger.authenticate();
-        stranger.connects(self.address.parse().unwrap(), TLS_1_3);
-        let refused = stranger.register();
-        assert_eq!((refused.code.as_str(), refused.cause()), ("5.03", Some("STORAGE_FAILED")));
     }
 
     async fn all_arrives_once(self) {
@@ -326,6 +366,77 @@ impl FaultyDisk {
             file.write_all_at(&octets, synced).unwrap();
         }
         lost
+    }
+}
+
+/// A file system of 96 MiB in a namespace that lasts as long as this does.
+struct SmallDisk {
+    folder: PathBuf,
+    namespaces: &'static str,
+    holder: Child,
+}
+
+const SMALL_DISK: &str = "size=96m";
+const SMALL_DISK_RESERVE: u64 = 16 * 1024 * 1024;
+
+impl SmallDisk {
+    /// `None` where the kernel does not let us mount; root, and a machine with `CI=true`, are to be able to.
+    fn mount(folder: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&folder).unwrap();
+        for namespaces in ["-m", "-Um"] {
+            let mut holder = Command::new("unshare");
+            holder.arg(namespaces).args((namespaces == "-Um").then_some("-r"));
+            holder.args(["sh", "-c", "mount -t tmpfs -o \"$1\" none \"$0\" && echo mounted && exec cat"]);
+            holder.arg(&folder).arg(SMALL_DISK).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut holder = holder.spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            if line == "mounted\n" {
+                return Some(Self { folder, namespaces, holder });
+            }
+            holder.wait().unwrap();
+        }
+        let id = Command::new("id").arg("-u").output().unwrap().stdout;
+        let must = std::env::var("CI").is_ok_and(|ci| ci == "true") || id.trim_ascii() == b"0";
+        assert!(!must, "no namespace to mount a small file system in");
+        eprintln!("SKIPPED: no namespace to mount a small file system in, the disk is not filled");
+        None
+    }
+
+    /// What runs a program so that it sees this file system.
+    fn runner(&self) -> Vec<String> {
+        let mut runner = vec!["nsenter".to_owned(), "-t".to_owned(), self.holder.id().to_string()];
+        runner.push(self.namespaces.to_owned());
+        if self.namespaces == "-Um" {
+            runner.push("--preserve-credentials".to_owned());
+        }
+        runner
+    }
+
+    /// Leaves a little less free than the server keeps in reserve.
+    fn fill(&self) {
+        let target = SMALL_DISK_RESERVE / 1024 - 1024;
+        self.run(&format!(
+            "free=$(df -k --output=avail \"$0\" | tail -n 1); head -c $(((free - {target}) * 1024)) /dev/zero > \"$0/ballast\""
+        ));
+    }
+
+    fn make_room(&self) {
+        self.run("rm \"$0/ballast\"");
+    }
+
+    fn run(&self, script: &str) {
+        let runner = self.runner();
+        let (program, arguments) = runner.split_first().unwrap();
+        let status = Command::new(program).args(arguments).args(["sh", "-c", script]).arg(&self.folder).status();
+        assert!(status.unwrap().success(), "{script}");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
     }
 }
 
