@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -146,7 +146,7 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
         println!("{kills} kills while {what}: {promised} promised and {arrived} arrived in all");
     }
     assert!(killed >= rounds);
-    wait_until_all_arrived(&ledger).await;
+    wait_until_all_arrived(&ledger, &lab).await;
     assert!(taking.iter().all(|task| !task.is_finished()), "they end only by a failed assertion");
 
     let arrived = ledger.arrived.lock().unwrap();
@@ -283,7 +283,7 @@ async fn keep_taking(mut incoming: IncomingStream, recipient: String, ledger: Ar
 /// So long without an arrival is far beyond any honest delay, and turns a loss into a failure.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
 
-async fn wait_until_all_arrived(ledger: &Ledger) {
+async fn wait_until_all_arrived(ledger: &Ledger, lab: &Lab) {
     let (mut arrivals, mut moved) = (0, Instant::now());
     loop {
         let missing = ledger.missing();
@@ -294,14 +294,28 @@ async fn wait_until_all_arrived(ledger: &Ledger) {
         if now != arrivals {
             (arrivals, moved) = (now, Instant::now());
         }
-        let some = &missing[..missing.len().min(5)];
-        assert!(
-            moved.elapsed() < STANDSTILL_MAX,
-            "{} promised messages never arrived, such as {some:?}",
-            missing.len()
-        );
+        if moved.elapsed() > STANDSTILL_MAX {
+            panic!("{}", what_is_missing(&missing, ledger, lab));
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Where to begin to look.
+fn what_is_missing(missing: &[(String, Name)], ledger: &Ledger, lab: &Lab) -> String {
+    let arrived = ledger.arrived.lock().unwrap();
+    let mut recipients: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (recipient, _) in missing {
+        let came = arrived.get(recipient).map_or(0, Vec::len);
+        recipients.entry(recipient).or_insert((0, came)).0 += 1;
+    }
+    let some = &missing[..missing.len().min(5)];
+    format!(
+        "{} promised messages never arrived, such as {some:?}; recipients, what each misses and got: {recipients:?}; \
+         the server: {}",
+        missing.len(),
+        lab.metrics()
+    )
 }
 
 /// What one lane sent with one priority came in the order sent.

@@ -6,7 +6,8 @@ pub mod fleet;
 pub mod foreign_ue;
 pub mod function;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -106,6 +107,17 @@ impl Lab {
     /// `lab.json`.
     pub fn lab_json(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.lab_json_path()).unwrap()).unwrap()
+    }
+
+    /// The metrics of its MSGin5G Server.
+    pub fn metrics(&self) -> String {
+        let description = self.lab_json();
+        let admin = description["server"]["admin"].as_str().unwrap().trim_start_matches("http://");
+        let mut stream = TcpStream::connect(admin).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// What the lab logged.
