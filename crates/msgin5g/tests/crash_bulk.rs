@@ -65,9 +65,10 @@ fn setting(name: &str, default: usize) -> usize {
 /// Ids of a stream are `<lane>-<priority>#<number>`, and a stream is sent one at a time.
 const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Middle, Priority::Low];
 
-/// Senders, and messages each has on its way at once.
-const SENDERS: usize = 4;
-const LANES: usize = 16;
+/// Senders, and messages each has on its way at once. So many senders that none fills its share of the disk, which would
+/// make it wait.
+const SENDERS: usize = 8;
+const LANES: usize = 8;
 
 /// Octets of a long message: three segments of a UE's. Every tenth recipient takes so little at once that the server puts
 /// them together and cuts them anew.

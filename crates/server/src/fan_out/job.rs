@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{FanOut, RETRY_PAUSE, Work};
+use super::{FanOut, RETRY_PAUSE, RETRY_PAUSE_MAX, Work};
 use crate::core::Core;
 use crate::delivery::{Answer, Asker, Collector};
 use crate::sync::lock;
@@ -22,6 +22,7 @@ pub(crate) struct Job {
     pub(super) originator: Address,
     pub(super) message_id: MessageId,
     pub(super) report_wanted: bool,
+    storable: bool,
     expires_at: Option<OffsetDateTime>,
     closes_at: Instant,
     /// In the order of addresses.
@@ -46,6 +47,8 @@ struct State {
     unsettled: usize,
     /// Copies are to be tried again, and that is queued.
     again: bool,
+    /// How often in a row that was so without any copy having found room.
+    tries: u32,
     /// No more reports are collected.
     closed: bool,
     /// Its originator wants nobody to get it any more.
@@ -162,6 +165,7 @@ impl Job {
             originator: message.originator.clone(),
             message_id: message.message_id.clone(),
             report_wanted: message.delivery_status_required,
+            storable: message.store_and_forward,
             expires_at: message.expiration_time,
             closes_at: Instant::now() + collection,
             members,
@@ -173,6 +177,7 @@ impl Job {
                 unanswered,
                 unsettled,
                 again: false,
+                tries: 0,
                 closed: false,
                 discarded: false,
                 over: false,
@@ -508,9 +513,10 @@ impl Job {
     /// Queues the copies that wait, after a pause in which the target's worker goes on with others.
     fn try_again(self: &Arc<Self>, core: &Arc<Core>) {
         let (core, job) = (Arc::clone(core), Arc::clone(self));
+        let pause = retry_pause(lock(&self.state).tries);
         core.tasks.clone().spawn(async move {
             tokio::select! {
-                () = sleep(RETRY_PAUSE) => {
+                () = sleep(pause) => {
                     FanOut::queue(&core, &job.target, Work::Again(Arc::clone(&job)), usize::MAX);
                 }
                 () = core.stopped.cancelled() => {}
@@ -520,10 +526,12 @@ impl Job {
 
     /// The fate of a copy.
     fn copy_answered(&self, index: usize, answer: &Answer, utc: OffsetDateTime) -> After {
-        let no_room = matches!(
-            answer,
-            Answer::Failed(FailureCause::Overloaded | FailureCause::StorageFailed | FailureCause::Stopping)
-        );
+        let no_room = match answer {
+            Answer::Failed(FailureCause::Overloaded | FailureCause::StorageFailed | FailureCause::Stopping) => true,
+            // The recipient's share of the disk, or the originator's, is full. Its sender was told that it is safe.
+            Answer::Failed(FailureCause::TooMany) => self.storable,
+            _ => false,
+        };
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let Some(Fate::UnderWay(round)) = state.fates.get(index) else { return After::Nothing };
@@ -533,7 +541,14 @@ impl Job {
             if let Some(fate) = state.fates.get_mut(index) {
                 *fate = Fate::Waiting;
             }
-            return if std::mem::replace(&mut state.again, true) { After::Nothing } else { After::Again };
+            if std::mem::replace(&mut state.again, true) {
+                return After::Nothing;
+            }
+            state.tries = state.tries.saturating_add(1);
+            return After::Again;
+        }
+        if !matches!(answer, Answer::Failed(_)) {
+            state.tries = 0;
         }
         self.answered(state, index);
         match answer {
@@ -552,6 +567,12 @@ impl Job {
         }
         After::Save
     }
+}
+
+/// The pause before a job's copies are tried the so-many-th time: twice as long each time, up to [`RETRY_PAUSE_MAX`].
+fn retry_pause(tries: u32) -> Duration {
+    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
+    RETRY_PAUSE.saturating_mul(factor).min(RETRY_PAUSE_MAX)
 }
 
 #[cfg(test)]

@@ -262,3 +262,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn pauses_double_until_their_bound() {
+    let pauses: Vec<u64> = (0..10).map(|tries| retry_pause(tries).as_secs()).collect();
+    assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]);
+    assert_eq!(retry_pause(u32::MAX), RETRY_PAUSE_MAX);
+}

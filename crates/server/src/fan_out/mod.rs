@@ -26,8 +26,8 @@
 //! One worker for each group or topic takes its messages one after the other, higher priorities first, and hands over all
 //! copies of one before it begins the next; each member's pipeline keeps that order. A worker has so many copies without an
 //! answer at once and waits for a moment when there are more, never for the slowest member, and no worker waits for another.
-//! One exception: a copy that may be stored and for which the disk, or the queue of a member that is there, had no room
-//! is tried again after a pause, while later ones may have passed.
+//! One exception: a copy that may be stored and for which the disk, the member's or the originator's share of it, or the
+//! queue of a member that is there had no room is tried again after a pause, while later ones may have passed.
 //!
 //! # Reports
 //!
@@ -66,6 +66,8 @@ use metrics::FanOutMetrics;
 
 /// Pause before copies that found no room are tried again, and before the store is asked again after it failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause: it grows while a job's copies find none.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// Jobs read back at once.
 const JOBS_BATCH: usize = store::SCAN_JOBS_MAX;

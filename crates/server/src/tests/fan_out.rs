@@ -551,6 +551,30 @@ async fn a_copy_that_the_disk_has_no_room_for_is_tried_until_there_is() {
 }
 
 #[tokio::test]
+async fn a_copy_that_its_senders_or_recipients_share_of_the_disk_has_no_room_for_is_tried_until_it_has() {
+    type Bound = fn(&mut store::StoreLimits);
+    let bounds: [Bound; 2] =
+        [|limits| limits.messages_per_originator_max = 2, |limits| limits.messages_per_recipient_max = 1];
+    for bound in bounds {
+        let mut setup = topics(Limits::default());
+        bound(&mut setup.store.limits);
+        let net = Net::of(setup).await;
+        let mut alice = net.ue("alice").await;
+        net.away_subscriber("bob", "alerts").await;
+        net.away_subscriber("carol", "alerts").await;
+        assert_eq!(alice.send(&to_topic("alice", "alerts", "1")).await, Fate::stored());
+        until(|| net.stored_for("bob") + net.stored_for("carol") == 2).await;
+        assert_eq!(alice.send(&to_topic("alice", "alerts", "2")).await, Fate::stored());
+        for name in ["bob", "carol"] {
+            let mut ue = net.ue(name).await;
+            assert_eq!(ue.receive().await.message_id.as_str(), "1");
+            assert_eq!(ue.receive().await.message_id.as_str(), "2");
+        }
+        net.until_no_job_is_left().await;
+    }
+}
+
+#[tokio::test]
 async fn a_copy_that_never_finds_room_expires_and_is_reported() {
     let mut setup = topics(Limits { report_aggregation_seconds: 0, ..Limits::default() });
     setup.store.limits.messages_max = 1;
