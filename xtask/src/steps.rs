@@ -42,6 +42,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "eap_packet",
     "exposure_notification",
     "group_document",
+    "naanf",
     "nf_types",
     "psk_identity",
     "reassembler",

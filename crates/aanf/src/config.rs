@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use akma::Fqdn;
+use akma::{AfId, Fqdn, RoutingIndicator};
+use sbi::naanf::NotificationUri;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -29,6 +30,17 @@ pub struct Config {
     /// How long K_AF is valid from its first derivation, unless the AF's entry says otherwise. In seconds, 1 or more.
     #[serde(default = "default_kaf_lifetime_seconds")]
     pub kaf_lifetime_seconds: u64,
+    /// Whether an AF may go on with its K_AF after the UE has got a new K_AKMA, until K_AF itself expires (TS 33.535
+    /// clause 5.2). Where not, AFs that left a `notifUri` are notified as if AKMA were disabled for the old A-KID.
+    #[serde(default = "default_kaf_may_outlive_kakma")]
+    pub kaf_may_outlive_kakma: bool,
+    /// The routing indicators whose UEs have their keys here (TS 29.510 AanfInfo); all, if none is named. An A-KID that
+    /// does not begin with one of them gets 404, ROUTING_INDICATOR_NOT_SERVED.
+    #[serde(default)]
+    pub routing_indicators: BTreeSet<RoutingIndicator>,
+    /// How AFs are told that AKMA is disabled.
+    #[serde(default)]
+    pub notifications: NotificationConfig,
     /// The tables' sizes.
     #[serde(default)]
     pub tables: TableLimits,
@@ -56,11 +68,57 @@ pub struct TableLimits {
     pub contexts_max: u64,
     /// Different AF_IDs for which one context may yield a K_AF; one more gets 403, TOO_MANY_APPLICATION_KEYS.
     pub application_keys_per_context_max: usize,
+    /// URIs for notifications kept for one K_AF; one more takes the place of the oldest.
+    pub notification_uris_per_key_max: usize,
+    /// URIs for notifications kept in all; one more is not kept, and the answer's `suppFeat` shows it.
+    pub notification_uris_max: u64,
+    /// UEs for which the operator has disabled AKMA; disabling one more gets 500, INSUFFICIENT_RESOURCES.
+    pub disabled_ues_max: u64,
+    /// FQDNs of AFs for which the operator has disabled AKMA; disabling one more gets 500, INSUFFICIENT_RESOURCES.
+    pub disabled_afs_max: u64,
 }
 
 impl Default for TableLimits {
     fn default() -> Self {
-        Self { contexts_max: 10_000_000, application_keys_per_context_max: 64 }
+        Self {
+            contexts_max: 10_000_000,
+            application_keys_per_context_max: 64,
+            notification_uris_per_key_max: 4,
+            notification_uris_max: 10_000_000,
+            disabled_ues_max: 1_000_000,
+            disabled_afs_max: 10_000,
+        }
+    }
+}
+
+/// Notifications that AKMA is disabled: how many wait, how they are sent, when they are given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotificationConfig {
+    /// Notifications waiting at once. One more is lost, and logged; where the cause is an AF that is disabled, it waits.
+    pub pending_max: u64,
+    /// How long one is tried, in seconds; not longer than its K_AF is valid.
+    pub lifetime_seconds: u64,
+    /// Pause after the first failure at a host, in milliseconds; doubled by each further one.
+    pub retry_initial_milliseconds: u64,
+    /// The longest pause, in seconds, a peer's `Retry-After` included.
+    pub retry_max_seconds: u64,
+    /// Notifications on their way at once, to all hosts; others wait.
+    pub in_flight_max: usize,
+    /// The client's limits.
+    pub limits: ClientLimits,
+}
+
+impl Default for NotificationConfig {
+    fn default() -> Self {
+        Self {
+            pending_max: 100_000,
+            lifetime_seconds: 86_400,
+            retry_initial_milliseconds: 1_000,
+            retry_max_seconds: 300,
+            in_flight_max: 64,
+            limits: ClientLimits::default(),
+        }
     }
 }
 
@@ -93,13 +151,87 @@ pub struct AfConfig {
     pub supi_access: bool,
     /// Whether it may register and remove contexts, which only an AUSF may.
     pub may_register: bool,
+    /// Whether it may disable and enable AKMA for UEs and AFs: an operator's own system.
+    pub may_provision: bool,
     /// Overrides `kaf_lifetime_seconds` for its keys.
     pub kaf_lifetime_seconds: Option<u64>,
+    /// Overrides both for some of its keys; the first that applies counts.
+    pub kaf_lifetimes: Vec<KafLifetime>,
+    /// URIs at or below which it may be notified. Where none is given: any `https` URI whose host is a DNS name of its
+    /// certificate.
+    pub notification_uris: Vec<NotificationUri>,
+    /// Requests a second, with as many at once; one more gets 429, NF_CONGESTION_RISK.
+    pub requests_per_second_max: Option<u32>,
+}
+
+/// Lifetime of K_AF for some AF_IDs of an AF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafLifetime {
+    /// For this FQDN; for any, if absent.
+    #[serde(default)]
+    pub fqdn: Option<Fqdn>,
+    /// For Ua* protocols whose identifier begins with these octets; for any, if absent.
+    #[serde(default)]
+    pub ua_protocol: Option<UaProtocolPrefix>,
+    /// In seconds, 1 or more.
+    pub seconds: u64,
+}
+
+impl KafLifetime {
+    pub(crate) fn applies(&self, af_id: &AfId) -> bool {
+        self.fqdn.as_ref().is_none_or(|fqdn| fqdn == af_id.fqdn())
+            && self.ua_protocol.as_ref().is_none_or(|prefix| prefix.covers(af_id))
+    }
+}
+
+/// The first one to five octets of a Ua* protocol identifier, in hexadecimal: `0100000007` is TLS 1.3, `010001` every
+/// cipher suite of TLS 1.2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UaProtocolPrefix(Vec<u8>);
+
+impl UaProtocolPrefix {
+    fn covers(&self, af_id: &AfId) -> bool {
+        af_id.protocol().to_bytes().starts_with(&self.0)
+    }
+}
+
+impl TryFrom<String> for UaProtocolPrefix {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match hex::decode(text) {
+            Ok(octets) if (1..=5).contains(&octets.len()) => Ok(Self(octets)),
+            _ => Err("not one to five octets in hexadecimal"),
+        }
+    }
+}
+
+impl From<UaProtocolPrefix> for String {
+    fn from(prefix: UaProtocolPrefix) -> Self {
+        hex::encode(prefix.0)
+    }
 }
 
 impl AfConfig {
     pub(crate) fn peer_name(&self) -> PeerName {
         PeerName { nf_instance_id: self.nf_instance_id.clone(), dns_name: self.dns_name.clone() }
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        if self.requests_per_second_max == Some(0) {
+            return Some(".requests_per_second_max must be 1 or more");
+        }
+        for lifetime in &self.kaf_lifetimes {
+            if lifetime.fqdn.is_none() && lifetime.ua_protocol.is_none() {
+                return Some(".kaf_lifetimes needs fqdn or ua_protocol");
+            }
+            if lifetime.fqdn.as_ref().is_some_and(|fqdn| !self.fqdns.contains(fqdn)) {
+                return Some(".kaf_lifetimes names an FQDN that is not among fqdns");
+            }
+        }
+        None
     }
 }
 
@@ -110,7 +242,11 @@ impl Config {
     /// [`AanfError::Configuration`] naming the key.
     pub fn check(&self) -> Result<(), AanfError> {
         let fault = |reason: String| Err(AanfError::Configuration(reason));
-        let lifetimes = self.afs.iter().filter_map(|af| af.kaf_lifetime_seconds).chain([self.kaf_lifetime_seconds]);
+        let own = |af: &AfConfig| {
+            let some = af.kaf_lifetimes.iter().map(|lifetime| lifetime.seconds);
+            some.chain(af.kaf_lifetime_seconds).collect::<Vec<_>>()
+        };
+        let lifetimes = self.afs.iter().flat_map(own).chain([self.kaf_lifetime_seconds]);
         if lifetimes.into_iter().any(|seconds| !KAF_LIFETIME_SECONDS.contains(&seconds)) {
             return fault(format!("kaf_lifetime_seconds must be within {KAF_LIFETIME_SECONDS:?}"));
         }
@@ -118,12 +254,26 @@ impl Config {
             if af.peer_name().is_empty() {
                 return fault(format!("af[{index}] needs nf_instance_id or dns_name"));
             }
-            if af.fqdns.is_empty() && !af.may_register {
-                return fault(format!("af[{index}] may do nothing: give it fqdns or may_register"));
+            if af.fqdns.is_empty() && !af.may_register && !af.may_provision {
+                return fault(format!("af[{index}] may do nothing: give it fqdns, may_register or may_provision"));
+            }
+            if let Some(reason) = af.fault() {
+                return fault(format!("af[{index}]{reason}"));
             }
             if self.afs.iter().filter(|other| other.peer_name() == af.peer_name()).count() > 1 {
                 return fault(format!("af[{index}] names the same peer as another entry"));
             }
+        }
+        let notifications = &self.notifications;
+        if notifications.pending_max == 0
+            || notifications.in_flight_max == 0
+            || notifications.lifetime_seconds == 0
+            || notifications.retry_initial_milliseconds == 0
+            || !RETRY_MAX_SECONDS.contains(&notifications.retry_max_seconds)
+        {
+            return fault(format!(
+                "notifications: nothing may be 0, and retry_max_seconds must be within {RETRY_MAX_SECONDS:?}"
+            ));
         }
         match &self.udm {
             Some(udm) if !udm.root.starts_with("https://") => fault("udm.root must be an https URI".to_owned()),
@@ -136,12 +286,18 @@ fn default_kaf_lifetime_seconds() -> u64 {
     7 * 24 * 3600
 }
 
+fn default_kaf_may_outlive_kakma() -> bool {
+    true
+}
+
 fn default_udm_pause_milliseconds() -> u64 {
     1_000
 }
 
 /// A second to ten years.
 const KAF_LIFETIME_SECONDS: std::ops::RangeInclusive<u64> = 1..=315_360_000;
+/// A second to a day.
+const RETRY_MAX_SECONDS: std::ops::RangeInclusive<u64> = 1..=86_400;
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +311,9 @@ mod tests {
             data: "data".into(),
             storage_key: None,
             kaf_lifetime_seconds: default_kaf_lifetime_seconds(),
+            kaf_may_outlive_kakma: true,
+            routing_indicators: BTreeSet::new(),
+            notifications: NotificationConfig::default(),
             tables: TableLimits::default(),
             tls: CertificateFiles { certificate: "c".into(), key: "k".into(), ca: "ca".into(), crl: None },
             limits: ServerLimits::default(),
@@ -191,6 +350,27 @@ mod tests {
     fn a_lifetime_of_nothing_is_found() {
         assert!(config(|config| config.kaf_lifetime_seconds = 0).is_err());
         assert!(config(|config| config.afs.iter_mut().for_each(|af| af.kaf_lifetime_seconds = Some(0))).is_err());
+    }
+
+    #[test]
+    fn lifetimes_for_nobody_and_rates_and_retries_of_nothing_are_found() {
+        let lifetime = |fqdn: Option<&str>, ua_protocol: Option<&str>, seconds| KafLifetime {
+            fqdn: fqdn.map(|fqdn| fqdn.parse().unwrap()),
+            ua_protocol: ua_protocol.map(|octets| octets.to_owned().try_into().unwrap()),
+            seconds,
+        };
+        let with = |lifetime: KafLifetime| {
+            config(|config| config.afs.iter_mut().for_each(|af| af.kaf_lifetimes = vec![lifetime.clone()]))
+        };
+        assert!(with(lifetime(None, Some("010001"), 60)).is_ok());
+        assert!(with(lifetime(None, Some("010001"), 0)).is_err());
+        assert!(with(lifetime(None, None, 60)).is_err());
+        assert!(with(lifetime(Some("another.example.com"), None, 60)).is_err());
+        assert!(config(|config| config.afs.iter_mut().for_each(|af| af.requests_per_second_max = Some(0))).is_err());
+        assert!(config(|config| config.notifications.retry_max_seconds = 0).is_err());
+        for wrong in ["", "0", "01000000070", "010000000700", "0x01"] {
+            assert!(UaProtocolPrefix::try_from(wrong.to_owned()).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -21,15 +21,20 @@
 
 mod config;
 mod contexts;
+mod disabled_afs;
 mod error;
 mod metrics;
+mod notifier;
+mod outbox;
 mod policy;
+mod provisioning;
 mod running;
 mod seal;
 mod service;
 mod translation;
 
-pub use config::{AfConfig, Config, TableLimits, UdmConfig};
+pub use config::{AfConfig, Config, KafLifetime, NotificationConfig, TableLimits, UaProtocolPrefix, UdmConfig};
 pub use error::AanfError;
+pub use provisioning::PROVISIONING_PATH;
 pub use running::{Running, start};
 pub use service::refusal;

@@ -10,12 +10,16 @@ use sbi::nudm::NudmClient;
 use sbi::{SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
 use store::Database;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::contexts::Contexts;
+use crate::disabled_afs::DisabledAfs;
 use crate::error::AanfError;
 use crate::metrics::Metrics;
+use crate::notifier::Notifier;
 use crate::policy::Policy;
+use crate::provisioning::withdraw_in_background;
 use crate::seal::Sealer;
 use crate::service::{STORE_CHECK, Service, router};
 use crate::translation::Translation;
@@ -25,6 +29,7 @@ use crate::translation::Translation;
 pub struct Running {
     server: SbiServer,
     admin: Option<AdminServer>,
+    tasks: TaskTracker,
 }
 
 impl Running {
@@ -46,6 +51,7 @@ impl Running {
         if let Some(admin) = &self.admin {
             admin.stopped().await;
         }
+        self.tasks.wait().await;
     }
 }
 
@@ -61,9 +67,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     server_metrics.register(&mut registry);
     let health = Health::new();
 
-    let contexts = open_contexts(&config).await?;
+    let (contexts, afs) = open_state(&config).await?;
     contexts.store_metrics().register(&mut registry);
-    metrics.contexts(contexts.count());
     health.ready(STORE_CHECK);
     let translation = match &config.udm {
         Some(udm) => {
@@ -73,29 +78,57 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         }
         None => None,
     };
+    let tasks = TaskTracker::new();
+    let notifier = Notifier {
+        outbox: Arc::clone(&contexts.outbox),
+        client: SbiClient::new(SbiClientConfig {
+            tls: config.tls.clone(),
+            limits: config.notifications.limits.clone(),
+        })?,
+        config: config.notifications.clone(),
+        metrics: metrics.clone(),
+    };
     let service = Arc::new(Service {
         contexts,
+        afs,
         policy: Policy::new(config.afs, config.kaf_lifetime_seconds),
+        routing_indicators: config.routing_indicators,
+        notification_lifetime_seconds: config.notifications.lifetime_seconds,
         translation,
         metrics,
         health: health.clone(),
         retry_after_seconds: config.limits.retry_after_seconds,
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
     });
+    service.count();
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
-    let server = SbiServer::start_observed(server, router(service), shutdown.clone(), server_metrics).await?;
+    let api = router(Arc::clone(&service));
+    let server = SbiServer::start_observed(server, api, shutdown.clone(), server_metrics).await?;
+    // Only now: a start that fails must leave nothing behind that goes on.
+    tasks.spawn(notifier.run(shutdown.clone()));
+    for fqdn in service.afs.untold() {
+        withdraw_in_background(&service, fqdn);
+    }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
         None => None,
     };
     tracing::info!(address = %server.local_addr(), "AKMA anchor function ready");
-    Ok(Running { server, admin })
+    tasks.close();
+    Ok(Running { server, admin, tasks })
 }
 
 /// Recovery and counting block; they get a thread of their own.
-async fn open_contexts(config: &Config) -> Result<Contexts, AanfError> {
+async fn open_state(config: &Config) -> Result<(Contexts, DisabledAfs), AanfError> {
     let sealer = Sealer::open(config.storage_key.as_deref())?;
     let (data, options, tables) = (config.data.clone(), config.store.clone(), config.tables.clone());
-    tokio::task::spawn_blocking(move || Contexts::open(Database::open(&data, options)?, sealer, tables))
-        .await
-        .unwrap_or_else(|_| Err(AanfError::Configuration("the state could not be opened".to_owned())))
+    let (outlives, pending_max) = (config.kaf_may_outlive_kakma, config.notifications.pending_max);
+    tokio::task::spawn_blocking(move || {
+        let database = Database::open(&data, options)?;
+        let afs = DisabledAfs::open(&database, tables.disabled_afs_max)?;
+        Ok((Contexts::open(database, sealer, tables, outlives, pending_max)?, afs))
+    })
+    .await
+    .unwrap_or_else(|_| Err(AanfError::Configuration("the state could not be opened".to_owned())))
 }

@@ -1,12 +1,13 @@
-//! Naanf_AKMA's three operations (TS 29.535 clause 5.1, TS 33.535 clause 7.1).
+//! Naanf_AKMA's operations (TS 29.535 clause 5.1, TS 33.535 clause 7.1).
 //!
 //! Each: who asks (certificate) → may it (policy) → what is asked (body) → contexts → answer. A refusal is counted
 //! and, where it is a matter of rights, logged as a security event.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use akma::{AKid, Supi, UeId};
+use akma::{AKid, RoutingIndicator, Supi, UeId};
 use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
@@ -14,16 +15,22 @@ use axum::routing::post;
 use http::StatusCode;
 use http::request::Parts;
 use sbi::admin::Health;
-use sbi::naanf::{API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove};
-use sbi::{Json, PeerIdentity, ProblemDetails, cause, openapi};
+use sbi::naanf::{
+    API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove, FEATURES, NotificationUri, feature,
+};
+use sbi::{Json, PeerIdentity, ProblemDetails, SupportedFeatures, cause, openapi};
 use store::StoreError;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::AfConfig;
-use crate::contexts::{Context, Contexts, FirstUse, GpsiState, LookupOutcome, RegisterOutcome};
+use crate::contexts::{Context, Contexts, GpsiState, LookupOutcome, RegisterOutcome, Times, Use};
+use crate::disabled_afs::DisabledAfs;
 use crate::error::AanfError;
 use crate::metrics::Metrics;
-use crate::policy::{Policy, owns};
+use crate::policy::{Admission, Policy, may_be_notified_at, owns};
+use crate::provisioning::{self, PROVISION, PROVISIONING_PATH};
 use crate::translation::Translation;
 
 /// Causes of refusals that are this function's own; TS 29.535 leaves them to be found out by the caller.
@@ -38,16 +45,33 @@ pub mod refusal {
     pub const A_KID_IN_USE: &str = "A_KID_IN_USE";
     /// 403: the context has yielded K_AF for as many AF_IDs as it may.
     pub const TOO_MANY_APPLICATION_KEYS: &str = "TOO_MANY_APPLICATION_KEYS";
+    /// 403: `notifUri` is not one at which the caller may be notified.
+    pub const NOTIFICATION_URI_NOT_ALLOWED: &str = "NOTIFICATION_URI_NOT_ALLOWED";
+    /// 403: the operator has disabled AKMA for the UE; it gets no context.
+    pub const AKMA_DISABLED: &str = "AKMA_DISABLED";
+    /// 403: the operator has disabled AKMA for the AF.
+    pub const AF_DISABLED: &str = "AF_DISABLED";
+    /// 404: the A-KID does not begin with a routing indicator that is served here.
+    pub const ROUTING_INDICATOR_NOT_SERVED: &str = "ROUTING_INDICATOR_NOT_SERVED";
+    /// 404, provisioning: AKMA is not disabled for this UE or AF.
+    pub const NOT_DISABLED: &str = "NOT_DISABLED";
 }
 
 /// What the handlers share.
 pub(crate) struct Service {
     pub(crate) contexts: Contexts,
+    pub(crate) afs: DisabledAfs,
     pub(crate) policy: Policy,
+    /// Those served; empty: all.
+    pub(crate) routing_indicators: BTreeSet<RoutingIndicator>,
+    pub(crate) notification_lifetime_seconds: u64,
     pub(crate) translation: Option<Translation>,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) retry_after_seconds: u32,
+    /// What goes on behind the requests, until `shutdown`.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
 }
 
 pub(crate) fn router(service: Arc<Service>) -> Router {
@@ -55,17 +79,23 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route(&format!("{API_PATH}/register-anchorkey"), post(register_anchorkey))
         .route(&format!("{API_PATH}/retrieve-applicationkey"), post(retrieve_applicationkey))
         .route(&format!("{API_PATH}/remove-context"), post(remove_context))
+        .merge(provisioning::router())
         .with_state(service)
         .merge(openapi::router(&[openapi::naanf_akma()]))
 }
 
 /// A refusal with its label for the metrics.
-type Refused = (&'static str, Box<ProblemDetails>);
+pub(crate) type Refused = (&'static str, Box<ProblemDetails>);
 /// A label for the metrics, and the answer or refusal that goes with it.
-type Labelled<T> = Result<(&'static str, T), Refused>;
+pub(crate) type Labelled<T> = Result<(&'static str, T), Refused>;
 
 /// Who asks, before the body is looked at: a stranger learns nothing from how its body is refused.
-struct Caller(Arc<AfConfig>);
+pub(crate) struct Caller {
+    /// What the policy says of it.
+    pub(crate) entry: Arc<AfConfig>,
+    /// The DNS names of its certificate.
+    pub(crate) names: Vec<String>,
+}
 
 /// A [`Caller`] that may register and remove contexts.
 struct Registrar;
@@ -74,8 +104,19 @@ impl FromRequestParts<Arc<Service>> for Caller {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        let entry = parts.extensions.get::<PeerIdentity>().and_then(|peer| service.policy.entry(peer));
-        entry.map(Self).ok_or_else(|| refuse_caller(parts, service, "no policy entry"))
+        let Some(peer) = parts.extensions.get::<PeerIdentity>() else {
+            return Err(refuse_caller(parts, service, "no certificate"));
+        };
+        match service.policy.admit(peer) {
+            Admission::Entry(entry) => Ok(Self { entry, names: peer.dns_names.clone() }),
+            Admission::Stranger => Err(refuse_caller(parts, service, "no policy entry")),
+            Admission::TooOften(seconds) => {
+                service.metrics.answered(operation(parts.uri.path()), "too_often", Instant::now());
+                let mut problem = ProblemDetails::new(StatusCode::TOO_MANY_REQUESTS);
+                problem.retry_after_seconds = Some(seconds);
+                Err(problem.with_cause(cause::NF_CONGESTION_RISK))
+            }
+        }
     }
 }
 
@@ -83,34 +124,41 @@ impl FromRequestParts<Arc<Service>> for Registrar {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        let Caller(entry) = Caller::from_request_parts(parts, service).await?;
+        let Caller { entry, .. } = Caller::from_request_parts(parts, service).await?;
         if entry.may_register { Ok(Self) } else { Err(refuse_caller(parts, service, "may not register")) }
     }
 }
 
-fn refuse_caller(parts: &Parts, service: &Service, reason: &str) -> ProblemDetails {
+pub(crate) fn refuse_caller(parts: &Parts, service: &Service, reason: &str) -> ProblemDetails {
     let peer = parts.extensions.get::<PeerIdentity>();
-    tracing::warn!(target: "security", path = parts.uri.path(), reason,
+    // Not the path: a UE may be named there.
+    let operation = operation(parts.uri.path());
+    tracing::warn!(target: "security", operation, reason,
         nf_instance_id = peer.and_then(|peer| peer.nf_instance_id.as_deref()).unwrap_or("none"), "request refused");
-    let operation = match parts.uri.path().rsplit('/').next() {
+    service.metrics.answered(operation, "not_allowed", Instant::now());
+    ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED)
+}
+
+fn operation(path: &str) -> &'static str {
+    match path.rsplit('/').next() {
+        _ if path.starts_with(PROVISIONING_PATH) => PROVISION,
         Some("register-anchorkey") => REGISTER,
         Some("remove-context") => REMOVE,
         _ => RETRIEVE,
-    };
-    service.metrics.answered(operation, "not_allowed", Instant::now());
-    ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED)
+    }
 }
 
 async fn register_anchorkey(
     State(service): State<Arc<Service>>,
     _: Registrar,
-    Json(info): Json<AkmaKeyInfo>,
+    Json(mut info): Json<AkmaKeyInfo>,
 ) -> Response {
     let since = Instant::now();
     let registrar = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let outcome = register(&registrar, &info).await;
-        registrar.metrics.contexts(registrar.contexts.count());
+        registrar.count();
+        info.supp_feat = info.supp_feat.map(|features| features.common(FEATURES));
         outcome.map(|(label, ())| (label, Json(info)))
     })
     .await;
@@ -118,7 +166,8 @@ async fn register_anchorkey(
 }
 
 async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
-    let outcome = service.contexts.register(&info.ue_id, &info.a_kid, &info.k_akma).await;
+    service.serves(&info.a_kid)?;
+    let outcome = service.contexts.register(&info.ue_id, &info.a_kid, &info.k_akma, service.times()).await;
     let label = match outcome.map_err(|error| service.fault(&error))? {
         RegisterOutcome::Added => "added",
         RegisterOutcome::Replaced => "replaced",
@@ -126,6 +175,10 @@ async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
         RegisterOutcome::AKidInUse => {
             tracing::warn!(target: "security", a_kid = %info.a_kid, "registration of another UE's A-KID refused");
             return Err(refuse("a_kid_in_use", ProblemDetails::forbidden(refusal::A_KID_IN_USE)));
+        }
+        RegisterOutcome::Disabled => {
+            tracing::info!(target: "security", a_kid = %info.a_kid, "registration refused: AKMA is disabled for the UE");
+            return Err(refuse("disabled", ProblemDetails::forbidden(refusal::AKMA_DISABLED)));
         }
         RegisterOutcome::Full => {
             tracing::error!("the context table is full");
@@ -143,11 +196,11 @@ async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
 
 async fn retrieve_applicationkey(
     State(service): State<Arc<Service>>,
-    Caller(entry): Caller,
+    caller: Caller,
     Json(request): Json<AkmaAfKeyRequest>,
 ) -> Response {
     let since = Instant::now();
-    let outcome = retrieve(&service, &entry, &request).await;
+    let outcome = retrieve(&service, &caller, &request).await;
     let outcome = outcome.map(|(label, data)| {
         let answer = data.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |data| Json(data).into_response());
         (label, answer)
@@ -157,22 +210,28 @@ async fn retrieve_applicationkey(
 
 async fn retrieve(
     service: &Arc<Service>,
-    entry: &AfConfig,
+    caller: &Caller,
     request: &AkmaAfKeyRequest,
 ) -> Labelled<Option<AkmaAfKeyData>> {
+    let entry = &caller.entry;
     if !owns(entry, &request.af_id) {
         tracing::warn!(target: "security", af_id = %request.af_id,
             nf_instance_id = entry.nf_instance_id.as_deref().unwrap_or("none"), "K_AF for another's AF_ID refused");
         return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
     }
+    let notify = service.wanted_notification(caller, request)?;
+    service.serves(&request.a_kid)?;
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let lifetime = i64::try_from(service.policy.kaf_lifetime_seconds(entry)).unwrap_or(i64::MAX);
-    let first_use = FirstUse { expires_at: now.saturating_add(lifetime) };
-    let context = match look_up(service, request, first_use).await? {
+    let lifetime = i64::try_from(service.policy.kaf_lifetime_seconds(entry, &request.af_id)).unwrap_or(i64::MAX);
+    let context = match look_up(service, request, notify, now.saturating_add(lifetime)).await? {
         LookupOutcome::Found(context) => context,
         LookupOutcome::Unknown => return Ok(("unknown", None)),
         LookupOutcome::TooManyKeys => {
             return Err(refuse("too_many_keys", ProblemDetails::forbidden(refusal::TOO_MANY_APPLICATION_KEYS)));
+        }
+        LookupOutcome::NotAllowed => {
+            tracing::info!(target: "security", af_id = %request.af_id, "K_AF refused: AKMA is disabled for the AF");
+            return Err(refuse("af_disabled", ProblemDetails::forbidden(refusal::AF_DISABLED)));
         }
     };
     if context.kaf_expires_at <= now {
@@ -182,7 +241,7 @@ async fn retrieve(
     let expiry =
         OffsetDateTime::from_unix_timestamp(context.kaf_expires_at).map_err(|_| service.fault(&AanfError::Corrupt))?;
     let mut data = AkmaAfKeyData {
-        supp_feat: None,
+        supp_feat: common_features(request, context.notified),
         gpsi: None,
         expiry,
         kaf: akma::k_af(&context.k_akma, &request.af_id),
@@ -198,19 +257,39 @@ async fn retrieve(
     Ok(("found", Some(data)))
 }
 
-/// The context, if there is one. Most requests only read; the first of an AF_ID fixes an expiry, and does so to its end.
+/// What the answer says of features: those of both sides, notification among them only where it will come.
+fn common_features(request: &AkmaAfKeyRequest, notified: bool) -> Option<SupportedFeatures> {
+    let notification = SupportedFeatures::of(&[feature::SERVICE_DISABLE_NOTIFICATION]);
+    match (request.supp_feat, &request.notif_uri) {
+        (Some(features), None) => Some(features.common(FEATURES)),
+        (_, Some(_)) if notified => Some(notification),
+        (_, Some(_)) => Some(SupportedFeatures::default()),
+        (None, None) => None,
+    }
+}
+
+/// The context, if there is one. Most requests only read; the first of an AF_ID fixes an expiry, the first with a
+/// `notifUri` leaves that, and both do so to the end.
 async fn look_up(
     service: &Arc<Service>,
     request: &AkmaAfKeyRequest,
-    first_use: FirstUse,
+    notify: Option<&NotificationUri>,
+    expires_at: i64,
 ) -> Result<LookupOutcome, Refused> {
-    let known = service.contexts.known(&request.a_kid, &request.af_id);
+    if service.afs.is_disabled(request.af_id.fqdn()) {
+        return Ok(LookupOutcome::NotAllowed);
+    }
+    let known = service.contexts.known(&request.a_kid, &request.af_id, notify);
     if let Some(outcome) = known.map_err(|error| service.fault(&error))? {
         return Ok(outcome);
     }
     let (service, a_kid, af_id) = (Arc::clone(service), request.a_kid.clone(), request.af_id.clone());
+    let noted = Use { expires_at, notify: notify.cloned() };
     to_the_end(async move {
-        service.contexts.fix_expiry(&a_kid, &af_id, first_use).await.map_err(|error| service.fault(&error))
+        let allowed = || !service.afs.is_disabled(af_id.fqdn());
+        let outcome = service.contexts.note_use(&a_kid, &af_id, noted, allowed).await;
+        service.count();
+        outcome.map_err(|error| service.fault(&error))
     })
     .await
 }
@@ -219,8 +298,8 @@ async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(
     let since = Instant::now();
     let remover = Arc::clone(&service);
     let outcome = to_the_end(async move {
-        let removed = remover.contexts.remove(&UeId::Supi(request.supi)).await;
-        remover.metrics.contexts(remover.contexts.count());
+        let removed = remover.contexts.remove(&UeId::Supi(request.supi), remover.times()).await;
+        remover.count();
         removed
             .map(|removed| (if removed { "removed" } else { "unknown" }, StatusCode::NO_CONTENT))
             .map_err(|error| remover.fault(&error))
@@ -230,6 +309,50 @@ async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(
 }
 
 impl Service {
+    /// Refuses what another AAnF is there for.
+    fn serves(&self, a_kid: &AKid) -> Result<(), Refused> {
+        let served = self.routing_indicators.is_empty()
+            || a_kid.routing_indicator().is_some_and(|indicator| self.routing_indicators.contains(&indicator));
+        if served {
+            return Ok(());
+        }
+        Err(refuse("routing_indicator", ProblemDetails::not_found(refusal::ROUTING_INDICATOR_NOT_SERVED)))
+    }
+
+    /// Where the caller is to be notified, if it wants that and may. One that says what features it has, and not that
+    /// one, does not.
+    fn wanted_notification<'a>(
+        &self,
+        caller: &Caller,
+        request: &'a AkmaAfKeyRequest,
+    ) -> Result<Option<&'a NotificationUri>, Refused> {
+        let Some(uri) = &request.notif_uri else { return Ok(None) };
+        if request.supp_feat.is_some_and(|features| !features.has(feature::SERVICE_DISABLE_NOTIFICATION)) {
+            return Ok(None);
+        }
+        if may_be_notified_at(&caller.entry, &caller.names, uri) {
+            return Ok(Some(uri));
+        }
+        tracing::warn!(target: "security", host = uri.host(),
+            nf_instance_id = caller.entry.nf_instance_id.as_deref().unwrap_or("none"), "notifUri refused");
+        let problem = ProblemDetails::forbidden(refusal::NOTIFICATION_URI_NOT_ALLOWED);
+        Err(refuse("notification_uri", problem.with_invalid_param("/notifUri", "not among the caller's own")))
+    }
+
+    /// The time, for a change that queues notifications.
+    pub(crate) fn times(&self) -> Times {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let lifetime = i64::try_from(self.notification_lifetime_seconds).unwrap_or(i64::MAX);
+        Times { now, give_up_at: now.saturating_add(lifetime) }
+    }
+
+    /// Brings the gauges up to date.
+    pub(crate) fn count(&self) {
+        self.metrics.contexts(self.contexts.count());
+        self.metrics.notification_uris(self.contexts.notification_uris());
+        self.metrics.notifications_pending(self.contexts.outbox.pending());
+    }
+
     /// The identity an AF may see (TS 33.535 clause 7.1.2, TS 33.501 clause 5.9.2.3): the SUPI with `supi_access`, the
     /// GPSI otherwise. Refused while UDM does not say which it is: without an identity the AF would turn the UE away for
     /// good, and the next request may find it.
@@ -273,7 +396,12 @@ impl Service {
         gpsi
     }
 
-    fn answer<T: IntoResponse>(&self, operation: &'static str, since: Instant, outcome: Labelled<T>) -> Response {
+    pub(crate) fn answer<T: IntoResponse>(
+        &self,
+        operation: &'static str,
+        since: Instant,
+        outcome: Labelled<T>,
+    ) -> Response {
         let (label, response) = match outcome {
             Ok((label, answer)) => (label, answer.into_response()),
             Err((label, problem)) => (label, problem.into_response()),
@@ -283,7 +411,7 @@ impl Service {
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
-    fn fault(&self, error: &AanfError) -> Refused {
+    pub(crate) fn fault(&self, error: &AanfError) -> Refused {
         match error {
             AanfError::Store(StoreError::Overloaded) => {
                 refuse("overloaded", ProblemDetails::overloaded(self.retry_after_seconds))
@@ -306,14 +434,14 @@ impl Service {
 }
 
 /// Lets a change finish even when the caller leaves: the tables, and what is counted of them, change together.
-async fn to_the_end<T: Send + 'static>(
+pub(crate) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
     tokio::spawn(change).await.unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())))
 }
 
 /// A refusal under its label.
-fn refuse(label: &'static str, problem: ProblemDetails) -> Refused {
+pub(crate) fn refuse(label: &'static str, problem: ProblemDetails) -> Refused {
     (label, Box::new(problem))
 }
 
@@ -343,14 +471,21 @@ mod tests {
 
     fn service(directory: &std::path::Path) -> Arc<Service> {
         let database = Database::open(directory, DatabaseOptions::default()).unwrap();
-        let contexts = Contexts::open(database, Sealer::open(None).unwrap(), TableLimits::default()).unwrap();
+        let tables = TableLimits::default();
+        let afs = DisabledAfs::open(&database, tables.disabled_afs_max).unwrap();
+        let contexts = Contexts::open(database, Sealer::open(None).unwrap(), tables, true, 10).unwrap();
         Arc::new(Service {
             contexts,
+            afs,
             policy: Policy::new(Vec::new(), 3600),
+            routing_indicators: BTreeSet::new(),
+            notification_lifetime_seconds: 1,
             translation: None,
             metrics: Metrics::register(&mut Registry::default()),
             health: Health::new(),
             retry_after_seconds: 1,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
         })
     }
 
@@ -368,14 +503,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let service = service(directory.path());
         let ue_id = "imsi-001010000000001".parse().unwrap();
-        service.contexts.register(&ue_id, &request(0).a_kid, &KAkma::from_bytes([7; 32])).await.unwrap();
+        let k_akma = KAkma::from_bytes([7; 32]);
+        service.contexts.register(&ue_id, &request(0).a_kid, &k_akma, service.times()).await.unwrap();
         for suite in (0..40).step_by(2) {
             let (left, stayed) = (request(suite), request(suite + 1));
             // Polled once, then dropped: the caller has left while its write is on the way.
-            let _ = tokio::time::timeout(Duration::ZERO, look_up(&service, &left, FirstUse { expires_at: 1 })).await;
-            look_up(&service, &stayed, FirstUse { expires_at: 2 }).await.unwrap();
+            let _ = tokio::time::timeout(Duration::ZERO, look_up(&service, &left, None, 1)).await;
+            look_up(&service, &stayed, None, 2).await.unwrap();
             for (asked, expires_at) in [(left, 1), (stayed, 2)] {
-                let outcome = look_up(&service, &asked, FirstUse { expires_at: 3 }).await.unwrap();
+                let outcome = look_up(&service, &asked, None, 3).await.unwrap();
                 assert!(matches!(outcome, LookupOutcome::Found(context) if context.kaf_expires_at == expires_at));
             }
         }

@@ -2,156 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use aanf::{AfConfig, Config, Running, TableLimits, UdmConfig, refusal};
-use akma::{AKid, AfId, KAkma, Supi, UaProtocolId, UeId};
+use aanf::{Config, KafLifetime, TableLimits, UdmConfig, refusal};
+use akma::{AKid, AfId, Supi, UaProtocolId, UeId};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, NaanfClient};
+use common::*;
+use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, AnchorRoute, NaanfClient};
 use sbi::testing::TestAuthority;
-use sbi::{
-    ClientLimits, Json, Path, ProblemDetails, SbiClient, SbiError, SbiServer, SbiServerConfig, ServerLimits, cause,
-};
+use sbi::{ClientLimits, Json, Path, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, cause};
 use serde_json::{Value, json};
-use store::DatabaseOptions;
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-
-const AANF: &str = "a0000000-0000-4000-8000-000000000000";
-const AUSF: &str = "b0000000-0000-4000-8000-000000000000";
-/// In the operator's domain: may see the SUPI.
-const INSIDE_AF: &str = "c0000000-0000-4000-8000-000000000000";
-/// May not.
-const OUTSIDE_AF: &str = "d0000000-0000-4000-8000-000000000000";
-/// Its keys live for a second.
-const HASTY_AF: &str = "e0000000-0000-4000-8000-000000000000";
-const STRANGER: &str = "f0000000-0000-4000-8000-000000000000";
-const UDM: &str = "90000000-0000-4000-8000-000000000000";
-
-const INSIDE: &str = "inside.example.com";
-const OUTSIDE: &str = "outside.example.com";
-const HASTY: &str = "hasty.example.com";
-
-/// Chain 1 of our vectors: K_AKMA and the K_AF for `msgin5g.example.com` with TLS 1.3.
-const K_AKMA: &str = "176cdc89b8bc8634d912bf84cb7ed7b85afe1b8802afa110d1100a881df659a3";
-const K_AF: &str = "57928ae6395cc0034792b1fbde071749542ec5c57da5e4d302ac654060923771";
-
-struct Fixture {
-    authority: TestAuthority,
-    directory: TempDir,
-    config: Config,
-    running: Running,
-    shutdown: CancellationToken,
-}
-
-fn af(instance: &str, fqdns: &[&str]) -> AfConfig {
-    AfConfig {
-        nf_instance_id: Some(instance.to_owned()),
-        fqdns: fqdns.iter().map(|fqdn| fqdn.parse().unwrap()).collect(),
-        ..AfConfig::default()
-    }
-}
-
-impl Fixture {
-    async fn start() -> Self {
-        Self::start_with(|_, _| {}).await
-    }
-
-    async fn start_with(change: impl FnOnce(&TestAuthority, &mut Config)) -> Self {
-        let authority = TestAuthority::new();
-        let directory = tempfile::tempdir().unwrap();
-        let mut config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            admin: Some(([127, 0, 0, 1], 0).into()),
-            data: directory.path().join("aanf"),
-            storage_key: None,
-            kaf_lifetime_seconds: 3600,
-            tables: TableLimits::default(),
-            tls: authority.issue(AANF, &[]),
-            limits: ServerLimits::default(),
-            store: DatabaseOptions::default(),
-            udm: None,
-            afs: vec![
-                AfConfig { may_register: true, ..af(AUSF, &[]) },
-                AfConfig { supi_access: true, ..af(INSIDE_AF, &[INSIDE, "msgin5g.example.com"]) },
-                af(OUTSIDE_AF, &[OUTSIDE]),
-                AfConfig { supi_access: true, kaf_lifetime_seconds: Some(1), ..af(HASTY_AF, &[HASTY]) },
-            ],
-        };
-        change(&authority, &mut config);
-        let shutdown = CancellationToken::new();
-        let running = aanf::start(config.clone(), shutdown.clone()).await.unwrap();
-        Self { authority, directory, config, running, shutdown }
-    }
-
-    async fn stop(&self) {
-        self.shutdown.cancel();
-        self.running.stopped().await;
-    }
-
-    /// Stops and starts again on the same state.
-    async fn restart(&mut self) {
-        self.stop().await;
-        self.shutdown = CancellationToken::new();
-        self.running = aanf::start(self.config.clone(), self.shutdown.clone()).await.unwrap();
-    }
-
-    fn root(&self) -> String {
-        format!("https://127.0.0.1:{}", self.running.local_addr().port())
-    }
-
-    fn client(&self, instance: &str) -> NaanfClient {
-        NaanfClient::new(self.authority.client(instance), self.root())
-    }
-
-    fn http(&self, instance: &str) -> (SbiClient, String) {
-        (self.authority.client(instance), format!("{}/naanf-akma/v1", self.root()))
-    }
-
-    async fn register(&self, supi: &str, a_kid: &str) {
-        self.client(AUSF).register_anchorkey(&key_info(supi, a_kid, K_AKMA)).await.unwrap();
-    }
-
-    async fn retrieve(&self, instance: &str, fqdn: &str, a_kid: &str) -> Result<Option<AkmaAfKeyData>, SbiError> {
-        self.client(instance).retrieve_applicationkey(&request(fqdn, a_kid)).await
-    }
-}
-
-fn key_info(ue_id: &str, a_kid: &str, k_akma: &str) -> AkmaKeyInfo {
-    AkmaKeyInfo {
-        supp_feat: None,
-        ue_id: ue_id.parse().unwrap(),
-        a_kid: a_kid.parse().unwrap(),
-        k_akma: KAkma::from_hex(k_akma).unwrap(),
-    }
-}
-
-fn af_id(fqdn: &str) -> AfId {
-    AfId::new(fqdn.parse().unwrap(), UaProtocolId::TLS_1_3)
-}
-
-fn request(fqdn: &str, a_kid: &str) -> AkmaAfKeyRequest {
-    AkmaAfKeyRequest::new(af_id(fqdn), a_kid.parse().unwrap())
-}
-
-fn refused<T: std::fmt::Debug>(answer: Result<T, SbiError>) -> ProblemDetails {
-    match answer.unwrap_err() {
-        SbiError::Problem(problem) => *problem,
-        other => panic!("no refusal but {other:?}"),
-    }
-}
-
-const SUPI: &str = "imsi-001010000000001";
-const OTHER_SUPI: &str = "imsi-001010000000002";
-const A_KID: &str = "0.first@5gc.mnc001.mcc001.3gppnetwork.org";
-const NEW_A_KID: &str = "0.second@5gc.mnc001.mcc001.3gppnetwork.org";
 
 #[tokio::test]
 async fn an_af_of_the_domain_gets_k_af_its_expiry_and_the_supi() {
@@ -336,7 +204,7 @@ async fn malformed_requests_are_told_apart() {
 #[tokio::test]
 async fn tables_have_limits() {
     let fixture = Fixture::start_with(|_, config| {
-        config.tables = TableLimits { contexts_max: 1, application_keys_per_context_max: 2 };
+        config.tables = TableLimits { contexts_max: 1, application_keys_per_context_max: 2, ..TableLimits::default() };
     })
     .await;
     fixture.register(SUPI, A_KID).await;
@@ -619,15 +487,107 @@ fn the_documented_configuration_is_one() {
     toml::from_str::<Config>(example).unwrap().check().unwrap();
 }
 
-async fn metrics(fixture: &Fixture) -> String {
-    admin(fixture, "/metrics").await
+#[tokio::test]
+async fn each_of_two_anchor_functions_has_the_ues_of_its_routing_indicators() {
+    let only = |indicator: &str| {
+        let served = indicator.parse().unwrap();
+        move |_: &TestAuthority, config: &mut Config| config.routing_indicators = [served].into()
+    };
+    let (zero, twelve) = (Fixture::start_with(only("0")).await, Fixture::start_with(only("0012")).await);
+    // Two authorities; what matters here is who is asked.
+    for (served_by, other, a_kid) in [(&zero, &twelve, "0.a@example.com"), (&twelve, &zero, "0012.a@example.com")] {
+        served_by.register(SUPI, a_kid).await;
+        assert!(served_by.retrieve(INSIDE_AF, INSIDE, a_kid).await.unwrap().is_some());
+        let registered = other.client(AUSF).register_anchorkey(&key_info(SUPI, a_kid, K_AKMA)).await;
+        for problem in [refused(registered), refused(other.retrieve(INSIDE_AF, INSIDE, a_kid).await)] {
+            assert_eq!(problem.status, Some(404));
+            assert!(problem.has_cause(refusal::ROUTING_INDICATOR_NOT_SERVED));
+        }
+    }
+    for a_kid in ["12.a@example.com", "opaque", "00012.a@example.com"] {
+        let problem = refused(twelve.client(AUSF).register_anchorkey(&key_info(SUPI, a_kid, K_AKMA)).await);
+        assert!(problem.has_cause(refusal::ROUTING_INDICATOR_NOT_SERVED), "{a_kid}");
+    }
 }
 
-async fn admin(fixture: &Fixture, path: &str) -> String {
-    let mut stream = TcpStream::connect(fixture.running.admin_addr().unwrap()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+#[tokio::test]
+async fn a_client_of_several_anchor_functions_asks_the_one_of_the_routing_indicator_and_removes_from_all() {
+    let zero = Fixture::start_with(|_, config| config.routing_indicators = ["0".parse().unwrap()].into()).await;
+    let second = tempfile::tempdir().unwrap();
+    let mut config = zero.config.clone();
+    config.data = second.path().join("aanf");
+    config.admin = None;
+    config.routing_indicators = ["12".parse().unwrap(), "13".parse().unwrap()].into();
+    let shutdown = CancellationToken::new();
+    let running = aanf::start(config, shutdown.clone()).await.unwrap();
+    let route = AnchorRoute {
+        root: format!("https://127.0.0.1:{}", running.local_addr().port()),
+        routing_indicators: ["12".parse().unwrap(), "13".parse().unwrap()].into(),
+    };
+    let client = |instance| NaanfClient::selecting(zero.authority.client(instance), zero.root(), vec![route.clone()]);
+    for (supi, a_kid) in [(SUPI, "0.a@example.com"), (OTHER_SUPI, "13.a@example.com")] {
+        client(AUSF).register_anchorkey(&key_info(supi, a_kid, K_AKMA)).await.unwrap();
+        assert!(client(INSIDE_AF).retrieve_applicationkey(&request(INSIDE, a_kid)).await.unwrap().is_some());
+        client(AUSF).remove_context(&supi.parse().unwrap()).await.unwrap();
+        assert_eq!(client(INSIDE_AF).retrieve_applicationkey(&request(INSIDE, a_kid)).await.unwrap(), None);
+    }
+    // What neither serves goes to the general one, which says so.
+    let elsewhere = client(INSIDE_AF).retrieve_applicationkey(&request(INSIDE, "14.a@example.com")).await;
+    assert!(refused(elsewhere).has_cause(refusal::ROUTING_INDICATOR_NOT_SERVED));
+    shutdown.cancel();
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn the_lifetime_of_k_af_follows_af_fqdn_and_protocol() {
+    let fixture = Fixture::start_with(|_, config| {
+        let entry = config.afs.iter_mut().find(|af| af.nf_instance_id.as_deref() == Some(INSIDE_AF)).unwrap();
+        entry.kaf_lifetime_seconds = Some(7200);
+        let ua_protocol = Some("010001".to_owned().try_into().unwrap());
+        entry.kaf_lifetimes = vec![
+            KafLifetime { fqdn: None, ua_protocol, seconds: 60 },
+            KafLifetime { fqdn: Some(INSIDE.parse().unwrap()), ua_protocol: None, seconds: 600 },
+        ];
+    })
+    .await;
+    fixture.register(SUPI, A_KID).await;
+    let client = fixture.client(INSIDE_AF);
+    for (fqdn, protocol, seconds) in [
+        (INSIDE, UaProtocolId::tls_1_2(0xD001), 60),
+        (INSIDE, UaProtocolId::TLS_1_3, 600),
+        ("msgin5g.example.com", UaProtocolId::TLS_1_3, 7200),
+    ] {
+        let before = time::OffsetDateTime::now_utc().unix_timestamp();
+        let af_id = AfId::new(fqdn.parse().unwrap(), protocol);
+        let request = AkmaAfKeyRequest::new(af_id, A_KID.parse().unwrap());
+        let expiry = client.retrieve_applicationkey(&request).await.unwrap().unwrap().expiry.unix_timestamp();
+        let after = time::OffsetDateTime::now_utc().unix_timestamp();
+        assert!((before + seconds..=after + seconds).contains(&expiry), "{fqdn}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_more_often_than_it_may_is_429_and_others_are_not() {
+    let fixture = Fixture::start_with(|_, config| {
+        let entry = config.afs.iter_mut().find(|af| af.nf_instance_id.as_deref() == Some(INSIDE_AF)).unwrap();
+        entry.requests_per_second_max = Some(1);
+    })
+    .await;
+    fixture.register(SUPI, A_KID).await;
+    let client = fixture.client(INSIDE_AF);
+    // One a second: of those sent at once, all but a few.
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let client = client.clone();
+        asked.spawn(async move { client.retrieve_applicationkey(&request(INSIDE, A_KID)).await });
+    }
+    let (answered, too_often): (Vec<_>, Vec<_>) = asked.join_all().await.into_iter().partition(Result::is_ok);
+    assert!(!answered.is_empty() && !too_often.is_empty());
+    for answer in too_often {
+        let problem = refused(answer);
+        assert_eq!(problem.status, Some(429));
+        assert!(problem.has_cause(cause::NF_CONGESTION_RISK));
+        assert_eq!(problem.retry_after_seconds, Some(1));
+    }
+    fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap();
 }

@@ -41,6 +41,13 @@ impl AKid {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The routing indicator that the username begins with, which selects the AAnF (TS 33.535 6.7); `None` where none
+    /// does. Nothing else of the A-KID is looked at, so the form of the A-TID and the realm do not matter.
+    pub fn routing_indicator(&self) -> Option<RoutingIndicator> {
+        let (digits, _) = self.0.split_once(AKidFormat::DELIMITER)?;
+        digits.parse().ok()
+    }
 }
 
 impl FromStr for AKid {

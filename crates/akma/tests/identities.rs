@@ -358,3 +358,20 @@ fn keys_read_hexadecimal_of_their_length_only() {
         assert_eq!(Res::from_slice(&vec![0; octets]), Err(Error::InvalidRes));
     }
 }
+
+#[test]
+fn the_routing_indicator_of_an_a_kid_is_read_whatever_follows_it() {
+    for (a_kid, expected) in [
+        ("0.a4@5gc.mnc001.mcc001.3gppnetwork.org", Some("0")),
+        ("0017.x@elsewhere.example", Some("0017")),
+        ("9999.", Some("9999")),
+        ("12345.x@y", None),
+        ("a.x@y", None),
+        ("1x.x@y", None),
+        ("12@5gc.mnc001", None),
+        ("opaque", None),
+    ] {
+        let a_kid: AKid = a_kid.parse().unwrap();
+        assert_eq!(a_kid.routing_indicator(), expected.map(|digits| digits.parse().unwrap()), "{a_kid}");
+    }
+}

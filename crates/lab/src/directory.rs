@@ -288,6 +288,7 @@ impl Directory {
             home_network: self.home_network.clone(),
             udm: format!("https://{}", ports.udm),
             aanf: Some(format!("https://{}", ports.aanf)),
+            aanf_routes: Vec::new(),
             callers: [self.nf_instance_id("lab-nf")?].into(),
             serving_networks: Vec::new(),
             api_root: None,

@@ -2,6 +2,8 @@
 //! [`transport::KeySource`] too.
 
 mod key_source;
+mod selection;
+mod service_disable;
 
 use akma::{AKid, AfId, Gpsi, KAf, KAkma, Supi, UeId};
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,14 @@ use time::OffsetDateTime;
 use crate::client::SbiClient;
 use crate::coding::{hex_key, resource};
 use crate::error::SbiError;
+use crate::features::SupportedFeatures;
 use crate::services;
+
+pub use selection::AnchorRoute;
+use selection::Anchors;
+pub use service_disable::{
+    FEATURES, InvalidNotificationUri, NotificationUri, ServiceDisableNotif, feature, notify_service_disabled,
+};
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/naanf-akma/v1";
@@ -19,8 +28,8 @@ pub const API_PATH: &str = "/naanf-akma/v1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AkmaKeyInfoMembers", into = "AkmaKeyInfoMembers")]
 pub struct AkmaKeyInfo {
-    /// Features the sender supports, a hexadecimal bitmask.
-    pub supp_feat: Option<String>,
+    /// Features the sender supports.
+    pub supp_feat: Option<SupportedFeatures>,
     /// The UE: exactly one of `supi` and `gpsi` in JSON.
     pub ue_id: UeId,
     /// The A-KID.
@@ -33,7 +42,7 @@ pub struct AkmaKeyInfo {
 #[serde(rename_all = "camelCase")]
 struct AkmaKeyInfoMembers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    supp_feat: Option<String>,
+    supp_feat: Option<SupportedFeatures>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     supi: Option<Supi>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,9 +82,9 @@ impl From<AkmaKeyInfo> for AkmaKeyInfoMembers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AkmaAfKeyRequest {
-    /// Features the sender supports, a hexadecimal bitmask.
+    /// Features the sender supports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub supp_feat: Option<String>,
+    pub supp_feat: Option<SupportedFeatures>,
     /// Who asks, and for which Ua* protocol: `<FQDN>:<ten hexadecimal digits>`.
     pub af_id: AfId,
     /// The A-KID the UE showed.
@@ -84,13 +93,24 @@ pub struct AkmaAfKeyRequest {
     /// Whether the key is wanted without any identity of the UE.
     #[serde(default, skip_serializing_if = "is_false")]
     pub anon_ind: bool,
+    /// Where to be told that AKMA is no longer to be used under this A-KID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notif_uri: Option<NotificationUri>,
 }
 
 impl AkmaAfKeyRequest {
     /// A request that asks for the UE's identity, too.
     #[must_use]
     pub fn new(af_id: AfId, a_kid: AKid) -> Self {
-        Self { supp_feat: None, af_id, a_kid, anon_ind: false }
+        Self { supp_feat: None, af_id, a_kid, anon_ind: false, notif_uri: None }
+    }
+
+    /// The same, asking to be notified at `uri` ([`ServiceDisableNotif`]). The answer's `supp_feat` has
+    /// [`feature::SERVICE_DISABLE_NOTIFICATION`] where the AAnF will.
+    #[must_use]
+    pub fn with_notifications(self, uri: NotificationUri) -> Self {
+        let supp_feat = Some(SupportedFeatures::of(&[feature::SERVICE_DISABLE_NOTIFICATION]));
+        Self { supp_feat, notif_uri: Some(uri), ..self }
     }
 }
 
@@ -98,9 +118,9 @@ impl AkmaAfKeyRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AkmaAfKeyData {
-    /// Features both sides support, a hexadecimal bitmask.
+    /// Features both sides support.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub supp_feat: Option<String>,
+    pub supp_feat: Option<SupportedFeatures>,
     /// The UE's GPSI; only when the SUPI is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpsi: Option<Gpsi>,
@@ -130,22 +150,29 @@ pub struct CtxRemove {
     pub supi: Supi,
 }
 
-/// Asks an AKMA anchor function.
+/// Asks an AKMA anchor function, or that of several which serves the A-KID's routing indicator.
 #[derive(Debug, Clone)]
 pub struct NaanfClient {
     registrar: SbiClient,
     requester: SbiClient,
-    root: String,
+    anchors: Anchors,
 }
 
 impl NaanfClient {
     /// A client of the AAnF at `root`, for example `https://aanf.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
+        Self::selecting(http, root, Vec::new())
+    }
+
+    /// A client of several AAnFs: of that of `routes` which serves the routing indicator of an A-KID, and else of the one
+    /// at `root`.
+    #[must_use]
+    pub fn selecting(http: SbiClient, root: impl Into<String>, routes: Vec<AnchorRoute>) -> Self {
         Self {
             registrar: http.for_service(services::AANF, services::NAANF_ANCHORKEY),
             requester: http.for_service(services::AANF, services::NAANF_APPLICATIONKEY_SUPI),
-            root: root.into(),
+            anchors: Anchors { general: root.into(), routes },
         }
     }
 
@@ -160,7 +187,7 @@ impl NaanfClient {
     /// # Errors
     /// Any [`SbiError`] but those of starting.
     pub async fn register_anchorkey(&self, info: &AkmaKeyInfo) -> Result<AkmaKeyInfo, SbiError> {
-        self.registrar.post(&self.uri("register-anchorkey"), info).await?.into_body()
+        self.registrar.post(&self.uri(&info.a_kid, "register-anchorkey"), info).await?.into_body()
     }
 
     /// Naanf_AKMA_ApplicationKey_Get: K_AF, or `None` when the A-KID is unknown.
@@ -169,21 +196,28 @@ impl NaanfClient {
     /// Any [`SbiError`] but those of starting; [`SbiError::Problem`] with 403 when the AF_ID is not ours to ask for,
     /// or K_AF has expired.
     pub async fn retrieve_applicationkey(&self, request: &AkmaAfKeyRequest) -> Result<Option<AkmaAfKeyData>, SbiError> {
-        let response = self.requester.post(&self.uri("retrieve-applicationkey"), request).await?;
+        let response = self.requester.post(&self.uri(&request.a_kid, "retrieve-applicationkey"), request).await?;
         if response.status == http::StatusCode::NO_CONTENT { Ok(None) } else { response.into_body().map(Some) }
     }
 
-    /// Naanf_AKMA_Context_Remove: forgets a UE's key material. No error when there was none.
+    /// Naanf_AKMA_Context_Remove: forgets a UE's key material. No error when there was none. No routing indicator comes
+    /// with it, so every AAnF is asked, the others too when one fails.
     ///
     /// # Errors
-    /// Any [`SbiError`] but those of starting.
+    /// Any [`SbiError`] but those of starting; the first one.
     pub async fn remove_context(&self, supi: &Supi) -> Result<(), SbiError> {
         let request = CtxRemove { supi: supi.clone() };
-        self.registrar.post::<_, serde_json::Value>(&self.uri("remove-context"), &request).await.map(drop)
+        let mut outcome = Ok(());
+        for root in self.anchors.all() {
+            let uri = resource(root, &format!("{API_PATH}/remove-context"));
+            let removed = self.registrar.post::<_, serde_json::Value>(&uri, &request).await.map(drop);
+            outcome = outcome.and(removed);
+        }
+        outcome
     }
 
-    fn uri(&self, operation: &str) -> String {
-        resource(&self.root, &format!("{API_PATH}/{operation}"))
+    fn uri(&self, a_kid: &AKid, operation: &str) -> String {
+        resource(self.anchors.root(a_kid), &format!("{API_PATH}/{operation}"))
     }
 }
 
@@ -243,6 +277,13 @@ mod tests {
         assert_eq!(data.ue_id().unwrap().as_str(), "msisdn-491700000001");
         assert_eq!(serde_json::to_value(&data).unwrap()["expiry"], "2026-12-01T00:00:00Z");
         assert!(!format!("{data:?}").contains("176cdc"));
+    }
+
+    #[test]
+    fn a_notification_uri_that_is_none_is_named() {
+        let request = json!({"afId": "msgin5g.example.com:0100000007", "aKId": "1.a@b", "notifUri": "http://here"});
+        let problem = parse_json::<AkmaAfKeyRequest>(request.to_string().as_bytes()).unwrap_err();
+        assert_eq!(problem.invalid_params[0].param, "/notifUri");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub mod cause {
     pub const INVALID_QUERY_PARAM: &str = "INVALID_QUERY_PARAM";
     /// 404: no resource of any API here has this path.
     pub const RESOURCE_URI_STRUCTURE_NOT_FOUND: &str = "RESOURCE_URI_STRUCTURE_NOT_FOUND";
+    /// 429: more requests than this caller may send; `Retry-After` says when to come back.
+    pub const NF_CONGESTION_RISK: &str = "NF_CONGESTION_RISK";
     /// 500: something went wrong inside that the caller can do nothing about.
     pub const SYSTEM_FAILURE: &str = "SYSTEM_FAILURE";
     /// 500: a table that would have to grow for this request is full.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use akma::Fqdn;
 use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
 use message::{AsServiceId, SEGMENTS_MAX};
+use sbi::naanf::AnchorRoute;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
@@ -100,6 +101,9 @@ pub struct TlsSection {
 pub struct AkmaSection {
     /// The AAnF's API root, `https://...`.
     pub aanf: String,
+    /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
+    #[serde(default)]
+    pub aanf_routes: Vec<AnchorRoute>,
     /// Limits on key look-ups.
     #[serde(default)]
     pub lookups: LookupLimits,
@@ -321,6 +325,9 @@ impl Config {
             if !url.starts_with("https://") {
                 return wrong(key, "must be an https URL");
             }
+        }
+        if let Some(reason) = AnchorRoute::fault(&self.akma.aanf_routes) {
+            return wrong("akma.aanf_routes", reason);
         }
         if let Some((key, reason)) = self.exposure.as_ref().and_then(ExposureSection::fault) {
             return wrong(key, reason);

@@ -201,7 +201,8 @@ async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
 }
 
 fn key_lookup(config: &Config, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
-    let anchor = NaanfClient::new(client(config, &config.akma.requests)?, config.akma.aanf.clone());
+    let client = client(config, &config.akma.requests)?;
+    let anchor = NaanfClient::selecting(client, config.akma.aanf.clone(), config.akma.aanf_routes.clone());
     Ok(Arc::new(KeyLookup::new(Arc::new(anchor), config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 use akma::{HomeNetwork, KAusf, RoutingIndicator, ServingNetworkName, Supi};
 use axum::Router;
 use axum::routing::{post, put};
-use sbi::naanf::NaanfClient;
+use sbi::naanf::{AnchorRoute, NaanfClient};
 use sbi::nudm::NudmClient;
 use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause, openapi};
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,9 @@ pub struct Config {
     /// Root of the AAnF; without one no UE gets AKMA keys.
     #[serde(default)]
     pub aanf: Option<String>,
+    /// AAnFs for the UEs of some routing indicators; `aanf` has the others.
+    #[serde(default)]
+    pub aanf_routes: Vec<AnchorRoute>,
     /// NF instance IDs that may authenticate UEs: AMFs.
     #[serde(default)]
     pub callers: AllowedCallers,
@@ -171,6 +174,12 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     if config.api_root.is_none() && config.sbi.listen.port() == 0 {
         return Err(LabError::Configuration("ausf: listening on port 0 needs api_root".to_owned()));
     }
+    if let Some(fault) = AnchorRoute::fault(&config.aanf_routes) {
+        return Err(LabError::Configuration(format!("ausf: aanf_routes: {fault}")));
+    }
+    if config.aanf.is_none() && !config.aanf_routes.is_empty() {
+        return Err(LabError::Configuration("ausf: aanf_routes needs aanf".to_owned()));
+    }
     let limits = config.limits;
     let client = |request_timeout_milliseconds| {
         let limits = ClientLimits { request_timeout_milliseconds, ..ClientLimits::default() };
@@ -186,7 +195,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         nf_instance_id: config.nf_instance_id,
         home_network: config.home_network,
         udm: NudmClient::new(udm, config.udm),
-        aanf: config.aanf.map(|root| NaanfClient::new(aanf, root)),
+        aanf: config.aanf.map(|root| NaanfClient::selecting(aanf, root, config.aanf_routes)),
         callers: config.callers,
         serving_networks,
         api_root: api_root.trim_end_matches('/').to_owned(),

@@ -68,7 +68,7 @@ mod tests {
         for problem in [
             ProblemDetails::forbidden(TOO_MANY_APPLICATION_KEYS),
             ProblemDetails::bad_request("MANDATORY_IE_INCORRECT"),
-            ProblemDetails::not_found("CONTEXT_NOT_FOUND"),
+            ProblemDetails::not_found("ROUTING_INDICATOR_NOT_SERVED"),
         ] {
             assert!(matches!(told(problem), KeySourceError::Refused(_)));
         }

@@ -1,9 +1,11 @@
 //! Naanf_AKMA (TS 29.535), and the types that it shares with the NEF's `3gpp-akma` (TS 29.522).
 
-use super::api::{Api, post};
-use super::common::{date_time, gpsi, hex_32, supi, supported_features};
+use super::api::{Api, Operation, post};
+use super::common::{date_time, gpsi, hex_32, supi, supported_features, uri};
 use super::schema::{Schema, boolean, object, optional, pattern, required, visible};
-use crate::naanf::{API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove};
+use crate::naanf::{
+    API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove, NotificationUri, ServiceDisableNotif,
+};
 
 /// Naanf_AKMA.
 #[must_use]
@@ -22,7 +24,8 @@ pub fn naanf_akma() -> Api {
                 .scopes(APPLICATION_KEY)
                 .takes(akma_af_key_request())
                 .answers(200, akma_af_key_data())
-                .answers_nothing(),
+                .answers_nothing()
+                .calls_back("serviceDisableNotification", "{$request.body#/notifUri}", service_disable_notification()),
         )
         .with(
             post("/remove-context", "Forget the key material of a UE")
@@ -30,6 +33,11 @@ pub fn naanf_akma() -> Api {
                 .takes(object("CtxRemove", vec![required("supi", supi())]).of::<CtxRemove>())
                 .answers_nothing(),
         )
+}
+
+fn service_disable_notification() -> Operation {
+    let body = object("ServiceDisableNotif", vec![required("aKId", a_kid())]).of::<ServiceDisableNotif>();
+    post("", "Tell that AKMA is not to be used any more").takes(body).answers_nothing()
 }
 
 fn akma_key_info() -> Schema {
@@ -55,6 +63,7 @@ pub(super) fn akma_af_key_request() -> Schema {
             required("afId", af_id()),
             required("aKId", a_kid()),
             optional("anonInd", boolean()),
+            optional("notifUri", uri("https://msgin5g.example.com/akma-notifications").of::<NotificationUri>()),
         ],
     )
     .of::<AkmaAfKeyRequest>()
