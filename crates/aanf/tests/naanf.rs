@@ -20,6 +20,7 @@ use sbi::testing::TestAuthority;
 use sbi::{ClientLimits, Json, Path, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, cause};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use transport::KeySource;
 
 #[tokio::test]
 async fn an_af_of_the_domain_gets_k_af_its_expiry_and_the_supi() {
@@ -275,6 +276,17 @@ async fn an_anonymous_request_gets_the_key_and_no_identity() {
     let request = AkmaAfKeyRequest { anon_ind: true, ..request(INSIDE, A_KID) };
     let data = fixture.client(INSIDE_AF).retrieve_applicationkey(&request).await.unwrap().unwrap();
     assert_eq!(data.ue_id(), None);
+}
+
+#[tokio::test]
+async fn a_server_gets_its_keys_with_identity_or_a_peer_that_is_nobody() {
+    let fixture = Fixture::start().await;
+    fixture.register(SUPI, A_KID).await;
+    for (instance, fqdn, expected) in [(INSIDE_AF, INSIDE, Some(SUPI)), (OUTSIDE_AF, OUTSIDE, None)] {
+        // As TLS-PSK asks; with `ue_id` absent the MSGin5G Server registers nobody (TS 33.501 Annex Y.2).
+        let key = fixture.client(instance).retrieve(af_id(fqdn), A_KID.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(key.ue_id, expected.map(|supi| supi.parse().unwrap()), "{instance}");
+    }
 }
 
 #[tokio::test]
