@@ -38,6 +38,7 @@ pub(crate) const STEPS: &[Step] = &[
 const FUZZ_TARGETS: &[&str] = &[
     "a_kid",
     "application_request",
+    "capif",
     "coap_stream",
     "eap_packet",
     "exposure_notification",

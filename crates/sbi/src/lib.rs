@@ -52,6 +52,7 @@ pub mod association;
 pub mod audit;
 pub mod authorization;
 pub mod callback;
+pub mod capif;
 mod client;
 mod coding;
 mod common;

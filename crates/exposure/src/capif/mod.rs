@@ -1,64 +1,28 @@
-//! The CAPIF core function (TS 23.222, TS 29.222, TS 33.122).
+//! The CAPIF core function (TS 23.222, TS 29.222, TS 33.122): API providers register and publish, API invokers are onboarded,
+//! discover, agree on a security method per interface, and get tokens; API exposing functions ask whom to trust.
+//!
+//! Start from [`Config`] and [`start`]; [`Running`] is the function at work. What it answers, and when, is
+//! `docs/reference/capif.md`. Its clients are [`sbi::capif::invoker::Invoker`] and [`sbi::capif::aef::ExposingFunction`].
 
-use std::net::SocketAddr;
+mod apis;
+mod authority;
+mod config;
+mod events;
+mod invokers;
+mod logs;
+mod notifier;
+mod policies;
+mod providers;
+mod public_key;
+mod running;
+mod security;
+mod service;
+mod state;
+mod tokens;
 
-use axum::Router;
-use sbi::{CertificateFiles, SbiServer, SbiServerConfig, ServerLimits};
-use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+pub use config::{AuthorityFiles, Config, OnboardingCredential, RegistrationCredential, TableLimits, TimeRange};
+pub use public_key::{InvalidSubjectKey, SubjectKey};
+pub use running::{Running, start};
 
-use crate::error::ExposureError;
-
-/// Everything the function needs to know.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where it is served; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Own certificate and key, and the authority of everybody else's.
-    pub tls: CertificateFiles,
-    /// The server's limits.
-    #[serde(default)]
-    pub limits: ServerLimits,
-}
-
-impl Config {
-    /// Finds what is wrong with the configuration itself, without touching files or addresses.
-    ///
-    /// # Errors
-    /// [`ExposureError::Configuration`] naming the key.
-    pub fn check(&self) -> Result<(), ExposureError> {
-        Ok(())
-    }
-}
-
-/// The function at work. It stops when the token it was started with is cancelled.
-#[derive(Debug)]
-pub struct Running {
-    server: SbiServer,
-}
-
-impl Running {
-    /// Where it is served.
-    #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.server.local_addr()
-    }
-
-    /// Waits until the function has stopped.
-    pub async fn stopped(&self) {
-        self.server.stopped().await;
-    }
-}
-
-/// Starts the function.
-///
-/// # Errors
-/// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
-pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
-    config.check()?;
-    let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
-    let server = SbiServer::start(server, Router::new(), shutdown).await?;
-    tracing::info!(address = %server.local_addr(), "CAPIF core function ready");
-    Ok(Running { server })
-}
+/// SupportedFeatures (TS 29.571): none of the optional features of TS 29.222 is.
+const NO_FEATURES: &str = "0";

@@ -1,0 +1,235 @@
+//! Configuration of the CAPIF core function, and its checks.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use sbi::capif::policy::{ApiInvokerPolicy, TimeRangeList};
+use sbi::{CertificateFiles, ServerLimits};
+use serde::{Deserialize, Serialize};
+use store::DatabaseOptions;
+
+use crate::error::ExposureError;
+
+/// Everything the function needs to know. `listen`, `data` and `tls` have no default.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the APIs are served; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How others reach it, `https://...`, in `Location` headers; `listen` if absent.
+    #[serde(default)]
+    pub api_root: Option<String>,
+    /// Its name: issuer of its tokens, `ccfId` of what is published here.
+    #[serde(default = "default_id")]
+    pub id: String,
+    /// Directory of the durable state, of the token key and, without `authority`, of the authority; made with mode 0700.
+    pub data: PathBuf,
+    /// Own certificate and key, and the authorities of those whom it notifies: invokers' destinations and AEFs.
+    pub tls: CertificateFiles,
+    /// The authority that issues invokers' and providers' certificates; one of its own, made at first start, if absent.
+    #[serde(default)]
+    pub authority: Option<AuthorityFiles>,
+    /// How long a certificate is good for.
+    #[serde(default = "default_validity")]
+    pub certificate_validity_days: u32,
+    /// How long a token is good for.
+    #[serde(default = "default_token_lifetime")]
+    pub token_lifetime_seconds: u64,
+    /// Credentials of API invokers to come, each good for one onboarding.
+    #[serde(default, rename = "onboarding")]
+    pub onboardings: Vec<OnboardingCredential>,
+    /// Credentials of API provider domains to come, each good for one registration.
+    #[serde(default, rename = "registration")]
+    pub registrations: Vec<RegistrationCredential>,
+    /// Below which URIs notifications may go; anywhere if empty.
+    #[serde(default)]
+    pub notification_prefixes: Vec<String>,
+    /// The tables' sizes.
+    #[serde(default)]
+    pub tables: TableLimits,
+    /// The server's limits.
+    #[serde(default)]
+    pub limits: ServerLimits,
+    /// The database's limits.
+    #[serde(default)]
+    pub store: DatabaseOptions,
+}
+
+/// Certificate and key of the authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityFiles {
+    /// PEM.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// What one API invoker comes with, and what it may then do. The credential itself is not here: its digest is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnboardingCredential {
+    /// Its name, unique.
+    pub name: String,
+    /// SHA-256 of the credential, hexadecimal. The credential should be 32 random octets in hexadecimal.
+    pub token_sha256: String,
+    /// DNS names that its invoker's certificate gets: by them API exposing functions know who it is.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// Names of the service APIs that its invoker may use; all if empty.
+    #[serde(default)]
+    pub apis: Vec<String>,
+    /// Calls of each API in all, since the API exposing function started; any number if absent.
+    #[serde(default)]
+    pub allowed_total_invocations: Option<u64>,
+    /// Calls of each API per second; any number if absent.
+    #[serde(default)]
+    pub allowed_invocations_per_second: Option<u64>,
+    /// When calls are allowed; always if empty.
+    #[serde(default, rename = "allowed_time")]
+    pub allowed_times: Vec<TimeRange>,
+}
+
+/// From when to when, RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeRange {
+    /// Not before.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub from: Option<time::OffsetDateTime>,
+    /// Not after.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub until: Option<time::OffsetDateTime>,
+}
+
+impl OnboardingCredential {
+    /// The access control policy of invoker `id`.
+    pub(crate) fn policy(&self, id: &str) -> ApiInvokerPolicy {
+        let ranges = self
+            .allowed_times
+            .iter()
+            .map(|range| TimeRangeList { start_time: range.from, stop_time: range.until })
+            .collect();
+        ApiInvokerPolicy {
+            api_invoker_id: id.to_owned(),
+            allowed_total_invocations: self.allowed_total_invocations,
+            allowed_invocations_per_second: self.allowed_invocations_per_second,
+            allowed_invocation_time_range_list: ranges,
+        }
+    }
+
+    /// Whether its invoker may use the API called `api_name`.
+    pub(crate) fn allows(&self, api_name: &str) -> bool {
+        self.apis.is_empty() || self.apis.iter().any(|allowed| allowed == api_name)
+    }
+}
+
+/// What one API provider domain comes with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrationCredential {
+    /// Its name, unique.
+    pub name: String,
+    /// SHA-256 of the credential, hexadecimal.
+    pub token_sha256: String,
+}
+
+/// Sizes of the function's tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableLimits {
+    /// Provider domains; one more gets 500, INSUFFICIENT_RESOURCES.
+    pub providers_max: usize,
+    /// Functions of one provider domain; one more gets 403, TOO_MANY_FUNCTIONS.
+    pub functions_per_provider_max: usize,
+    /// Service APIs in all; one more gets 500, INSUFFICIENT_RESOURCES.
+    pub apis_max: usize,
+    /// Service APIs of one APF; one more gets 403, TOO_MANY_APIS.
+    pub apis_per_apf_max: usize,
+    /// API invokers; one more gets 500, INSUFFICIENT_RESOURCES.
+    pub invokers_max: usize,
+    /// Entries of one security context; one more gets 403, TOO_MANY_INTERFACES.
+    pub interfaces_per_context_max: usize,
+    /// Subscriptions of one subscriber; one more gets 403, TOO_MANY_SUBSCRIPTIONS.
+    pub subscriptions_per_subscriber_max: usize,
+    /// Invocation logs kept; one more takes the place of the oldest.
+    pub logs_max: u64,
+    /// Invocation logs in one answer of an audit; the newest.
+    pub audit_logs_max: usize,
+    /// Notifications under way; one more is dropped, which the log says.
+    pub notifications_max: usize,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self {
+            providers_max: 256,
+            functions_per_provider_max: 32,
+            apis_max: 1_024,
+            apis_per_apf_max: 256,
+            invokers_max: 10_000,
+            interfaces_per_context_max: 64,
+            subscriptions_per_subscriber_max: 16,
+            logs_max: 10_000,
+            audit_logs_max: 256,
+            notifications_max: 1_024,
+        }
+    }
+}
+
+impl Config {
+    /// Finds what is wrong with the configuration itself, without touching files or addresses.
+    ///
+    /// # Errors
+    /// [`ExposureError::Configuration`] naming the key.
+    pub fn check(&self) -> Result<(), ExposureError> {
+        match self.fault() {
+            Some(fault) => Err(ExposureError::Configuration(format!("capif.{fault}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        if self.id.is_empty() {
+            return Some("id must not be empty".to_owned());
+        }
+        if self.api_root.as_ref().is_some_and(|root| !root.starts_with("https://")) {
+            return Some("api_root must be an https URL".to_owned());
+        }
+        if !(1..=1_095).contains(&self.certificate_validity_days) {
+            return Some("certificate_validity_days must be 1 to 1095".to_owned());
+        }
+        if !(1..=3_600).contains(&self.token_lifetime_seconds) {
+            return Some("token_lifetime_seconds must be 1 to 3600".to_owned());
+        }
+        let onboardings = self.onboardings.iter().map(|one| ("onboarding", &one.name, &one.token_sha256));
+        let registrations = self.registrations.iter().map(|one| ("registration", &one.name, &one.token_sha256));
+        let (mut names, mut digests) = (BTreeSet::new(), BTreeSet::new());
+        for (key, name, digest) in onboardings.chain(registrations) {
+            if name.is_empty() || !names.insert((key, name)) {
+                return Some(format!("{key}: name {name:?} is empty or comes twice"));
+            }
+            let well_formed =
+                digest.len() == 64 && digest.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
+            if !well_formed || !digests.insert(digest) {
+                return Some(format!("{key} {name:?}: token_sha256 must be 64 lower-case hexadecimal digits, once"));
+            }
+        }
+        let bad =
+            self.onboardings.iter().flat_map(|one| &one.dns_names).find(|name| name.parse::<akma::Fqdn>().is_err());
+        bad.map(|name| format!("onboarding: {name:?} is no DNS name"))
+    }
+}
+
+fn default_id() -> String {
+    "capif-core".to_owned()
+}
+
+fn default_validity() -> u32 {
+    365
+}
+
+fn default_token_lifetime() -> u64 {
+    300
+}

@@ -1,0 +1,104 @@
+//! Wiring: database, authority, token key, server.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use sbi::token::TokenSigner;
+use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
+use store::Database;
+use tokio_util::sync::CancellationToken;
+
+use super::authority::{Authority, write_private};
+use super::config::{AuthorityFiles, Config};
+use super::notifier::Notifier;
+use super::service::{Service, router};
+use super::state::Registry;
+use crate::error::ExposureError;
+
+/// The function at work. It stops when the token it was started with is cancelled.
+#[derive(Debug)]
+pub struct Running {
+    server: SbiServer,
+}
+
+impl Running {
+    /// Where it is served.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Waits until the function has stopped: requests answered, connections closed.
+    pub async fn stopped(&self) {
+        self.server.stopped().await;
+    }
+}
+
+/// Starts the function; it serves when this returns, and until `shutdown` is cancelled.
+///
+/// # Errors
+/// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
+    config.check()?;
+    let (data, options) = (config.data.clone(), config.store.clone());
+    // Recovery and reading block; they get a thread of their own.
+    let registry = tokio::task::spawn_blocking(move || Registry::open(Database::open(&data, options)?))
+        .await
+        .unwrap_or_else(|_| Err(ExposureError::Configuration("capif: the state could not be opened".to_owned())))?;
+    let files = config
+        .authority
+        .clone()
+        .unwrap_or_else(|| AuthorityFiles { certificate: config.data.join("ca.pem"), key: config.data.join("ca.key") });
+    let authority = Authority::open_or_create(&files, config.certificate_validity_days)?;
+    let signer = signer(&config.data.join("token.key"))?;
+    let client = |tls| SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
+    let (to_all, to_aefs) = (client(config.tls.clone())?, client(own_certificate(&config, &authority)?)?);
+    let service = Service {
+        registry,
+        authority,
+        signer,
+        notifier: Notifier::new(to_all, to_aefs, config.tables.notifications_max, shutdown.clone()),
+        api_root: config
+            .api_root
+            .clone()
+            .unwrap_or_else(|| format!("https://{}", config.listen))
+            .trim_end_matches('/')
+            .to_owned(),
+        id: config.id.clone(),
+        token_lifetime_seconds: config.token_lifetime_seconds,
+        onboardings: config.onboardings.into_iter().map(|one| (one.token_sha256.clone(), one)).collect(),
+        registrations: config.registrations.into_iter().map(|one| (one.token_sha256, one.name)).collect(),
+        notification_prefixes: config.notification_prefixes,
+        tables: config.tables,
+    };
+    // Clients come with certificates of this authority; the configured ones vouch for those that are called.
+    let tls = CertificateFiles { ca: files.certificate, crl: None, ..config.tls };
+    let server = SbiServerConfig { listen: config.listen, tls, limits: config.limits };
+    let router = router(Arc::new(service));
+    let server = SbiServer::start_optional_certificate(server, router, shutdown, ServerMetrics::default()).await?;
+    tracing::info!(address = %server.local_addr(), id = config.id, "CAPIF core function ready");
+    Ok(Running { server })
+}
+
+/// A certificate of the core function's own authority for itself, made anew at each start.
+fn own_certificate(config: &Config, authority: &Authority) -> Result<CertificateFiles, ExposureError> {
+    let (certificate, key) = (config.data.join("core.pem"), config.data.join("core.key"));
+    let made = authority.issue_own(&config.id);
+    let (private, issued) = made.map_err(|error| ExposureError::Configuration(format!("capif: {error}")))?;
+    let written = write_private(&key, &zeroize::Zeroizing::new(private))
+        .and_then(|()| write_private(&certificate, issued.pem.as_bytes()));
+    written.map_err(|error| ExposureError::Configuration(format!("{}: {error}", certificate.display())))?;
+    Ok(CertificateFiles { certificate, key, ca: config.tls.ca.clone(), crl: None })
+}
+
+/// The key in `path`; made when it is not there.
+fn signer(path: &Path) -> Result<TokenSigner, ExposureError> {
+    let at = |error: &dyn std::fmt::Display| ExposureError::Configuration(format!("{}: {error}", path.display()));
+    if !path.exists() {
+        let key = zeroize::Zeroizing::new(TokenSigner::generate_pem().map_err(|error| at(&error))?);
+        write_private(path, key.as_bytes()).map_err(|error| at(&error))?;
+    }
+    let key = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| at(&error))?);
+    TokenSigner::from_pem(&key).map_err(|error| at(&error))
+}

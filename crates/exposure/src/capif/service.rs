@@ -1,0 +1,222 @@
+//! The APIs: who may ask what, and the audit of it.
+//!
+//! Every request but an onboarding, a registration and one for the token keys needs a certificate of the authority whose holder
+//! is known and whose serial number is the one that counts. A path that names an identity must name the holder's own. Each
+//! request is one event of target `security`: subject, action, outcome, reason.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, MatchedPath, Request, State as Shared};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use http::header::LOCATION;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use sbi::capif::identity::{CapifIdentity, Role};
+use sbi::token::TokenSigner;
+use sbi::{Json, PeerIdentity, ProblemDetails};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::authority::Authority;
+use super::config::{OnboardingCredential, TableLimits};
+use super::notifier::Notifier;
+use super::state::Registry;
+use super::{apis, events, invokers, logs, policies, providers, security, tokens};
+
+/// Everything the handlers need.
+pub(crate) struct Service {
+    pub(crate) registry: Registry,
+    pub(crate) authority: Authority,
+    pub(crate) signer: TokenSigner,
+    pub(crate) notifier: Notifier,
+    /// `https://...`, without a trailing slash.
+    pub(crate) api_root: String,
+    pub(crate) id: String,
+    pub(crate) token_lifetime_seconds: u64,
+    /// By digest.
+    pub(crate) onboardings: BTreeMap<String, OnboardingCredential>,
+    /// By digest: the name.
+    pub(crate) registrations: BTreeMap<String, String>,
+    pub(crate) notification_prefixes: Vec<String>,
+    pub(crate) tables: TableLimits,
+}
+
+pub(crate) type Context = Shared<Arc<Service>>;
+
+/// The APIs, audited.
+pub(crate) fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/api-provider-management/v1/registrations", post(providers::register))
+        .route(
+            "/api-provider-management/v1/registrations/{registrationId}",
+            put(providers::replace).patch(providers::modify).delete(providers::deregister),
+        )
+        .route("/published-apis/v1/{apfId}/service-apis", post(apis::publish).get(apis::list))
+        .route(
+            "/published-apis/v1/{apfId}/service-apis/{serviceApiId}",
+            get(apis::read).put(apis::replace).patch(apis::modify).delete(apis::unpublish),
+        )
+        .route("/service-apis/v1/allServiceAPIs", get(apis::discover))
+        .route("/api-invoker-management/v1/onboardedInvokers", post(invokers::onboard))
+        .route(
+            "/api-invoker-management/v1/onboardedInvokers/{onboardingId}",
+            put(invokers::replace).patch(invokers::modify).delete(invokers::offboard),
+        )
+        .route(
+            "/capif-security/v1/trustedInvokers/{apiInvokerId}",
+            get(security::read).put(security::create).delete(security::end),
+        )
+        .route("/capif-security/v1/trustedInvokers/{apiInvokerId}/update", post(security::update))
+        .route("/capif-security/v1/trustedInvokers/{apiInvokerId}/delete", post(security::revoke))
+        .route("/capif-security/v1/securities/{securityId}/token", post(tokens::issue))
+        .route("/access-control-policy/v1/accessControlPolicyList/{serviceApiId}", get(policies::read))
+        .route("/api-invocation-logs/v1/{aefId}/logs", post(logs::keep))
+        .route("/logs/v1/apiInvocationLogs", get(logs::audit))
+        .route("/capif-events/v1/{subscriberId}/subscriptions", post(events::subscribe))
+        .route(
+            "/capif-events/v1/{subscriberId}/subscriptions/{subscriptionId}",
+            delete(events::unsubscribe).put(events::replace).patch(events::modify),
+        )
+        .route("/.well-known/jwks.json", get(tokens::keys))
+        .route_layer(from_fn(audit))
+        .with_state(service)
+}
+
+impl Service {
+    /// The absolute URI of `path`, which begins with a slash.
+    pub(crate) fn uri(&self, path: &str) -> String {
+        format!("{}{path}", self.api_root)
+    }
+
+    /// Whether notifications may go to `destination`.
+    pub(crate) fn check_destination(&self, destination: &str) -> Result<(), Refusal> {
+        if sbi::callback::is_well_formed_below(destination, &self.notification_prefixes) {
+            return Ok(());
+        }
+        Err(incorrect("/notificationDestination", "not an https URI, or not where notifications may go"))
+    }
+
+    /// The credential that invoker `credential` came with, if the configuration still has it.
+    pub(crate) fn onboarding(&self, name: &str) -> Option<&OnboardingCredential> {
+        self.onboardings.values().find(|credential| credential.name == name)
+    }
+
+    /// Whether `invoker` may use the API called `api_name`: it asked for it, and the operator lets it.
+    pub(crate) fn may_use(&self, invoker: &super::state::Invoker, api_name: &str) -> bool {
+        self.onboarding(&invoker.credential).is_some_and(|credential| credential.allows(api_name))
+            && invoker.wanted.as_ref().is_none_or(|wanted| wanted.contains(api_name))
+    }
+}
+
+/// The digest by which a credential is known.
+pub(crate) fn digest(credential: &str) -> String {
+    Sha256::digest(credential.as_bytes()).iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// A refusal whose cause the audit sees.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) Box<ProblemDetails>);
+
+impl From<ProblemDetails> for Refusal {
+    fn from(problem: ProblemDetails) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let cause = self.0.cause.clone();
+        let mut response = self.0.into_response();
+        if let Some(cause) = cause {
+            response.extensions_mut().insert(Reason(cause.into()));
+        }
+        response
+    }
+}
+
+/// Why a request was refused, for the audit.
+#[derive(Debug, Clone)]
+pub(crate) struct Reason(pub(crate) Arc<str>);
+
+/// 403 with a cause.
+pub(crate) fn forbidden(cause: &str) -> Refusal {
+    ProblemDetails::forbidden(cause).into()
+}
+
+/// 404 with a cause.
+pub(crate) fn not_found(cause: &str) -> Refusal {
+    ProblemDetails::not_found(cause).into()
+}
+
+/// 400 for one member of the body.
+pub(crate) fn incorrect(pointer: &str, reason: &str) -> Refusal {
+    ProblemDetails::bad_request(sbi::cause::MANDATORY_IE_INCORRECT).with_invalid_param(pointer, reason).into()
+}
+
+/// 500: a table is full.
+pub(crate) fn full() -> Refusal {
+    ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR).with_cause(sbi::cause::INSUFFICIENT_RESOURCES).into()
+}
+
+/// 201 with `Location`.
+pub(crate) fn created<T: Serialize>(location: &str, body: T) -> Result<Response, Refusal> {
+    let location = HeaderValue::from_str(location).map_err(|_| ProblemDetails::internal())?;
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(body)).into_response())
+}
+
+/// Who asks: a holder of a certificate that counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller(pub(crate) CapifIdentity);
+
+impl Caller {
+    /// That it is `role` `id` and nobody else.
+    pub(crate) fn must_be(&self, role: Role, id: &str) -> Result<(), Refusal> {
+        if self.0.role == role && self.0.id == id { Ok(()) } else { Err(forbidden(NOT_YOURS)) }
+    }
+
+    /// That it is a `role`.
+    pub(crate) fn must_be_a(&self, role: Role) -> Result<&str, Refusal> {
+        if self.0.role == role { Ok(&self.0.id) } else { Err(forbidden(NOT_YOURS)) }
+    }
+}
+
+impl FromRequestParts<Arc<Service>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Refusal> {
+        let Some(peer) = parts.extensions.get::<PeerIdentity>() else {
+            return Err(unauthorized("NO_CERTIFICATE"));
+        };
+        let identity = CapifIdentity::of(peer).filter(|identity| service.registry.read().knows(identity));
+        identity.map(Self).ok_or_else(|| forbidden("CERTIFICATE_REVOKED"))
+    }
+}
+
+/// 401 with a cause.
+pub(crate) fn unauthorized(cause: &str) -> Refusal {
+    ProblemDetails::new(StatusCode::UNAUTHORIZED).with_cause(cause).into()
+}
+
+async fn audit(request: Request, next: Next) -> Response {
+    let subject = request
+        .extensions()
+        .get::<PeerIdentity>()
+        .and_then(CapifIdentity::of)
+        .map_or_else(|| "nobody".to_owned(), |identity| identity.to_string());
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    let outcome = if status.is_success() { "granted" } else { "refused" };
+    let reason = response.extensions().get::<Reason>().map(|reason| Arc::clone(&reason.0)).unwrap_or_default();
+    tracing::info!(target: "security", subject, action = %format_args!("{method} {path}"), outcome,
+        status = status.as_u16(), reason = %reason.escape_debug(), "CAPIF");
+    response
+}
+
+/// Cause of a request for what belongs to another.
+pub(crate) const NOT_YOURS: &str = "NOT_YOURS";

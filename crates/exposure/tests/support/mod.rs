@@ -1,0 +1,299 @@
+//! A CAPIF core function, an API exposing function and an invoker's surroundings, over real sockets on loopback.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, reason = "for tests only")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::routing::post;
+use axum::{Extension, Router};
+use exposure::capif::{self, Config, OnboardingCredential, RegistrationCredential};
+use http::{Method, StatusCode};
+use sbi::capif::aef::{AefConfig, AefLimits, CapifInvoker, ExposedApi, ExposingFunction};
+use sbi::capif::connection::{Answer, Connection, Content};
+use sbi::capif::invoker::{Invoker, InvokerConfig};
+use sbi::capif::publish::{InterfaceDescription, SecurityMethod};
+use sbi::testing::TestAuthority;
+use sbi::{CertificateFiles, Json, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use transport::ApiPskAcceptor;
+
+pub const CORE: &str = "00000000-0000-4000-8000-0000000000c0";
+pub const AEF: &str = "00000000-0000-4000-8000-0000000000a0";
+pub const ISSUER: &str = "capif-core";
+pub const API: &str = "3gpp-akma";
+pub const OTHER_API: &str = "msgs-msgdelivery";
+
+/// The surroundings of a test.
+pub struct World {
+    pub authority: TestAuthority,
+    pub directory: TempDir,
+    pub core_address: SocketAddr,
+    pub core: Option<(capif::Running, CancellationToken)>,
+    pub notified: Notified,
+    pub config: Config,
+}
+
+/// What was posted to the notification destination.
+#[derive(Clone, Default)]
+pub struct Notified(Arc<Mutex<Vec<(String, Value)>>>);
+
+impl Notified {
+    /// Waits until something was posted to `path` that `is` it.
+    pub async fn wait(&self, path: &str, is: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..400 {
+            let found = self.0.lock().unwrap().iter().find(|(at, body)| at == path && is(body)).cloned();
+            if let Some((_, body)) = found {
+                return body;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("nothing came to {path}: {:?}", self.0.lock().unwrap());
+    }
+
+    pub fn all(&self, path: &str) -> Vec<Value> {
+        self.0.lock().unwrap().iter().filter(|(at, _)| at == path).map(|(_, body)| body.clone()).collect()
+    }
+}
+
+pub fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+pub fn onboarding(name: &str) -> OnboardingCredential {
+    OnboardingCredential {
+        name: name.to_owned(),
+        token_sha256: sha256(&format!("token of {name}")),
+        dns_names: vec![format!("{name}.example")],
+        apis: Vec::new(),
+        allowed_total_invocations: None,
+        allowed_invocations_per_second: None,
+        allowed_times: Vec::new(),
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl World {
+    /// A core function with credentials for the invokers `alice` and `bob` and the providers `nef` and `other`.
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let authority = TestAuthority::new();
+        let directory = tempfile::tempdir().unwrap();
+        let core_address = free_address();
+        let registration = |name: &str| RegistrationCredential {
+            name: name.to_owned(),
+            token_sha256: sha256(&format!("token of {name}")),
+        };
+        let text = json!({
+            "listen": core_address, "data": directory.path().join("core"), "tls": authority.issue(CORE, &[]),
+        });
+        let mut config: Config = serde_json::from_value(text).unwrap();
+        config.onboardings = vec![onboarding("alice"), onboarding("bob")];
+        config.registrations = vec![registration("nef"), registration("other")];
+        change(&mut config);
+        let mut world = Self { notified: Notified::default(), core: None, config, core_address, directory, authority };
+        world.start_core().await;
+        world
+    }
+
+    pub async fn start_core(&mut self) {
+        let shutdown = CancellationToken::new();
+        let running = capif::start(self.config.clone(), shutdown.clone()).await.unwrap();
+        self.core = Some((running, shutdown));
+    }
+
+    pub async fn stop_core(&mut self) {
+        let (running, shutdown) = self.core.take().unwrap();
+        shutdown.cancel();
+        running.stopped().await;
+        drop(running);
+        // Connections of others to it are gone; its database closes when the last of its tasks has.
+        for _ in 0..200 {
+            if capif_is_closed(&self.config.data) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn root(&self) -> String {
+        format!("https://{}", self.core_address)
+    }
+
+    /// The authorities of everybody's server certificates.
+    pub fn ca(&self) -> PathBuf {
+        self.authority.ca()
+    }
+
+    /// A server that takes notifications at `/<name>`; gives its root.
+    pub async fn notification_server(&self) -> String {
+        let notified = self.notified.clone();
+        let take = async move |axum::extract::Path(path): axum::extract::Path<String>, Json(body): Json<Value>| {
+            notified.0.lock().unwrap().push((path, body));
+            StatusCode::NO_CONTENT
+        };
+        let config = SbiServerConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: self.authority.issue("00000000-0000-4000-8000-0000000000d0", &[]),
+            limits: ServerLimits::default(),
+        };
+        let router = Router::new().route("/{*path}", post(take));
+        let server = SbiServer::start(config, router, CancellationToken::new()).await.unwrap();
+        format!("https://{}", server.local_addr())
+    }
+
+    pub fn invoker_config(&self, name: &str, tls12: bool) -> InvokerConfig {
+        let directory = self.directory.path().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        InvokerConfig {
+            core_function: self.root(),
+            ca: self.ca(),
+            directory,
+            notification_destination: format!("https://127.0.0.1:1/{name}"),
+            tls12,
+        }
+    }
+
+    pub async fn onboard(&self, name: &str) -> Invoker {
+        Invoker::onboard(self.invoker_config(name, false), &format!("token of {name}")).await.unwrap()
+    }
+
+    pub async fn onboard_tls12(&self, name: &str) -> Invoker {
+        Invoker::onboard(self.invoker_config(name, true), &format!("token of {name}")).await.unwrap()
+    }
+
+    /// The API exposing function of provider `name`, with `apis`; published when this returns.
+    pub async fn aef(&self, name: &str, apis: &[&'static str], check_interval_seconds: u64) -> Aef {
+        let (by_certificate, by_psk) = (free_address(), free_address());
+        let shutdown = CancellationToken::new();
+        let aef = Aef {
+            function: self.function(name, apis, check_interval_seconds, by_certificate, by_psk, &shutdown),
+            by_certificate,
+            by_psk,
+            shutdown,
+        };
+        tokio::time::timeout(Duration::from_secs(20), aef.function.published()).await.unwrap();
+        let router = aef.function.protect(Router::new().route("/{api}/v1/retrieve", post(echo)));
+        let router = router.merge(aef.function.routes());
+        // Invokers and the core function come with certificates of the core function's authority.
+        let tls = CertificateFiles { ca: self.config.data.join("ca.pem"), ..self.authority.issue(AEF, &[]) };
+        let config = SbiServerConfig { listen: by_certificate, tls, limits: ServerLimits::default() };
+        SbiServer::start(config, router.clone(), aef.shutdown.clone()).await.unwrap();
+        let acceptor = ApiPskAcceptor::new(Arc::new(aef.function.clone())).unwrap();
+        let limits = ServerLimits::default();
+        SbiServer::start_psk(by_psk, limits, acceptor, router, aef.shutdown.clone(), ServerMetrics::default())
+            .await
+            .unwrap();
+        aef
+    }
+
+    pub fn function(
+        &self,
+        name: &str,
+        apis: &[&'static str],
+        check_interval_seconds: u64,
+        by_certificate: SocketAddr,
+        by_psk: SocketAddr,
+        shutdown: &CancellationToken,
+    ) -> ExposingFunction {
+        let credential = self.directory.path().join(format!("{name}.credential"));
+        std::fs::write(&credential, format!("token of {name}\n")).unwrap();
+        let methods = |address, methods: &[SecurityMethod]| InterfaceDescription {
+            security_methods: Some(methods.to_vec()),
+            ..InterfaceDescription::at(address)
+        };
+        let config = AefConfig {
+            core_function: self.root(),
+            issuer: ISSUER.to_owned(),
+            ca: self.ca(),
+            registration_credential: credential,
+            data: self.directory.path().join(format!("{name}-capif")),
+            interfaces: vec![
+                methods(by_certificate, &[SecurityMethod::Pki, SecurityMethod::Oauth]),
+                methods(by_psk, &[SecurityMethod::Psk]),
+            ],
+            check_interval_seconds,
+            limits: AefLimits::default(),
+        };
+        let apis = apis
+            .iter()
+            .map(|name| ExposedApi { name, version: "v1", description: "of a test", resources: Vec::new() })
+            .collect();
+        ExposingFunction::start(config, apis, shutdown.clone()).unwrap()
+    }
+}
+
+fn capif_is_closed(data: &std::path::Path) -> bool {
+    std::fs::File::options().write(true).open(data.join("lock")).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+async fn echo(Extension(invoker): Extension<CapifInvoker>) -> Json<Value> {
+    Json(json!({"id": invoker.id, "names": invoker.names, "api": invoker.api_name}))
+}
+
+/// A running API exposing function.
+pub struct Aef {
+    pub function: ExposingFunction,
+    pub by_certificate: SocketAddr,
+    pub by_psk: SocketAddr,
+    pub shutdown: CancellationToken,
+}
+
+/// Calls `api` as agreed for [`API`].
+pub async fn call(invoker: &Invoker, method: SecurityMethod) -> Answer {
+    let agreement = invoker.negotiate(API, vec![method.clone()]).await.unwrap();
+    assert_eq!(agreement.method, method);
+    invoker.call(&agreement, Method::POST, RETRIEVE, Content::Json(b"{}".to_vec())).await.unwrap()
+}
+
+/// Sends one request to the core function as `files`.
+pub async fn request(world: &World, files: &CertificateFiles, method: Method, path: &str, body: Value) -> Answer {
+    let tls = transport::profile::mutual_tls_client(files).unwrap();
+    let mut connection = Connection::open(&tls, &world.root()).await.unwrap();
+    let content = match (&body, &method) {
+        (Value::Null, _) => Content::Empty,
+        (_, &Method::PATCH) => Content::MergePatch(body.to_string().into_bytes()),
+        _ => Content::Json(body.to_string().into_bytes()),
+    };
+    connection.request(method, path, None, content).await.unwrap()
+}
+
+/// The body of an answer.
+pub fn body(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
+}
+
+/// The cause of a refusal.
+pub fn cause(answer: &Answer) -> String {
+    answer.problem().cause.map(String::from).unwrap_or_default()
+}
+
+/// Certificate and key of function `role` of provider `name`.
+pub fn provider_files(world: &World, name: &str, role: &str) -> CertificateFiles {
+    let data = world.directory.path().join(format!("{name}-capif"));
+    CertificateFiles {
+        certificate: data.join(format!("{role}.pem")),
+        key: data.join(format!("{role}.key")),
+        ca: world.ca(),
+        crl: None,
+    }
+}
+
+/// What provider `name` wrote down when it was registered.
+pub fn registration(world: &World, name: &str) -> Value {
+    let path = world.directory.path().join(format!("{name}-capif/registration.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+pub const RETRIEVE: &str = "/3gpp-akma/v1/retrieve";

@@ -1,0 +1,308 @@
+//! The side of an API exposing function (TS 23.222, TS 33.122 clause 6.5.2): it registers a provider domain with the core
+//! function, publishes its service APIs, and lets in whom the core function trusts, by the method that was agreed upon.
+//!
+//! 1. [`ExposingFunction::start`]: a task registers and publishes, and tries again until it is done. Until then every invoker is
+//!    refused.
+//! 2. [`ExposingFunction::protect`]: a request whose peer is an API invoker passes only if the core function has a security
+//!    context for it that covers the API, the method is kept, and the access control policy allows it. Its handler finds
+//!    [`CapifInvoker`]. A request of anybody else passes untouched, to whatever rules there are.
+//! 3. [`ExposingFunction::routes`]: `aef-security/v1`, by which invokers have themselves checked and the core function ends
+//!    authorizations at once.
+//!
+//! What the core function said is believed for `check_interval_seconds`; then it is asked again. So an off-boarding takes effect
+//! at once where `revoke-authorization` arrives, and within that interval where it does not.
+
+mod guard;
+mod registration;
+mod trust;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use akma::AefPsk;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Router};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use transport::{ApiKeySource, BoxFuture};
+
+use self::registration::Registration;
+use self::trust::Trust;
+use super::identity::{CapifIdentity, Role};
+use super::publish::{InterfaceDescription, Resource};
+use super::security::{AefSecurityRsp, CheckAuthenticationReq, RevokeAuthorizationReq};
+use crate::{Json, PeerIdentity, ProblemDetails, PskPeer, SbiError};
+
+/// How a function exposes its APIs through a CAPIF core function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AefConfig {
+    /// The core function's API root, `https://...`.
+    pub core_function: String,
+    /// `iss` of its tokens.
+    #[serde(default = "default_issuer")]
+    pub issuer: String,
+    /// PEM: the authorities of its certificate.
+    pub ca: PathBuf,
+    /// File with the registration credential; read once.
+    pub registration_credential: PathBuf,
+    /// Directory of keys, certificates and identities that the registration brings; made with mode 0700.
+    pub data: PathBuf,
+    /// Where the APIs are reached, with the methods of each interface.
+    pub interfaces: Vec<InterfaceDescription>,
+    /// How long an answer of the core function about an invoker is believed.
+    #[serde(default = "default_check_interval")]
+    pub check_interval_seconds: u64,
+    /// The limits; all have defaults.
+    #[serde(default)]
+    pub limits: AefLimits,
+}
+
+/// Every limit, and what a caller sees when it is hit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AefLimits {
+    /// Invokers about whom answers are kept; the one asked about longest ago goes.
+    pub invokers_max: usize,
+    /// Questions to the core function under way; one more call gets 503.
+    pub questions_max: usize,
+    /// Log entries that wait to be sent; one more is dropped, which the log says.
+    pub logs_waiting_max: usize,
+}
+
+impl Default for AefLimits {
+    fn default() -> Self {
+        Self { invokers_max: 10_000, questions_max: 64, logs_waiting_max: 1_024 }
+    }
+}
+
+impl AefConfig {
+    /// The key that is wrong, and why.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if !self.core_function.starts_with("https://") {
+            return Some("core_function must be an https URL".to_owned());
+        }
+        if !(1..=3_600).contains(&self.check_interval_seconds) {
+            return Some("check_interval_seconds must be 1 to 3600".to_owned());
+        }
+        if self.limits.invokers_max == 0 || self.limits.questions_max == 0 || self.limits.logs_waiting_max == 0 {
+            return Some("limits must be 1 or more".to_owned());
+        }
+        let well_formed = |one: &InterfaceDescription| one.is_well_formed() && one.security_methods.is_some();
+        if self.interfaces.is_empty() || !self.interfaces.iter().all(well_formed) {
+            return Some("interfaces: each needs exactly one address, and securityMethods".to_owned());
+        }
+        None
+    }
+}
+
+/// A service API to publish.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExposedApi {
+    /// `{apiName}` of its URIs.
+    pub name: &'static str,
+    /// `v1` and its like.
+    pub version: &'static str,
+    /// For people.
+    pub description: &'static str,
+    /// Its resources.
+    pub resources: Vec<Resource>,
+}
+
+/// Whom the core function vouches for: an extension of a request that [`ExposingFunction::protect`] let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapifInvoker {
+    /// API invoker ID.
+    pub id: String,
+    /// Names that the operator tied to the invoker's onboarding credential.
+    pub names: Vec<String>,
+    /// Name of the service API that is called.
+    pub api_name: String,
+}
+
+/// An API exposing function. Cheap to clone.
+#[derive(Clone)]
+pub struct ExposingFunction {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: AefConfig,
+    apis: Vec<ExposedApi>,
+    trust: Trust,
+}
+
+impl std::fmt::Debug for ExposingFunction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExposingFunction")
+            .field("core_function", &self.inner.config.core_function)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ExposingFunction {
+    /// Starts to register and publish `apis` in the background, until `shutdown`.
+    ///
+    /// # Errors
+    /// [`SbiError::InvalidRequest`] for a configuration that makes no sense, or a directory that cannot be made.
+    pub fn start(config: AefConfig, apis: Vec<ExposedApi>, shutdown: CancellationToken) -> Result<Self, SbiError> {
+        if let Some(fault) = config.fault() {
+            return Err(SbiError::InvalidRequest(format!("capif.{fault}")));
+        }
+        registration::make_directory(&config.data)?;
+        let trust = Trust::new(&config);
+        let function = Self { inner: Arc::new(Inner { config, apis, trust }) };
+        let registering = function.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = registering.register_and_log() => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Ok(function)
+    }
+
+    /// Waits until everything is published.
+    pub async fn published(&self) {
+        self.inner.trust.registered().await;
+    }
+
+    /// Its AEF ID, once it is registered.
+    #[must_use]
+    pub fn aef_id(&self) -> Option<String> {
+        self.inner.trust.registration().map(|registration| registration.aef_id.clone())
+    }
+
+    /// `router`, where API invokers get no further than the core function allows.
+    pub fn protect(&self, router: Router) -> Router {
+        router.layer(from_fn_with_state(self.clone(), guard))
+    }
+
+    /// `aef-security/v1` (TS 29.222 clause 9.1).
+    pub fn routes(&self) -> Router {
+        Router::new()
+            .route("/aef-security/v1/check-authentication", post(check_authentication))
+            .route("/aef-security/v1/revoke-authorization", post(revoke_authorization))
+            .with_state(self.clone())
+    }
+
+    /// Registers until it has worked, then sends logs for ever.
+    async fn register_and_log(&self) {
+        let Inner { config, apis, trust } = &*self.inner;
+        let mut pause = registration::PAUSE_FIRST;
+        let registration = loop {
+            match Registration::complete(config, apis).await {
+                Ok(registration) => break registration,
+                Err(error) => {
+                    tracing::warn!(target: "security", %error, "not registered with the CAPIF core function yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(registration::PAUSE_MAX);
+                }
+            }
+        };
+        tracing::info!(target: "security", aef_id = registration.aef_id, apis = apis.len(), "service APIs are published");
+        trust.begin(registration);
+        trust.send_logs().await;
+    }
+}
+
+impl ApiKeySource for ExposingFunction {
+    fn key_of<'a>(&'a self, identity: &'a str, _source: std::net::IpAddr) -> BoxFuture<'a, Option<AefPsk>> {
+        Box::pin(async move {
+            let invoker = self.inner.trust.of_now(identity).await.ok()?;
+            invoker.aef_psk().cloned()
+        })
+    }
+}
+
+async fn guard(State(function): State<ExposingFunction>, mut request: Request, next: Next) -> Response {
+    let Some(claim) = guard::Claim::of(&request) else { return next.run(request).await };
+    let begun = std::time::Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let bearer = guard::bearer(&request);
+    let verdict = guard::judge(&function.inner.trust, &function.inner.apis, &claim, &path, bearer.as_deref()).await;
+    let (response, api) = match verdict {
+        Ok(invoker) => {
+            let api = invoker.api_name.clone();
+            request.extensions_mut().insert(invoker);
+            (next.run(request).await, Some(api))
+        }
+        Err(refusal) => {
+            tracing::info!(target: "security", subject = %format_args!("api-invoker {}", claim.id().escape_debug()),
+                action = %format_args!("{method} API"), outcome = "refused", reason = refusal.cause(), "CAPIF-2e");
+            (refusal.into_response(), guard::api_of(&function.inner.apis, &path).map(|api| api.name.to_owned()))
+        }
+    };
+    if let Some(api_name) = api {
+        function.inner.trust.log(claim.id(), &api_name, &method, response.status(), begun.elapsed());
+    }
+    response
+}
+
+/// An invoker asks whether it is known here: 200 when the core function trusts it for something at this AEF.
+async fn check_authentication(
+    State(function): State<ExposingFunction>,
+    certificate: Option<Extension<PeerIdentity>>,
+    psk: Option<Extension<PskPeer>>,
+    Json(request): Json<CheckAuthenticationReq>,
+) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
+    let holder = match (certificate, psk) {
+        (_, Some(Extension(PskPeer(id)))) => Some((id, None)),
+        (Some(Extension(peer)), None) => CapifIdentity::of(&peer)
+            .filter(|identity| identity.role == Role::Invoker)
+            .map(|identity| (identity.id, Some(identity.serial))),
+        (None, None) => None,
+    };
+    let (id, serial) = holder.ok_or_else(|| ProblemDetails::forbidden("NOT_AN_INVOKER"))?;
+    if id != request.api_invoker_id {
+        return Err(ProblemDetails::forbidden("NOT_YOURS"));
+    }
+    let invoker = function.inner.trust.of(&id).await.map_err(guard::Refusal::into_problem)?;
+    if serial.is_some_and(|serial| !invoker.has_certificate(&serial)) {
+        return Err(ProblemDetails::forbidden("CERTIFICATE_REVOKED"));
+    }
+    Ok(Json(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }))
+}
+
+/// The core function ends authorizations: what is believed about the invoker is forgotten at once.
+async fn revoke_authorization(
+    State(function): State<ExposingFunction>,
+    certificate: Option<Extension<PeerIdentity>>,
+    Json(request): Json<RevokeAuthorizationReq>,
+) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
+    let identity = certificate.and_then(|Extension(peer)| CapifIdentity::of(&peer));
+    if identity.is_none_or(|identity| identity.role != Role::Core) {
+        return Err(ProblemDetails::forbidden("NOT_THE_CORE_FUNCTION"));
+    }
+    let SecurityRevoked { id, apis } = SecurityRevoked::of(request);
+    tracing::info!(target: "security", subject = %format_args!("api-invoker {}", id.escape_debug()),
+        action = "revoke authorization", outcome = "granted", apis, "CAPIF-3");
+    function.inner.trust.forget(&id);
+    Ok(Json(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }))
+}
+
+struct SecurityRevoked {
+    id: String,
+    apis: usize,
+}
+
+impl SecurityRevoked {
+    fn of(request: RevokeAuthorizationReq) -> Self {
+        Self { apis: request.revoke_info.api_ids.len(), id: request.revoke_info.api_invoker_id }
+    }
+}
+
+fn default_issuer() -> String {
+    "capif-core".to_owned()
+}
+
+fn default_check_interval() -> u64 {
+    30
+}
+
+const NO_FEATURES: &str = "0";
