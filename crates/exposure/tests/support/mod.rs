@@ -1,6 +1,6 @@
 //! A CAPIF core function, an API exposing function and an invoker's surroundings, over real sockets on loopback.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, reason = "for tests only")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub, reason = "for tests only")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
