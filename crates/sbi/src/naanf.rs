@@ -142,6 +142,7 @@ impl NaanfClient {
     /// A client of the AAnF at `root`, for example `https://aanf.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
+        let http = http.inside_domain();
         Self {
             registrar: http.for_service(services::AANF, services::NAANF_ANCHORKEY),
             requester: http.for_service(services::AANF, services::NAANF_APPLICATIONKEY_SUPI),
