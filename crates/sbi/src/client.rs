@@ -206,6 +206,35 @@ impl SbiClient {
         self.exchange(Method::PATCH, uri, Some(coded(patch)?)).await
     }
 
+    /// POST of a form with further headers; the answer whatever its status, for APIs that refuse in their own way.
+    ///
+    /// # Errors
+    /// Any [`SbiError`] but those of starting and [`SbiError::Problem`].
+    pub async fn post_form(
+        &self,
+        uri: &str,
+        form: String,
+        headers: HeaderMap,
+    ) -> Result<(http::response::Parts, Bytes), SbiError> {
+        let uri: Uri = uri.parse().map_err(|_| SbiError::InvalidUri)?;
+        if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
+            return Err(SbiError::InvalidUri);
+        }
+        let mut request = Request::builder().method(Method::POST).uri(uri).header(ACCEPT, ACCEPTED_MEDIA_TYPES);
+        request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let mut request =
+            request.body(Full::new(form.into())).map_err(|error| SbiError::InvalidRequest(error.to_string()))?;
+        request.headers_mut().extend(headers);
+        let _slot = self.outstanding.try_acquire().map_err(|_| SbiError::Overloaded)?;
+        let limit = Duration::from_millis(self.limits.request_timeout_milliseconds);
+        timeout(limit, async {
+            let response = self.http.request(request).await.map_err(request_error)?;
+            self.read_body(response).await
+        })
+        .await
+        .map_err(|_| SbiError::TimedOut)?
+    }
+
     /// DELETE.
     ///
     /// # Errors
