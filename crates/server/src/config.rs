@@ -504,6 +504,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_come_from_one_side_and_what_is_missing_there_is_named() {
+        let akma = |text: &str| {
+            let config = SMALLEST.replace("akma = { aanf = \"https://aanf.example\" }", &format!("akma = {{ {text} }}"));
+            let config: Config = toml::from_str(&config).unwrap();
+            match config.check() {
+                Ok(()) => None,
+                Err(ServerError::Configuration { key, .. }) => Some(key),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let (nef, af) = ("nef = \"https://nef.example\"", "af = { client_id = \"us\" }");
+        assert_eq!(akma(&format!("{nef}, {af}")), None);
+        assert_eq!(akma("").as_deref(), Some("akma"));
+        assert_eq!(akma(&format!("{nef}, {af}, aanf = \"https://aanf.example\"")).as_deref(), Some("akma"));
+        assert_eq!(akma(nef).as_deref(), Some("akma.af"));
+        assert_eq!(akma(&format!("{af}, aanf = \"https://aanf.example\"")).as_deref(), Some("akma.af"));
+        assert_eq!(akma(&format!("nef = \"http://nef.example\", {af}")).as_deref(), Some("akma.nef"));
+    }
+
+    #[test]
     fn what_is_wrong_with_groups_topics_and_areas_is_named_by_its_key() {
         let config: Config = toml::from_str(&format!(
             "{SMALLEST}\n{}",

@@ -167,6 +167,9 @@ impl Config {
         if self.tokens.issuer.is_empty() {
             return fault("nef.tokens.issuer must not be empty".to_owned());
         }
+        if self.akma.is_none() && self.msgin5g.is_none() {
+            return fault("neither [nef.akma] nor [nef.msgin5g] is there".to_owned());
+        }
         let akma = self.akma.as_ref();
         let msgin5g = self.msgin5g.as_ref();
         let roots = [
@@ -347,6 +350,8 @@ mod tests {
     fn rights_for_what_is_not_served_are_found() {
         assert!(checked(|config| config.akma = None).is_err());
         assert!(checked(|config| config.msgin5g = None).is_err());
+        let empty = |config: &mut Config| (config.akma, config.msgin5g, config.afs) = (None, None, Vec::new());
+        assert!(checked(empty).is_err(), "there must be something to expose");
     }
 
     #[test]

@@ -24,3 +24,4 @@ mod translation;
 
 pub use config::{AfConfig, AkmaConfig, Config, MsGin5gConfig, TokenConfig};
 pub use running::{Running, start};
+pub use token::is_token_request;

@@ -232,6 +232,12 @@ impl TokenRequest {
     }
 }
 
+/// Whether a body is an access token request that is understood (RFC 6749 clause 4.4.2); a client may yet be refused.
+#[must_use]
+pub fn is_token_request(body: &[u8]) -> bool {
+    TokenRequest::parse_form(body).is_ok()
+}
+
 /// RFC 6749 clause 5.2.
 #[derive(Debug)]
 pub(crate) struct TokenRefusal {

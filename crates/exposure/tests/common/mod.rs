@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub)]
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -159,19 +159,16 @@ impl World {
         format!("https://{}", self.server.as_ref().unwrap().0.api_address())
     }
 
-    /// The metrics of the NEF as text.
+    /// A certificate outside; its peers' authority is the operator's.
     pub fn certificate(&self, name: &str) -> CertificateFiles {
         // The file's name is the certificate's; an AF has no NF instance.
-        self.outside.issue(name, &[&format!("{name}.example")])
+        let own = self.outside.issue(name, &[&format!("{name}.example")]);
+        CertificateFiles { ca: self.inside.ca(), ..own }
     }
 
     /// An application function outside, known by its certificate.
     pub fn af(&self, name: &str) -> Af {
-        Af::new(self.nef(), self.certificate(name), self.outside_ca(), self.inside.ca(), name)
-    }
-
-    fn outside_ca(&self) -> PathBuf {
-        self.outside.ca()
+        Af::new(self.nef(), self.certificate(name), name)
     }
 
     /// The AS inside, registered at the server; what it is sent arrives here.
@@ -207,14 +204,12 @@ pub struct Af {
     pub http: SbiClient,
     pub files: CertificateFiles,
     client_id: String,
-    trusts: PathBuf,
 }
 
 impl Af {
-    fn new(nef: String, own: CertificateFiles, _own_ca: PathBuf, nef_ca: PathBuf, client_id: &str) -> Self {
-        let files = CertificateFiles { ca: nef_ca.clone(), ..own };
+    fn new(nef: String, files: CertificateFiles, client_id: &str) -> Self {
         let http = SbiClient::new(SbiClientConfig { tls: files.clone(), limits: ClientLimits::default() }).unwrap();
-        Self { nef, http, files, client_id: client_id.to_owned(), trusts: nef_ca }
+        Self { nef, http, files, client_id: client_id.to_owned() }
     }
 
     /// The client with its tokens, of `scope` if given.
