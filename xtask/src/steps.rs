@@ -49,6 +49,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "reassembler",
     "suci",
     "tls_handshake",
+    "token_request",
     "ts29538",
     "ue_configuration",
     "ue_message",

@@ -15,6 +15,9 @@ pub enum ExposureError {
     /// The data directory is unusable, or the disk is full or failing.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+    /// The key that signs tokens is missing, or is no P-256 private key.
+    #[error("token key: {0}")]
+    TokenKey(String),
     /// A record of the state does not decode: written by a newer version, or damaged.
     #[error("the state holds a record that does not decode")]
     Corrupt,

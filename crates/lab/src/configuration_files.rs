@@ -1,11 +1,13 @@
 //! Configuration files of the functions that are not the lab's own: what `msgin5g aanf --config FILE` and its like read.
 
+use sbi::CertificateFiles;
 use serde_json::{Value, json};
 
+use crate::outside::OUTSIDE_FUNCTIONS;
 use crate::{Directory, LabError, Ports, ausf, udm};
 
 /// Names of the functions that have a configuration file.
-const NAMES: [&str; 5] = ["udm", "ausf", "aanf", "configuration", "server"];
+const NAMES: [&str; 6] = ["udm", "ausf", "aanf", "configuration", "server", "exposure"];
 /// Supported Maximum MSGin5G segment size that UEs are told, octets (TS 23.554 clause 8.5).
 const SEGMENT_OCTETS: u32 = 2048;
 
@@ -21,7 +23,7 @@ impl Directory {
         Ok(())
     }
 
-    /// The configuration of function `name` as TOML: `udm`, `ausf`, `aanf`, `configuration` or `server`.
+    /// The configuration of function `name` as TOML: `udm`, `ausf`, `aanf`, `configuration`, `server` or `exposure`.
     ///
     /// # Errors
     /// When the network lacks a function.
@@ -33,6 +35,7 @@ impl Directory {
             "aanf" => self.aanf(ports)?,
             "configuration" => self.configuration_function(ports)?,
             "server" => self.server(ports)?,
+            "exposure" => json!({"nef": self.nef(ports)?}),
             _ => return Err(wrong("no such function".to_owned())),
         };
         let table = toml::Table::try_from(without_nulls(value)).map_err(|error| wrong(error.to_string()))?;
@@ -52,6 +55,10 @@ impl Directory {
                     "nf_instance_id": self.nf_instance_id("configuration")?,
                     "fqdns": [self.configuration_fqdn()],
                     "supi_access": true,
+                },
+                {
+                    "nf_instance_id": self.nf_instance_id("nef")?,
+                    "fqdns": OUTSIDE_FUNCTIONS.iter().map(|function| function.fqdn).collect::<Vec<_>>(),
                 },
             ],
         }))
@@ -79,13 +86,54 @@ impl Directory {
         }))
     }
 
+    fn nef(&self, ports: &Ports) -> Result<Value, LabError> {
+        let own = self.certificate("nef");
+        let towards_outside = CertificateFiles { ca: self.outside_authority(), crl: None, ..own.clone() };
+        let afs: Vec<Value> = OUTSIDE_FUNCTIONS
+            .iter()
+            .map(|function| {
+                json!({
+                    "af_id": function.name,
+                    "dns_name": function.fqdn,
+                    "fqdns": [function.fqdn],
+                    "gpsi_access": function.gpsi_access,
+                    "as_service_ids": [function.as_service_id],
+                    "may_address": ["UE:*@lab.example", format!("TOPIC:{LAB_TOPICS}")],
+                    "may_subscribe": [LAB_TOPICS],
+                })
+            })
+            .collect();
+        Ok(json!({
+            "listen": ports.nef,
+            "data": self.state("nef"),
+            "tls": towards_outside,
+            "inside": own,
+            "akma": {"aanf": format!("https://{}", ports.aanf)},
+            "msgin5g": {
+                "url": format!("https://{}", ports.api),
+                "server": {"nf_instance_id": self.nf_instance_id("server")?},
+                "listen": ports.nef_inside,
+            },
+            "af": afs,
+        }))
+    }
+
     fn server(&self, ports: &Ports) -> Result<Value, LabError> {
-        let application_servers: Vec<Value> = self
+        let mut application_servers: Vec<Value> = self
             .network()
             .application_servers
             .iter()
             .map(|server| json!({"as_service_id": server.as_service_id, "nf_instance_id": server.nf_instance_id}))
             .collect();
+        // Those outside are the NEF to the server.
+        let nef = self.nf_instance_id("nef")?;
+        application_servers.extend(OUTSIDE_FUNCTIONS.iter().map(|function| {
+            json!({
+                "as_service_id": function.as_service_id,
+                "nf_instance_id": nef,
+                "target_uris": [format!("https://{}", ports.nef_inside)],
+            })
+        }));
         Ok(json!({
             "server": {"fqdn": self.server_fqdn(), "listen": ports.coaps_tcp, "path": self.server_path()},
             "tls": {"allow_plain_psk_tls12": true, "key_log": self.key_log()},

@@ -18,7 +18,11 @@ use sbi::{CertificateFiles, SbiServerConfig, ServerLimits};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::lab_json::{LabApplicationServer, LabCore, LabHomeNetwork, LabJson, LabNfClient, LabServer, LabSubscriber};
+use crate::lab_json::{
+    LabApplicationServer, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson, LabNfClient, LabServer,
+    LabSubscriber,
+};
+use crate::outside::{OUTSIDE_FUNCTIONS, OutsideAuthority};
 use crate::pki::{CertificateAuthority, CertificateRequest, create_private_directory, write_private};
 use crate::ports::Ports;
 use crate::subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription};
@@ -97,6 +101,7 @@ pub struct Directory {
     root: PathBuf,
     home_network: HomeNetwork,
     authority: CertificateAuthority,
+    outside: OutsideAuthority,
     network: Network,
     key_log: Option<PathBuf>,
     /// Held while the directory is open: two labs in one would overwrite each other's ports.
@@ -115,10 +120,11 @@ impl Directory {
         let lock = lock(&root)?;
         let home_network = HomeNetwork::new(MCC, MNC).map_err(|error| LabError::Configuration(error.to_string()))?;
         let authority = CertificateAuthority::open_or_create(&root.join("pki"), &home_network.realm())?;
+        let outside = OutsideAuthority::open_or_create(&root.join("pki"))?;
         let path = root.join("network.json");
         let mut network = if path.exists() { read_json(&path)? } else { Network::generate()? };
         network.add_missing_functions();
-        let directory = Self { root, home_network, authority, network, key_log: None, _lock: lock };
+        let directory = Self { root, home_network, authority, outside, network, key_log: None, _lock: lock };
         // Identities first: what is missing after an interruption is then made for the same ones.
         directory.save_network()?;
         for name in ["config", "state"] {
@@ -207,6 +213,18 @@ impl Directory {
     #[must_use]
     pub fn certificate(&self, name: &str) -> CertificateFiles {
         self.authority.files(name)
+    }
+
+    /// Certificate files of application function `name` outside the domain; its peers' authority is the operator's.
+    #[must_use]
+    pub fn outside_certificate(&self, name: &str) -> CertificateFiles {
+        self.outside.files(name)
+    }
+
+    /// The authority of application functions outside.
+    #[must_use]
+    pub fn outside_authority(&self) -> PathBuf {
+        self.outside.certificate()
     }
 
     /// The NF instance ID of function `name`.
@@ -342,7 +360,7 @@ impl Directory {
                 ausf: https(ports.ausf),
                 aanf: https(ports.aanf),
                 nrf: None,
-                nef: None,
+                nef: Some(https(ports.nef)),
                 capif: None,
                 configuration: https(ports.configuration),
                 configuration_coaps_tcp: Some(ports.configuration_coaps_tcp),
@@ -364,6 +382,18 @@ impl Directory {
                     cert: file(&server.name, "pem"),
                     key: file(&server.name, "key"),
                     nf_instance_id: server.nf_instance_id.to_string(),
+                })
+                .collect(),
+            external_application_servers: OUTSIDE_FUNCTIONS
+                .iter()
+                .map(|function| LabExternalApplicationServer {
+                    as_service_id: function.as_service_id.to_owned(),
+                    af_id: function.name.to_owned(),
+                    client_id: function.name.to_owned(),
+                    fqdn: function.fqdn.to_owned(),
+                    cert: file(function.name, "pem"),
+                    key: file(function.name, "key"),
+                    ca: "pki/ca.pem".to_owned(),
                 })
                 .collect(),
             subscribers: self.network.subscribers.clone(),
@@ -416,6 +446,9 @@ impl Directory {
         for server in &self.network.application_servers {
             let fqdn = format!("{}.{DOMAIN}", server.name);
             self.authority.issue(&server.name, &request(&server.name, server.nf_instance_id, "AF", fqdn))?;
+        }
+        for function in &OUTSIDE_FUNCTIONS {
+            self.outside.issue(function)?;
         }
         Ok(())
     }

@@ -22,6 +22,9 @@ pub struct LabJson {
     pub nf_client: LabNfClient,
     /// Application servers known to the MSGin5G Server.
     pub application_servers: Vec<LabApplicationServer>,
+    /// Application servers outside the operator's domain, known to the NEF.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external_application_servers: Vec<LabExternalApplicationServer>,
     /// Subscribers of the home network, with the keys of their USIMs.
     pub subscribers: Vec<LabSubscriber>,
 }
@@ -105,6 +108,25 @@ pub struct LabApplicationServer {
     pub key: String,
     /// NF instance ID in the certificate.
     pub nf_instance_id: String,
+}
+
+/// An application server outside the operator's domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabExternalApplicationServer {
+    /// AS Service ID.
+    pub as_service_id: String,
+    /// Its name at the NEF.
+    pub af_id: String,
+    /// Its client identifier at the NEF's token endpoint, `{core.nef}/oauth2/token`.
+    pub client_id: String,
+    /// FQDN of the AF_IDs for which it may get K_AF.
+    pub fqdn: String,
+    /// Certificate, PEM; from `pki/af-ca.pem`, and no network function's.
+    pub cert: String,
+    /// Its key, PEM.
+    pub key: String,
+    /// The authority of the NEF's certificate, PEM.
+    pub ca: String,
 }
 
 /// A subscriber, its USIM's keys and the UE Service ID it may use.

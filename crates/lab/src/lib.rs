@@ -27,6 +27,7 @@ mod configuration_files;
 mod directory;
 mod error;
 mod lab_json;
+mod outside;
 mod pki;
 mod ports;
 mod subscription;
@@ -35,7 +36,11 @@ pub mod udm;
 pub use authorisation::AllowedCallers;
 pub use directory::{ApplicationServer, Directory, Function, LabGroup, Network};
 pub use error::LabError;
-pub use lab_json::{LabApplicationServer, LabCore, LabHomeNetwork, LabJson, LabNfClient, LabServer, LabSubscriber};
+pub use lab_json::{
+    LabApplicationServer, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson, LabNfClient, LabServer,
+    LabSubscriber,
+};
+pub use outside::{OUTSIDE_FUNCTIONS, OutsideFunction};
 pub use pki::{CRL_RENEWAL, CertificateAuthority, CertificateRequest};
 pub use ports::Ports;
 pub use subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription, SubscriptionSummary};

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Aanf(FunctionArgs),
     /// Run the MSGin5G Configuration Function
     Configuration(FunctionArgs),
+    /// Run NEF and CAPIF core function
+    Exposure(FunctionArgs),
     /// Be an MSGin5G Client: authenticate, register, send, receive
     Client {
         /// What the client does.
@@ -103,7 +105,7 @@ impl Command {
     /// The log filter when the user gives none: network functions tell what they do, commands only what is wrong.
     pub(crate) fn default_log(&self) -> &'static str {
         match self {
-            Command::Server(_) | Command::Aanf(_) | Command::Configuration(_) => "info",
+            Command::Server(_) | Command::Aanf(_) | Command::Configuration(_) | Command::Exposure(_) => "info",
             // The demo tells of every refusal itself.
             Command::Lab(arguments) if arguments.demo => "error",
             _ => "warn",
@@ -514,6 +516,8 @@ pub(crate) enum ConfigKind {
     Aanf,
     /// MSGin5G Configuration Function.
     Configuration,
+    /// NEF and CAPIF core function.
+    Exposure,
     /// Profile of a client.
     Client,
 }

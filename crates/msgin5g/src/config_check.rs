@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cli::ConfigKind,
-    function::{Aanf, Configuration, Function, Server},
+    function::{Aanf, Configuration, Exposure, Function, Server},
     outcome::{Failure, Output},
     overlay,
     profile::ProfileFile,
@@ -28,6 +28,7 @@ pub(crate) fn check(file: &Path, kind: Option<ConfigKind>, output: Output) -> Re
         ConfigKind::Server => check_function::<Server>(file)?,
         ConfigKind::Aanf => check_function::<Aanf>(file)?,
         ConfigKind::Configuration => check_function::<Configuration>(file)?,
+        ConfigKind::Exposure => check_function::<Exposure>(file)?,
         ConfigKind::Client => {
             ProfileFile::load(file)?;
             "client"
@@ -54,6 +55,7 @@ fn recognise(file: &Path) -> Result<ConfigKind, Failure> {
         (ConfigKind::Server, has(&["akma", "certificates", "configuration_function", "api"])),
         (ConfigKind::Aanf, has(&["af", "kaf_lifetime_seconds", "storage_key"])),
         (ConfigKind::Configuration, has(&["provisioner", "reader"])),
+        (ConfigKind::Exposure, has(&["nef", "capif"])),
     ]
     .into_iter()
     .filter_map(|(kind, is)| is.then_some(kind))
@@ -61,6 +63,6 @@ fn recognise(file: &Path) -> Result<ConfigKind, Failure> {
     match kinds.as_slice() {
         [kind] => Ok(*kind),
         _ => Err(Failure::usage(format!("cannot tell whose configuration {} is", file.display()))
-            .help("say it: --kind server, aanf, configuration or client")),
+            .help("say it: --kind server, aanf, configuration, exposure or client")),
     }
 }

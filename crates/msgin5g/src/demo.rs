@@ -8,6 +8,7 @@ mod impostors;
 mod inbox;
 mod many;
 mod narrator;
+mod outside;
 
 use std::{
     process::ExitCode,
@@ -76,6 +77,7 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
     ue_and_application_server(narrator, &mut meter, &mut valve, &mut server).await?;
     let mut valve = offline(lab, narrator, &mut meter, valve).await?;
     server_again(narrator, &meter, &mut server).await?;
+    outside::through_the_nef(lab, narrator, &mut valve).await?;
     many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
     many::long_messages(narrator, &mut meter, &mut valve, &mut server).await?;
     impostors::try_all(lab, narrator, &mut meter, &mut valve).await?;

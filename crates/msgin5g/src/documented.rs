@@ -275,6 +275,7 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     compare::<server::Config>("Server");
     compare::<aanf::Config>("AKMA Anchor Function");
     compare::<configuration::Config>("Configuration Function");
+    compare::<exposure::Config>("Exposure");
     compare::<ProfileFile>("Client profile");
     compare::<client::ApplicationsConfig>("Applications file");
 }

@@ -50,6 +50,8 @@ pub(crate) struct Server;
 pub(crate) struct Aanf;
 /// The MSGin5G Configuration Function.
 pub(crate) struct Configuration;
+/// The NEF, the CAPIF core function, or both.
+pub(crate) struct Exposure;
 
 impl Function for Server {
     type Config = server::Config;
@@ -115,6 +117,33 @@ impl Function for Configuration {
             api: None,
             coap: running.coap_addr().map(|address| address.to_string()),
             admin: running.admin_addr().map(|address| address.to_string()),
+        };
+        Ok((addresses, async move { running.stopped().await }))
+    }
+}
+
+impl Function for Exposure {
+    type Config = exposure::Config;
+    const NAME: &'static str = "exposure";
+
+    fn check(config: &Self::Config) -> Result<(), String> {
+        config.check().map_err(|error| chain(&error))
+    }
+
+    async fn start(
+        config: Self::Config,
+        shutdown: CancellationToken,
+    ) -> Result<(Addresses, impl Future<Output = ()>), String> {
+        let running = Box::pin(exposure::start(config, shutdown)).await.map_err(|error| chain(&error))?;
+        let (nef, capif) = (running.nef(), running.capif());
+        let nef_address = nef.map(|nef| nef.local_addr().to_string());
+        let capif_address = capif.map(|capif| capif.local_addr().to_string());
+        let addresses = Addresses {
+            // At least one of them runs: the configuration was checked.
+            listen: nef_address.clone().or(capif_address.clone()).unwrap_or_default(),
+            api: nef_address.and(capif_address),
+            coap: None,
+            admin: nef.and_then(exposure::nef::Running::admin_addr).map(|address| address.to_string()),
         };
         Ok((addresses, async move { running.stopped().await }))
     }

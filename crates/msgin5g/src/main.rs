@@ -58,6 +58,7 @@ async fn run(command: Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Server(arguments) => function::run::<function::Server>(&arguments.config, output).await,
         Command::Aanf(arguments) => function::run::<function::Aanf>(&arguments.config, output).await,
         Command::Configuration(arguments) => function::run::<function::Configuration>(&arguments.config, output).await,
+        Command::Exposure(arguments) => function::run::<function::Exposure>(&arguments.config, output).await,
         Command::Client { command } => Box::pin(client_command::run(command, output)).await,
         Command::Subscriber { command } => Box::pin(provisioning::subscriber(command, output)).await,
         Command::Association { command } => Box::pin(provisioning::association(command, output)).await,

@@ -163,8 +163,13 @@ fn within(key: &str, section: &str) -> bool {
 }
 
 /// For each kind of file, whether it may have a key.
-const SCHEMAS: [fn(&[String]) -> bool; 4] =
-    [knows::<server::Config>, knows::<aanf::Config>, knows::<configuration::Config>, knows::<ProfileFile>];
+const SCHEMAS: [fn(&[String]) -> bool; 5] = [
+    knows::<server::Config>,
+    knows::<aanf::Config>,
+    knows::<configuration::Config>,
+    knows::<exposure::Config>,
+    knows::<ProfileFile>,
+];
 
 /// Whether a file of this type may have the key: whatever else it holds against a file of nothing but it, it is not that.
 fn knows<T: DeserializeOwned>(keys: &[String]) -> bool {

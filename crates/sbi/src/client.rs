@@ -187,7 +187,7 @@ impl SbiClient {
         B: Serialize + ?Sized + Sync,
         T: DeserializeOwned,
     {
-        self.exchange(Method::POST, uri, Some(coded(body)?)).await
+        self.exchange(Method::POST, uri, Some(json(body)?)).await
     }
 
     /// POST of a JSON body to a peer whose success says all: its answer's body, if any, may be of whatever media type.
@@ -198,7 +198,7 @@ impl SbiClient {
     where
         B: Serialize + ?Sized + Sync,
     {
-        let (parts, body) = self.send(Method::POST, uri, Some(coded(body)?)).await?;
+        let (parts, body) = self.send(Method::POST, uri, Some(json(body)?), HeaderMap::new()).await?;
         interpret(parts.status, &parts.headers, &body, |octets| Ok(Bytes::copy_from_slice(octets)))
     }
 
@@ -211,7 +211,7 @@ impl SbiClient {
         B: Serialize + ?Sized + Sync,
         T: DeserializeOwned,
     {
-        self.exchange(Method::PUT, uri, Some(coded(body)?)).await
+        self.exchange(Method::PUT, uri, Some(json(body)?)).await
     }
 
     /// PATCH of a JSON merge patch (RFC 7396).
@@ -223,7 +223,32 @@ impl SbiClient {
         B: Serialize + ?Sized + Sync,
         T: DeserializeOwned,
     {
-        self.exchange(Method::PATCH, uri, Some(coded(patch)?)).await
+        self.exchange(Method::PATCH, uri, Some(Content::coded(MERGE_PATCH, patch)?)).await
+    }
+
+    /// PATCH of a JSON patch (RFC 6902).
+    ///
+    /// # Errors
+    /// Any [`SbiError`] but those of starting.
+    pub async fn patch_items<B, T>(&self, uri: &str, items: &B) -> Result<SbiResponse<T>, SbiError>
+    where
+        B: Serialize + ?Sized + Sync,
+        T: DeserializeOwned,
+    {
+        self.exchange(Method::PATCH, uri, Some(Content::coded(JSON_PATCH, items)?)).await
+    }
+
+    /// POST of a form with further headers; the answer whatever its status, for APIs that refuse in their own way.
+    ///
+    /// # Errors
+    /// Any [`SbiError`] but those of starting and [`SbiError::Problem`].
+    pub async fn post_form(
+        &self,
+        uri: &str,
+        form: String,
+        headers: HeaderMap,
+    ) -> Result<(http::response::Parts, Bytes), SbiError> {
+        self.send(Method::POST, uri, Some(Content { media_type: FORM, octets: form.into() }), headers).await
     }
 
     /// DELETE.
@@ -238,9 +263,9 @@ impl SbiClient {
         &self,
         method: Method,
         uri: &str,
-        body: Option<Bytes>,
+        content: Option<Content>,
     ) -> Result<SbiResponse<T>, SbiError> {
-        let (parts, body) = self.send(method, uri, body).await?;
+        let (parts, body) = self.send(method, uri, content, HeaderMap::new()).await?;
         interpret(parts.status, &parts.headers, &body, |octets| json_of(&parts.headers, octets))
     }
 
@@ -248,9 +273,10 @@ impl SbiClient {
         &self,
         method: Method,
         uri: &str,
-        body: Option<Bytes>,
+        content: Option<Content>,
+        headers: HeaderMap,
     ) -> Result<(http::response::Parts, Bytes), SbiError> {
-        let outgoing = Outgoing { method, uri: absolute(uri)?, body };
+        let outgoing = Outgoing { method, uri: absolute(uri)?, content, headers };
         let _slot = self.outstanding.try_acquire().map_err(|_| SbiError::Overloaded)?;
         let limit = Duration::from_millis(self.limits.request_timeout_milliseconds);
         timeout(limit, self.follow(outgoing, Instant::now() + limit)).await.map_err(|_| SbiError::TimedOut)?
@@ -334,17 +360,17 @@ impl SbiClient {
 
     fn request(&self, outgoing: &Outgoing, via: &Uri, until: Instant) -> Result<Request<Full<Bytes>>, SbiError> {
         let fault = |error: &dyn std::error::Error| SbiError::InvalidRequest(error.to_string());
-        let body = outgoing.body.clone();
+        let octets = outgoing.content.as_ref().map(|content| content.octets.clone());
         let mut request = Request::builder()
             .method(outgoing.method.clone())
             .uri(via.clone())
             .header(ACCEPT, ACCEPTED_MEDIA_TYPES)
-            .body(Full::new(body.unwrap_or_default()))
+            .body(Full::new(octets.unwrap_or_default()))
             .map_err(|error| fault(&error))?;
         let headers = request.headers_mut();
-        if outgoing.body.is_some() {
-            let media_type = if outgoing.method == Method::PATCH { MERGE_PATCH } else { "application/json" };
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        headers.extend(outgoing.headers.clone());
+        if let Some(content) = &outgoing.content {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content.media_type));
         }
         if self.scp.is_some() {
             let root = format!("https://{}", outgoing.uri.authority().map_or("", http::uri::Authority::as_str));
@@ -371,7 +397,7 @@ impl SbiClient {
 }
 
 /// What a whole answer means; `read` makes sense of a body that comes with success.
-fn interpret<T>(
+pub(crate) fn interpret<T>(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -385,7 +411,7 @@ fn interpret<T>(
     Ok(SbiResponse { status, location, body })
 }
 
-fn json_of<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, SbiError> {
+pub(crate) fn json_of<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, SbiError> {
     if !is_json(headers) {
         return Err(SbiError::Malformed("the body is not JSON by its media type".to_owned()));
     }
@@ -408,15 +434,29 @@ fn problem_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProblemDe
     problem
 }
 
-fn coded<B: Serialize + ?Sized>(body: &B) -> Result<Bytes, SbiError> {
-    serde_json::to_vec(body).map(Bytes::from).map_err(|error| SbiError::InvalidRequest(error.to_string()))
-}
-
 /// What is asked of whom, however it gets there.
 struct Outgoing {
     method: Method,
     uri: Uri,
-    body: Option<Bytes>,
+    content: Option<Content>,
+    headers: HeaderMap,
+}
+
+/// A request's body and what it is.
+struct Content {
+    media_type: &'static str,
+    octets: Bytes,
+}
+
+impl Content {
+    fn coded<B: Serialize + ?Sized>(media_type: &'static str, body: &B) -> Result<Self, SbiError> {
+        let octets = serde_json::to_vec(body).map_err(|error| SbiError::InvalidRequest(error.to_string()))?;
+        Ok(Self { media_type, octets: octets.into() })
+    }
+}
+
+fn json<B: Serialize + ?Sized>(body: &B) -> Result<Content, SbiError> {
+    Content::coded("application/json", body)
 }
 
 fn absolute(uri: &str) -> Result<Uri, SbiError> {
@@ -435,8 +475,12 @@ fn through(scp: &Uri, uri: &Uri) -> Result<Uri, SbiError> {
 
 const ACCEPTED_MEDIA_TYPES: HeaderValue =
     HeaderValue::from_static("application/json, application/3gppHal+json, application/problem+json");
-/// Media type of a merge patch (RFC 7396), the only one that the APIs here have for PATCH.
+/// Media type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
+/// Media type of a JSON patch (RFC 6902).
+const JSON_PATCH: &str = "application/json-patch+json";
+/// Media type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// The root of the API asked for, where somebody else is asked in its place (TS 29.500 clause 5.2.3.2.4).
 const TARGET_API_ROOT: HeaderName = HeaderName::from_static("3gpp-sbi-target-apiroot");
 

@@ -5,6 +5,8 @@ mod key_source;
 mod selection;
 mod service_disable;
 
+pub(crate) use key_source::key_source_error;
+
 use akma::{AKid, AfId, Gpsi, KAf, KAkma, Supi, UeId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

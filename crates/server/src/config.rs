@@ -99,17 +99,41 @@ pub struct TlsSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AkmaSection {
-    /// The AAnF's API root, `https://...`.
-    pub aanf: String,
+    /// The AAnF's API root, `https://...`, for a server in the operator's domain. This or `nef`.
+    #[serde(default)]
+    pub aanf: Option<String>,
     /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
     #[serde(default)]
     pub aanf_routes: Vec<AnchorRoute>,
+    /// The NEF's API root, `https://...`, for a server outside the operator's domain: UEs are then known by GPSI.
+    #[serde(default)]
+    pub nef: Option<String>,
+    /// What the server is to that NEF.
+    #[serde(default)]
+    pub af: Option<AfSection>,
     /// Limits on key look-ups.
     #[serde(default)]
     pub lookups: LookupLimits,
     /// Limits on requests to the AAnF.
     #[serde(default)]
     pub requests: ClientLimits,
+}
+
+/// `[akma.af]`: an application function outside the operator's domain (TS 33.501 clause 12).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AfSection {
+    /// The client identifier at the token endpoint.
+    pub client_id: String,
+    /// The token endpoint, `https://...`. None: `/oauth2/token` below `akma.nef`.
+    #[serde(default)]
+    pub token_endpoint: Option<String>,
+    /// The scope to ask for, scopes separated by spaces. None: the choice is left to the NEF.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// The certificate that proves the server to the NEF, and the authority of the NEF's. None: `[certificates]`.
+    #[serde(default)]
+    pub certificates: Option<CertificateFiles>,
 }
 
 /// `[configuration_function]`
@@ -262,6 +286,27 @@ fn default_api_limits() -> ServerLimits {
     ServerLimits { request_timeout_seconds: 60, request_body_bytes_max: 98_304, ..ServerLimits::default() }
 }
 
+impl AkmaSection {
+    /// What is wrong with it: key and reason.
+    fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let endpoint = self.af.as_ref().and_then(|af| af.token_endpoint.as_ref());
+        for (key, url) in
+            [("akma.aanf", self.aanf.as_ref()), ("akma.nef", self.nef.as_ref()), ("akma.af.token_endpoint", endpoint)]
+        {
+            if url.is_some_and(|url| !url.starts_with("https://")) {
+                return Some((key, "must be an https URL"));
+            }
+        }
+        match (&self.aanf, &self.nef, &self.af) {
+            (None, None, _) => Some(("akma", "needs aanf, or nef and af")),
+            (Some(_), Some(_), _) => Some(("akma", "has both aanf and nef")),
+            (None, Some(_), None) => Some(("akma.af", "must be there with akma.nef")),
+            (Some(_), None, Some(_)) => Some(("akma.af", "has no meaning without akma.nef")),
+            _ => None,
+        }
+    }
+}
+
 impl Config {
     /// Checks what the types cannot.
     ///
@@ -319,12 +364,11 @@ impl Config {
         if self.server.path.is_empty() || self.server.path.split('/').any(str::is_empty) {
             return wrong("server.path", "must be segments separated by single slashes");
         }
-        for (key, url) in
-            [("akma.aanf", &self.akma.aanf), ("configuration_function.url", &self.configuration_function.url)]
-        {
-            if !url.starts_with("https://") {
-                return wrong(key, "must be an https URL");
-            }
+        if let Some((key, reason)) = self.akma.fault() {
+            return wrong(key, reason);
+        }
+        if !self.configuration_function.url.starts_with("https://") {
+            return wrong("configuration_function.url", "must be an https URL");
         }
         if let Some(reason) = AnchorRoute::fault(&self.akma.aanf_routes) {
             return wrong("akma.aanf_routes", reason);
@@ -464,6 +508,27 @@ mod tests {
     fn what_is_not_known_is_refused() {
         assert!(toml::from_str::<Config>(&format!("{SMALLEST}\nlimit = 1")).is_err());
         assert!(toml::from_str::<Config>(&format!("{SMALLEST}\n[limits]\nconnection_max = 1")).is_err());
+    }
+
+    #[test]
+    fn keys_come_from_one_side_and_what_is_missing_there_is_named() {
+        let akma = |text: &str| {
+            let config =
+                SMALLEST.replace("akma = { aanf = \"https://aanf.example\" }", &format!("akma = {{ {text} }}"));
+            let config: Config = toml::from_str(&config).unwrap();
+            match config.check() {
+                Ok(()) => None,
+                Err(ServerError::Configuration { key, .. }) => Some(key),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let (nef, af) = ("nef = \"https://nef.example\"", "af = { client_id = \"us\" }");
+        assert_eq!(akma(&format!("{nef}, {af}")), None);
+        assert_eq!(akma("").as_deref(), Some("akma"));
+        assert_eq!(akma(&format!("{nef}, {af}, aanf = \"https://aanf.example\"")).as_deref(), Some("akma"));
+        assert_eq!(akma(nef).as_deref(), Some("akma.af"));
+        assert_eq!(akma(&format!("{af}, aanf = \"https://aanf.example\"")).as_deref(), Some("akma.af"));
+        assert_eq!(akma(&format!("nef = \"http://nef.example\", {af}")).as_deref(), Some("akma.nef"));
     }
 
     #[test]

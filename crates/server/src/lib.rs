@@ -61,7 +61,7 @@ mod topics;
 pub use association::{AssociationError, AssociationSource};
 pub use broadcast::BroadcastAreaSection;
 pub use config::{
-    AdminSection, AkmaSection, ApiSection, ApplicationServerSection, Config, ConfigurationFunctionSection,
+    AdminSection, AfSection, AkmaSection, ApiSection, ApplicationServerSection, Config, ConfigurationFunctionSection,
     ExposureSection, ServerSection, StoreSection, TlsSection,
 };
 pub use destinations::{BroadcastSection, GroupManagementSection, TopicServerSection};

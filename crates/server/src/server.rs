@@ -7,7 +7,9 @@ use std::time::Duration;
 use message::Address;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::AdminServer;
+use sbi::client_credentials::ClientCredentials;
 use sbi::naanf::NaanfClient;
+use sbi::nef_akma::NefAkmaClient;
 use sbi::ss_gm::SsGmClient;
 use sbi::ss_upr::SsUprClient;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig};
@@ -17,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{KeyLookup, PskAcceptor, PskServerConfig, TransportMetrics};
+use transport::{KeyLookup, KeySource, PskAcceptor, PskServerConfig, TransportMetrics};
 
 use crate::api::{self, Api};
 use crate::application_server::ApplicationServers;
@@ -201,9 +203,28 @@ async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
 }
 
 fn key_lookup(config: &Config, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
-    let client = client(config, &config.akma.requests)?;
-    let anchor = NaanfClient::selecting(client, config.akma.aanf.clone(), config.akma.aanf_routes.clone());
-    Ok(Arc::new(KeyLookup::new(Arc::new(anchor), config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
+    Ok(Arc::new(KeyLookup::new(key_source(config)?, config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
+}
+
+/// The AAnF, or the NEF in front of it where the server is outside the operator's domain.
+fn key_source(config: &Config) -> Result<Arc<dyn KeySource>, ServerError> {
+    let akma = &config.akma;
+    match (&akma.aanf, &akma.nef, &akma.af) {
+        (Some(aanf), ..) => {
+            let http = client(config, &akma.requests)?;
+            Ok(Arc::new(NaanfClient::selecting(http, aanf.clone(), akma.aanf_routes.clone())))
+        }
+        (None, Some(nef), Some(af)) => {
+            let tls = af.certificates.clone().unwrap_or_else(|| config.certificates.clone());
+            let http = SbiClient::new(SbiClientConfig { tls, limits: akma.requests.clone() })?;
+            let endpoint =
+                af.token_endpoint.clone().unwrap_or_else(|| format!("{}/oauth2/token", nef.trim_end_matches('/')));
+            let tokens = ClientCredentials::new(http.clone(), endpoint, af.client_id.clone(), af.scope.clone());
+            Ok(Arc::new(NefAkmaClient::new(&http, nef.clone(), Arc::new(tokens))))
+        }
+        // `Config::check` was asked before.
+        _ => Err(ServerError::Configuration { key: "akma".to_owned(), reason: "needs aanf, or nef and af".to_owned() }),
+    }
 }
 
 fn client(config: &Config, limits: &ClientLimits) -> Result<SbiClient, ServerError> {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use openssl::hash::MessageDigest;
 use openssl::ssl::SslRef;
 use openssl::x509::X509Ref;
 
@@ -23,6 +24,8 @@ pub struct PeerIdentity {
     /// NF types of the extension of RFC 9310, as they stand; none where it is absent or malformed, or names more than
     /// 16.
     pub nf_types: Vec<String>,
+    /// SHA-256 of the certificate as DER, which tokens can be bound to (RFC 8705).
+    pub certificate_sha256: Option<[u8; 32]>,
     /// The last common name of the subject. For display: identities are taken from the alternative names.
     pub subject_common_name: Option<String>,
 }
@@ -51,6 +54,8 @@ fn identity_of(certificate: &X509Ref) -> PeerIdentity {
         }
     }
     identity.nf_types = certificate.to_der().ok().and_then(|der| nf_types_of_certificate(&der)).unwrap_or_default();
+    identity.certificate_sha256 =
+        certificate.digest(MessageDigest::sha256()).ok().and_then(|digest| <[u8; 32]>::try_from(&*digest).ok());
     identity.subject_common_name = certificate
         .subject_name()
         .entries_by_nid(openssl::nid::Nid::COMMONNAME)

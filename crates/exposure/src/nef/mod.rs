@@ -1,64 +1,27 @@
-//! The network exposure function (TS 29.522, TS 33.501 clauses 5.9.2.3 and 12).
+//! The network exposure function (TS 29.522, TS 33.501 clauses 5.9.2.3 and 12): what application functions outside the
+//! operator's domain may ask, and nothing else.
+//!
+//! ```text
+//! outside ─ mutual TLS ─▶ /oauth2/token          certificate of an entry       ─▶ token bound to it
+//!           + token    ─▶ 3gpp-akma              entry's FQDNs                 ─▶ AAnF
+//!                      ─▶ msgs-* of TS 29.538    entry's AS Service IDs, ...   ─▶ MSGin5G Server
+//! inside  ─ mutual TLS ─▶ nef-msgin5g            the MSGin5G Server            ─▶ target outside
+//! ```
+//!
+//! Start from [`Config`] and [`start`]. What is answered, and when, is `docs/reference/nef.md`.
 
-use std::net::SocketAddr;
+mod af;
+mod akma;
+mod caller;
+mod config;
+mod msgin5g;
+pub mod refusal;
+mod running;
+pub mod scope;
+mod service;
+mod token;
+mod translation;
 
-use axum::Router;
-use sbi::{CertificateFiles, SbiServer, SbiServerConfig, ServerLimits};
-use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
-
-use crate::error::ExposureError;
-
-/// Everything the function needs to know.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where it is served; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Own certificate and key, and the authority of everybody else's.
-    pub tls: CertificateFiles,
-    /// The server's limits.
-    #[serde(default)]
-    pub limits: ServerLimits,
-}
-
-impl Config {
-    /// Finds what is wrong with the configuration itself, without touching files or addresses.
-    ///
-    /// # Errors
-    /// [`ExposureError::Configuration`] naming the key.
-    pub fn check(&self) -> Result<(), ExposureError> {
-        Ok(())
-    }
-}
-
-/// The function at work. It stops when the token it was started with is cancelled.
-#[derive(Debug)]
-pub struct Running {
-    server: SbiServer,
-}
-
-impl Running {
-    /// Where it is served.
-    #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.server.local_addr()
-    }
-
-    /// Waits until the function has stopped.
-    pub async fn stopped(&self) {
-        self.server.stopped().await;
-    }
-}
-
-/// Starts the function.
-///
-/// # Errors
-/// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
-pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
-    config.check()?;
-    let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
-    let server = SbiServer::start(server, Router::new(), shutdown).await?;
-    tracing::info!(address = %server.local_addr(), "NEF ready");
-    Ok(Running { server })
-}
+pub use config::{AfConfig, AkmaConfig, Config, MsGin5gConfig, TokenConfig};
+pub use running::{Running, start};
+pub use token::is_token_request;

@@ -1,6 +1,6 @@
 //! Who plays: devices with the client library, an application server, and devices that keep to no rule.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use akma::{AKid, Fqdn, HomeNetwork, KAf, UaProtocolId, UsimCredentials};
 use axum::{Router, extract::State, routing::post};
@@ -9,7 +9,12 @@ use coap::{Code, Request, Response, StreamConfig, StreamConnection, StreamEvent}
 use futures_util::{FutureExt, future::BoxFuture};
 use lab::{Algorithm, LabSubscriber};
 use message::{AsServiceId, DecodeLimits, ErrorBody, Message, UeMessage, UeServiceId, ts29538};
-use sbi::{ClientLimits, Json, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerLimits};
+use sbi::client_credentials::ClientCredentials;
+use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest};
+use sbi::{
+    CertificateFiles, ClientLimits, Json, ProblemDetails, SbiClient, SbiClientConfig, SbiResponse, SbiServer,
+    SbiServerConfig, ServerLimits,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -137,17 +142,30 @@ impl ApplicationServer {
     pub(crate) async fn start(lab: &RunningLab, file: &str) -> Result<Self, Broken> {
         let known = lab.directory().network().application_servers.iter().find(|server| server.name == file);
         let id: AsServiceId = known.ok_or("no such AS")?.as_service_id.parse().map_err(text)?;
+        let api = lab.description().server.api.clone();
+        Self::open(id, lab.directory().certificate(file), http(lab, file)?, api).await
+    }
+
+    /// The same for one outside the operator's domain, by its place in `lab.json`: the NEF is all that it reaches.
+    pub(crate) async fn start_outside(lab: &RunningLab, number: usize) -> Result<Self, Broken> {
+        let own = lab.description().external_application_servers.get(number).ok_or("no such AS outside")?;
+        let nef = lab.description().core.nef.clone().ok_or("there is no NEF")?;
+        let tls = lab.directory().outside_certificate(&own.af_id);
+        let limits = ClientLimits::default();
+        let http = SbiClient::new(SbiClientConfig { tls: tls.clone(), limits }).map_err(text)?;
+        let tokens = ClientCredentials::new(http.clone(), format!("{nef}/oauth2/token"), own.client_id.clone(), None);
+        let http = http.with_tokens(Arc::new(tokens)).for_service("NEF", "");
+        Self::open(own.as_service_id.parse().map_err(text)?, tls, http, nef).await
+    }
+
+    async fn open(id: AsServiceId, tls: CertificateFiles, http: SbiClient, api: String) -> Result<Self, Broken> {
         let (message_sender, messages) = mpsc::channel(16);
         let (report_sender, reports) = mpsc::channel(16);
         let router = Router::new()
             .route("/deliver-message", post(take_message))
             .route("/deliver-report", post(take_report))
             .with_state(Desk { messages: message_sender, reports: report_sender });
-        let config = SbiServerConfig {
-            listen: ([127, 0, 0, 1], 0).into(),
-            tls: lab.directory().certificate(file),
-            limits: ServerLimits::default(),
-        };
+        let config = SbiServerConfig { listen: ([127, 0, 0, 1], 0).into(), tls, limits: ServerLimits::default() };
         let shutdown = CancellationToken::new();
         let server = SbiServer::start(config, router, shutdown.clone()).await.map_err(text)?;
         Ok(Self {
@@ -155,8 +173,8 @@ impl ApplicationServer {
             id,
             messages,
             reports,
-            http: http(lab, file)?,
-            api: lab.description().server.api.clone(),
+            http,
+            api,
             target_uri: format!("https://{}", server.local_addr()),
             shutdown,
             server,
@@ -187,6 +205,14 @@ impl ApplicationServer {
         let answer =
             within("a message of the AS", self.http.post::<_, ts29538::MessageDeliveryAck>(&uri, &delivery)).await?;
         Ok(answer.and_then(sbi::SbiResponse::into_body))
+    }
+
+    /// Asks the NEF for K_AF (TS 29.522 clause 5.13).
+    pub(crate) async fn ask_for_key(
+        &self,
+        request: &AkmaAfKeyRequest,
+    ) -> Result<Result<SbiResponse<AkmaAfKeyData>, sbi::SbiError>, Broken> {
+        within("a question for K_AF", self.http.post(&format!("{}/3gpp-akma/v1/retrieve", self.api), request)).await
     }
 
     /// Closes its interface.

@@ -31,11 +31,17 @@ pub(crate) struct RunningLab {
     lab_json: PathBuf,
     /// In the order they stop: each before those it asks.
     server: Option<RunningServer>,
+    exposure: Option<RunningExposure>,
     ausf: ausf::Running,
     aanf: aanf::Running,
     configuration: configuration::Running,
     udm: udm::Running,
     core: CancellationToken,
+}
+
+struct RunningExposure {
+    running: exposure::Running,
+    shutdown: CancellationToken,
 }
 
 struct RunningServer {
@@ -67,8 +73,20 @@ impl RunningLab {
         let description = directory.lab_json(&ports);
         // As the user wrote it, so that a script finds in the READY line the path it gave.
         let lab_json = options.directory.join("lab.json");
-        let mut lab = Self { directory, description, lab_json, server: None, ausf, aanf, configuration, udm, core };
+        let mut lab = Self {
+            directory,
+            description,
+            lab_json,
+            server: None,
+            exposure: None,
+            ausf,
+            aanf,
+            configuration,
+            udm,
+            core,
+        };
         lab.start_server().await?;
+        lab.start_exposure().await?;
         // Last: whoever finds the file finds everything running.
         lab.directory.write_lab_json(&ports).map_err(failure)?;
         Ok(lab)
@@ -101,6 +119,26 @@ impl RunningLab {
         Ok(())
     }
 
+    /// Starts NEF and CAPIF core function, if they do not run.
+    pub(crate) async fn start_exposure(&mut self) -> Result<(), Failure> {
+        if self.exposure.is_none() {
+            let shutdown = CancellationToken::new();
+            let running = Box::pin(exposure::start(read(&self.directory, "exposure")?, shutdown.clone()))
+                .await
+                .map_err(|error| start_failure("NEF", &error))?;
+            self.exposure = Some(RunningExposure { running, shutdown });
+        }
+        Ok(())
+    }
+
+    /// Stops NEF and CAPIF core function and waits until they have stopped.
+    pub(crate) async fn stop_exposure(&mut self) {
+        if let Some(exposure) = self.exposure.take() {
+            exposure.shutdown.cancel();
+            exposure.running.stopped().await;
+        }
+    }
+
     /// Stops the MSGin5G Server and waits until it has stopped.
     pub(crate) async fn stop_server(&mut self) {
         if let Some(server) = self.server.take() {
@@ -112,6 +150,7 @@ impl RunningLab {
     /// Stops everything: the server first, while those it asks still answer.
     pub(crate) async fn stop(mut self) {
         self.stop_server().await;
+        self.stop_exposure().await;
         self.core.cancel();
         self.ausf.stopped().await;
         self.aanf.stopped().await;

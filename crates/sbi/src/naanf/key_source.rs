@@ -30,7 +30,7 @@ const TOO_MANY_APPLICATION_KEYS: &str = "TOO_MANY_APPLICATION_KEYS";
 
 /// A refusal is about one A-KID, which any stranger may choose; everything else is about the AAnF, or about what it allows
 /// us: a UE that authenticated anew because our certificate or AF_ID is not in its policy would do so for ever.
-fn key_source_error(error: SbiError) -> KeySourceError {
+pub(crate) fn key_source_error(error: SbiError) -> KeySourceError {
     match &error {
         SbiError::Problem(problem) => match problem.status_code() {
             StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => KeySourceError::Refused(error.to_string()),

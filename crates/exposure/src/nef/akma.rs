@@ -1,0 +1,94 @@
+//! `3gpp-akma` (TS 29.522 clause 5.13, TS 33.535 clause 6.3): K_AF for application functions outside the domain.
+//!
+//! The SUPI stays inside, whatever the AAnF tells (TS 33.501 clause 5.9.2.3); the GPSI goes out where the token's scope and
+//! the caller's entry both say so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use akma::Gpsi;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Router};
+use http::StatusCode;
+use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, NaanfClient};
+use sbi::nudm::NudmClient;
+use sbi::{Json, ProblemDetails, SbiClient, SbiClientConfig, SupportedFeatures};
+
+use super::caller::Caller;
+use super::config::{AkmaConfig, Config};
+use super::refusal;
+use super::service::{Refused, Service, refuse};
+use super::translation::Translation;
+use crate::error::ExposureError;
+
+/// The AKMA anchor function, and who translates for it.
+pub(crate) struct Akma {
+    aanf: NaanfClient,
+    translation: Option<Translation>,
+}
+
+impl Akma {
+    pub(crate) fn new(config: &AkmaConfig, nef: &Config) -> Result<Self, ExposureError> {
+        let client = SbiClient::new(SbiClientConfig { tls: nef.inside.clone(), limits: config.requests.clone() })?;
+        let translation = config.udm.as_ref().map(|udm| {
+            let pause = Duration::from_millis(config.udm_pause_milliseconds);
+            Translation::new(NudmClient::new(client.clone(), udm.clone()), pause)
+        });
+        Ok(Self { aanf: NaanfClient::new(client, config.aanf.clone()), translation })
+    }
+
+    /// What the caller may see of the UE's identity.
+    async fn gpsi_of(&self, data: &AkmaAfKeyData) -> Option<Gpsi> {
+        match (&data.gpsi, &data.supi, &self.translation) {
+            (Some(gpsi), ..) => Some(gpsi.clone()),
+            (None, Some(supi), Some(translation)) => translation.gpsi(supi).await,
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn router() -> Router<Arc<Service>> {
+    Router::new().route("/3gpp-akma/v1/retrieve", post(retrieve))
+}
+
+async fn retrieve(
+    State(service): State<Arc<Service>>,
+    Extension(caller): Extension<Caller>,
+    Json(request): Json<AkmaAfKeyRequest>,
+) -> Response {
+    let since = Instant::now();
+    let outcome = match &service.akma {
+        Some(akma) => key(&service, akma, &caller, &request).await,
+        None => Err(refuse("not_served", ProblemDetails::not_found(sbi::cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))),
+    };
+    let outcome = outcome.map(|data| match data {
+        Some(data) => (if data.gpsi.is_some() { "key_and_gpsi" } else { "key" }, Json(data).into_response()),
+        None => ("unknown_a_kid", StatusCode::NO_CONTENT.into_response()),
+    });
+    service.answer(caller.af.id(), ACTION, since, outcome)
+}
+
+async fn key(
+    service: &Service,
+    akma: &Akma,
+    caller: &Caller,
+    request: &AkmaAfKeyRequest,
+) -> Result<Option<AkmaAfKeyData>, Refused> {
+    if !caller.af.owns(&request.af_id) {
+        tracing::warn!(target: "security", af = caller.af.id(), af_id = %request.af_id, "K_AF for another's AF_ID refused");
+        return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
+    }
+    // The AAnF notifies nobody outside; see below.
+    let asked = AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() };
+    let answer = akma.aanf.retrieve_applicationkey(&asked).await.map_err(|error| service.told_inside(&error))?;
+    let Some(data) = answer else { return Ok(None) };
+    let wants_gpsi = !request.anon_ind && caller.gpsi_scope && caller.af.may_see_gpsi();
+    let gpsi = if wants_gpsi { akma.gpsi_of(&data).await } else { None };
+    // No optional feature is served.
+    let supp_feat = request.supp_feat.map(|_| SupportedFeatures::default());
+    Ok(Some(AkmaAfKeyData { supp_feat, gpsi, expiry: data.expiry, kaf: data.kaf, supi: None }))
+}
+
+const ACTION: &str = "3gpp-akma:retrieve";

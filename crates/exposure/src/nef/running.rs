@@ -1,0 +1,150 @@
+//! Wiring: state, clients, the servers for both sides.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::post;
+use prometheus_client::registry::Registry;
+use sbi::admin::{AdminServer, Health};
+use sbi::audit::Audit;
+use sbi::{OperationMetrics, SbiServer, SbiServerConfig, ServerMetrics};
+use store::Database;
+use tokio_util::sync::CancellationToken;
+
+use super::af::Afs;
+use super::akma::{self, Akma};
+use super::caller::authenticate;
+use super::config::Config;
+use super::msgin5g::{self, MsGin5g, Records, inside_router, resume};
+use super::service::Service;
+use super::token::{TOKEN_ENDPOINT, Tokens, token};
+use crate::error::ExposureError;
+
+/// The function at work. It stops when the token it was started with is cancelled.
+#[derive(Debug)]
+pub struct Running {
+    outside: SbiServer,
+    inside: Option<SbiServer>,
+    admin: Option<AdminServer>,
+}
+
+impl Running {
+    /// Where application functions outside are served.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.outside.local_addr()
+    }
+
+    /// Where the MSGin5G Server's deliveries are taken, if they are.
+    #[must_use]
+    pub fn inside_addr(&self) -> Option<SocketAddr> {
+        self.inside.as_ref().map(SbiServer::local_addr)
+    }
+
+    /// Where health and metrics are served, if they are.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminServer::local_addr)
+    }
+
+    /// Waits until the function has stopped: requests answered, connections closed.
+    pub async fn stopped(&self) {
+        self.outside.stopped().await;
+        if let Some(inside) = &self.inside {
+            inside.stopped().await;
+        }
+        if let Some(admin) = &self.admin {
+            admin.stopped().await;
+        }
+    }
+}
+
+/// Starts the function; it serves when this returns, and until `shutdown` is cancelled.
+///
+/// # Errors
+/// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
+    config.check()?;
+    let mut registry = Registry::default();
+    let (outside_metrics, inside_metrics) = (ServerMetrics::default(), ServerMetrics::default());
+    outside_metrics.register(registry.sub_registry_with_prefix("nef_outside"));
+    inside_metrics.register(registry.sub_registry_with_prefix("nef_inside"));
+    let health = Health::new();
+    let service = Arc::new(build(&config, &mut registry).await?);
+    health.ready(STORE_CHECK);
+
+    // The inside first: before an AS can register, the server can deliver to it.
+    let inside = match &config.msgin5g {
+        Some(msgin5g) => {
+            let server =
+                SbiServerConfig { listen: msgin5g.listen, tls: config.inside.clone(), limits: msgin5g.limits.clone() };
+            let router = inside_router(Arc::clone(&service));
+            Some(SbiServer::start_observed(server, router, shutdown.clone(), inside_metrics).await?)
+        }
+        None => None,
+    };
+    if let (Some(inside), Some(msgin5g)) = (&inside, &service.msgin5g) {
+        msgin5g.listens_at(inside.local_addr());
+    }
+    tokio::spawn(resume(Arc::clone(&service), shutdown.clone()));
+    let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
+    let outside = SbiServer::start_observed(server, router(&service), shutdown.clone(), outside_metrics).await?;
+    let admin = match config.admin {
+        Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
+        None => None,
+    };
+    tracing::info!(address = %outside.local_addr(), "NEF ready");
+    Ok(Running { outside, inside, admin })
+}
+
+/// Everything outside may ask: a token, and with a token the rest.
+fn router(service: &Arc<Service>) -> Router {
+    let mut apis = Router::new();
+    if service.akma.is_some() {
+        apis = apis.merge(akma::router());
+    }
+    if service.msgin5g.is_some() {
+        apis = apis.merge(msgin5g::router());
+    }
+    apis.route_layer(from_fn_with_state(Arc::clone(service), authenticate))
+        .route(TOKEN_ENDPOINT, post(token))
+        .with_state(Arc::clone(service))
+}
+
+async fn build(config: &Config, registry: &mut Registry) -> Result<Service, ExposureError> {
+    let audit = Audit::default();
+    audit.register(registry);
+    let operations = OperationMetrics::register(registry.sub_registry_with_prefix("nef"));
+    let afs = Afs::new(config.afs.clone());
+    let msgin5g = match &config.msgin5g {
+        Some(msgin5g) => {
+            let records = open_records(config, &afs).await?;
+            records.store_metrics().register(registry);
+            Some(MsGin5g::new(msgin5g, config, records)?)
+        }
+        None => None,
+    };
+    Ok(Service {
+        tokens: Tokens::open(&config.tokens)?,
+        akma: config.akma.as_ref().map(|akma| Akma::new(akma, config)).transpose()?,
+        retry_after_seconds: config.limits.retry_after_seconds,
+        afs,
+        audit,
+        operations,
+        msgin5g,
+    })
+}
+
+/// Recovery blocks; it gets a thread of its own.
+async fn open_records(config: &Config, afs: &Afs) -> Result<Records, ExposureError> {
+    let (data, options) = (config.data.clone(), config.store.clone());
+    let application_servers: Vec<_> = afs.application_servers().cloned().collect();
+    tokio::task::spawn_blocking(move || Records::open(Database::open(&data, options)?, application_servers.into_iter()))
+        .await
+        .unwrap_or_else(|_| Err(ExposureError::Configuration("the state could not be opened".to_owned())))
+}
+
+/// Name of the health check of the database.
+const STORE_CHECK: &str = "store";

@@ -1,0 +1,134 @@
+//! What the handlers share, and how each decision is told.
+
+use std::time::Instant;
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use sbi::audit::Audit;
+use sbi::{OperationMetrics, ProblemDetails, SbiError, cause};
+
+use super::af::Afs;
+use super::akma::Akma;
+use super::msgin5g::MsGin5g;
+use super::token::Tokens;
+
+/// The function's parts.
+pub(crate) struct Service {
+    pub(crate) afs: Afs,
+    pub(crate) tokens: Tokens,
+    pub(crate) audit: Audit,
+    pub(crate) operations: OperationMetrics,
+    pub(crate) akma: Option<Akma>,
+    pub(crate) msgin5g: Option<MsGin5g>,
+    pub(crate) retry_after_seconds: u32,
+}
+
+/// A refusal: the word for audit and metrics, and the answer.
+pub(crate) type Refused = (&'static str, Box<ProblemDetails>);
+
+impl Service {
+    /// Tells and counts that `subject` may do `action`.
+    pub(crate) fn allowed(&self, subject: &str, action: &'static str, reason: &'static str, since: Instant) {
+        self.audit.allowed(subject, action, reason);
+        self.operations.answered(action, reason, since);
+    }
+
+    /// Tells and counts that it may not.
+    pub(crate) fn refused(&self, subject: &str, action: &'static str, reason: &'static str, since: Instant) {
+        self.audit.refused(subject, action, reason);
+        self.operations.answered(action, reason, since);
+    }
+
+    /// The answer to a request of `subject`, told and counted. What failed behind us was allowed all the same.
+    pub(crate) fn answer<T: IntoResponse>(
+        &self,
+        subject: &str,
+        action: &'static str,
+        since: Instant,
+        outcome: Result<(&'static str, T), Refused>,
+    ) -> Response {
+        match outcome {
+            Ok((reason, answer)) => {
+                self.allowed(subject, action, reason, since);
+                answer.into_response()
+            }
+            Err((reason, problem)) => {
+                self.refused(subject, action, reason, since);
+                problem.into_response()
+            }
+        }
+    }
+
+    /// What an application function is told of a refusal by a function inside, or of its silence: status, cause and the
+    /// members at fault. Our own trouble inside (credentials, redirections, nonsense) is a fault of ours.
+    pub(crate) fn told_inside(&self, error: &SbiError) -> Refused {
+        let SbiError::Problem(problem) = error else {
+            return if error.is_transient() {
+                tracing::warn!(%error, "no answer from inside");
+                refuse("inside_unavailable", ProblemDetails::overloaded(self.retry_after_seconds))
+            } else {
+                tracing::error!(%error, "unusable answer from inside");
+                refuse("inside_malformed", ProblemDetails::internal())
+            };
+        };
+        match problem.status_code() {
+            status @ (StatusCode::BAD_REQUEST
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS) => {
+                let mut told = ProblemDetails::new(status);
+                told.cause = problem.cause.clone().filter(|cause| is_cause(cause));
+                told.invalid_params = problem.invalid_params.clone();
+                told.retry_after_seconds = problem.retry_after_seconds;
+                refuse("inside_refused", told)
+            }
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                tracing::warn!(%error, "overloaded inside");
+                let seconds = problem.retry_after_seconds.unwrap_or(self.retry_after_seconds);
+                refuse("inside_unavailable", ProblemDetails::overloaded(seconds))
+            }
+            _ => {
+                tracing::error!(%error, "refused inside");
+                refuse("inside_failed", ProblemDetails::internal())
+            }
+        }
+    }
+
+    /// A fault of the own database.
+    pub(crate) fn told_store(&self, error: &store::StoreError) -> Refused {
+        tracing::error!(%error, "the state was not written");
+        match error {
+            store::StoreError::Overloaded => refuse("overloaded", ProblemDetails::overloaded(self.retry_after_seconds)),
+            store::StoreError::DiskFull => {
+                let problem = ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR);
+                refuse("disk_full", problem.with_cause(cause::INSUFFICIENT_RESOURCES))
+            }
+            _ => refuse("failed", ProblemDetails::internal()),
+        }
+    }
+}
+
+/// A refusal under its word.
+pub(crate) fn refuse(reason: &'static str, problem: ProblemDetails) -> Refused {
+    (reason, Box::new(problem))
+}
+
+/// Whether a text is a cause and nothing else: identities and sentences have no place there.
+fn is_cause(text: &str) -> bool {
+    text.len() <= CAUSE_OCTETS_MAX
+        && text.bytes().all(|octet| octet.is_ascii_uppercase() || octet == b'_' || octet.is_ascii_digit())
+}
+
+const CAUSE_OCTETS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_a_word_in_capitals() {
+        assert!(is_cause("AF_ID_NOT_ALLOWED") && is_cause("A1"));
+        assert!(!is_cause("imsi-001010000000001") && !is_cause("NOT ALLOWED") && !is_cause(&"A".repeat(65)));
+    }
+}
