@@ -16,20 +16,47 @@ pub struct ServerMetrics {
     connections: Gauge,
     refused: Family<Vec<(&'static str, &'static str)>, Counter>,
     requests: Family<Vec<(&'static str, u16)>, Counter>,
+    abused: Family<Vec<(&'static str, &'static str)>, Counter>,
+    withdrawn: Counter,
+    reloads: Family<Vec<(&'static str, &'static str)>, Counter>,
 }
 
 impl ServerMetrics {
     /// Adds the counters to `registry`: `sbi_connections`, `sbi_connections_refused_total{reason}`,
-    /// `sbi_requests_total{status}`.
+    /// `sbi_connections_abused_total{reason}`, `sbi_connections_withdrawn_total`, `sbi_requests_total{status}`,
+    /// `sbi_certificate_reloads_total{outcome}`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("sbi");
         registry.register("connections", "Authenticated connections open", self.connections.clone());
         registry.register("connections_refused", "Connections closed before the first request", self.refused.clone());
+        registry.register("connections_abused", "Connections closed for HTTP/2 overdone", self.abused.clone());
+        registry.register(
+            "connections_withdrawn",
+            "Connections closed because the peer's certificate lost its right",
+            self.withdrawn.clone(),
+        );
         registry.register("requests", "Requests answered, by HTTP status", self.requests.clone());
+        registry.register(
+            "certificate_reloads",
+            "Changed certificate files taken, or not usable",
+            self.reloads.clone(),
+        );
     }
 
     pub(crate) fn connection_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&vec![("reason", reason)]).inc();
+    }
+
+    pub(crate) fn connection_abused(&self, reason: &'static str) {
+        self.abused.get_or_create(&vec![("reason", reason)]).inc();
+    }
+
+    pub(crate) fn connection_withdrawn(&self) {
+        self.withdrawn.inc();
+    }
+
+    pub(crate) fn files_reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&vec![("outcome", outcome)]).inc();
     }
 
     pub(crate) fn request_answered(&self, status: StatusCode) {

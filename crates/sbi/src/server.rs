@@ -1,16 +1,16 @@
 //! The server side: HTTP/2 over mutual TLS, with every limit in [`ServerLimits`].
 //!
 //! A connection's life: accept → handshake slot → TLS with client certificate → `h2` by ALPN → connection slot →
-//! HTTP/2 until the peer leaves, stops answering pings, or the server drains. A request's: request slot → handler
-//! (time-out, panics caught) → answer.
+//! HTTP/2 until the peer leaves, stops answering pings, floods, loses its certificate, or the server drains. A request's:
+//! request slot → handler (the asking side's patience or ours, whichever is shorter; panics caught) → answer.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::net::{IpAddr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,23 +24,30 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use openssl::ssl::{Ssl, SslContext};
+use openssl::ssl::Ssl;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
-use transport::capif::{Tls12Session, optional_tls_server, tls12_session};
-use transport::profile::{CertificateFiles, PeerIdentity, mutual_tls_server, peer_identity};
-use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle, Source};
+use tracing::Instrument;
+use transport::capif::{Tls12Session, tls12_session};
+use transport::profile::{
+    CertificateFiles, PeerCertificates, PeerIdentity, ReloadOutcome, ReloadingContext, peer_certificates, peer_identity,
+};
+use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle};
 
 use crate::error::SbiError;
+use crate::flood_guard::FloodGuard;
+use crate::handshake_slots::{HandshakeSlot, HandshakeSlots};
 use crate::metrics::ServerMetrics;
 use crate::problem::{ProblemDetails, cause};
+use crate::{correlation, deadline};
 
 /// What a server listens with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +80,18 @@ pub struct ServerLimits {
     pub requests_max: usize,
     /// Octets of a request body; a longer one gets 413.
     pub request_body_bytes_max: usize,
-    /// Octets of a request's header list; a longer one gets 431.
+    /// Octets of a request's header list; a longer one gets 431, one far longer ends the connection.
     pub header_list_bytes_max: u32,
+    /// Requests that a peer took back before they were looked at; one more ends the connection (ENHANCE_YOUR_CALM).
+    pub reset_streams_max: usize,
+    /// Streams reset for the peer's faults; one more ends the connection (ENHANCE_YOUR_CALM).
+    pub faulty_streams_max: usize,
+    /// Octets that a peer may send ahead on one stream (SETTINGS_INITIAL_WINDOW_SIZE); more ends the connection.
+    pub stream_window_bytes: u32,
+    /// Octets that a peer may send ahead on all streams of a connection; more ends it.
+    pub connection_window_bytes: u32,
+    /// Octets of an answer that are buffered for a stream whose peer does not read; then its sending waits.
+    pub send_buffer_bytes_max: usize,
     /// Time for a request, its body included; then it gets 504, TIMED_OUT_REQUEST.
     pub request_timeout_seconds: u64,
     /// Silence after which a peer is pinged.
@@ -85,6 +102,12 @@ pub struct ServerLimits {
     pub drain_timeout_seconds: u64,
     /// What `Retry-After` says when the server is overloaded.
     pub retry_after_seconds: u32,
+    /// How often certificate, key, authorities and CRL are looked at for changes.
+    pub reload_interval_seconds: u64,
+    /// How often a connection's certificate is verified anew without such a change: for when it, or a CRL, runs out.
+    pub reverify_interval_seconds: u64,
+    /// Whether a client that asks for a server name that is not in the certificate is refused (`unrecognized_name`).
+    pub unknown_server_name_refused: bool,
 }
 
 impl Default for ServerLimits {
@@ -98,11 +121,19 @@ impl Default for ServerLimits {
             requests_max: 4096,
             request_body_bytes_max: 65_536,
             header_list_bytes_max: 16_384,
+            reset_streams_max: 32,
+            faulty_streams_max: 64,
+            stream_window_bytes: 65_536,
+            connection_window_bytes: 1_048_576,
+            send_buffer_bytes_max: 65_536,
             request_timeout_seconds: 10,
             keepalive_interval_seconds: 30,
             keepalive_timeout_seconds: 10,
             drain_timeout_seconds: 10,
             retry_after_seconds: 1,
+            reload_interval_seconds: 5,
+            reverify_interval_seconds: 60,
+            unknown_server_name_refused: false,
         }
     }
 }
@@ -137,7 +168,8 @@ impl SbiServer {
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
-        let proof = PeerProof::Certificate(mutual_tls_server(&config.tls)?);
+        let strict_server_name = config.limits.unknown_server_name_refused;
+        let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
         Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
     }
 
@@ -153,7 +185,9 @@ impl SbiServer {
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
-        let proof = PeerProof::CertificateIfShown(optional_tls_server(&config.tls)?);
+        let strict_server_name = config.limits.unknown_server_name_refused;
+        let tls = ReloadingContext::server_for_any_client(config.tls, strict_server_name)?;
+        let proof = PeerProof::CertificateIfShown(Arc::new(tls));
         Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
     }
 
@@ -196,9 +230,13 @@ impl SbiServer {
             requests: Arc::new(Semaphore::new(limits.requests_max)),
             limits,
             metrics,
+            reloads: watch::Sender::default(),
             shutdown,
         });
         let tasks = TaskTracker::new();
+        if let Some(tls) = shared.proof.files() {
+            tasks.spawn(follow_files(Arc::clone(tls), Arc::clone(&shared)));
+        }
         tasks.spawn(accept_connections(listener, shared, tasks.clone()));
         tasks.close();
         Ok(Self { local_addr, tasks })
@@ -218,9 +256,18 @@ impl SbiServer {
 
 /// How a server has its peers prove who they are.
 enum PeerProof {
-    Certificate(SslContext),
-    CertificateIfShown(SslContext),
+    Certificate(Arc<ReloadingContext>),
+    CertificateIfShown(Arc<ReloadingContext>),
     PreSharedKey(ApiPskAcceptor),
+}
+
+impl PeerProof {
+    fn files(&self) -> Option<&Arc<ReloadingContext>> {
+        match self {
+            Self::Certificate(tls) | Self::CertificateIfShown(tls) => Some(tls),
+            Self::PreSharedKey(_) => None,
+        }
+    }
 }
 
 /// Whom a connection was opened with a pre-shared key by: the identity whose key the peer holds.
@@ -235,7 +282,30 @@ struct Shared {
     requests: Arc<Semaphore>,
     limits: ServerLimits,
     metrics: ServerMetrics,
+    /// Told whenever certificate, key, authorities or CRL were taken anew.
+    reloads: watch::Sender<()>,
     shutdown: CancellationToken,
+}
+
+/// Looks at the files now and then, and tells the connections of a change.
+async fn follow_files(tls: Arc<ReloadingContext>, shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(shared.limits.reload_interval_seconds)) => {}
+            () = shared.shutdown.cancelled() => return,
+        }
+        let looked = Arc::clone(&tls);
+        // A panic in there would be ours; the old files then serve on.
+        let Ok(outcome) = tokio::task::spawn_blocking(move || looked.refresh()).await else { continue };
+        match outcome {
+            ReloadOutcome::Reloaded => {
+                shared.metrics.files_reloaded("reloaded");
+                shared.reloads.send_replace(());
+            }
+            ReloadOutcome::Failed(_) => shared.metrics.files_reloaded("failed"),
+            _ => {}
+        }
+    }
 }
 
 async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) {
@@ -275,8 +345,8 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Handshake
     };
     let outcome = handshake.await;
     drop(slot);
-    let (stream, peer) = match outcome {
-        Ok(authenticated) => authenticated,
+    let Proven { stream, peer, certificates } = match outcome {
+        Ok(proven) => proven,
         Err(refusal) => {
             shared.metrics.connection_refused(refusal.kind);
             if let Some(unlogged) = REFUSED.admit() {
@@ -294,9 +364,55 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Handshake
         return;
     };
     let _open = shared.metrics.connection_opened();
-    match stream {
-        Secured::Certificate(stream) => serve_http2(stream, source, peer, &shared).await,
-        Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, &shared).await,
+    let served = async {
+        match stream {
+            Secured::Certificate(stream) => serve_http2(stream, source, peer, &shared).await,
+            Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, &shared).await,
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        reason = withdrawn(certificates, &shared) => {
+            shared.metrics.connection_withdrawn();
+            tracing::warn!(target: "security", %source, reason, "certificate withdrawn, connection closed");
+        }
+    }
+}
+
+/// A connection that has proven who is at its other end.
+struct Proven {
+    stream: Secured,
+    peer: Peer,
+    certificates: Option<Shown>,
+}
+
+/// The certificates that a peer has shown, and when they were verified.
+struct Shown {
+    certificates: PeerCertificates,
+    tls: Arc<ReloadingContext>,
+    generation: u64,
+}
+
+/// Waits until the peer could not prove itself any more: with `None`, for ever.
+async fn withdrawn(shown: Option<Shown>, shared: &Shared) -> &'static str {
+    let Some(mut shown) = shown else { return std::future::pending().await };
+    let mut reloads = shared.reloads.subscribe();
+    loop {
+        let generation = shown.tls.generation();
+        let mut due = generation != shown.generation;
+        if !due {
+            tokio::select! {
+                // The sender lives as long as this connection.
+                _ = reloads.changed() => {}
+                () = tokio::time::sleep(Duration::from_secs(shared.limits.reverify_interval_seconds)) => due = true,
+            }
+        }
+        if due {
+            shown.generation = generation;
+            if let Err(refusal) = shown.tls.vouches_for(&shown.certificates) {
+                return refusal.error_string();
+            }
+        }
     }
 }
 
@@ -313,25 +429,27 @@ struct Peer {
     psk: Option<PskPeer>,
 }
 
-async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Result<(Secured, Peer), Refusal> {
+async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Result<Proven, Refusal> {
     match proof {
         PeerProof::Certificate(tls) => {
-            let (stream, certificate) = authenticate(stream, tls).await?;
+            let (stream, certificate, certificates) = authenticate(stream, tls).await?;
             let certificate = certificate.ok_or_else(|| Refusal::new("certificate", "no client certificate"))?;
-            Ok((Secured::Certificate(stream), Peer { certificate: Some(certificate), ..Peer::default() }))
+            let peer = Peer { certificate: Some(certificate), ..Peer::default() };
+            Ok(Proven { stream: Secured::Certificate(stream), peer, certificates })
         }
         PeerProof::CertificateIfShown(tls) => {
-            let (stream, certificate) = authenticate(stream, tls).await?;
+            let (stream, certificate, certificates) = authenticate(stream, tls).await?;
             let session = tls12_session(stream.ssl()).map(Arc::new);
-            Ok((Secured::Certificate(stream), Peer { certificate, session, psk: None }))
+            let peer = Peer { certificate, session, psk: None };
+            Ok(Proven { stream: Secured::Certificate(stream), peer, certificates })
         }
         PeerProof::PreSharedKey(acceptor) => {
             let stream = acceptor.accept(stream, source.ip()).await.map_err(|error| Refusal::new("psk", error))?;
             if !stream.speaks_http2() {
                 return Err(Refusal::new("alpn", "the client did not offer h2"));
             }
-            let psk = Some(PskPeer(stream.identity().to_owned()));
-            Ok((Secured::PreSharedKey(stream), Peer { psk, ..Peer::default() }))
+            let peer = Peer { psk: Some(PskPeer(stream.identity().to_owned())), ..Peer::default() };
+            Ok(Proven { stream: Secured::PreSharedKey(stream), peer, certificates: None })
         }
     }
 }
@@ -350,11 +468,13 @@ impl Refusal {
 
 async fn authenticate(
     stream: TcpStream,
-    tls: &SslContext,
-) -> Result<(SslStream<TcpStream>, Option<PeerIdentity>), Refusal> {
+    tls: &Arc<ReloadingContext>,
+) -> Result<(SslStream<TcpStream>, Option<PeerIdentity>, Option<Shown>), Refusal> {
+    // Before the context: a change in between makes us look twice, not never.
+    let generation = tls.generation();
     // Small answers must not wait for the peer's acknowledgement of earlier ones.
     stream.set_nodelay(true).map_err(|error| Refusal::new("socket", error))?;
-    let ssl = Ssl::new(tls).map_err(|error| Refusal::new("tls", error))?;
+    let ssl = Ssl::new(&tls.current()).map_err(|error| Refusal::new("tls", error))?;
     let mut stream = SslStream::new(ssl, stream).map_err(|error| Refusal::new("tls", error))?;
     Pin::new(&mut stream).accept().await.map_err(|error| Refusal::new("tls", error))?;
     // A client without ALPN at all passes the context's selection; HTTP/2 needs it (RFC 9113 clause 3.2).
@@ -362,13 +482,18 @@ async fn authenticate(
         return Err(Refusal::new("alpn", "the client did not offer h2"));
     }
     let peer = peer_identity(stream.ssl());
+    let shown =
+        peer_certificates(stream.ssl()).map(|certificates| Shown { certificates, tls: Arc::clone(tls), generation });
+    if peer.is_some() != shown.is_some() {
+        return Err(Refusal::new("tls", "the certificate chain cannot be kept"));
+    }
     // HTTP/2 clients speak first and at once (RFC 9113 clause 3.4); pings watch over a connection only after that.
     match Pin::new(&mut stream).peek(&mut [0]).await {
         Ok(1) => {}
         Ok(_) => return Err(Refusal::new("closed", "the client left without a request")),
         Err(error) => return Err(Refusal::new("tls", error)),
     }
-    Ok((stream, peer))
+    Ok((stream, peer, shown))
 }
 
 async fn serve_http2<S>(stream: S, source: SocketAddr, peer: Peer, shared: &Arc<Shared>)
@@ -382,9 +507,14 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection_max)
         .max_header_list_size(limits.header_list_bytes_max)
+        .max_pending_accept_reset_streams(limits.reset_streams_max)
+        .max_local_error_reset_streams(limits.faulty_streams_max)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_send_buf_size(limits.send_buffer_bytes_max)
         .keep_alive_interval(Duration::from_secs(limits.keepalive_interval_seconds))
         .keep_alive_timeout(Duration::from_secs(limits.keepalive_timeout_seconds))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(FloodGuard::new(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -400,8 +530,33 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%source, %error, "connection ended");
+        let abuse = abuse(&error);
+        if let Some(reason) = abuse {
+            shared.metrics.connection_abused(reason);
+            if let Some(unlogged) = ABUSED.admit() {
+                tracing::warn!(target: "security", %source, reason, unlogged, "HTTP/2 abused, connection closed");
+            }
+        } else {
+            tracing::debug!(%source, %error, "connection ended");
+        }
     }
+}
+
+/// What a connection was ended for by us, where its peer overdid it.
+fn abuse(error: &hyper::Error) -> Option<&'static str> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(protocol) = cause.downcast_ref::<h2::Error>() {
+            if protocol.is_library() && protocol.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                return Some("enhance_your_calm");
+            }
+            if protocol.is_io() && protocol.get_io().is_some_and(|io| io.kind() == ErrorKind::QuotaExceeded) {
+                return Some("frame_flood");
+            }
+        }
+        source = cause.source();
+    }
+    None
 }
 
 /// The router as one authenticated connection sees it.
@@ -438,7 +593,17 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
 }
 
 async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: OwnedSemaphorePermit) -> Response {
-    let limit = Duration::from_secs(shared.limits.request_timeout_seconds);
+    let own = Duration::from_secs(shared.limits.request_timeout_seconds);
+    let limit = deadline::remaining(request.headers(), OffsetDateTime::now_utc()).map_or(own, |left| left.min(own));
+    if limit.is_zero() {
+        // Its sender has given up: whatever this did would be done for nobody.
+        shared.metrics.request_answered(StatusCode::GATEWAY_TIMEOUT);
+        return timed_out();
+    }
+    let correlation = correlation::of_request(request.headers());
+    let span = correlation.as_ref().map_or_else(tracing::Span::none, |value| {
+        tracing::info_span!("request", correlation = correlation::pseudonym(value))
+    });
     let mut router = shared.router.clone();
     // A panic is a fault of ours in one handler; it must not take other requests of the connection with it.
     let whole = async {
@@ -447,12 +612,11 @@ async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: Owne
             Err(refusal) => Ok(refusal.into_response()),
         }
     };
+    let whole = correlation::carrying(correlation, whole).instrument(span);
     let handled = AssertUnwindSafe(timeout(limit, whole)).catch_unwind().await;
     let response = match handled {
         Ok(Ok(Ok(response))) => response,
-        Ok(Err(_)) => {
-            ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(cause::TIMED_OUT_REQUEST).into_response()
-        }
+        Ok(Err(_)) => timed_out(),
         Err(_) => {
             tracing::error!("a request handler panicked");
             ProblemDetails::internal().into_response()
@@ -460,6 +624,10 @@ async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: Owne
     };
     shared.metrics.request_answered(response.status());
     response
+}
+
+fn timed_out() -> Response {
+    ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(cause::TIMED_OUT_REQUEST).into_response()
 }
 
 /// Reads the body before anything is answered: HTTP/2 resets a stream that is answered before its end (RFC 9113 clause
@@ -473,99 +641,10 @@ async fn read_whole(request: Request<Body>, bytes_max: usize) -> Result<Request<
     }
 }
 
-/// Slots for connections that have not shown a certificate yet, counted in all and by source address.
-struct HandshakeSlots {
-    total_max: usize,
-    per_source_max: usize,
-    taken: Mutex<TakenSlots>,
-}
-
-#[derive(Default)]
-struct TakenSlots {
-    total: usize,
-    by_source: HashMap<Source, usize>,
-}
-
-/// One handshake under way; dropped, it frees its slot.
-struct HandshakeSlot {
-    source: Source,
-    slots: Arc<HandshakeSlots>,
-}
-
-impl HandshakeSlots {
-    fn new(total_max: usize, per_source_max: usize) -> Arc<Self> {
-        Arc::new(Self { total_max, per_source_max, taken: Mutex::default() })
-    }
-
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeSlot> {
-        let source = Source::from(address);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.total >= self.total_max {
-            return None;
-        }
-        let from_source = taken.by_source.entry(source).or_default();
-        if *from_source >= self.per_source_max {
-            return None;
-        }
-        *from_source += 1;
-        taken.total += 1;
-        Some(HandshakeSlot { source, slots: Arc::clone(self) })
-    }
-}
-
-impl Drop for HandshakeSlot {
-    fn drop(&mut self) {
-        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.total = taken.total.saturating_sub(1);
-        if let Some(from_source) = taken.by_source.get_mut(&self.source) {
-            *from_source = from_source.saturating_sub(1);
-            if *from_source == 0 {
-                taken.by_source.remove(&self.source);
-            }
-        }
-    }
-}
-
 static NOT_ACCEPTED: LogThrottle = LogThrottle::new();
 static REFUSED: LogThrottle = LogThrottle::new();
+static ABUSED: LogThrottle = LogThrottle::new();
 static TOO_MANY: LogThrottle = LogThrottle::new();
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn handshake_slots_are_bounded_by_source_and_in_all_and_come_back() {
-        let slots = HandshakeSlots::new(3, 2);
-        let (here, there): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let first = slots.take(here).unwrap();
-        let _second = slots.take(here).unwrap();
-        assert!(slots.take(here).is_none(), "a source has its own limit");
-        let _third = slots.take(there).unwrap();
-        assert!(slots.take(there).is_none(), "all together have a limit");
-        drop(first);
-        assert!(slots.take(here).is_some());
-    }
-
-    #[test]
-    fn an_ipv6_prefix_is_one_source_and_a_mapped_address_is_its_ipv4_address() {
-        let slots = HandshakeSlots::new(9, 1);
-        let take = |address: &str| slots.take(address.parse().unwrap());
-        let _first = take("2001:db8:0:1::1").unwrap();
-        assert!(take("2001:db8:0:1:ffff::2").is_none());
-        let _other = take("2001:db8:0:2::1").unwrap();
-        let _v4 = take("::ffff:192.0.2.1").unwrap();
-        assert!(take("192.0.2.1").is_none());
-    }
-
-    #[test]
-    fn a_source_without_handshakes_is_forgotten() {
-        let slots = HandshakeSlots::new(3, 2);
-        drop(slots.take("192.0.2.1".parse().unwrap()));
-        assert!(slots.taken.lock().unwrap().by_source.is_empty());
-    }
-}

@@ -4,14 +4,14 @@
 use std::fmt;
 use std::path::Path;
 
-use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion};
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslRef, SslVerifyMode, SslVersion};
 use openssl::x509::X509ExtendedKeyUsage;
 use openssl::x509::store::X509StoreBuilder;
 use zeroize::Zeroizing;
 
 use crate::profile::{
-    ALPN_H2, CertificateFiles, GROUPS, ProfileError, Role, SUITES_TLS12, SUITES_TLS13, builder, certificates, harden,
-    is_meant_for,
+    ALPN_H2, CertificateFiles, GROUPS, ProfileError, Role, SUITES_TLS12, SUITES_TLS13, builder, certificates, context,
+    harden, is_meant_for,
 };
 
 /// As [`crate::profile::mutual_tls_server`], but a client may come without a certificate:
@@ -24,10 +24,7 @@ use crate::profile::{
 /// # Errors
 /// [`ProfileError`], naming the file at fault.
 pub fn optional_tls_server(files: &CertificateFiles) -> Result<SslContext, ProfileError> {
-    let mut context = builder(files, Role::Server { strict_server_name: false, certificate_required: false })?;
-    context.set_session_cache_mode(SslSessionCacheMode::SERVER | SslSessionCacheMode::NO_INTERNAL);
-    context.set_session_id_context(SESSION_ID_CONTEXT)?;
-    Ok(context.build())
+    context(files, Role::Server { strict_server_name: false, certificate_required: false })
 }
 
 /// A client context that shows no certificate, for the one request before there is one: onboarding. It verifies the server's
@@ -90,5 +87,3 @@ pub fn tls12_session(ssl: &SslRef) -> Option<Tls12Session> {
 
 /// Octets of a master secret of TLS 1.2 (RFC 5246 clause 8.1).
 pub const MASTER_SECRET_OCTETS: usize = 48;
-/// OpenSSL wants one where sessions have identifiers; nothing is ever looked up by it.
-const SESSION_ID_CONTEXT: &[u8] = b"msgin5g";

@@ -27,7 +27,7 @@ use thiserror::Error;
 use crate::ffi;
 use crate::peer_identity::dns_names;
 pub use crate::peer_identity::{PeerIdentity, peer_identity};
-pub use crate::reload::{PeerCertificates, RELOAD_INTERVAL, ReloadOutcome, ReloadingContext, peer_certificates};
+pub use crate::reload::{PeerCertificates, ReloadOutcome, ReloadingContext, peer_certificates};
 
 /// A certificate, its private key and the authority that its peers' certificates must come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +184,12 @@ pub(crate) fn builder(files: &CertificateFiles, role: Role) -> Result<SslContext
             });
             if strict_server_name {
                 refuse_other_names(&mut context, own);
+            }
+            if !certificate_required {
+                // So that a session of TLS 1.2 has an identifier ([`crate::capif`]). It is kept nowhere: nothing can be
+                // resumed here either. OpenSSL wants a context where sessions have identifiers.
+                context.set_session_cache_mode(SslSessionCacheMode::SERVER | SslSessionCacheMode::NO_INTERNAL);
+                context.set_session_id_context(b"msgin5g")?;
             }
         }
         Role::Client => {

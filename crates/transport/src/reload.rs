@@ -1,7 +1,7 @@
 //! Certificates, keys, authorities and CRLs that change while the program runs.
 //!
-//! Nobody is told of a changed file: the context's user calls [`ReloadingContext::refresh`] every [`RELOAD_INTERVAL`],
-//! or whenever it needs the context. A changed set of files takes the old one's place whole or not at all; while a new
+//! Nobody tells us of a changed file: the context's user calls [`ReloadingContext::refresh`] now and then, or before it
+//! needs the context. A changed set of files takes the old one's place whole or not at all; while a new
 //! one cannot be used the old one serves on, until its CRL runs out.
 
 use std::fs;
@@ -17,9 +17,6 @@ use openssl::x509::{X509, X509StoreContext, X509VerifyResult};
 
 use crate::LogThrottle;
 use crate::profile::{CertificateFiles, ProfileError, Role, context};
-
-/// How often the files are looked at: a change takes effect within this time on the next connection.
-pub const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A TLS context made of files, and made anew when they change.
 pub struct ReloadingContext {
@@ -82,6 +79,14 @@ impl ReloadingContext {
         Self::new(files, Role::Server { strict_server_name, certificate_required: true })
     }
 
+    /// A context as [`crate::capif::optional_tls_server`] makes it.
+    ///
+    /// # Errors
+    /// [`ProfileError`], naming the file at fault.
+    pub fn server_for_any_client(files: CertificateFiles, strict_server_name: bool) -> Result<Self, ProfileError> {
+        Self::new(files, Role::Server { strict_server_name, certificate_required: false })
+    }
+
     /// A context as [`crate::profile::mutual_tls_client`] makes it.
     ///
     /// # Errors
@@ -110,14 +115,11 @@ impl ReloadingContext {
         self.current.read().unwrap_or_else(PoisonError::into_inner).generation
     }
 
-    /// [`ReloadingContext::refresh`], if that was not done within [`RELOAD_INTERVAL`].
-    pub fn refresh_if_due(&self) -> ReloadOutcome {
-        let Ok(looked) = self.looked.try_lock() else { return ReloadOutcome::Unchanged };
-        if looked.at.elapsed() < RELOAD_INTERVAL {
-            return ReloadOutcome::Unchanged;
-        }
-        drop(looked);
-        self.refresh()
+    /// [`ReloadingContext::refresh`], if that was not done within `interval`.
+    pub fn refresh_if_due(&self, interval: Duration) -> ReloadOutcome {
+        // Whoever holds the lock is looking.
+        let due = self.looked.try_lock().is_ok_and(|looked| looked.at.elapsed() >= interval);
+        if due { self.refresh() } else { ReloadOutcome::Unchanged }
     }
 
     /// Looks at the files, by identity, size and time of change, and takes them anew if one is another than before.
