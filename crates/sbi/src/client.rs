@@ -1,34 +1,30 @@
-//! The client side: HTTP/2 over mutual TLS, one connection per peer, shared by all requests.
+//! The client side: HTTP/2 over mutual TLS, connections shared by all requests.
+//!
+//! A request's way: slot → is its peer in a pause? → connection → answer → a redirection, if it is one, and again → what
+//! the answer says of pauses.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use openssl::ssl::SslContext;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_openssl::SslStream;
-use tower_service::Service;
-use transport::profile::{CertificateFiles, client_session, mutual_tls_client};
+use transport::profile::{CertificateFiles, ReloadingContext};
 
+use crate::connections::Connections;
 use crate::error::SbiError;
 use crate::extract::{is_json, parse_json};
+use crate::pauses::Pauses;
 use crate::problem::ProblemDetails;
 use crate::token_source::{TokenSource, TokenUse, bearer, refuses_token};
+use crate::{correlation, deadline, redirect};
 
 /// What a client connects with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,12 +51,25 @@ pub struct ClientLimits {
     pub response_body_bytes_max: usize,
     /// Octets of an answer's header list; a longer one is [`SbiError::Malformed`].
     pub header_list_bytes_max: u32,
+    /// Connections to one peer; more are opened only when their streams are all in use. Then requests wait for one.
+    pub connections_per_peer_max: usize,
     /// How long a connection may stay unused before it is closed.
     pub idle_timeout_seconds: u64,
     /// Silence after which a peer is pinged.
     pub keepalive_interval_seconds: u64,
     /// Time for the answer to that ping; then the connection is closed and its requests fail.
     pub keepalive_timeout_seconds: u64,
+    /// 307 and 308 that one request follows; with one more, it is [`SbiError::Redirected`]. 0: they are refusals.
+    pub redirects_max: u32,
+    /// Where they may lead besides the authority that was asked: `host` or `host:port`.
+    pub redirect_authorities: Vec<String>,
+    /// How long a peer is left alone at most that asks for it with 429 or 503 and `Retry-After`; requests meanwhile get
+    /// [`SbiError::Paused`]. 0: it is not.
+    pub pause_seconds_max: u32,
+    /// How often certificate, key, authorities and CRL are looked at for changes.
+    pub reload_interval_seconds: u64,
+    /// Root of the SCP that all requests go through, `https://...`; they name their peer in `3gpp-Sbi-Target-apiRoot`.
+    pub scp: Option<String>,
 }
 
 impl Default for ClientLimits {
@@ -71,9 +80,15 @@ impl Default for ClientLimits {
             requests_outstanding_max: 1_024,
             response_body_bytes_max: 262_144,
             header_list_bytes_max: 16_384,
+            connections_per_peer_max: 4,
             idle_timeout_seconds: 90,
             keepalive_interval_seconds: 10,
             keepalive_timeout_seconds: 5,
+            redirects_max: 3,
+            redirect_authorities: Vec::new(),
+            pause_seconds_max: 30,
+            reload_interval_seconds: 5,
+            scp: None,
         }
     }
 }
@@ -99,15 +114,18 @@ impl<T> SbiResponse<T> {
     }
 }
 
-/// Sends JSON requests over pooled HTTP/2 connections. Cheap to clone; clones share connections and limits.
+/// Sends JSON requests over pooled HTTP/2 connections. Cheap to clone; clones share connections, pauses and limits.
 ///
-/// Redirections are not followed, nothing is retried except a request that was provably never sent, and, once and with a
-/// fresh token, one whose token was refused as invalid.
+/// Nothing is sent twice, except what its peer provably did not look at, what a redirection sends elsewhere, and, once and
+/// with a fresh token, what was refused for an invalid one.
 #[derive(Debug, Clone)]
 pub struct SbiClient {
-    http: legacy::Client<Connector, Full<Bytes>>,
+    connections: Arc<Connections>,
     outstanding: Arc<Semaphore>,
+    pauses: Arc<Pauses>,
     limits: Arc<ClientLimits>,
+    scp: Option<Uri>,
+    passes_correlation: bool,
     tokens: TokenUse,
 }
 
@@ -115,25 +133,27 @@ impl SbiClient {
     /// A client that has not connected anywhere yet.
     ///
     /// # Errors
-    /// [`SbiError::Tls`] for an unusable certificate, key or authority.
+    /// [`SbiError::Tls`] for an unusable certificate, key, authority or CRL; [`SbiError::InvalidUri`] for the SCP's root.
     pub fn new(config: SbiClientConfig) -> Result<Self, SbiError> {
-        let limits = config.limits;
-        let connector = Connector {
-            tls: mutual_tls_client(&config.tls)?,
-            connect_timeout: Duration::from_millis(limits.connect_timeout_milliseconds),
-        };
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(limits.idle_timeout_seconds))
-            .http2_max_header_list_size(limits.header_list_bytes_max)
-            .http2_keep_alive_interval(Duration::from_secs(limits.keepalive_interval_seconds))
-            .http2_keep_alive_timeout(Duration::from_secs(limits.keepalive_timeout_seconds))
-            .http2_keep_alive_while_idle(true)
-            .build(connector);
-        let outstanding = Arc::new(Semaphore::new(limits.requests_outstanding_max));
-        Ok(Self { http, outstanding, limits: Arc::new(limits), tokens: TokenUse::default() })
+        let limits = Arc::new(config.limits);
+        let scp = limits.scp.as_deref().map(|root| absolute(root.trim_end_matches('/'))).transpose()?;
+        let connections = Connections::new(ReloadingContext::client(config.tls)?, Arc::clone(&limits));
+        Ok(Self {
+            connections: Arc::new(connections),
+            outstanding: Arc::new(Semaphore::new(limits.requests_outstanding_max)),
+            pauses: Arc::default(),
+            limits,
+            scp,
+            passes_correlation: false,
+            tokens: TokenUse::default(),
+        })
+    }
+
+    /// The same client for peers inside the operator's domain: a request that is sent while another one is answered
+    /// carries on its `3gpp-Sbi-Correlation-Info`, which may hold a SUPI.
+    #[must_use]
+    pub fn inside_domain(self) -> Self {
+        Self { passes_correlation: true, ..self }
     }
 
     /// The same client with tokens from `source` in the requests of services named by [`SbiClient::for_service`].
@@ -230,48 +250,111 @@ impl SbiClient {
         uri: &str,
         body: Option<Bytes>,
     ) -> Result<(http::response::Parts, Bytes), SbiError> {
-        let uri: Uri = uri.parse().map_err(|_| SbiError::InvalidUri)?;
-        if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
-            return Err(SbiError::InvalidUri);
-        }
-        let media_type = if method == Method::PATCH { MERGE_PATCH } else { "application/json" };
-        let mut request = Request::builder().method(method).uri(uri).header(ACCEPT, ACCEPTED_MEDIA_TYPES);
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, media_type);
-        }
-        let request = request
-            .body(Full::new(body.unwrap_or_default()))
-            .map_err(|error| SbiError::InvalidRequest(error.to_string()))?;
-
+        let outgoing = Outgoing { method, uri: absolute(uri)?, body };
         let _slot = self.outstanding.try_acquire().map_err(|_| SbiError::Overloaded)?;
         let limit = Duration::from_millis(self.limits.request_timeout_milliseconds);
-        timeout(limit, async {
-            let response = self.authorized(request).await?;
-            self.read_body(response).await
-        })
-        .await
-        .map_err(|_| SbiError::TimedOut)?
+        timeout(limit, self.follow(outgoing, Instant::now() + limit)).await.map_err(|_| SbiError::TimedOut)?
+    }
+
+    /// Asks, and asks on where the answer sends us, with the same method and body.
+    async fn follow(&self, mut outgoing: Outgoing, until: Instant) -> Result<(http::response::Parts, Bytes), SbiError> {
+        let first = redirect::authority(&outgoing.uri).ok_or(SbiError::InvalidUri)?;
+        let mut left = self.limits.redirects_max;
+        loop {
+            let (parts, body) = self.ask(&outgoing, until).await?;
+            if self.limits.redirects_max == 0 {
+                return Ok((parts, body));
+            }
+            let allowed = &self.limits.redirect_authorities;
+            let Some(next) = redirect::target(parts.status, &parts.headers, &outgoing.uri, &first, allowed)? else {
+                return Ok((parts, body));
+            };
+            left = left.checked_sub(1).ok_or_else(|| SbiError::Redirected("too often".to_owned()))?;
+            tracing::debug!(status = parts.status.as_u16(), to = next.host(), "redirected");
+            outgoing.uri = next;
+        }
+    }
+
+    /// One request to one peer, unless that wants to be left alone.
+    async fn ask(&self, outgoing: &Outgoing, until: Instant) -> Result<(http::response::Parts, Bytes), SbiError> {
+        let authority = redirect::authority(&outgoing.uri).ok_or(SbiError::InvalidUri)?;
+        if let Some(seconds) = self.pauses.of(&authority, Instant::now()) {
+            return Err(SbiError::Paused { seconds });
+        }
+        let via = match &self.scp {
+            Some(scp) => through(scp, &outgoing.uri)?,
+            None => outgoing.uri.clone(),
+        };
+        let (parts, body) = self.authorized(outgoing, &via, until).await?;
+        if matches!(parts.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            let problem = problem_of(parts.status, &parts.headers, &body);
+            self.pauses.heed(&authority, &problem, self.limits.pause_seconds_max, Instant::now());
+        }
+        Ok((parts, body))
     }
 
     /// Sends the request with a token, if it is to have one; once more with a fresh one when that is refused as invalid.
-    async fn authorized(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SbiError> {
+    async fn authorized(
+        &self,
+        outgoing: &Outgoing,
+        via: &Uri,
+        until: Instant,
+    ) -> Result<(http::response::Parts, Bytes), SbiError> {
         let Some(token) = self.tokens.token().await? else {
-            return self.http.request(request).await.map_err(request_error);
+            return self.once(outgoing, via, until, None).await;
         };
-        let with_token = |token: &str| {
-            let mut request = request.clone();
-            request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
-            Ok::<_, SbiError>(request)
-        };
-        let response = self.http.request(with_token(&token)?).await.map_err(request_error)?;
-        if !refuses_token(response.status(), response.headers()) {
-            return Ok(response);
+        let (parts, body) = self.once(outgoing, via, until, Some(&token)).await?;
+        if !refuses_token(parts.status, &parts.headers) {
+            return Ok((parts, body));
         }
         self.tokens.rejected(&token);
         match self.tokens.token().await? {
-            Some(fresh) if fresh != token => self.http.request(with_token(&fresh)?).await.map_err(request_error),
-            _ => Ok(response),
+            Some(fresh) if fresh != token => self.once(outgoing, via, until, Some(&fresh)).await,
+            _ => Ok((parts, body)),
         }
+    }
+
+    async fn once(
+        &self,
+        outgoing: &Outgoing,
+        via: &Uri,
+        until: Instant,
+        token: Option<&str>,
+    ) -> Result<(http::response::Parts, Bytes), SbiError> {
+        let request = || {
+            let mut request = self.request(outgoing, via, until)?;
+            if let Some(token) = token {
+                request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
+            }
+            Ok(request)
+        };
+        let (response, _in_flight) = self.connections.send(via, request).await?;
+        self.read_body(response).await
+    }
+
+    fn request(&self, outgoing: &Outgoing, via: &Uri, until: Instant) -> Result<Request<Full<Bytes>>, SbiError> {
+        let fault = |error: &dyn std::error::Error| SbiError::InvalidRequest(error.to_string());
+        let body = outgoing.body.clone();
+        let mut request = Request::builder()
+            .method(outgoing.method.clone())
+            .uri(via.clone())
+            .header(ACCEPT, ACCEPTED_MEDIA_TYPES)
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|error| fault(&error))?;
+        let headers = request.headers_mut();
+        if outgoing.body.is_some() {
+            let media_type = if outgoing.method == Method::PATCH { MERGE_PATCH } else { "application/json" };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
+        if self.scp.is_some() {
+            let root = format!("https://{}", outgoing.uri.authority().map_or("", http::uri::Authority::as_str));
+            headers.insert(TARGET_API_ROOT, HeaderValue::try_from(root).map_err(|error| fault(&error))?);
+        }
+        if let Some(value) = correlation::current().filter(|_| self.passes_correlation) {
+            headers.insert(correlation::CORRELATION_INFO, value);
+        }
+        deadline::tell(headers, OffsetDateTime::now_utc(), until.saturating_duration_since(Instant::now()));
+        Ok(request)
     }
 
     async fn read_body(&self, response: Response<Incoming>) -> Result<(http::response::Parts, Bytes), SbiError> {
@@ -329,101 +412,33 @@ fn coded<B: Serialize + ?Sized>(body: &B) -> Result<Bytes, SbiError> {
     serde_json::to_vec(body).map(Bytes::from).map_err(|error| SbiError::InvalidRequest(error.to_string()))
 }
 
-/// Tells a peer that is gone from one that talks nonsense.
-fn request_error(error: legacy::Error) -> SbiError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    let mut words = Vec::new();
-    while let Some(cause) = source {
-        words.push(cause.to_string());
-        if let Some(protocol) = cause.downcast_ref::<h2::Error>()
-            && protocol.is_library()
-            && !protocol.is_io()
-        {
-            return SbiError::Malformed(format!("HTTP/2: {protocol}"));
-        }
-        source = cause.source();
-    }
-    SbiError::Unreachable(words.join(": "))
+/// What is asked of whom, however it gets there.
+struct Outgoing {
+    method: Method,
+    uri: Uri,
+    body: Option<Bytes>,
 }
 
-/// Opens one authenticated connection.
-#[derive(Clone)]
-struct Connector {
-    tls: SslContext,
-    connect_timeout: Duration,
+fn absolute(uri: &str) -> Result<Uri, SbiError> {
+    let uri: Uri = uri.parse().map_err(|_| SbiError::InvalidUri)?;
+    if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
+        return Err(SbiError::InvalidUri);
+    }
+    Ok(uri)
 }
 
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<TlsConnection>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.tls.clone();
-        let limit = self.connect_timeout;
-        Box::pin(async move {
-            timeout(limit, connect(&tls, &uri)).await.map_err(|_| "no connection in time")?.map(TokioIo::new)
-        })
-    }
-}
-
-async fn connect(tls: &SslContext, uri: &Uri) -> Result<TlsConnection, Box<dyn std::error::Error + Send + Sync>> {
-    let host = uri.host().unwrap_or_default();
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(HTTPS_PORT))).await?;
-    stream.set_nodelay(true)?;
-    let mut stream = SslStream::new(client_session(tls, host)?, stream)?;
-    Pin::new(&mut stream).connect().await?;
-    if stream.ssl().selected_alpn_protocol() != Some(b"h2") {
-        return Err("the peer does not speak HTTP/2".into());
-    }
-    Ok(TlsConnection(stream))
-}
-
-/// A TLS stream that tells the pool that it carries HTTP/2.
-struct TlsConnection(SslStream<TcpStream>);
-
-impl Connection for TlsConnection {
-    fn connected(&self) -> Connected {
-        Connected::new().negotiated_h2()
-    }
-}
-
-impl AsyncRead for TlsConnection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for TlsConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+/// The place at the SCP with root `scp` that stands for `uri` (TS 29.500 clause 6.10.2.5).
+fn through(scp: &Uri, uri: &Uri) -> Result<Uri, SbiError> {
+    let (root, path) = (scp.to_string(), uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str));
+    format!("{}{path}", root.trim_end_matches('/')).parse().map_err(|_| SbiError::InvalidUri)
 }
 
 const ACCEPTED_MEDIA_TYPES: HeaderValue =
     HeaderValue::from_static("application/json, application/3gppHal+json, application/problem+json");
 /// Media type of a merge patch (RFC 7396), the only one that the APIs here have for PATCH.
 const MERGE_PATCH: &str = "application/merge-patch+json";
-const HTTPS_PORT: u16 = 443;
+/// The root of the API asked for, where somebody else is asked in its place (TS 29.500 clause 5.2.3.2.4).
+const TARGET_API_ROOT: HeaderName = HeaderName::from_static("3gpp-sbi-target-apiroot");
 
 #[cfg(test)]
 mod tests {

@@ -41,6 +41,16 @@ pub enum SbiError {
     /// Too many requests of this client are waiting for answers already.
     #[error("too many requests outstanding")]
     Overloaded,
+    /// The peer asked to be left alone for a while (`Retry-After`), and that is not over. Nothing was sent.
+    #[error("the peer wants no requests for {seconds} s")]
+    Paused {
+        /// Seconds that are left.
+        seconds: u32,
+    },
+    /// The peer sent the request elsewhere, where it may not go: another scheme, a host that the configuration does not
+    /// allow, or in circles.
+    #[error("redirected {0}")]
+    Redirected(String),
     /// The peer answered with an error status.
     #[error("refused: {0}")]
     Problem(Box<ProblemDetails>),
@@ -64,7 +74,7 @@ impl SbiError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut | Self::Overloaded => true,
+            Self::Unreachable(_) | Self::TimedOut | Self::Overloaded | Self::Paused { .. } => true,
             Self::Problem(problem) => {
                 let status = problem.status_code();
                 status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS

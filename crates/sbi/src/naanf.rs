@@ -169,6 +169,7 @@ impl NaanfClient {
     /// at `root`.
     #[must_use]
     pub fn selecting(http: SbiClient, root: impl Into<String>, routes: Vec<AnchorRoute>) -> Self {
+        let http = http.inside_domain();
         Self {
             registrar: http.for_service(services::AANF, services::NAANF_ANCHORKEY),
             requester: http.for_service(services::AANF, services::NAANF_APPLICATIONKEY_SUPI),

@@ -154,6 +154,7 @@ impl NudmClient {
     /// A client of the UDM at `root`, for example `https://udm.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
+        let http = http.inside_domain();
         Self {
             ueau: http.for_service(services::UDM, services::NUDM_UEAU.service),
             sdm: http.for_service(services::UDM, services::NUDM_SDM.service),

@@ -6,10 +6,11 @@ pub mod tokens;
 
 use std::path::{Path, PathBuf};
 
+use openssl::x509::X509;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -57,6 +58,34 @@ impl TestAuthority {
         std::fs::write(&files.certificate, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         files
+    }
+
+    /// Writes a CRL that names the certificates issued last to `revoked`, and gives its file. It is good until the first
+    /// day of the year `until`.
+    #[must_use]
+    pub fn crl(&self, revoked: &[&str], until: i32) -> PathBuf {
+        let revoked = revoked.iter().map(|nf_instance_id| {
+            let pem = std::fs::read(self.file(&format!("{nf_instance_id}.pem"))).unwrap();
+            let serial = X509::from_pem(&pem).unwrap().serial_number().to_bn().unwrap().to_vec();
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(&serial),
+                revocation_time: date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        // In one step: nobody reads half of it.
+        std::fs::write(self.file("ca.crl.new"), params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        std::fs::rename(self.file("ca.crl.new"), self.file("ca.crl")).unwrap();
+        self.file("ca.crl")
     }
 
     /// A client that shows such a certificate, with the default limits.

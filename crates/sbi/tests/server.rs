@@ -319,7 +319,7 @@ async fn a_stop_does_not_wait_for_a_stuck_handler_beyond_the_drain_time() {
 }
 
 #[tokio::test]
-async fn many_requests_at_once_share_one_connection() {
+async fn many_requests_at_once_share_a_few_connections() {
     let fixture = Fixture::start(ServerLimits::default()).await;
     let client =
         SbiClient::new(SbiClientConfig { tls: fixture.authority.issue(CLIENT, &[]), limits: ClientLimits::default() })
@@ -333,7 +333,7 @@ async fn many_requests_at_once_share_one_connection() {
     assert_eq!(ports.len(), 500);
     ports.sort_unstable();
     ports.dedup();
-    assert_eq!(ports.len(), 1, "{ports:?}");
+    assert!(ports.len() <= ClientLimits::default().connections_per_peer_max, "{ports:?}");
 }
 
 #[tokio::test]
