@@ -125,8 +125,19 @@ impl Directory {
             create_private_directory(&directory.root.join(name))?;
         }
         directory.issue_certificates()?;
+        directory.authority.write_crl()?;
         udm::HomeKey::create_in_directory(&directory.root.join("pki"))?;
         Ok(directory)
+    }
+
+    /// The certification authority of the lab that lies at `root`, which may be running.
+    ///
+    /// # Errors
+    /// When there is no lab.
+    pub fn authority(root: &Path) -> Result<CertificateAuthority, LabError> {
+        let home_network = HomeNetwork::new(MCC, MNC).map_err(|error| LabError::Configuration(error.to_string()))?;
+        let pki = root.canonicalize().map_err(|source| LabError::file(root, source))?.join("pki");
+        CertificateAuthority::open(&pki, &home_network.realm())
     }
 
     /// The directory, absolute.

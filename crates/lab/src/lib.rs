@@ -36,7 +36,7 @@ pub use authorisation::AllowedCallers;
 pub use directory::{ApplicationServer, Directory, Function, LabGroup, Network};
 pub use error::LabError;
 pub use lab_json::{LabApplicationServer, LabCore, LabHomeNetwork, LabJson, LabNfClient, LabServer, LabSubscriber};
-pub use pki::{CertificateAuthority, CertificateRequest};
+pub use pki::{CRL_RENEWAL, CertificateAuthority, CertificateRequest};
 pub use ports::Ports;
 pub use subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription, SubscriptionSummary};
 pub use udm::SubscriberClient;

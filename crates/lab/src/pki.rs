@@ -4,6 +4,9 @@
 //! home network realm, at most three years, signed directly by the domain's authority, critical key usage and
 //! subject alternative name, both extended key usages, the NF instance as URI `urn:uuid:<id>`, the NF type as the
 //! extension of RFC 9310.
+//!
+//! Its CRL lies beside its certificate, `ca.crl`. What is revoked is kept in `revoked.json`; commands and a running lab
+//! change both at the same time, so whoever does holds `pki.lock`.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -11,11 +14,14 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use openssl::x509::X509;
 use rcgen::{
-    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams, SerialNumber,
 };
 use sbi::CertificateFiles;
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -43,6 +49,22 @@ pub struct CertificateAuthority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
+
+/// A certificate that no longer stands; an entry of `revoked.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Revoked {
+    /// Name of the holder's files.
+    name: String,
+    /// Serial number, hexadecimal.
+    serial: String,
+    /// When, seconds since 1970.
+    time: i64,
+}
+
+/// How long a CRL is good. A running lab writes a new one every [`CRL_RENEWAL`].
+const CRL_VALIDITY: Duration = Duration::days(30);
+/// How often whoever runs a lab has to call [`CertificateAuthority::write_crl`].
+pub const CRL_RENEWAL: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// Three years are the most that TS 33.310 6.1.3c allows; a day is kept in hand for clocks that differ.
 const VALIDITY: Duration = Duration::days(3 * 365 - 2);
@@ -75,6 +97,16 @@ impl CertificateAuthority {
         Ok(Self { directory: directory.to_owned(), realm: realm.to_owned(), certificate_pem, issuer })
     }
 
+    /// Opens the authority that an earlier [`CertificateAuthority::open_or_create`] made in `directory`.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn open(directory: &Path, realm: &str) -> Result<Self, LabError> {
+        // Asked for before anything is made: a mistyped directory must not become a lab.
+        read(&directory.join("ca.key"))?;
+        Self::open_or_create(directory, realm)
+    }
+
     /// The authority's certificate, PEM.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
@@ -88,7 +120,7 @@ impl CertificateAuthority {
             certificate: self.directory.join(format!("{name}.pem")),
             key: self.directory.join(format!("{name}.key")),
             ca: self.directory.join("ca.pem"),
-            crl: None,
+            crl: Some(self.directory.join("ca.crl")),
         }
     }
 
@@ -103,11 +135,101 @@ impl CertificateAuthority {
         if files.certificate.exists() && files.key.exists() {
             return Ok(files);
         }
+        self.issue_anew(name, request)
+    }
+
+    /// [`CertificateAuthority::issue`] with a fresh key in any case. The certificate that was there before stays valid until
+    /// it is revoked or runs out; to revoke it, do so first.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::issue`].
+    pub fn issue_anew(&self, name: &str, request: &CertificateRequest) -> Result<CertificateFiles, LabError> {
+        check_name(name)?;
+        let files = self.files(name);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(certificate_error)?;
         let certificate = self.params(request)?.signed_by(&key, &self.issuer).map_err(certificate_error)?;
         write_private(&files.key, key.serialize_pem().as_bytes())?;
         write_private(&files.certificate, certificate.pem().as_bytes())?;
         Ok(files)
+    }
+
+    /// Revokes the certificate in `<name>.pem` and writes the CRL. Whoever checks it knows the next time it looks: the
+    /// lab's functions within 5 seconds. To revoke it again changes nothing.
+    ///
+    /// # Errors
+    /// When there is no such certificate, or a file cannot be written.
+    pub fn revoke(&self, name: &str) -> Result<(), LabError> {
+        check_name(name)?;
+        let path = self.files(name).certificate;
+        let certificate = X509::from_pem(read(&path)?.as_bytes());
+        let serial = certificate
+            .and_then(|certificate| certificate.serial_number().to_bn())
+            .map_err(|_| LabError::Content { path, reason: "it is no certificate".to_owned() })?;
+        let serial = hex::encode(serial.to_vec());
+        let _lock = self.lock()?;
+        let mut revoked = self.revoked()?;
+        if !revoked.iter().any(|known| known.serial == serial) {
+            let time = OffsetDateTime::now_utc().unix_timestamp();
+            revoked.push(Revoked { name: name.to_owned(), serial, time });
+            let text = serde_json::to_vec_pretty(&revoked).map_err(|error| self.bad_revoked(&error))?;
+            write_private(&self.directory.join("revoked.json"), &text)?;
+        }
+        self.sign_crl(&revoked)
+    }
+
+    /// Writes `ca.crl` anew, good for 30 days.
+    ///
+    /// # Errors
+    /// When it cannot be written, or `revoked.json` cannot be read.
+    pub fn write_crl(&self) -> Result<(), LabError> {
+        let _lock = self.lock()?;
+        self.sign_crl(&self.revoked()?)
+    }
+
+    fn sign_crl(&self, revoked: &[Revoked]) -> Result<(), LabError> {
+        let now = OffsetDateTime::now_utc();
+        let revoked_certs = revoked.iter().map(|revoked| {
+            let serial = hex::decode(&revoked.serial).map_err(|error| self.bad_revoked(&error))?;
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(&serial),
+                revocation_time: OffsetDateTime::from_unix_timestamp(revoked.time)
+                    .map_err(|error| self.bad_revoked(&error))?,
+                reason_code: Some(RevocationReason::Unspecified),
+                invalidity_date: None,
+            })
+        });
+        let params = CertificateRevocationListParams {
+            this_update: now - CLOCK_SKEW,
+            next_update: now + CRL_VALIDITY,
+            // RFC 5280 clause 5.2.3: every CRL a higher one.
+            crl_number: SerialNumber::from(u64::try_from(now.unix_timestamp_nanos()).unwrap_or_default()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect::<Result<_, LabError>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let crl = params.signed_by(&self.issuer).and_then(|crl| crl.pem()).map_err(certificate_error)?;
+        write_private(&self.directory.join("ca.crl"), crl.as_bytes())
+    }
+
+    fn revoked(&self) -> Result<Vec<Revoked>, LabError> {
+        let path = self.directory.join("revoked.json");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_str(&read(&path)?).map_err(|error| self.bad_revoked(&error))
+    }
+
+    fn bad_revoked(&self, error: &dyn std::fmt::Display) -> LabError {
+        LabError::Content { path: self.directory.join("revoked.json"), reason: error.to_string() }
+    }
+
+    /// Waits until nobody else changes what is revoked.
+    fn lock(&self) -> Result<fs::File, LabError> {
+        let path = self.directory.join("pki.lock");
+        let at = |source| LabError::file(&path, source);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at)?;
+        file.lock().map_err(at)?;
+        Ok(file)
     }
 
     fn params(&self, request: &CertificateRequest) -> Result<CertificateParams, LabError> {
@@ -124,6 +246,14 @@ impl CertificateAuthority {
         params.custom_extensions = vec![subject_alternative_name(request)?, nf_types(&request.nf_type)?];
         Ok(params)
     }
+}
+
+/// A name of files: letters, digits, `-` and `_`, and not the authority's own.
+fn check_name(name: &str) -> Result<(), LabError> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+        && name != "ca";
+    if fits { Ok(()) } else { Err(LabError::Certificate(format!("{name:?} is no name for files"))) }
 }
 
 fn authority_params(realm: &str) -> Result<CertificateParams, LabError> {

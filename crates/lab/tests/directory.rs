@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lab::{Directory, LabError, LabJson};
 use openssl::asn1::Asn1Time;
-use openssl::x509::X509;
+use openssl::x509::{CrlStatus, X509, X509Crl};
 
 fn files_below(path: &Path) -> Vec<PathBuf> {
     fs::read_dir(path)
@@ -25,8 +25,11 @@ fn the_same_directory_is_the_same_network() {
     let mut first = Directory::open_or_create(folder.path()).unwrap();
     let ports = first.choose_ports(None).unwrap();
     let before = first.lab_json(&ports);
-    let certificates: Vec<_> =
-        files_below(&folder.path().join("pki")).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    let certificates: Vec<_> = files_below(&folder.path().join("pki"))
+        .into_iter()
+        .filter(|path| !path.ends_with("ca.crl"))
+        .map(|path| (fs::read(&path).unwrap(), path))
+        .collect();
     drop(first);
     let mut second = Directory::open_or_create(folder.path()).unwrap();
     assert_eq!(second.choose_ports(None).unwrap(), ports, "free ports of before are taken again");
@@ -187,4 +190,31 @@ fn certificates_follow_the_profile_of_service_based_interfaces() {
     let names: Vec<String> =
         server.subject_alt_names().unwrap().iter().filter_map(|name| name.dnsname().map(str::to_owned)).collect();
     assert_eq!(names, ["msgin5g.lab.example", "localhost"]);
+}
+
+#[test]
+fn what_is_revoked_is_on_the_crl_while_the_lab_runs_and_after_it_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Directory::open_or_create(folder.path()).unwrap();
+    let pki = folder.path().join("pki");
+    let certificate = |name: &str| X509::from_pem(&fs::read(pki.join(format!("{name}.pem"))).unwrap()).unwrap();
+    let is_revoked = |name: &str| {
+        let crl = X509Crl::from_pem(&fs::read(pki.join("ca.crl")).unwrap()).unwrap();
+        assert!(crl.verify(&certificate("ca").public_key().unwrap()).unwrap());
+        let in_29_days = Asn1Time::days_from_now(29).unwrap();
+        assert!(crl.next_update().unwrap() > &in_29_days);
+        matches!(crl.get_by_cert(&certificate(name)), CrlStatus::Revoked(_))
+    };
+    assert!(!is_revoked("lab-nf"));
+    let authority = Directory::authority(folder.path()).unwrap();
+    authority.revoke("lab-nf").unwrap();
+    authority.revoke("lab-nf").unwrap();
+    assert!(is_revoked("lab-nf") && !is_revoked("server"));
+    drop(lab);
+    let _again = Directory::open_or_create(folder.path()).unwrap();
+    assert!(is_revoked("lab-nf"));
+    for name in ["nobody", "../network", "ca", ""] {
+        assert!(authority.revoke(name).is_err(), "{name:?}");
+    }
+    assert!(Directory::authority(&folder.path().join("pki")).is_err(), "there is no lab");
 }

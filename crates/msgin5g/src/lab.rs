@@ -1,10 +1,11 @@
 //! `msgin5g lab`: every function in one process on loopback.
 
+mod certificates;
 mod running;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,7 +18,11 @@ use crate::{
 
 /// Arguments of `msgin5g lab`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct LabArgs {
+    /// What to do with a lab that is there; without it, the lab is run.
+    #[command(subcommand)]
+    pub(crate) command: Option<LabCommand>,
     /// Directory of the lab: keys, certificates, subscribers, configuration, state; made on first use
     #[arg(long, value_name = "DIR", required_unless_present = "demo")]
     pub(crate) dir: Option<PathBuf>,
@@ -33,6 +38,15 @@ pub(crate) struct LabArgs {
     pub(crate) key_log: Option<PathBuf>,
 }
 
+/// What to do with a lab that is there, running or not.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Issue a certificate of the lab's authority, for a program that is to take part
+    Issue(certificates::IssueArgs),
+    /// Revoke a certificate; the lab's functions know within 5 seconds
+    Revoke(certificates::RevokeArgs),
+}
+
 /// What a lab prints once everything in it serves.
 #[derive(Serialize)]
 struct Ready {
@@ -42,6 +56,11 @@ struct Ready {
 
 /// Runs the lab until SIGINT or SIGTERM, or plays the demo in it.
 pub(crate) async fn run(arguments: LabArgs, output: Output) -> Result<ExitCode, Failure> {
+    match arguments.command {
+        Some(LabCommand::Issue(arguments)) => return certificates::issue(arguments, output),
+        Some(LabCommand::Revoke(arguments)) => return certificates::revoke(&arguments, output),
+        None => {}
+    }
     // Before anything starts, so that no signal finds us without an answer.
     let mut interrupts = Interrupts::new()?;
     let (directory, passing) = match arguments.dir {

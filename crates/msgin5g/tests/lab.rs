@@ -93,6 +93,44 @@ fn a_second_lab_in_the_same_directory_is_refused_and_harms_nothing() {
     assert_eq!(lab.lab_json(), before);
 }
 
+/// What curl says of the lab's AUSF with a certificate: an HTTP status, or `None` where it is not let in.
+fn asked_ausf(lab: &Lab, certificate: &Value) -> Option<String> {
+    let uri = format!("{}/nausf-auth/v1/ue-authentications", lab.lab_json()["core"]["ausf"].as_str().unwrap());
+    let output = Command::new("curl")
+        .args(["--silent", "--http2", "--max-time", "60", "--output", "/dev/null", "--write-out", "%{http_code}"])
+        .args(["--cacert", certificate["ca"].as_str().unwrap()])
+        .args(["--cert", certificate["cert"].as_str().unwrap(), "--key", certificate["key"].as_str().unwrap()])
+        .arg(uri)
+        .output()
+        .unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_certificate_issued_to_another_program_lets_it_in_until_it_is_revoked() {
+    let lab = Lab::start();
+    let run = |arguments: &[&str]| {
+        msgin5g().args(["--json", "lab", arguments[0], "--dir"]).arg(lab.directory()).args(&arguments[1..]).output().unwrap()
+    };
+    let issue = ["issue", "--name", "probe", "--nf-type", "AMF", "--dns", "probe.lab.example"];
+    let issued = run(&issue);
+    assert!(issued.status.success(), "{}", String::from_utf8_lossy(&issued.stderr));
+    let certificate: Value = serde_json::from_slice(&issued.stdout).unwrap();
+    assert_eq!(certificate["nf_type"], "AMF");
+    assert_eq!(asked_ausf(&lab, &certificate).as_deref(), Some("405"), "it is let in");
+    assert_eq!(run(&issue).status.code(), Some(1), "it is there already");
+    assert_eq!(run(&["revoke", "nobody"]).status.code(), Some(1));
+
+    assert!(run(&["revoke", "probe"]).status.success());
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while asked_ausf(&lab, &certificate).is_some() {
+        assert!(std::time::Instant::now() < until, "it is still let in");
+    }
+    let replaced = run(&[&issue[..], &["--replace"]].concat());
+    let certificate: Value = serde_json::from_slice(&replaced.stdout).unwrap();
+    assert_eq!(asked_ausf(&lab, &certificate).as_deref(), Some("405"), "a new one is let in");
+}
+
 #[test]
 fn a_lab_needs_a_directory() {
     assert_eq!(msgin5g().arg("lab").output().unwrap().status.code(), Some(2));

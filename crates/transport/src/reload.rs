@@ -166,7 +166,10 @@ impl ReloadingContext {
                 Ok(verification.error())
             })
         };
-        match verify() {
+        let outcome = verify();
+        // What OpenSSL noted of it must not be taken for an error of the next connection on this thread.
+        let _ = ErrorStack::get();
+        match outcome {
             Ok(X509VerifyResult::OK) => Ok(()),
             Ok(refusal) => Err(refusal),
             Err(_) => Err(X509VerifyResult::APPLICATION_VERIFICATION),

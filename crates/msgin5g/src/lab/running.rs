@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lab::{Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, udm};
+use lab::{CertificateAuthority, Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, udm};
 use message::{ServiceAddress, UeServiceId};
 use sbi::{
     SbiClient, SbiClientConfig,
@@ -53,6 +53,8 @@ impl RunningLab {
         directory.write_configurations(&ports).map_err(failure)?;
 
         let core = CancellationToken::new();
+        let authority = Directory::authority(directory.root()).map_err(failure)?;
+        tokio::spawn(renew_crl(authority, core.clone()));
         let start = |name: &'static str| move |error: &dyn std::error::Error| start_failure(name, error);
         let udm = udm::start(read(&directory, "udm")?, core.clone()).await.map_err(|error| start("UDM")(&error))?;
         let configuration = configuration::start(read(&directory, "configuration")?, core.clone())
@@ -115,6 +117,19 @@ impl RunningLab {
         self.aanf.stopped().await;
         self.configuration.stopped().await;
         self.udm.stopped().await;
+    }
+}
+
+/// Keeps the CRL from running out while the lab runs.
+async fn renew_crl(authority: CertificateAuthority, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(lab::CRL_RENEWAL) => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(error) = authority.write_crl() {
+            tracing::error!(target: "security", %error, "the CRL was not renewed");
+        }
     }
 }
 
