@@ -110,7 +110,12 @@ fn asked_ausf(lab: &Lab, certificate: &Value) -> Option<String> {
 fn a_certificate_issued_to_another_program_lets_it_in_until_it_is_revoked() {
     let lab = Lab::start();
     let run = |arguments: &[&str]| {
-        msgin5g().args(["--json", "lab", arguments[0], "--dir"]).arg(lab.directory()).args(&arguments[1..]).output().unwrap()
+        msgin5g()
+            .args(["--json", "lab", arguments[0], "--dir"])
+            .arg(lab.directory())
+            .args(&arguments[1..])
+            .output()
+            .unwrap()
     };
     let issue = ["issue", "--name", "probe", "--nf-type", "AMF", "--dns", "probe.lab.example"];
     let issued = run(&issue);

@@ -544,19 +544,15 @@ where
 
 /// What a connection was ended for by us, where its peer overdid it.
 fn abuse(error: &hyper::Error) -> Option<&'static str> {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        if let Some(protocol) = cause.downcast_ref::<h2::Error>() {
-            if protocol.is_library() && protocol.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
-                return Some("enhance_your_calm");
-            }
-            if protocol.is_io() && protocol.get_io().is_some_and(|io| io.kind() == ErrorKind::QuotaExceeded) {
-                return Some("frame_flood");
-            }
+    let chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    chain.into_iter().find_map(|cause| {
+        if cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::QuotaExceeded) {
+            return Some("frame_flood");
         }
-        source = cause.source();
-    }
-    None
+        let protocol = cause.downcast_ref::<h2::Error>()?;
+        let calmed = protocol.is_library() && protocol.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        calmed.then_some("enhance_your_calm")
+    })
 }
 
 /// The router as one authenticated connection sees it.
