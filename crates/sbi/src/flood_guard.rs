@@ -160,12 +160,18 @@ mod tests {
         for _ in 0..BURST {
             assert!(budget.take(&frame(PING, 8), now));
         }
-        assert!(!budget.take(&frame(PING, 8), now));
         let later = now + Duration::from_secs(1);
         for _ in 0..PER_SECOND {
             assert!(budget.take(&frame(PING, 8), later));
         }
         assert!(!budget.take(&frame(PING, 8), later));
+    }
+
+    #[test]
+    fn one_frame_without_a_request_too_many_is_noticed_at_once() {
+        let now = Instant::now();
+        let mut budget = started(now);
+        assert!(!budget.take(&frame(PING, 8).repeat(2_001), now));
     }
 
     #[test]

@@ -321,9 +321,8 @@ async fn a_stop_does_not_wait_for_a_stuck_handler_beyond_the_drain_time() {
 #[tokio::test]
 async fn many_requests_at_once_share_a_few_connections() {
     let fixture = Fixture::start(ServerLimits::default()).await;
-    let client =
-        SbiClient::new(SbiClientConfig { tls: fixture.authority.issue(CLIENT, &[]), limits: ClientLimits::default() })
-            .unwrap();
+    let limits = ClientLimits { request_timeout_milliseconds: 120_000, ..ClientLimits::default() };
+    let client = SbiClient::new(SbiClientConfig { tls: fixture.authority.issue(CLIENT, &[]), limits }).unwrap();
     let mut asked = tokio::task::JoinSet::new();
     for _ in 0..500 {
         let (client, uri) = (client.clone(), fixture.uri("/port"));
