@@ -18,7 +18,7 @@ use openssl::x509::X509;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, CustomExtension,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams, SerialNumber,
+    PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber,
 };
 use sbi::CertificateFiles;
 use serde::{Deserialize, Serialize};
@@ -194,7 +194,7 @@ impl CertificateAuthority {
                 serial_number: SerialNumber::from_slice(&serial),
                 revocation_time: OffsetDateTime::from_unix_timestamp(revoked.time)
                     .map_err(|error| self.bad_revoked(&error))?,
-                reason_code: Some(RevocationReason::Unspecified),
+                reason_code: None,
                 invalidity_date: None,
             })
         });

@@ -85,7 +85,7 @@ mod tests {
 
     fn leaves(command: &clap::Command, name: &str, found: &mut Vec<(String, Vec<String>)>) {
         let subcommands: Vec<_> = command.get_subcommands().filter(|sub| sub.get_name() != "help").collect();
-        if subcommands.is_empty() {
+        if subcommands.is_empty() || !command.is_subcommand_required_set() {
             let options = command
                 .get_arguments()
                 .filter(|argument| !argument.is_global_set())
