@@ -153,8 +153,11 @@ async fn both_sides_prove_themselves_and_agree_on_http_2() {
             uris: vec!["https://example.com/nf".to_owned(), format!("urn:UUID:{}", INSTANCE.to_uppercase())],
             nf_types: vec!["AMF".to_owned()],
             subject_common_name: Some("server".to_owned()),
+            certificate_sha256: None,
         };
-        assert_eq!(peer_identity(server.ssl()), Some(expected));
+        let peer = peer_identity(server.ssl()).unwrap();
+        assert!(peer.certificate_sha256.is_some_and(|digest| digest != [0; 32]));
+        assert_eq!(PeerIdentity { certificate_sha256: None, ..peer }, expected);
         let aanf = peer_identity(client.ssl()).unwrap();
         assert_eq!(aanf.dns_names, ["aanf.lab.example"]);
         assert_eq!(aanf.ip_addresses, ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
