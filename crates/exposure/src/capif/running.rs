@@ -89,7 +89,7 @@ fn own_certificate(config: &Config, authority: &Authority) -> Result<Certificate
     let written = write_private(&key, &zeroize::Zeroizing::new(private))
         .and_then(|()| write_private(&certificate, issued.pem.as_bytes()));
     written.map_err(|error| ExposureError::Configuration(format!("{}: {error}", certificate.display())))?;
-    Ok(CertificateFiles { certificate, key, ca: config.tls.ca.clone(), crl: None })
+    Ok(CertificateFiles { certificate, key, ca: config.tls.ca.clone(), crl: config.tls.crl.clone() })
 }
 
 /// The key in `path`; made when it is not there.
