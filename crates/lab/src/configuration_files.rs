@@ -35,7 +35,7 @@ impl Directory {
             "aanf" => self.aanf(ports)?,
             "configuration" => self.configuration_function(ports)?,
             "server" => self.server(ports)?,
-            "exposure" => json!({"nef": self.nef(ports)?}),
+            "exposure" => json!({"capif": self.capif(ports)?, "nef": self.nef(ports)?}),
             _ => return Err(wrong("no such function".to_owned())),
         };
         let table = toml::Table::try_from(without_nulls(value)).map_err(|error| wrong(error.to_string()))?;
@@ -88,7 +88,7 @@ impl Directory {
 
     fn nef(&self, ports: &Ports) -> Result<Value, LabError> {
         let own = self.certificate("nef");
-        let towards_outside = CertificateFiles { ca: self.outside_authority(), crl: None, ..own.clone() };
+        let towards_outside = CertificateFiles { ca: self.nef_client_authorities(), crl: None, ..own.clone() };
         let afs: Vec<Value> = OUTSIDE_FUNCTIONS
             .iter()
             .map(|function| {
@@ -108,6 +108,8 @@ impl Directory {
             "data": self.state("nef"),
             "tls": towards_outside,
             "inside": own,
+            "capif": self.nef_capif(ports),
+            "capif_psk_listen": ports.nef_psk,
             "akma": {"aanf": format!("https://{}", ports.aanf)},
             "msgin5g": {
                 "url": format!("https://{}", ports.api),

@@ -18,9 +18,10 @@ use sbi::{CertificateFiles, SbiServerConfig, ServerLimits};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::capif::CapifCredentials;
 use crate::lab_json::{
-    LabApplicationServer, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson, LabNfClient, LabServer,
-    LabSubscriber,
+    LabApplicationServer, LabCapifOnboarding, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson,
+    LabNfClient, LabServer, LabSubscriber,
 };
 use crate::outside::{OUTSIDE_FUNCTIONS, OutsideAuthority};
 use crate::pki::{CertificateAuthority, CertificateRequest, create_private_directory, write_private};
@@ -55,6 +56,9 @@ pub struct Network {
     pub application_servers: Vec<ApplicationServer>,
     /// Subscribers that exist from the start.
     pub subscribers: Vec<LabSubscriber>,
+    /// Credentials for the CAPIF core function; a lab of an earlier version has none yet.
+    #[serde(default)]
+    pub capif: Option<CapifCredentials>,
     /// Ports of the last start.
     pub ports: Option<Ports>,
     /// Whether UDM and Configuration Function have been given the subscribers. After that they are the truth.
@@ -124,6 +128,9 @@ impl Directory {
         let path = root.join("network.json");
         let mut network = if path.exists() { read_json(&path)? } else { Network::generate()? };
         network.add_missing_functions();
+        if network.capif.is_none() {
+            network.capif = Some(CapifCredentials::generate(|| random(CREDENTIAL_OCTETS))?);
+        }
         let directory = Self { root, home_network, authority, outside, network, key_log: None, _lock: lock };
         // Identities first: what is missing after an interruption is then made for the same ones.
         directory.save_network()?;
@@ -132,6 +139,7 @@ impl Directory {
         }
         directory.issue_certificates()?;
         directory.authority.write_crl()?;
+        directory.write_capif_files()?;
         udm::HomeKey::create_in_directory(&directory.root.join("pki"))?;
         Ok(directory)
     }
@@ -361,12 +369,19 @@ impl Directory {
                 aanf: https(ports.aanf),
                 nrf: None,
                 nef: Some(https(ports.nef)),
-                capif: None,
+                capif: Some(https(ports.capif)),
                 configuration: https(ports.configuration),
                 configuration_coaps_tcp: Some(ports.configuration_coaps_tcp),
                 configuration_fqdn: Some(CONFIGURATION_FQDN.to_owned()),
             },
             ca: "pki/ca.pem".to_owned(),
+            capif_onboarding: self
+                .network
+                .capif
+                .iter()
+                .flat_map(|credentials| &credentials.onboarding)
+                .map(|one| LabCapifOnboarding { as_service_id: one.as_service_id.clone(), token: one.token.clone() })
+                .collect(),
             nf_client: LabNfClient {
                 cert: file("lab-nf", "pem"),
                 key: file("lab-nf", "key"),
@@ -481,11 +496,15 @@ impl Network {
             functions: FUNCTIONS.into_iter().map(Function::generate).collect(),
             application_servers: ["billing", "fleet"].into_iter().map(application_server).collect(),
             subscribers: SUBSCRIBERS.iter().zip(1..).map(generate_subscriber).collect::<Result<_, _>>()?,
+            capif: None,
             ports: None,
             provisioned: false,
         })
     }
 }
+
+/// Octets of a credential for the CAPIF core function.
+const CREDENTIAL_OCTETS: usize = 32;
 
 /// Name of the files and NF type. TS 29.510 has no type for the functions of MSGin5G; AF is what they are to the core.
 const FUNCTIONS: [(&str, &str); 10] = [

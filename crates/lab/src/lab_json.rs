@@ -18,6 +18,9 @@ pub struct LabJson {
     pub core: LabCore,
     /// The certification authority of every interface but MSGin5G-1, PEM.
     pub ca: String,
+    /// Credentials to be onboarded with at the CAPIF core function, each good once; empty where none runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capif_onboarding: Vec<LabCapifOnboarding>,
     /// A certificate to call the core with.
     pub nf_client: LabNfClient,
     /// Application servers known to the MSGin5G Server.
@@ -82,6 +85,15 @@ pub struct LabCore {
     /// Its name there, for SNI and AF_ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_fqdn: Option<String>,
+}
+
+/// A credential of an API invoker to come (TS 33.122 clause 6.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabCapifOnboarding {
+    /// AS Service ID of the application server that the invoker is.
+    pub as_service_id: String,
+    /// The credential: its hexadecimal digits as they stand, as bearer token.
+    pub token: SecretHex,
 }
 
 /// A network function's certificate for whoever plays the access network.

@@ -23,6 +23,7 @@
 
 pub mod ausf;
 mod authorisation;
+mod capif;
 mod configuration_files;
 mod directory;
 mod error;
@@ -34,11 +35,12 @@ mod subscription;
 pub mod udm;
 
 pub use authorisation::AllowedCallers;
+pub use capif::{CapifCredential, CapifCredentials};
 pub use directory::{ApplicationServer, Directory, Function, LabGroup, Network};
 pub use error::LabError;
 pub use lab_json::{
-    LabApplicationServer, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson, LabNfClient, LabServer,
-    LabSubscriber,
+    LabApplicationServer, LabCapifOnboarding, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson,
+    LabNfClient, LabServer, LabSubscriber,
 };
 pub use outside::{OUTSIDE_FUNCTIONS, OutsideFunction};
 pub use pki::{CRL_RENEWAL, CertificateAuthority, CertificateRequest};

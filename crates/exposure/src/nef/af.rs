@@ -46,6 +46,16 @@ impl Afs {
         those.next().filter(|_| those.next().is_none())
     }
 
+    /// The only one with one of these names and no certificate of its own; `None` if there is none, or more than one.
+    pub(crate) fn named(&self, names: &[String]) -> Option<&Arc<Af>> {
+        let is = |af: &&Arc<Af>| {
+            let named = |wanted: &String| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+            af.rule.certificate_sha256.is_none() && af.rule.dns_name.as_ref().is_some_and(named)
+        };
+        let mut those = self.0.iter().filter(is);
+        those.next().filter(|_| those.next().is_none())
+    }
+
     /// The one that may be this Application Server.
     pub(crate) fn of_application_server(&self, id: &AsServiceId) -> Option<&Arc<Af>> {
         self.0.iter().find(|af| af.may_be(id))

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sbi::audit::subject;
+use sbi::capif::aef::CapifInvoker;
 use sbi::{PeerIdentity, ProblemDetails};
 
 use super::af::{Af, TooMany};
@@ -31,7 +32,17 @@ pub(crate) async fn authenticate(State(service): State<Arc<Service>>, mut reques
         return ProblemDetails::not_found(sbi::cause::RESOURCE_URI_STRUCTURE_NOT_FOUND).into_response();
     };
     let peer = request.extensions().get::<PeerIdentity>().cloned().unwrap_or_default();
-    let caller = match identify(&service, request.headers(), &peer, api) {
+    let invoker = request.extensions().get::<CapifInvoker>();
+    let identified = match invoker {
+        Some(invoker) => vouched_for(&service, invoker, api),
+        None => identify(&service, request.headers(), &peer, api),
+    };
+    // Who comes by AEF_PSK has no certificate, but the names that the core function told.
+    let named = invoker.map(|invoker| PeerIdentity { dns_names: invoker.names.clone(), ..PeerIdentity::default() });
+    if let Some(named) = named.filter(|_| request.extensions().get::<PeerIdentity>().is_none()) {
+        request.extensions_mut().insert(named);
+    }
+    let caller = match identified {
         Ok(caller) => caller,
         Err(refused) => {
             service.refused(subject(&peer), api, refused.reason, since);
@@ -47,6 +58,17 @@ pub(crate) async fn authenticate(State(service): State<Arc<Service>>, mut reques
     };
     request.extensions_mut().insert(caller);
     next.run(request).await
+}
+
+/// The application function that an API invoker is, by the names that the CAPIF core function told of it. The core function has
+/// checked method, token and policy already; what the entry allows remains.
+fn vouched_for(service: &Service, invoker: &CapifInvoker, api: &'static str) -> Result<Caller, RefusedToken> {
+    let af = service.afs.named(&invoker.names).ok_or(RefusedToken::NO_ENTRY)?;
+    let scopes = af.scopes();
+    if !scopes.contains(&api) {
+        return Err(RefusedToken::NO_ENTRY);
+    }
+    Ok(Caller { af: Arc::clone(af), gpsi_scope: scopes.contains(&scope::GPSI_ACCESS) })
 }
 
 fn identify(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use akma::Fqdn;
 use message::{AsServiceId, IdentityPattern};
 use sbi::callback::is_well_formed_below;
+use sbi::capif::aef::AefConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -47,6 +48,12 @@ pub struct Config {
     /// The MSGin5G Server; without it the APIs of TS 29.538 are not served.
     #[serde(default)]
     pub msgin5g: Option<MsGin5gConfig>,
+    /// How its APIs are exposed through a CAPIF core function; not if absent.
+    #[serde(default)]
+    pub capif: Option<AefConfig>,
+    /// Where API invokers come whose method is TLS with AEF_PSK; nowhere if absent.
+    #[serde(default)]
+    pub capif_psk_listen: Option<SocketAddr>,
     /// Who may do what. Whoever has no entry may do nothing.
     #[serde(default, rename = "af")]
     pub afs: Vec<AfConfig>,
@@ -185,6 +192,12 @@ impl Config {
         }
         if msgin5g.is_some_and(|msgin5g| msgin5g.server.is_empty()) {
             return fault("nef.msgin5g.server needs nf_instance_id or dns_name".to_owned());
+        }
+        if let Some(wrong) = self.capif.as_ref().and_then(AefConfig::fault) {
+            return fault(format!("nef.capif.{wrong}"));
+        }
+        if self.capif_psk_listen.is_some() && self.capif.is_none() {
+            return fault("nef.capif_psk_listen needs [nef.capif]".to_owned());
         }
         for (index, af) in self.afs.iter().enumerate() {
             self.check_af(index, af)?;

@@ -13,6 +13,7 @@
 mod af;
 mod akma;
 mod caller;
+mod capif;
 mod config;
 mod msgin5g;
 pub mod refusal;

@@ -9,13 +9,16 @@ use axum::routing::post;
 use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
 use sbi::audit::Audit;
-use sbi::{OperationMetrics, SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::capif::aef::ExposingFunction;
+use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics};
 use store::Database;
 use tokio_util::sync::CancellationToken;
+use transport::ApiPskAcceptor;
 
 use super::af::Afs;
 use super::akma::{self, Akma};
 use super::caller::authenticate;
+use super::capif;
 use super::config::Config;
 use super::msgin5g::{self, MsGin5g, Records, inside_router, resume};
 use super::service::Service;
@@ -27,6 +30,7 @@ use crate::error::ExposureError;
 pub struct Running {
     outside: SbiServer,
     inside: Option<SbiServer>,
+    psk: Option<SbiServer>,
     admin: Option<AdminServer>,
 }
 
@@ -43,6 +47,12 @@ impl Running {
         self.inside.as_ref().map(SbiServer::local_addr)
     }
 
+    /// Where API invokers with AEF_PSK are served, if they are.
+    #[must_use]
+    pub fn psk_addr(&self) -> Option<SocketAddr> {
+        self.psk.as_ref().map(SbiServer::local_addr)
+    }
+
     /// Where health and metrics are served, if they are.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
@@ -54,6 +64,9 @@ impl Running {
         self.outside.stopped().await;
         if let Some(inside) = &self.inside {
             inside.stopped().await;
+        }
+        if let Some(psk) = &self.psk {
+            psk.stopped().await;
         }
         if let Some(admin) = &self.admin {
             admin.stopped().await;
@@ -90,13 +103,32 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     }
     tokio::spawn(resume(Arc::clone(&service), shutdown.clone()));
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
-    let outside = SbiServer::start_observed(server, router(&service), shutdown.clone(), outside_metrics).await?;
+    let mut router = router(&service);
+    let exposing = match config.capif {
+        Some(capif) => {
+            let apis = capif::apis(config.akma.is_some(), config.msgin5g.is_some());
+            Some(ExposingFunction::start(capif, apis, shutdown.clone())?)
+        }
+        None => None,
+    };
+    if let Some(exposing) = &exposing {
+        router = exposing.protect(router).merge(exposing.routes());
+    }
+    let psk = match (exposing, config.capif_psk_listen) {
+        (Some(exposing), Some(listen)) => {
+            let acceptor = ApiPskAcceptor::new(Arc::new(exposing)).map_err(SbiError::from)?;
+            let (router, shutdown, metrics) = (router.clone(), shutdown.clone(), outside_metrics.clone());
+            Some(SbiServer::start_psk(listen, server.limits.clone(), acceptor, router, shutdown, metrics).await?)
+        }
+        _ => None,
+    };
+    let outside = SbiServer::start_observed(server, router, shutdown.clone(), outside_metrics).await?;
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
         None => None,
     };
     tracing::info!(address = %outside.local_addr(), "NEF ready");
-    Ok(Running { outside, inside, admin })
+    Ok(Running { outside, inside, psk, admin })
 }
 
 /// Everything outside may ask: a token, and with a token the rest.
