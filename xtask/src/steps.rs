@@ -37,8 +37,10 @@ pub(crate) const STEPS: &[Step] = &[
 /// The fuzz targets of `fuzz/Cargo.toml`.
 const FUZZ_TARGETS: &[&str] = &[
     "a_kid",
+    "access_token",
     "application_request",
     "capif",
+    "client_assertion",
     "coap_stream",
     "eap_packet",
     "exposure_notification",

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use akma::{AfId, Fqdn, RoutingIndicator};
+use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::NotificationUri;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,9 @@ pub struct Config {
     /// The UDM that translates SUPI to GPSI; without it, functions that may not see the SUPI get no identity.
     #[serde(default)]
     pub udm: Option<UdmConfig>,
+    /// How requests are authorised before any entry below is looked for.
+    #[serde(default)]
+    pub authorization: AuthorizationConfig,
     /// Who may do what. Whoever has no entry may do nothing.
     #[serde(default, rename = "af")]
     pub afs: Vec<AfConfig>,
@@ -147,7 +151,7 @@ pub struct AfConfig {
     pub dns_name: Option<String>,
     /// FQDNs of the AF_IDs for which it may get K_AF.
     pub fqdns: BTreeSet<Fqdn>,
-    /// Whether it may see the SUPI.
+    /// Whether it may see the SUPI. With a token, the token's scope must say so, too.
     pub supi_access: bool,
     /// Whether it may register and remove contexts, which only an AUSF may.
     pub may_register: bool,
@@ -242,6 +246,9 @@ impl Config {
     /// [`AanfError::Configuration`] naming the key.
     pub fn check(&self) -> Result<(), AanfError> {
         let fault = |reason: String| Err(AanfError::Configuration(reason));
+        if let Err(error) = self.authorization.check() {
+            return fault(error.to_string());
+        }
         let own = |af: &AfConfig| {
             let some = af.kaf_lifetimes.iter().map(|lifetime| lifetime.seconds);
             some.chain(af.kaf_lifetime_seconds).collect::<Vec<_>>()
@@ -319,6 +326,7 @@ mod tests {
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
             udm: None,
+            authorization: AuthorizationConfig::tls_only(),
             afs: vec![AfConfig {
                 nf_instance_id: Some("4947a69a-f61b-4bc1-b9da-47c9c5d14b64".to_owned()),
                 may_register: true,

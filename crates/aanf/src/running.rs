@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
+use sbi::authorization::Authorizer;
 use sbi::nudm::NudmClient;
-use sbi::{SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::{SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,9 +103,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         shutdown: shutdown.clone(),
     });
     service.count();
+    let authorizer = Authorizer::of_function(config.authorization, services::AANF, &config.tls, &mut registry)?;
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
-    let api = router(Arc::clone(&service));
-    let server = SbiServer::start_observed(server, api, shutdown.clone(), server_metrics).await?;
+    let api = router(Arc::clone(&service), &authorizer);
+    let server = SbiServer::start_authorized(server, api, &authorizer, shutdown.clone(), server_metrics).await?;
     // Only now: a start that fails must leave nothing behind that goes on.
     tasks.spawn(notifier.run(shutdown.clone()));
     for fqdn in service.afs.untold() {

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use akma::{AKid, RoutingIndicator, Supi, UeId};
-use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use http::StatusCode;
 use http::request::Parts;
 use sbi::admin::Health;
+use sbi::authorization::{Authorizer, Granted, ServiceScopes};
 use sbi::naanf::{
     API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove, FEATURES, NotificationUri, feature,
 };
+use sbi::services::{NAANF_AKMA, SUPI_ACCESS};
 use sbi::{Json, PeerIdentity, ProblemDetails, SupportedFeatures, cause, openapi};
 use store::StoreError;
 use time::OffsetDateTime;
@@ -74,15 +76,21 @@ pub(crate) struct Service {
     pub(crate) shutdown: CancellationToken,
 }
 
-pub(crate) fn router(service: Arc<Service>) -> Router {
-    Router::new()
+pub(crate) fn router(service: Arc<Service>, authorizer: &Arc<Authorizer>) -> Router {
+    let api = Router::new()
         .route(&format!("{API_PATH}/register-anchorkey"), post(register_anchorkey))
         .route(&format!("{API_PATH}/retrieve-applicationkey"), post(retrieve_applicationkey))
         .route(&format!("{API_PATH}/remove-context"), post(remove_context))
-        .merge(provisioning::router())
-        .with_state(service)
+        .with_state(Arc::clone(&service));
+    let operator = provisioning::router().with_state(service);
+    authorizer
+        .protect(api, &NAANF_AKMA)
+        .merge(authorizer.protect(operator, &PROVISIONING))
         .merge(openapi::router(&[openapi::naanf_akma()]))
 }
+
+/// The operator's API, which is ours.
+static PROVISIONING: ServiceScopes = ServiceScopes { service: "aanf-provisioning", operations: &[] };
 
 /// A refusal with its label for the metrics.
 pub(crate) type Refused = (&'static str, Box<ProblemDetails>);
@@ -197,10 +205,12 @@ async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
 async fn retrieve_applicationkey(
     State(service): State<Arc<Service>>,
     caller: Caller,
+    Extension(granted): Extension<Granted>,
     Json(request): Json<AkmaAfKeyRequest>,
 ) -> Response {
     let since = Instant::now();
-    let outcome = retrieve(&service, &caller, &request).await;
+    let supi_access = caller.entry.supi_access && granted.permits(SUPI_ACCESS);
+    let outcome = retrieve(&service, &caller, supi_access, &request).await;
     let outcome = outcome.map(|(label, data)| {
         let answer = data.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |data| Json(data).into_response());
         (label, answer)
@@ -211,6 +221,7 @@ async fn retrieve_applicationkey(
 async fn retrieve(
     service: &Arc<Service>,
     caller: &Caller,
+    supi_access: bool,
     request: &AkmaAfKeyRequest,
 ) -> Labelled<Option<AkmaAfKeyData>> {
     let entry = &caller.entry;
@@ -248,7 +259,7 @@ async fn retrieve(
         supi: None,
     };
     if !request.anon_ind {
-        match service.visible_identity(entry, &context, &request.a_kid).await? {
+        match service.visible_identity(supi_access, &context, &request.a_kid).await? {
             Some(UeId::Supi(supi)) => data.supi = Some(supi),
             Some(UeId::Gpsi(gpsi)) => data.gpsi = Some(gpsi),
             None => tracing::info!(a_kid = %request.a_kid, "K_AF given without an identity: no GPSI is known"),
@@ -358,12 +369,12 @@ impl Service {
     /// good, and the next request may find it.
     async fn visible_identity(
         self: &Arc<Self>,
-        entry: &AfConfig,
+        supi_access: bool,
         context: &Context,
         a_kid: &AKid,
     ) -> Result<Option<UeId>, Refused> {
         let supi = match &context.ue_id {
-            UeId::Supi(supi) if entry.supi_access => return Ok(Some(UeId::Supi(supi.clone()))),
+            UeId::Supi(supi) if supi_access => return Ok(Some(UeId::Supi(supi.clone()))),
             UeId::Supi(supi) => supi,
             UeId::Gpsi(gpsi) => return Ok(Some(UeId::Gpsi(gpsi.clone()))),
         };

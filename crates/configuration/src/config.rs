@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use akma::Fqdn;
+use sbi::authorization::AuthorizationConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -38,6 +39,9 @@ pub struct Config {
     /// Where UEs ask for their configuration; nowhere if absent.
     #[serde(default)]
     pub coap: Option<CoapConfig>,
+    /// How requests are authorised before the entries below are looked for.
+    #[serde(default)]
+    pub authorization: AuthorizationConfig,
     /// Who may read and change associations and groups.
     #[serde(default, rename = "provisioner")]
     pub provisioners: Vec<PeerName>,
@@ -171,6 +175,9 @@ impl Config {
     /// # Errors
     /// [`ConfigurationError::Configuration`] naming the key.
     pub fn check(&self) -> Result<(), ConfigurationError> {
+        if let Err(error) = self.authorization.check() {
+            return Err(ConfigurationError::Configuration(error.to_string()));
+        }
         for (key, peers) in [("provisioner", &self.provisioners), ("reader", &self.readers)] {
             if let Some(index) = peers.iter().position(PeerName::is_empty) {
                 return Err(ConfigurationError::Configuration(format!(

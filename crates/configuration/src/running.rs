@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
-use sbi::{SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::authorization::Authorizer;
+use sbi::{SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -100,8 +101,16 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         }
         None => None,
     };
+    let authorizer = Authorizer::of_function(config.authorization, services::AF, &config.tls, &mut registry)?;
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
-    let server = SbiServer::start_observed(server, router(service), shutdown.clone(), server_metrics).await?;
+    let server = SbiServer::start_authorized(
+        server,
+        router(service, &authorizer),
+        &authorizer,
+        shutdown.clone(),
+        server_metrics,
+    )
+    .await?;
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown.clone()).await?),
         None => None,

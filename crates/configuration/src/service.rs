@@ -13,8 +13,9 @@ use http::request::Parts;
 use message::UeServiceId;
 use sbi::admin::Health;
 use sbi::association::{self, AssociationPage, PageQuery, UeAssociations};
+use sbi::authorization::Authorizer;
 use sbi::ss_upr::{self, ProfileDoc, ProfileInformation, ProfileQuery, VAL_SERVICE_ID, ValTargetUe};
-use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause, openapi};
+use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause, openapi, services};
 use store::StoreError;
 
 use crate::associations::{Added, Associations};
@@ -56,15 +57,21 @@ pub(crate) struct Service {
     pub(crate) retry_after_seconds: u32,
 }
 
-pub(crate) fn router(service: Arc<Service>) -> Router {
-    let associations = format!("{}/associations", association::API_PATH);
-    Router::new()
+pub(crate) fn router(service: Arc<Service>, authorizer: &Arc<Authorizer>) -> Router {
+    let profiles = Router::new()
         .route(&format!("{}/val-services", ss_upr::API_PATH), get(retrieve_profile))
+        .with_state(Arc::clone(&service));
+    let groups = group_service::router().with_state(Arc::clone(&service));
+    let associations = format!("{}/associations", association::API_PATH);
+    let associations = Router::new()
         .route(&associations, get(list))
         .route(&format!("{associations}/{{ue_id}}"), get(of_ue).delete(remove_all))
         .route(&format!("{associations}/{{ue_id}}/{{ue_service_id}}"), put(add).delete(remove))
-        .merge(group_service::router())
-        .with_state(service)
+        .with_state(service);
+    authorizer
+        .protect(profiles, &services::SS_UPR)
+        .merge(authorizer.protect(groups, &services::SS_GM))
+        .merge(authorizer.protect(associations, &services::CONFIGURATION))
         .merge(openapi::router(&[openapi::ss_user_profile_retrieval(), openapi::ss_group_management()]))
 }
 

@@ -61,6 +61,7 @@ impl Scene {
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
             udm: None,
+            authorization: sbi::authorization::AuthorizationConfig::tls_only(),
             afs: vec![
                 aanf::AfConfig {
                     nf_instance_id: Some(AUSF.to_owned()),

@@ -47,6 +47,7 @@ impl Directory {
             "listen": ports.aanf,
             "data": self.state("aanf"),
             "tls": self.certificate("aanf"),
+            "authorization": {"mode": "tls"},
             "udm": {"root": format!("https://{}", ports.udm)},
             "af": [
                 {"nf_instance_id": self.nf_instance_id("ausf")?, "may_register": true},
@@ -69,6 +70,7 @@ impl Directory {
             "listen": ports.configuration,
             "data": self.state("configuration"),
             "tls": self.certificate("configuration"),
+            "authorization": {"mode": "tls"},
             "provisioner": [{"nf_instance_id": self.nf_instance_id("provisioner")?}],
             "reader": [{"nf_instance_id": self.nf_instance_id("server")?}],
             "coap": {
@@ -144,6 +146,7 @@ impl Directory {
             "configuration_function": {"url": format!("https://{}", ports.configuration)},
             "group_management": {"url": format!("https://{}", ports.configuration)},
             "api": {"listen": ports.api},
+            "authorization": {"mode": "tls"},
             "admin": {"listen": ports.admin},
             "store": {"path": self.state("server")},
             "application_server": application_servers,

@@ -14,6 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use akma::{Gpsi, HomeNetwork, Supi};
+use sbi::authorization::AuthorizationConfig;
 use sbi::{CertificateFiles, SbiServerConfig, ServerLimits};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -307,6 +308,7 @@ impl Directory {
         Ok(udm::Config {
             sbi: self.sbi("udm", ports.udm),
             state: self.state("udm"),
+            authorization: AuthorizationConfig::tls_only(),
             ausf_callers: [self.nf_instance_id("ausf")?].into(),
             translation_callers: [self.nf_instance_id("aanf")?].into(),
             provisioning_callers: [self.nf_instance_id("provisioner")?].into(),
@@ -328,6 +330,7 @@ impl Directory {
             aanf_routes: Vec::new(),
             callers: [self.nf_instance_id("lab-nf")?].into(),
             serving_networks: Vec::new(),
+            authorization: AuthorizationConfig::tls_only(),
             api_root: None,
             limits: ausf::Limits::default(),
             sbi: self.sbi("ausf", ports.ausf),

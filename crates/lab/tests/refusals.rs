@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use akma::{Suci, SuciHomeKey, SuciPublicKey};
 use common::{Core, refusal};
 use lab::{CertificateAuthority, CertificateRequest};
+use sbi::authorization::{AuthorizationConfig, IssuerConfig};
 use sbi::nausf::NausfClient;
+use sbi::token::TokenSigner;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -245,4 +247,17 @@ async fn a_suci_that_cannot_be_opened_is_refused_with_its_cause() {
 
     let nobody = Suci::conceal(&"imsi-001010000099999".parse().unwrap(), home, &rid, None).unwrap();
     assert_eq!(refused(nobody.to_string()).await, user_not_found());
+}
+
+#[tokio::test]
+async fn an_ausf_that_needs_tokens_takes_no_certificate_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = TokenSigner::from_pem(TokenSigner::generate_pem().unwrap().as_bytes()).unwrap();
+    let keys = folder.path().join("nrf.jwks");
+    std::fs::write(&keys, signer.jwks().to_string()).unwrap();
+    let issuer = IssuerConfig { nf_instance_id: "nrf".to_owned(), keys };
+    let section = AuthorizationConfig { issuers: vec![issuer], ..AuthorizationConfig::default() };
+    let core = Core::start_with(|config| config.authorization = section).await;
+    let answer = core.ausf().authenticate(&core.info(core.subscriber(1).supi.as_str())).await;
+    assert_eq!(refusal(answer), (401, "TOKEN_MISSING".to_owned()));
 }

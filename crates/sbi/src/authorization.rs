@@ -31,6 +31,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
+use prometheus_client::registry::Registry;
 use transport::profile::PeerIdentity;
 
 use crate::CertificateFiles;
@@ -133,10 +134,31 @@ impl Authorizer {
         Ok(Arc::new(Self { config, producer, issuers, assertions, audit }))
     }
 
+    /// [`Authorizer::new`] for the function of this type whose certificate this is; decisions are counted in `registry`.
+    ///
+    /// # Errors
+    /// As [`Authorizer::new`].
+    pub fn of_function(
+        config: AuthorizationConfig,
+        nf_type: &'static str,
+        files: &CertificateFiles,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, SbiError> {
+        let audit = Audit::default();
+        audit.register(registry);
+        Self::new(config, Producer::of_certificate(nf_type, files)?, files, audit)
+    }
+
     /// The router of a service, every route of it behind the checks. Paths and methods that the router does not have are
     /// answered as before.
     pub fn protect(self: &Arc<Self>, router: Router, service: &'static ServiceScopes) -> Router {
         router.layer(from_fn_with_state(Protection { authorizer: Arc::clone(self), service }, decide))
+    }
+
+    /// The networks that are stated to be protected below IP.
+    #[must_use]
+    pub fn protected_networks(&self) -> &[NdsIpConfig] {
+        &self.config.nds_ip
     }
 
     /// Where the function's other decisions belong.

@@ -42,6 +42,7 @@ use transport::profile::{
 };
 use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle};
 
+use crate::authorization::{Authorizer, FromNetwork, NdsIpConfig};
 use crate::error::SbiError;
 use crate::flood_guard::FloodGuard;
 use crate::handshake_slots::{HandshakeSlot, HandshakeSlots};
@@ -143,6 +144,8 @@ impl Default for ServerLimits {
 pub struct SbiServer {
     local_addr: SocketAddr,
     tasks: TaskTracker,
+    /// Listeners without TLS, in the order of the configuration.
+    protected_networks: Vec<SbiServer>,
 }
 
 impl SbiServer {
@@ -171,6 +174,32 @@ impl SbiServer {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
         Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
+    }
+
+    /// [`SbiServer::start_observed`] behind `authorizer`, which also says for which networks the same router is served
+    /// without TLS, and where. `router` must be protected by that authorizer.
+    ///
+    /// # Errors
+    /// As [`SbiServer::start`].
+    pub async fn start_authorized(
+        config: SbiServerConfig,
+        router: Router,
+        authorizer: &Authorizer,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        let limits = config.limits.clone();
+        let mut protected_networks = Vec::new();
+        for statement in authorizer.protected_networks() {
+            tracing::warn!(target: "security", address = %statement.listen, protected_by = statement.protected_by,
+                "served without TLS to networks that are stated to be protected below IP");
+            let proof = PeerProof::SourceNetwork(statement.clone());
+            let (router, shutdown, metrics) = (router.clone(), shutdown.clone(), metrics.clone());
+            let listener = Self::listen(statement.listen, limits.clone(), proof, router, shutdown, metrics);
+            protected_networks.push(listener.await?);
+        }
+        let server = Self::start_observed(config, router, shutdown, metrics).await?;
+        Ok(Self { protected_networks, ..server })
     }
 
     /// [`SbiServer::start_observed`] for CAPIF-1e: a client may come without a certificate, and then has no [`PeerIdentity`]
@@ -239,7 +268,7 @@ impl SbiServer {
         }
         tasks.spawn(accept_connections(listener, shared, tasks.clone()));
         tasks.close();
-        Ok(Self { local_addr, tasks })
+        Ok(Self { local_addr, tasks, protected_networks: Vec::new() })
     }
 
     /// The address bound.
@@ -248,9 +277,17 @@ impl SbiServer {
         self.local_addr
     }
 
+    /// The addresses bound for networks that are protected below IP, in the order of the configuration.
+    pub fn protected_network_addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.protected_networks.iter().map(|listener| listener.local_addr)
+    }
+
     /// Waits until the server has stopped: token cancelled, last connection closed.
     pub async fn stopped(&self) {
         self.tasks.wait().await;
+        for listener in &self.protected_networks {
+            listener.tasks.wait().await;
+        }
     }
 }
 
@@ -259,13 +296,14 @@ enum PeerProof {
     Certificate(Arc<ReloadingContext>),
     CertificateIfShown(Arc<ReloadingContext>),
     PreSharedKey(ApiPskAcceptor),
+    SourceNetwork(NdsIpConfig),
 }
 
 impl PeerProof {
     fn files(&self) -> Option<&Arc<ReloadingContext>> {
         match self {
             Self::Certificate(tls) | Self::CertificateIfShown(tls) => Some(tls),
-            Self::PreSharedKey(_) => None,
+            Self::PreSharedKey(_) | Self::SourceNetwork(_) => None,
         }
     }
 }
@@ -368,6 +406,7 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Handshake
         match stream {
             Secured::Certificate(stream) => serve_http2(stream, source, peer, &shared).await,
             Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, &shared).await,
+            Secured::BelowIp(stream) => serve_http2(stream, source, peer, &shared).await,
         }
     };
     tokio::select! {
@@ -419,6 +458,7 @@ async fn withdrawn(shown: Option<Shown>, shared: &Shared) -> &'static str {
 enum Secured {
     Certificate(SslStream<TcpStream>),
     PreSharedKey(ApiPskStream),
+    BelowIp(TcpStream),
 }
 
 /// What a connection proved, as its requests' extensions have it.
@@ -427,6 +467,7 @@ struct Peer {
     certificate: Option<PeerIdentity>,
     session: Option<Arc<Tls12Session>>,
     psk: Option<PskPeer>,
+    network: Option<FromNetwork>,
 }
 
 async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Result<Proven, Refusal> {
@@ -440,7 +481,7 @@ async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Resu
         PeerProof::CertificateIfShown(tls) => {
             let (stream, certificate, certificates) = authenticate(stream, tls).await?;
             let session = tls12_session(stream.ssl()).map(Arc::new);
-            let peer = Peer { certificate, session, psk: None };
+            let peer = Peer { certificate, session, ..Peer::default() };
             Ok(Proven { stream: Secured::Certificate(stream), peer, certificates })
         }
         PeerProof::PreSharedKey(acceptor) => {
@@ -450,6 +491,11 @@ async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Resu
             }
             let peer = Peer { psk: Some(PskPeer(stream.identity().to_owned())), ..Peer::default() };
             Ok(Proven { stream: Secured::PreSharedKey(stream), peer, certificates: None })
+        }
+        PeerProof::SourceNetwork(statement) => {
+            let stream = from_network(stream, source, statement).await?;
+            let peer = Peer { certificate: Some(statement.peer()), network: Some(FromNetwork), ..Peer::default() };
+            Ok(Proven { stream: Secured::BelowIp(stream), peer, certificates: None })
         }
     }
 }
@@ -463,6 +509,19 @@ struct Refusal {
 impl Refusal {
     fn new(kind: &'static str, reason: impl ToString) -> Self {
         Self { kind, reason: reason.to_string() }
+    }
+}
+
+/// A connection from one of the networks, whose client has begun to speak.
+async fn from_network(stream: TcpStream, source: SocketAddr, statement: &NdsIpConfig) -> Result<TcpStream, Refusal> {
+    if !statement.networks.iter().any(|network| network.contains(source.ip())) {
+        return Err(Refusal::new("nds_ip_source", "the source is in none of the protected networks"));
+    }
+    stream.set_nodelay(true).map_err(|error| Refusal::new("socket", error))?;
+    match stream.peek(&mut [0]).await {
+        Ok(1) => Ok(stream),
+        Ok(_) => Err(Refusal::new("closed", "the client left without a request")),
+        Err(error) => Err(Refusal::new("socket", error)),
     }
 }
 
@@ -571,10 +630,11 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
         let answer = match Arc::clone(&self.shared.requests).try_acquire_owned() {
             Ok(slot) => {
                 let mut request = request.map(Body::new);
-                let Peer { certificate, session, psk } = self.peer.clone();
+                let Peer { certificate, session, psk, network } = self.peer.clone();
                 certificate.map(|certificate| request.extensions_mut().insert(certificate));
                 session.map(|session| request.extensions_mut().insert(session));
                 psk.map(|psk| request.extensions_mut().insert(psk));
+                network.map(|network| request.extensions_mut().insert(network));
                 request.extensions_mut().insert(ConnectInfo(self.source));
                 Either::Left(answer_request(Arc::clone(&self.shared), request, slot))
             }

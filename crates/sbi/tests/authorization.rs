@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -17,12 +18,15 @@ use openssl::sign::Signer;
 use proptest::prelude::*;
 use sbi::assertion::CLIENT_CREDENTIALS;
 use sbi::audit::Audit;
-use sbi::authorization::{AuthorizationConfig, Authorizer, Granted, Mode, PeerConfig, Producer};
+use sbi::authorization::{AuthorizationConfig, Authorizer, Granted, Mode, NdsIpConfig, PeerConfig, Producer};
 use sbi::services::{NAANF_AKMA, SUPI_ACCESS};
 use sbi::testing::TestAuthority;
-use sbi::testing::tokens::{Answer, Connection, TestIssuer, challenge, now, problem, send};
+use sbi::testing::tokens::{Answer, Connection, TestIssuer, TestTokens, challenge, now, problem, send};
 use sbi::token::{AccessTokenClaims, Audience, PlmnId, TOKEN_BYTES_MAX, TokenSigner};
-use sbi::{CertificateFiles, Json, SbiServer, SbiServerConfig, ServerLimits};
+use sbi::{
+    CertificateFiles, ClientLimits, Json, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerLimits,
+    ServerMetrics,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +75,8 @@ impl Fixture {
             .route("/naanf-akma/v1/own", get(told));
         let router = authorizer.protect(router, &NAANF_AKMA);
         let config = SbiServerConfig { listen: ([127, 0, 0, 1], 0).into(), tls, limits: ServerLimits::default() };
-        let server = SbiServer::start(config, router, CancellationToken::new()).await.unwrap();
+        let (shutdown, of_server) = (CancellationToken::new(), ServerMetrics::default());
+        let server = SbiServer::start_authorized(config, router, &authorizer, shutdown, of_server).await.unwrap();
         let af = authority.issue(AF, &["af.example"]);
         let connection = Connection::open(&af, server.local_addr().port()).await;
         Self { authority, issuer, server, af, connection, metrics }
@@ -387,6 +392,72 @@ async fn a_rotated_key_is_taken_at_once_and_the_old_one_no_more() {
     std::fs::write(&fixture.issuer.entry().keys, "{").unwrap();
     assert_invalid(&fixture.ask_with(&old).await, "TOKEN_KEY_UNKNOWN");
     granted(&fixture.ask_with(&fixture.good_token()).await);
+}
+
+#[tokio::test]
+async fn a_client_drops_a_token_that_is_refused_and_tries_once_more() {
+    let fixture = Fixture::start().await;
+    let root = format!("https://localhost:{}", fixture.server.local_addr().port());
+    let client = SbiClient::new(SbiClientConfig { tls: fixture.af.clone(), limits: ClientLimits::default() }).unwrap();
+    let client = client.for_service("AANF", "naanf-akma");
+    let uri = format!("{root}{RETRIEVE}");
+
+    let expired_first = TestTokens::changed(&fixture.issuer, AF, |count, claims| {
+        if count == 0 {
+            claims.exp = 0;
+        }
+    });
+    let answer = client.clone().with_tokens(expired_first.clone()).post::<_, Value>(&uri, &json!({})).await;
+    assert_eq!(answer.unwrap().into_body().unwrap()["means"], "token");
+    assert_eq!((expired_first.given.load(SeqCst), expired_first.rejected.load(SeqCst)), (2, 1));
+
+    let always = TestTokens::changed(&fixture.issuer, AF, |_, claims| claims.exp = 0);
+    let answer = client.clone().with_tokens(always.clone()).post::<_, Value>(&uri, &json!({})).await;
+    assert!(answer.unwrap_err().problem().unwrap().has_cause("TOKEN_EXPIRED"));
+    assert_eq!((always.given.load(SeqCst), always.rejected.load(SeqCst)), (2, 1));
+
+    let narrow = TestTokens::changed(&fixture.issuer, AF, |_, claims| claims.scope = "nausf-auth".to_owned());
+    let answer = client.with_tokens(narrow.clone()).post::<_, Value>(&uri, &json!({})).await;
+    assert_eq!(answer.unwrap_err().problem().unwrap().status, Some(403));
+    assert_eq!((narrow.given.load(SeqCst), narrow.rejected.load(SeqCst)), (1, 0), "a fresh token would not help");
+}
+
+fn statement(networks: &[&str]) -> NdsIpConfig {
+    NdsIpConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+        protected_by: "a test".to_owned(),
+        nf_instance_id: Some(OTHER_AF.to_owned()),
+        dns_name: None,
+    }
+}
+
+#[tokio::test]
+async fn a_protected_network_is_served_without_tls_and_is_its_peers_identity() {
+    let fixture = Fixture::start_with(|config| config.nds_ip.push(statement(&["127.0.0.0/8"]))).await;
+    let address = fixture.server.protected_network_addrs().next().unwrap();
+    let connection = Connection::open_plain(address).await.unwrap();
+    let request = || Request::builder().method(Method::POST).uri(format!("http://{address}{RETRIEVE}"));
+    let answer = granted(&connection.send(request().body(Bytes::new()).unwrap()).await);
+    assert_eq!(answer, json!({"subject": OTHER_AF, "means": "nds_ip", "supi": true}));
+    // A token is checked here, too: this one is of another than the network is taken for.
+    let token = format!("Bearer {}", fixture.good_token());
+    let answer = connection.send(request().header(AUTHORIZATION, token).body(Bytes::new()).unwrap()).await;
+    assert_invalid(&answer, "TOKEN_SUBJECT");
+    // The TLS listener is as before.
+    assert_refused(&fixture.ask(&[]).await, StatusCode::UNAUTHORIZED, "", "TOKEN_MISSING");
+}
+
+#[tokio::test]
+async fn a_source_outside_the_protected_networks_is_not_served() {
+    let fixture = Fixture::start_with(|config| config.nds_ip.push(statement(&["192.0.2.0/24", "::1/128"]))).await;
+    let address = fixture.server.protected_network_addrs().next().unwrap();
+    let request = Request::builder().method(Method::POST).uri(format!("http://{address}{RETRIEVE}"));
+    let answer = match Connection::open_plain(address).await {
+        Ok(connection) => connection.try_send(request.body(Bytes::new()).unwrap()).await,
+        Err(error) => Err(error),
+    };
+    assert!(answer.is_err());
 }
 
 /// A client credentials assertion of the holder of `files`.

@@ -16,7 +16,8 @@ use message::ts29538::{
     UeMessageDelivery,
 };
 use message::{Address, AsServiceId, DecodeError, FailureCause, MessageId};
-use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause, openapi};
+use sbi::authorization::Authorizer;
+use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause, openapi, services};
 use tokio::sync::oneshot;
 
 use crate::application_server::{ApplicationServers, Refusal};
@@ -34,17 +35,22 @@ pub(crate) struct Api {
     pub(crate) servers: Arc<ApplicationServers>,
 }
 
-/// All services.
-pub(crate) fn router(api: Api) -> Router {
-    Router::new()
+/// All services, each behind its authorisation.
+pub(crate) fn router(api: &Api, authorizer: &Arc<Authorizer>) -> Router {
+    let registration = Router::new()
         .route(REGISTRATIONS, post(register))
         .route("/msgs-asregistration/v1/registrations/{registration_id}", delete(deregister))
+        .with_state(api.clone());
+    let delivery = Router::new()
         .route("/msgs-msgdelivery/v1/deliver-as-message", post(deliver_as_message))
         .route("/msgs-msgdelivery/v1/deliver-ue-message", post(deliver_ue_message))
         .route("/msgs-msgdelivery/v1/deliver-report", post(deliver_report))
-        .merge(topics::router())
+        .with_state(api.clone());
+    authorizer
+        .protect(registration, &services::MSGS_ASREGISTRATION)
+        .merge(authorizer.protect(delivery, &services::MSGS_MSGDELIVERY))
+        .merge(authorizer.protect(topics::router().with_state(api.clone()), &services::MSGS_TOPICLISTEVENT))
         .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
-        .with_state(api)
         .merge(openapi::router(&[
             openapi::msgs_as_registration(),
             openapi::msgs_msg_delivery(),

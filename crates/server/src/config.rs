@@ -7,6 +7,7 @@ use std::time::Duration;
 use akma::Fqdn;
 use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
 use message::{AsServiceId, SEGMENTS_MAX};
+use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::AnchorRoute;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
@@ -37,6 +38,9 @@ pub struct Config {
     pub configuration_function: ConfigurationFunctionSection,
     /// MSGin5G-3, for Application Servers.
     pub api: ApiSection,
+    /// How requests at MSGin5G-3 are authorised before the entries below are looked for.
+    #[serde(default)]
+    pub authorization: AuthorizationConfig,
     /// Health and metrics.
     #[serde(default)]
     pub admin: AdminSection,
@@ -360,6 +364,9 @@ impl Config {
                 "must be longer than a delivery may take: \
                 limits.queue_timeout_seconds and limits.delivery_timeout_seconds together",
             );
+        }
+        if let Err(error) = self.authorization.check() {
+            return wrong("authorization", error.reason());
         }
         if self.server.path.is_empty() || self.server.path.split('/').any(str::is_empty) {
             return wrong("server.path", "must be segments separated by single slashes");

@@ -7,12 +7,13 @@ use std::time::Duration;
 use message::Address;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::AdminServer;
+use sbi::authorization::Authorizer;
 use sbi::client_credentials::ClientCredentials;
 use sbi::naanf::NaanfClient;
 use sbi::nef_akma::NefAkmaClient;
 use sbi::ss_gm::SsGmClient;
 use sbi::ss_upr::SsUprClient;
-use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig};
+use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::{EmbeddedStore, StoreError};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -122,7 +123,11 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     let servers =
         Arc::new(ApplicationServers::new(config.application_server.clone(), client(&config, &config.api.requests)?));
     if let Some(section) = &config.broadcast {
-        broadcast::start(&core, &section.gateway, &client(&config, &section.requests)?);
+        broadcast::start(
+            &core,
+            &section.gateway,
+            &client(&config, &section.requests)?.for_service(services::AF, services::MSGG_BGDELIVERY),
+        );
     }
     load(&core, &servers).await?;
     writers.run(&core, &core.stopped.clone());
@@ -132,15 +137,23 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     let fault = |source| ServerError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).await.map_err(fault)?;
     let coap = listener.local_addr().map_err(fault)?;
+    let authorizer = Authorizer::of_function(
+        config.authorization.clone(),
+        services::AF,
+        &config.certificates,
+        &mut metrics_registry,
+    )?;
     let api_stop = CancellationToken::new();
-    let api = SbiServer::start(
+    let api = SbiServer::start_authorized(
         SbiServerConfig {
             listen: config.api.listen,
             tls: config.certificates.clone(),
             limits: config.api.limits.clone(),
         },
-        api::router(Api { core: Arc::clone(&core), servers: Arc::clone(&servers) }),
+        api::router(&Api { core: Arc::clone(&core), servers: Arc::clone(&servers) }, &authorizer),
+        &authorizer,
         api_stop.clone(),
+        ServerMetrics::default(),
     )
     .await?;
     core.reachability.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));

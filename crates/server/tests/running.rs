@@ -55,6 +55,8 @@ fn config_with(directory: &Path, limits: &str, more: &str) -> Config {
         url = "https://127.0.0.1:1"
         [api]
         listen = "127.0.0.1:0"
+        [authorization]
+        mode = "tls"
         [admin]
         listen = "127.0.0.1:0"
         [store]

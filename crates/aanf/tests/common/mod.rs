@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use aanf::{AfConfig, Config, NotificationConfig, Running, TableLimits};
 use akma::{AfId, KAkma, UaProtocolId};
+use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, NaanfClient};
 use sbi::testing::TestAuthority;
 use sbi::{ProblemDetails, SbiClient, SbiError, ServerLimits};
@@ -72,6 +73,7 @@ impl Fixture {
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
             udm: None,
+            authorization: AuthorizationConfig::tls_only(),
             afs: vec![
                 AfConfig { may_register: true, ..af(AUSF, &[]) },
                 AfConfig { supi_access: true, ..af(INSIDE_AF, &[INSIDE, "msgin5g.example.com"]) },

@@ -7,6 +7,7 @@ use akma::UeId;
 use configuration::{Config, Running, TableLimits};
 use message::UeServiceId;
 use sbi::association::AssociationClient;
+use sbi::authorization::AuthorizationConfig;
 use sbi::ss_gm::SsGmClient;
 use sbi::ss_upr::SsUprClient;
 use sbi::testing::TestAuthority;
@@ -52,6 +53,7 @@ impl Fixture {
             tls: authority.issue(CONFIGURATION, &[]),
             limits: ServerLimits { request_body_bytes_max: 262_144, ..ServerLimits::default() },
             store: DatabaseOptions::default(),
+            authorization: AuthorizationConfig::tls_only(),
             provisioners: vec![peer(PROVISIONER)],
             readers: vec![peer(SERVER)],
         };

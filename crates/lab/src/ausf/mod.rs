@@ -29,9 +29,14 @@ use std::time::Duration;
 use akma::{HomeNetwork, KAusf, RoutingIndicator, ServingNetworkName, Supi};
 use axum::Router;
 use axum::routing::{post, put};
+use prometheus_client::registry::Registry;
+use sbi::authorization::{AuthorizationConfig, Authorizer};
 use sbi::naanf::{AnchorRoute, NaanfClient};
 use sbi::nudm::NudmClient;
-use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause, openapi};
+use sbi::{
+    ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, cause,
+    openapi, services,
+};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -65,6 +70,9 @@ pub struct Config {
     /// Serving networks that may authenticate our subscribers. The home network itself needs no mention.
     #[serde(default)]
     pub serving_networks: Vec<ServingNetworkName>,
+    /// How requests are authorised before `callers` are looked for.
+    #[serde(default)]
+    pub authorization: AuthorizationConfig,
     /// Root of the URIs handed out, where it is not `https://` and the address listened on.
     #[serde(default)]
     pub api_root: Option<String>,
@@ -204,19 +212,30 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         contexts: Mutex::new(Contexts::new(limits.contexts_max, Duration::from_secs(limits.context_lifetime_seconds))),
         results: Mutex::new(Contexts::new(limits.results_max, Duration::from_secs(limits.result_lifetime_seconds))),
     });
-    let server = SbiServer::start(config.sbi, router(ausf), shutdown).await?;
+    config.authorization.check().map_err(|error| LabError::Configuration(format!("ausf: {error}")))?;
+    let authorizer =
+        Authorizer::of_function(config.authorization, services::AUSF, &config.sbi.tls, &mut Registry::default())?;
+    let server = SbiServer::start_authorized(
+        config.sbi,
+        router(ausf, &authorizer),
+        &authorizer,
+        shutdown,
+        ServerMetrics::default(),
+    )
+    .await?;
     tracing::info!(address = %server.local_addr(), "AUSF ready");
     Ok(Running { server })
 }
 
-fn router(ausf: Arc<Ausf>) -> Router {
+fn router(ausf: Arc<Ausf>, authorizer: &Arc<Authorizer>) -> Router {
     let api = Router::new()
         .route("/ue-authentications", post(initiation::authenticate))
         .route("/ue-authentications/deregister", post(akma_anchor::deregister))
         .route("/ue-authentications/{id}/5g-aka-confirmation", put(five_g_aka::confirm).delete(results::delete))
         .route("/ue-authentications/{id}/eap-session", post(eap_session::go_on).delete(results::delete))
         .with_state(ausf);
-    Router::new().nest(sbi::nausf::API_PATH, api).merge(openapi::router(&[openapi::nausf_ue_authentication()]))
+    let api = Router::new().nest(sbi::nausf::API_PATH, api);
+    authorizer.protect(api, &services::NAUSF_AUTH).merge(openapi::router(&[openapi::nausf_ue_authentication()]))
 }
 
 const SERVICE: &str = "nausf-auth";

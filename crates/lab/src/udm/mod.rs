@@ -23,7 +23,9 @@ use std::sync::Arc;
 use akma::SuciHomeKeys;
 use axum::Router;
 use axum::routing::{get, post, put};
-use sbi::{ProblemDetails, SbiServer, SbiServerConfig, openapi};
+use prometheus_client::registry::Registry;
+use sbi::authorization::{AuthorizationConfig, Authorizer, ServiceScopes};
+use sbi::{ProblemDetails, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
 use serde::{Deserialize, Serialize};
 use store::{Database, DatabaseOptions};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,9 @@ pub struct Config {
     pub sbi: SbiServerConfig,
     /// Directory of the durable state.
     pub state: PathBuf,
+    /// How requests are authorised before the callers below are looked for.
+    #[serde(default)]
+    pub authorization: AuthorizationConfig,
     /// NF instance IDs that may ask for authentication vectors and report authentications: AUSFs.
     #[serde(default)]
     pub ausf_callers: AllowedCallers,
@@ -107,25 +112,46 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         translation_callers: config.translation_callers,
         provisioning_callers: config.provisioning_callers,
     });
-    let server = SbiServer::start(config.sbi, router(udm), shutdown).await?;
+    config.authorization.check().map_err(|error| LabError::Configuration(format!("udm: {error}")))?;
+    let authorizer =
+        Authorizer::of_function(config.authorization, services::UDM, &config.sbi.tls, &mut Registry::default())?;
+    let server = SbiServer::start_authorized(
+        config.sbi,
+        router(&udm, &authorizer),
+        &authorizer,
+        shutdown,
+        ServerMetrics::default(),
+    )
+    .await?;
     tracing::info!(address = %server.local_addr(), "UDM ready");
     Ok(Running { server, table })
 }
 
-fn router(udm: Arc<Udm>) -> Router {
-    Router::new()
+fn router(udm: &Arc<Udm>, authorizer: &Arc<Authorizer>) -> Router {
+    let authentication = Router::new()
         .route(
             "/nudm-ueau/v1/{supi_or_suci}/security-information/generate-auth-data",
             post(authentication::generate_auth_data),
         )
         .route("/nudm-ueau/v1/{supi}/auth-events", post(events::confirm))
         .route("/nudm-ueau/v1/{supi}/auth-events/{id}", put(events::remove))
+        .with_state(Arc::clone(udm));
+    let translation = Router::new()
         .route("/nudm-sdm/v2/{ue_id}/id-translation-result", get(identifiers::translate))
+        .with_state(Arc::clone(udm));
+    let subscribers = Router::new()
         .route("/lab-subscribers/v1/subscribers", get(provisioning::list))
         .route("/lab-subscribers/v1/subscribers/{supi}", put(provisioning::put).delete(provisioning::remove))
-        .with_state(udm)
+        .with_state(Arc::clone(udm));
+    authorizer
+        .protect(authentication, &services::NUDM_UEAU)
+        .merge(authorizer.protect(translation, &services::NUDM_SDM))
+        .merge(authorizer.protect(subscribers, &LAB_SUBSCRIBERS))
         .merge(openapi::router(&[openapi::nudm_ue_authentication()]))
 }
+
+/// The provisioning API, which is ours.
+pub(crate) static LAB_SUBSCRIBERS: ServiceScopes = ServiceScopes { service: "lab-subscribers", operations: &[] };
 
 /// TS 29.503 table 6.3.7.3-1.
 const USER_NOT_FOUND: &str = "USER_NOT_FOUND";

@@ -81,6 +81,7 @@ impl SubscriberClient {
     /// lets provision.
     #[must_use]
     pub fn new(http: SbiClient, udm: &str) -> Self {
+        let http = http.for_service(sbi::services::UDM, super::LAB_SUBSCRIBERS.service);
         Self { http, root: format!("{}/lab-subscribers/v1/subscribers", udm.trim_end_matches('/')) }
     }
 

@@ -157,6 +157,14 @@ impl ProducerConfig {
 #[error("authorization.{0}")]
 pub struct InvalidAuthorization(pub(crate) String);
 
+impl InvalidAuthorization {
+    /// The key below `authorization`, and what is wrong with it.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Default for AuthorizationConfig {
     fn default() -> Self {
         Self {

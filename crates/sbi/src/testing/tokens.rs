@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
@@ -18,7 +20,7 @@ use transport::profile::{client_session, mutual_tls_client};
 use super::TestAuthority;
 use crate::authorization::{AuthorizationConfig, IssuerConfig};
 use crate::token::{AccessTokenClaims, Audience, TokenSigner};
-use crate::{CertificateFiles, ProblemDetails};
+use crate::{CertificateFiles, ProblemDetails, SbiError, TokenSource, TokenTarget};
 
 /// An NRF as far as its tokens go.
 #[derive(Clone)]
@@ -70,6 +72,58 @@ impl TestIssuer {
     #[must_use]
     pub fn token(&self, sub: &str, nf_type: &str, scope: &str) -> String {
         self.signer.sign(&self.claims(sub, nf_type, scope)).unwrap()
+    }
+}
+
+/// Gives one consumer tokens of an issuer, as an NRF does.
+pub struct TestTokens {
+    /// Who issues them.
+    pub issuer: TestIssuer,
+    /// NF instance ID of the consumer.
+    pub sub: String,
+    /// Changes the claims of the n-th token, n from 0.
+    pub change: Box<dyn Fn(usize, &mut AccessTokenClaims) + Send + Sync>,
+    /// Tokens given so far.
+    pub given: AtomicUsize,
+    /// Tokens reported as refused.
+    pub rejected: AtomicUsize,
+}
+
+impl TestTokens {
+    /// Tokens that are good.
+    #[must_use]
+    pub fn new(issuer: &TestIssuer, sub: &str) -> Arc<Self> {
+        Self::changed(issuer, sub, |_, _| {})
+    }
+
+    /// Tokens that are as `change` makes them.
+    #[must_use]
+    pub fn changed(
+        issuer: &TestIssuer,
+        sub: &str,
+        change: impl Fn(usize, &mut AccessTokenClaims) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            issuer: issuer.clone(),
+            sub: sub.to_owned(),
+            change: Box::new(change),
+            given: AtomicUsize::default(),
+            rejected: AtomicUsize::default(),
+        })
+    }
+}
+
+impl TokenSource for TestTokens {
+    fn token(&self, target: &TokenTarget, scope: &str) -> BoxFuture<'_, Result<Arc<str>, SbiError>> {
+        let mut claims = self.issuer.claims(&self.sub, &target.nf_type, scope);
+        claims.jti = Some(self.given.load(Ordering::SeqCst).to_string());
+        (self.change)(self.given.fetch_add(1, Ordering::SeqCst), &mut claims);
+        let token = self.issuer.signer.sign(&claims).unwrap();
+        Box::pin(async move { Ok(token.into()) })
+    }
+
+    fn rejected(&self, _: &TokenTarget, _: &str, _: &str) {
+        self.rejected.fetch_add(1, Ordering::SeqCst);
     }
 }
 

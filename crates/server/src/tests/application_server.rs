@@ -9,7 +9,8 @@ use axum::{Extension, Router};
 use http::StatusCode;
 use message::AsServiceId;
 use message::ts29538::{AsMessageDelivery, AsRegistration, AsRegistrationAck, MessageDeliveryAck};
-use sbi::{Json, PeerIdentity, SbiError, SbiResponse, SbiServer, SbiServerConfig, ServerLimits};
+use sbi::authorization::{AuthorizationConfig, Authorizer};
+use sbi::{Json, PeerIdentity, SbiError, SbiResponse, SbiServer, SbiServerConfig, ServerLimits, services};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,14 @@ impl ServedApi {
             tls: pki::server(net.directory.path()),
             limits: ServerLimits { request_body_bytes_max: 98_304, ..ServerLimits::default() },
         };
-        let router = api::router(Api { core: Arc::clone(&net.core), servers: Arc::clone(&net.servers) });
+        let authorizer = Authorizer::of_function(
+            AuthorizationConfig::tls_only(),
+            services::AF,
+            &config.tls,
+            &mut prometheus_client::registry::Registry::default(),
+        );
+        let api = Api { core: Arc::clone(&net.core), servers: Arc::clone(&net.servers) };
+        let router = api::router(&api, &authorizer.unwrap());
         let server = SbiServer::start(config, router, stop.clone()).await.unwrap();
         Self { address: server.local_addr(), stop }
     }
