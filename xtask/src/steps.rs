@@ -49,10 +49,12 @@ const FUZZ_TARGETS: &[&str] = &[
     "nf_types",
     "psk_identity",
     "reassembler",
+    "su_uc_query",
     "suci",
     "tls_handshake",
     "token_request",
     "ts29538",
+    "ue_answer",
     "ue_configuration",
     "ue_message",
 ];

@@ -230,6 +230,19 @@ fn same_group(before: &VALGroupDocument, document: VALGroupDocument) -> Result<V
     Err(Box::new(problem.with_invalid_param("/valGroupId", "not the group of the path")))
 }
 
+/// What a merge patch makes of a group's document, as `PATCH /group-documents/{groupDocId}` does; for tools that write or
+/// test provisioning.
+///
+/// # Errors
+/// The refusal: the patch is no JSON object, or would make no document of this group within the limits.
+pub fn check_group_patch(
+    before: &VALGroupDocument,
+    patch: &[u8],
+    limits: &TableLimits,
+) -> Result<VALGroupDocument, Box<ProblemDetails>> {
+    patched(before.clone(), parse_json(patch).map_err(Box::new)?, limits)
+}
+
 fn patched(
     before: VALGroupDocument,
     patch: Value,

@@ -39,5 +39,7 @@ mod ue_session;
 pub use coap_limits::CoapLimits;
 pub use config::{CoapConfig, Config, TableLimits};
 pub use error::ConfigurationError;
+pub use group_service::check_group_patch;
 pub use running::{Running, start};
 pub use service::refusal;
+pub use ue_session::check_ue_configuration_query;

@@ -464,6 +464,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 }
 
+/// The UE Service ID that the Uri-Query options of a `su-uc` request pick, if they pick one; for tools that write or test
+/// UEs.
+///
+/// # Errors
+/// The code of the refusal.
+pub fn check_ue_configuration_query(query: &[String]) -> Result<Option<UeServiceId>, Code> {
+    wanted(query).map_err(|(_, response)| response.code)
+}
+
 /// The UE Service ID that a query picks.
 fn wanted(query: &[String]) -> Result<Option<UeServiceId>, Refused> {
     let invalid = || ("invalid", problem(Code::BAD_REQUEST, StatusCode::BAD_REQUEST, Some(cause::INVALID_QUERY_PARAM)));

@@ -4,9 +4,10 @@
 mod strategies;
 
 use message::{
-    Address, AggregatedMessage, ClientProfile, CommunicationAvailability, DecodeError, DecodeLimits, DeliveryStatus,
-    DeliveryStatusReport, FailureCause, Message, MessageResponse, NotAggregable, Priority, ReportDeliveryStatus,
-    SegmentParameters, StoredMessageUpdate, TopicSubscriptionResponse, TriggeringInformation, UeMessage,
+    Address, AddressType, AggregatedMessage, AggregatedReport, ClientProfile, CommunicationAvailability, DecodeError,
+    DecodeLimits, DeliveryStatus, DeliveryStatusReport, FailureCause, IndividualReport, Message, MessageResponse,
+    NotAggregable, Priority, ReportDeliveryStatus, SegmentParameters, StoredMessageUpdate, TopicSubscriptionResponse,
+    TriggeringInformation, UeMessage,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -420,6 +421,26 @@ fn debug_output_of_an_aggregated_message_does_not_show_its_payloads() {
     assert!(shown.contains("payload_octets: 5") && !shown.contains("104, 101"), "{shown}");
 }
 
+fn address(addr_type: AddressType, name: &str) -> Address {
+    Address { addr_type, addr: name.parse().unwrap() }
+}
+
+/// What comes out of a network that takes up any of what was sent, loses it, hands it over, or hands it over twice; what is
+/// not acknowledged in the end is sent again.
+fn through_a_bad_network<'a>(sent: &'a [Vec<u8>], arrivals: &[(prop::sample::Index, u8)]) -> Vec<&'a [u8]> {
+    let mut acknowledged = vec![false; sent.len()];
+    let mut arrived: Vec<&[u8]> = Vec::new();
+    for (which, fate) in arrivals {
+        let at = which.index(sent.len());
+        let times = usize::from(*fate).saturating_sub(1);
+        arrived.extend(std::iter::repeat_n(sent[at].as_slice(), times));
+        acknowledged[at] |= times > 0;
+    }
+    let again = sent.iter().zip(acknowledged).filter(|(_, acknowledged)| !acknowledged);
+    arrived.extend(again.map(|(octets, _)| octets.as_slice()));
+    arrived
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -431,33 +452,86 @@ proptest! {
         prop_assert_eq!(again.unwrap().into_messages(), messages);
     }
 
-    /// Aggregates may be lost, repeated and overtake one another like any message: each individual message then does,
-    /// and none becomes another.
+    /// Aggregates may be lost and sent again, repeated and overtake one another like any message: each individual message
+    /// then does, and none becomes another.
     #[test]
     fn messages_survive_aggregation_in_any_portions(
-        sizes in prop::collection::vec(2_usize..64, 1..6), order in any::<prop::sample::Index>(),
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 128..200),
+        sizes in prop::collection::vec(2_usize..=64, 80),
+        arrivals in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4), 1..200),
     ) {
-        let all: Vec<Message> = (0..sizes.iter().sum()).map(|id: usize| small(&id.to_string())).collect();
+        let all: Vec<Message> = payloads.into_iter().enumerate()
+            .map(|(id, payload)| Message { payload, ..small(&id.to_string()) })
+            .collect();
         let mut rest = &all[..];
         let mut aggregates = Vec::new();
-        for size in &sizes {
-            let (portion, tail) = rest.split_at(*size);
+        for size in sizes {
+            // One alone is no aggregate: the last ones go together.
+            let size = if rest.len() < size + 2 { rest.len() } else { size };
+            if size < 2 { break; }
+            let (portion, tail) = rest.split_at(size.min(64));
             rest = tail;
             aggregates.push(AggregatedMessage::aggregate("m".parse().unwrap(), portion).unwrap().encode());
         }
-        let at = order.index(aggregates.len());
-        aggregates.rotate_left(at);
-        aggregates.push(aggregates[0].clone());
+        let sent = all.len() - rest.len();
         let mut arrived: Vec<Message> = Vec::new();
-        for octets in aggregates {
-            let limits = DecodeLimits::default();
-            let UeMessage::AggregatedMessage(read) = UeMessage::decode(&octets, &limits).unwrap() else { panic!("no aggregate") };
+        for octets in through_a_bad_network(&aggregates, &arrivals) {
+            let UeMessage::AggregatedMessage(read) = UeMessage::decode(octets, &DecodeLimits::default()).unwrap() else {
+                panic!("no aggregate")
+            };
             for message in read.into_messages() {
                 if !arrived.contains(&message) { arrived.push(message); }
             }
         }
         arrived.sort_by_key(|message| message.message_id.as_str().parse::<usize>().unwrap());
-        prop_assert_eq!(arrived, all);
+        prop_assert_eq!(&arrived[..], &all[..sent]);
+    }
+
+    /// The same of reports in one.
+    #[test]
+    fn reports_survive_aggregation_in_any_portions(
+        outcomes in prop::collection::vec((any::<bool>(), prop::option::of("[A-Z_]{1,20}")), 1..200),
+        sizes in prop::collection::vec(1_usize..=64, 200),
+        arrivals in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4), 1..200),
+    ) {
+        let all: Vec<IndividualReport> = outcomes.into_iter().enumerate()
+            .map(|(id, (success, failure_cause))| IndividualReport {
+                originator: address(AddressType::Ue, &format!("member-{id}")),
+                message_id: id.to_string().parse().unwrap(),
+                delivery_status: if success { ReportDeliveryStatus::Success } else { ReportDeliveryStatus::Failed },
+                failure_cause,
+            })
+            .collect();
+        let (originator, destination) = (address(AddressType::Group, "crew"), address(AddressType::Ue, "alice"));
+        let mut rest = &all[..];
+        let mut aggregates = Vec::new();
+        for size in sizes {
+            let (portion, tail) = rest.split_at(size.min(rest.len()));
+            if portion.is_empty() { break; }
+            rest = tail;
+            let (originator, destination) = (originator.clone(), destination.clone());
+            aggregates.push(AggregatedReport { originator, destination, reports: portion.to_vec() }.encode());
+        }
+        let mut arrived: Vec<DeliveryStatusReport> = Vec::new();
+        for octets in through_a_bad_network(&aggregates, &arrivals) {
+            let UeMessage::AggregatedReport(read) = UeMessage::decode(octets, &DecodeLimits::default()).unwrap() else {
+                panic!("no aggregate")
+            };
+            for report in read.into_reports() {
+                prop_assert_eq!(&report.destination, &destination);
+                if !arrived.contains(&report) { arrived.push(report); }
+            }
+        }
+        arrived.sort_by_key(|report| report.message_id.as_str().parse::<usize>().unwrap());
+        let told: Vec<IndividualReport> = arrived.into_iter()
+            .map(|report| IndividualReport {
+                originator: report.originator,
+                message_id: report.message_id,
+                delivery_status: report.delivery_status,
+                failure_cause: report.failure_cause,
+            })
+            .collect();
+        prop_assert_eq!(told, all);
     }
 
     #[test]

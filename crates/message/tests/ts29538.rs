@@ -397,6 +397,46 @@ proptest! {
     }
 
     #[test]
+    fn any_report_and_any_answer_comes_through_its_type(message in strategies::any_message().boxed()) {
+        match message {
+            UeMessage::DeliveryStatusReport(report) => {
+                let over_http = through_json(&DeliveryStatusReport::from(report.clone()));
+                prop_assert_eq!(message::DeliveryStatusReport::try_from(over_http), Ok(report));
+            }
+            UeMessage::MessageResponse(response) => {
+                let over_http = MessageDeliveryAck {
+                    ori_addr: response.originator.clone(),
+                    msg_id: response.message_id.clone(),
+                    status: response.status.clone(),
+                    failure_cause: response.failure_cause.clone(),
+                };
+                // What became of each message of an aggregate has no place there, and an AS sends none.
+                let alone = message::MessageResponse { individual: Vec::new(), ..response };
+                prop_assert_eq!(message::MessageResponse::try_from(through_json(&over_http)), Ok(alone));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_damage_to_a_report_or_an_answer_makes_the_reader_panic(
+        message in strategies::any_message().boxed(), at in any::<prop::sample::Index>(),
+        octet in prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\-0e.tfn"[..])], remove: bool,
+    ) {
+        let mut octets = message.encode();
+        let at = at.index(octets.len());
+        if remove { octets.remove(at); } else { octets[at] = octet; }
+        if let Ok(read) = serde_json::from_slice::<DeliveryStatusReport>(&octets) {
+            prop_assert_eq!(&through_json(&read), &read);
+            let _ = message::DeliveryStatusReport::try_from(read);
+        }
+        if let Ok(read) = serde_json::from_slice::<MessageDeliveryAck>(&octets) {
+            prop_assert_eq!(&through_json(&read), &read);
+            let _ = message::MessageResponse::try_from(read);
+        }
+    }
+
+    #[test]
     fn any_subscription_comes_through_the_topic_list_api(message in strategies::subscriptions().boxed()) {
         match message {
             UeMessage::TopicSubscription(model) => {

@@ -88,6 +88,13 @@ fn a_device_becomes_who_the_configuration_function_says_and_goes_by_it_while_tha
     let words = String::from_utf8_lossy(&away.stderr).into_owned();
     assert!(away.status.code() == Some(1) && words.contains("no connection to"), "{words}");
     device.lab.start_again();
+    // And it is told again, what it knew already and what changed meanwhile.
+    assert_eq!(device.json(&["client", "configure", "--profile", &profile]), configured);
+    assert_eq!(device.json(&["client", "register", "--profile", &profile])["ue_service_id"], expected.as_str());
+    device.associate("add", "renamed@lab.example");
+    device.associate("remove", &expected);
+    let renamed = device.json(&["client", "configure", "--profile", &profile]);
+    assert_eq!(renamed["ue_service_id"], "renamed@lab.example");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use client::{AggregationPolicy, Incoming, IncomingStream, Outcome, OutgoingMessage, Received};
-use common::{Lab, fleet::Fleet, msgin5g};
+use common::{Lab, fleet::Fleet, function::Function, msgin5g};
 use message::Message;
 use serde_json::Value;
 
@@ -196,8 +196,11 @@ async fn segments_that_died_with_their_device_come_again_from_the_sender() {
 #[tokio::test]
 async fn small_messages_travel_as_one_and_are_each_delivered() {
     let lab = Lab::start();
+    // Whose figures are of this test alone.
+    let server = Function::server(&lab, &[]);
     let mut fleet = Fleet::provision(&lab, 2).await;
     for ue in &mut fleet.ues {
+        ue.config.server = server.address().to_string();
         ue.config.aggregation = Some(AggregationPolicy { wait: Duration::from_secs(20), octets_max: 40 });
         ue.config.limits.close_timeout_milliseconds = 60_000;
     }
@@ -231,4 +234,6 @@ async fn small_messages_travel_as_one_and_are_each_delivered() {
     heard.sort();
     heard.dedup();
     assert_eq!(heard.len(), 12);
+    assert_eq!(server.metric("msgin5g_aggregates_received_total"), 3, "four in each");
+    assert_eq!(server.metric("msgin5g_delivered_total"), 12, "and each was delivered for itself");
 }

@@ -171,6 +171,54 @@ impl ForeignUe {
         self.tell(json!({"do": "register"}))
     }
 
+    /// REG with this `clientProfile`.
+    pub fn register_with(&mut self, profile: Value) -> Answer {
+        let members = json!({"msgType": "REG", "ueSvcId": self.service_id, "clientProfile": profile});
+        self.request(members)
+    }
+
+    /// Connects with the keys it has, and registers with this `clientProfile`.
+    pub fn come_back_with(&mut self, server: SocketAddr, profile: Value) {
+        self.connects(server, TLS_1_3);
+        let answer = self.register_with(profile);
+        assert_eq!(answer.code, "2.01", "{answer:?}");
+    }
+
+    /// Its address as JSON.
+    pub fn address(&self) -> Value {
+        json!({"addrType": "UE", "addr": self.service_id})
+    }
+
+    /// Any request of these members.
+    pub fn request(&mut self, members: Value) -> Answer {
+        self.tell(json!({"do": "request", "members": members}))
+    }
+
+    /// A request that may be no JSON at all.
+    pub fn request_text(&mut self, text: &str) -> Answer {
+        self.tell(json!({"do": "request_text", "text": text}))
+    }
+
+    /// Any request, whose answer is left for [`ForeignUe::collect`] under this name.
+    pub fn post_request(&mut self, name: &str, members: Value) {
+        self.tell::<Value>(json!({"do": "post_request", "name": name, "members": members}));
+    }
+
+    /// Takes and acknowledges whatever comes, as it is.
+    pub fn receive_any(&mut self) -> Value {
+        self.tell::<Value>(json!({"do": "receive_any"}))["message"].take()
+    }
+
+    /// Takes whatever comes and does not acknowledge it.
+    pub fn take_any(&mut self) -> Value {
+        self.tell::<Value>(json!({"do": "take_any"}))["message"].take()
+    }
+
+    /// Answers the oldest of what it took with this code, such as `4.00`, and this JSON, if that is not null.
+    pub fn answer_oldest(&mut self, code: &str, body: Value) {
+        self.tell::<Value>(json!({"do": "answer_oldest", "code": code, "body": body}));
+    }
+
     /// REG whose answer is left for [`ForeignUe::collect`].
     pub fn post_registration(&mut self) {
         self.tell::<Value>(json!({"do": "post_registration"}));
@@ -228,6 +276,27 @@ impl ForeignUe {
     /// Waits until the server ends the connection. Returns the diagnostic of its Abort, if it sent one.
     pub fn end(&mut self) -> Option<String> {
         self.tell::<Value>(json!({"do": "end"}))["diagnostic"].as_str().map(str::to_owned)
+    }
+
+    /// Asks the Configuration Function there who it is, and to be told of changes. Returns the document's elements by name.
+    pub fn observe_configuration(&mut self, function: SocketAddr) -> BTreeMap<String, String> {
+        self.document(json!({"do": "observe_configuration", "to": function.to_string()}))
+    }
+
+    /// The next document that it is told.
+    pub fn configuration_told(&mut self) -> BTreeMap<String, String> {
+        self.document(json!({"do": "configuration_told"}))
+    }
+
+    /// Waits until the Configuration Function's connection ends.
+    pub fn configuration_end(&mut self) {
+        self.tell::<Value>(json!({"do": "configuration_end"}));
+    }
+
+    fn document(&mut self, command: Value) -> BTreeMap<String, String> {
+        let mut outcome: Value = self.tell(command);
+        assert_eq!(outcome["goes_on"], true, "{outcome}");
+        serde_json::from_value(outcome["elements"].take()).unwrap()
     }
 
     /// Drops the connection.

@@ -64,6 +64,17 @@ impl Function {
         Self::start(lab, "aanf", variables)
     }
 
+    /// A second Configuration Function of the lab's name, with a store and ports of its own.
+    pub fn configuration(lab: &Lab, environment: &[(&'static str, &str)]) -> Self {
+        let mut variables = vec![
+            ("MSGIN5G_LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_COAP__LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_DATA", lab.path("state/second-configuration").display().to_string()),
+        ];
+        variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        Self::start(lab, "configuration", variables)
+    }
+
     fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>) -> Self {
         Self::start_in(lab, name, environment, None, Vec::new())
     }
@@ -127,6 +138,16 @@ impl Function {
         self.ready["listen"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Where its interface for UEs is, where that is another one.
+    pub fn coap_address(&self) -> SocketAddr {
+        self.ready["coap"].as_str().expect("it serves UEs beside").parse().unwrap()
+    }
+
+    /// The root of its HTTP/2 API, where that is another interface.
+    pub fn api_root(&self) -> String {
+        format!("https://{}", self.ready["api"].as_str().expect("it has an API"))
+    }
+
     /// The root of its main interface, if that is HTTP/2.
     pub fn root(&self) -> String {
         format!("https://{}", self.address())
@@ -187,6 +208,16 @@ impl Function {
         text.lines()
             .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
             .map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// Waits until that sample is at least `count`. The deadline only tells "never" from "not yet".
+    #[track_caller]
+    pub fn metric_reaches(&self, sample: &str, count: u64) {
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while self.metric(sample) < count {
+            assert!(Instant::now() < deadline, "{sample} is {} and not {count}", self.metric(sample));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What it logged.

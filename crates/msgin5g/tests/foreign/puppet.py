@@ -8,7 +8,8 @@ import json
 import sys
 
 import ue as foreign
-from ue import Connection, ConnectionEnded, Network, Ue
+from configuration import Configuration
+from ue import Connection, ConnectionEnded, Network, Ue, frame, option
 
 # A command that waits for what the test provokes elsewhere waits as long as a busy machine may take.
 foreign.TIMEOUT_SECONDS = 90
@@ -46,6 +47,19 @@ class Puppet:
     def register(self, service_id=None):
         return self.answered(self.connection.register(service_id))
 
+    def request(self, members):
+        """Any request, and its answer."""
+        return self.answered(self.connection.request(**members))
+
+    def request_text(self, text):
+        """What may be no JSON at all, and its answer."""
+        return self.answered(self.connection.request_raw(text.encode()))
+
+    def post_request(self, name, members):
+        """Any request, whose answer is collected under this name."""
+        self.posted[self.connection.post(json.dumps(members).encode())] = name
+        return {}
+
     def post_registration(self):
         """Sends REG without waiting for its answer."""
         request = {"msgType": "REG", "ueSvcId": self.ue.service_id}
@@ -66,7 +80,7 @@ class Puppet:
 
     def collect(self):
         """Waits until all that was posted is answered, or the connection ends."""
-        unanswered = dict(self.posted)
+        unanswered = {token: name for token, name in self.posted.items() if name not in self.answers}
         try:
             while unanswered:
                 token, code, answer = self.connection.answer()
@@ -78,6 +92,24 @@ class Puppet:
     def receive(self, count=1):
         """Takes and acknowledges messages."""
         return {"message_ids": [self.checked(self.connection.receive()) for _ in range(count)]}
+
+    def receive_any(self):
+        """Takes and acknowledges whatever comes, as it is."""
+        return {"message": self.connection.receive()}
+
+    def take_any(self):
+        """Takes whatever comes, and leaves it unacknowledged."""
+        token, message = self.connection.take()
+        self.unacknowledged.append(token)
+        return {"message": message}
+
+    def answer_oldest(self, code, body=None):
+        """Answers the oldest of what was taken with this code, as `4.00`, and this JSON."""
+        octet = int(code[0]) << 5 | int(code[2:])
+        payload = b"" if body is None else json.dumps(body).encode()
+        options = option(12, bytes([50]), 12) if payload else b""
+        self.connection._write(frame(octet, self.unacknowledged.pop(0), options, payload))
+        return {}
 
     def take(self, count=1):
         """Takes messages and leaves them unacknowledged."""
@@ -101,6 +133,23 @@ class Puppet:
         except ConnectionEnded:
             assert self.connection.finished.is_set(), "the connection did not end"
         return {"message_ids": message_ids}
+
+    def observe_configuration(self, to):
+        """Asks the Configuration Function there who it is, and to be told of changes."""
+        self.network.lab["core"]["configuration_coaps_tcp"] = to
+        self.configuration = Configuration(self.ue, "openssl tls1.3")
+        self.observation = self.configuration.get(observe=b"")
+        return self.configuration_told()
+
+    def configuration_told(self):
+        """The next document: whether more will follow, and its elements by name."""
+        code, goes_on, elements = self.configuration.told(self.observation)
+        assert code == "2.05", (code, elements)
+        return {"goes_on": goes_on, "elements": elements}
+
+    def configuration_end(self):
+        """Waits until the Configuration Function's connection ends."""
+        return {"diagnostic": self.configuration.end()}
 
     def end(self):
         return {"diagnostic": self.connection.end()}
