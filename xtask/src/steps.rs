@@ -45,6 +45,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "group_document",
     "naanf",
     "nf_types",
+    "nrf_request",
     "psk_identity",
     "reassembler",
     "suci",

@@ -61,6 +61,7 @@ impl Scene {
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
             udm: None,
+            nrf: None,
             afs: vec![
                 aanf::AfConfig {
                     nf_instance_id: Some(AUSF.to_owned()),

@@ -306,7 +306,9 @@ async fn subscribers_are_told_of_registration_change_and_leave_without_who_may_u
         assert_eq!(told.event, event);
         assert!(told.nf_instance_uri.ends_with(&network.id("aanf").to_string()), "{told:?}");
         assert_eq!(told.nf_profile.is_some(), event != NotificationEventType::NfDeregistered);
-        assert!(told.nf_profile.iter().flat_map(NFProfile::services).all(|service| service.allowed_nf_types.is_empty()));
+        assert!(
+            told.nf_profile.iter().flat_map(NFProfile::services).all(|service| service.allowed_nf_types.is_empty())
+        );
     }
 
     api.unsubscribe(&id).await.unwrap();
@@ -354,7 +356,9 @@ async fn subscriptions_are_bounded_and_their_owners_own() {
 async fn discovery_finds_by_type_service_and_routing_indicator_for_whoever_may_use_it() {
     let network = Network::start().await;
     let mut profile = network.profile("aanf", "AANF", &["naanf-akma"], &["AUSF"]);
-    profile.aanf_info_list.insert("0".to_owned(), serde_json::from_value(json!({"routingIndicators": ["678"]})).unwrap());
+    profile
+        .aanf_info_list
+        .insert("0".to_owned(), serde_json::from_value(json!({"routingIndicators": ["678"]})).unwrap());
     network.api("aanf").register(&profile).await.unwrap();
     let query = |requester: &str, change: fn(&mut DiscoveryQuery)| {
         let mut query = DiscoveryQuery::new("AANF".parse().unwrap(), requester.parse().unwrap());
@@ -468,9 +472,8 @@ async fn an_assertion_proves_who_asks_where_the_connection_does_not() {
     network.register_aanf().await;
     let profile = network.profile("ausf", "AUSF", &["nausf-auth"], &["AMF"]);
     network.api("ausf").register(&profile).await.unwrap();
-    let credentials = |id: &str, files: &str| {
-        ClientCredentials::new(network.id(id), &network.directory.certificate(files)).unwrap()
-    };
+    let credentials =
+        |id: &str, files: &str| ClientCredentials::new(network.id(id), &network.directory.certificate(files)).unwrap();
     let request = network.request("ausf", "AUSF", "naanf-akma");
     // The connection is that of lab-nf, as if it were a proxy.
     let relayed = network.api("lab-nf").with_credentials(Some(credentials("ausf", "ausf")));

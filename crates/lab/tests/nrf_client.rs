@@ -80,7 +80,8 @@ impl Function {
     fn keep_registered(&self) {
         let listen: SocketAddr = ([127, 0, 0, 1], 8443).into();
         let service = OwnService { name: "naanf-akma", version: "v1", listen, consumers: &["AUSF", "AF"] };
-        let own = OwnFunction { services: vec![service], routing_indicators: vec!["0".to_owned()], ..OwnFunction::default() };
+        let own =
+            OwnFunction { services: vec![service], routing_indicators: vec!["0".to_owned()], ..OwnFunction::default() };
         self.client.keep_registered(&own, self.health.clone(), self.shutdown.clone());
     }
 
@@ -178,7 +179,8 @@ async fn many_requests_at_once_fetch_one_token_and_later_ones_use_it() {
 async fn a_token_is_renewed_before_it_expires_and_goes_on_being_good_while_the_nrf_is_away() {
     let mut network = Network::new();
     let configured = |config: &mut nrf::Config| {
-        let producer = serde_json::json!({"nf_instance_id": config.nf_instance_id, "nf_type": "AANF", "services": ["naanf-akma"]});
+        let producer =
+            serde_json::json!({"nf_instance_id": config.nf_instance_id, "nf_type": "AANF", "services": ["naanf-akma"]});
         config.producers = vec![serde_json::from_value(producer).unwrap()];
     };
     network

@@ -17,15 +17,17 @@ mod own_certificate;
 mod patch;
 mod profile;
 mod registration;
-mod token_source;
 mod token_request;
+mod token_source;
 
 pub use aanf_selection::AanfSelection;
 pub use api::NrfApi;
 pub use assertion::ClientCredentials;
 pub use config::{NrfConfig, NrfLimits, peer_fault};
 pub use discovery::{DiscoveryQuery, SearchResult, api_root};
-pub use management::{NFType, NotificationData, NotificationEventType, SubscrCond, SubscriptionData, TypeCond, UriList, UriListLinks};
+pub use management::{
+    NFType, NotificationData, NotificationEventType, SubscrCond, SubscriptionData, TypeCond, UriList, UriListLinks,
+};
 pub use patch::{PATCH_ITEMS_MAX, PatchError, PatchItem, PatchOperation, apply_patch};
 pub use profile::{AanfInfo, IpEndPoint, NFProfile, NFService, NFServiceVersion, NFStatus};
 pub use registration::{NrfClient, OwnFunction, OwnService};

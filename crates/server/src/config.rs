@@ -8,6 +8,7 @@ use akma::Fqdn;
 use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
 use message::{AsServiceId, SEGMENTS_MAX};
 use sbi::naanf::AnchorRoute;
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
@@ -64,6 +65,9 @@ pub struct Config {
     /// Areas that messages can be broadcast to.
     #[serde(default)]
     pub broadcast_area: Vec<BroadcastAreaSection>,
+    /// The NRF that the server registers at, that gives it access tokens, and may find the AAnF. Without it none is used.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// Every limit of the server itself.
     #[serde(default)]
     pub limits: Limits,
@@ -99,7 +103,8 @@ pub struct TlsSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AkmaSection {
-    /// The AAnF's API root, `https://...`, for a server in the operator's domain. This or `nef`.
+    /// The AAnF's API root, `https://...`, for a server in the operator's domain; or `nrf`: the NRF finds the one that serves
+    /// the A-KID's routing indicator. This or `nef`.
     #[serde(default)]
     pub aanf: Option<String>,
     /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
@@ -364,7 +369,14 @@ impl Config {
         if self.server.path.is_empty() || self.server.path.split('/').any(str::is_empty) {
             return wrong("server.path", "must be segments separated by single slashes");
         }
-        if let Some((key, reason)) = self.akma.fault() {
+        if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
+            return wrong("nrf", &reason);
+        }
+        if self.akma.aanf.as_deref() == Some(sbi::nrf::BY_DISCOVERY) {
+            if self.nrf.is_none() {
+                return wrong("akma.aanf", "is \"nrf\", and there is no section [nrf]");
+            }
+        } else if let Some((key, reason)) = self.akma.fault() {
             return wrong(key, reason);
         }
         if !self.configuration_function.url.starts_with("https://") {

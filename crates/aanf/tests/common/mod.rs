@@ -72,6 +72,7 @@ impl Fixture {
             limits: ServerLimits::default(),
             store: DatabaseOptions::default(),
             udm: None,
+            nrf: None,
             afs: vec![
                 AfConfig { may_register: true, ..af(AUSF, &[]) },
                 AfConfig { supi_access: true, ..af(INSIDE_AF, &[INSIDE, "msgin5g.example.com"]) },

@@ -29,11 +29,13 @@ use std::time::Duration;
 use akma::{HomeNetwork, KAusf, RoutingIndicator, ServingNetworkName, Supi};
 use axum::Router;
 use axum::routing::{post, put};
-use sbi::naanf::{AnchorRoute, NaanfClient};
-use sbi::nudm::NudmClient;
 use sbi::admin::Health;
+use sbi::naanf::{AnchorRoute, NaanfClient};
 use sbi::nrf::{AanfSelection, BY_DISCOVERY, NrfClient, NrfConfig, OwnFunction, OwnService};
-use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause, openapi, services};
+use sbi::nudm::NudmClient;
+use sbi::{
+    ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, cause, openapi, services,
+};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

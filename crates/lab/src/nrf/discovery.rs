@@ -24,8 +24,7 @@ pub(super) async fn discover(
     if let Some(id) = query.requester_nf_instance_id {
         identity::itself(&peer, id)?;
     }
-    let mut found: Vec<NFProfile> =
-        nrf.registry().profiles().filter_map(|profile| query.select(profile)).collect();
+    let mut found: Vec<NFProfile> = nrf.registry().profiles().filter_map(|profile| query.select(profile)).collect();
     let complete = found.len();
     found.truncate(query.limit.unwrap_or(usize::MAX).min(nrf.limits.discovery_instances_max));
     let validity_period = nrf.limits.discovery_validity_seconds;

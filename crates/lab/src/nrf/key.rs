@@ -9,7 +9,8 @@ use crate::pki::write_private;
 
 /// The key in the PEM file `path`, made there first if need be, readable by the owner only.
 pub(super) fn open_or_create(path: &Path) -> Result<TokenSigner, LabError> {
-    let unusable = |error: sbi::token::TokenError| LabError::Content { path: path.to_owned(), reason: error.to_string() };
+    let unusable =
+        |error: sbi::token::TokenError| LabError::Content { path: path.to_owned(), reason: error.to_string() };
     match std::fs::read(path) {
         Ok(pem) => TokenSigner::from_pem(&zeroize::Zeroizing::new(pem)).map_err(unusable),
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => {

@@ -54,7 +54,8 @@ pub(super) async fn register(
     }
     let tag = AppendHeaders([etag(kept.revision)]);
     Ok(if new {
-        (StatusCode::CREATED, AppendHeaders([(LOCATION, nrf.instance_uri(id))]), tag, Json(kept.profile)).into_response()
+        (StatusCode::CREATED, AppendHeaders([(LOCATION, nrf.instance_uri(id))]), tag, Json(kept.profile))
+            .into_response()
     } else {
         (tag, Json(kept.profile)).into_response()
     })

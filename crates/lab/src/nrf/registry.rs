@@ -62,11 +62,7 @@ impl Registry {
             return Err(full());
         }
         let event = match &earlier {
-            None => Some(Event {
-                kind: NotificationEventType::NfRegistered,
-                profile: profile.clone(),
-                before: None,
-            }),
+            None => Some(Event { kind: NotificationEventType::NfRegistered, profile: profile.clone(), before: None }),
             Some(earlier) if *earlier == profile => None,
             Some(earlier) => Some(changed(&profile, earlier)),
         };
@@ -181,11 +177,7 @@ fn check(profile: &NFProfile, octets_max: usize) -> Result<(), ProblemDetails> {
 }
 
 fn changed(profile: &NFProfile, before: &NFProfile) -> Event {
-    Event {
-        kind: NotificationEventType::NfProfileChanged,
-        profile: profile.clone(),
-        before: Some(before.clone()),
-    }
+    Event { kind: NotificationEventType::NfProfileChanged, profile: profile.clone(), before: Some(before.clone()) }
 }
 
 fn gone(profile: NFProfile) -> Event {

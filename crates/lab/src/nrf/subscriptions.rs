@@ -56,7 +56,12 @@ impl Subscriptions {
         let id = Uuid::new_v4().simple().to_string();
         data.subscription_id = Some(id.clone());
         let (queue, waiting) = mpsc::channel(self.limits.notifications_waiting_max.max(1));
-        tokio::spawn(send(self.client.clone(), data.nf_status_notification_uri.clone(), waiting, self.shutdown.clone()));
+        tokio::spawn(send(
+            self.client.clone(),
+            data.nf_status_notification_uri.clone(),
+            waiting,
+            self.shutdown.clone(),
+        ));
         entries.insert(id, Entry { owner, data: data.clone(), queue });
         Ok(data)
     }
@@ -116,7 +121,8 @@ impl Subscriptions {
 
     /// Checks what the types do not, and bounds the end.
     fn check(&self, data: &mut SubscriptionData, now: OffsetDateTime) -> Result<(), ProblemDetails> {
-        let incorrect = |cause, member, reason| Err(ProblemDetails::bad_request(cause).with_invalid_param(member, reason));
+        let incorrect =
+            |cause, member, reason| Err(ProblemDetails::bad_request(cause).with_invalid_param(member, reason));
         let uri = &data.nf_status_notification_uri;
         let authority = uri.strip_prefix("https://").filter(|rest| !rest.is_empty() && !rest.starts_with('/'));
         if uri.len() > URI_OCTETS_MAX || authority.is_none() {
@@ -164,7 +170,9 @@ fn wants(data: &SubscriptionData, event: &Event) -> bool {
         match &data.subscr_cond {
             None => true,
             Some(SubscrCond::Instance { nf_instance_id }) => *nf_instance_id == profile.nf_instance_id,
-            Some(SubscrCond::Instances { nf_instance_id_list }) => nf_instance_id_list.contains(&profile.nf_instance_id),
+            Some(SubscrCond::Instances { nf_instance_id_list }) => {
+                nf_instance_id_list.contains(&profile.nf_instance_id)
+            }
             Some(SubscrCond::Type(condition)) => condition.nf_type == profile.nf_type,
             Some(SubscrCond::Service { service_name }) => offers(service_name),
             Some(SubscrCond::Services { service_name_list }) => service_name_list.iter().any(offers),

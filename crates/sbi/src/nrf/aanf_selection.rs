@@ -10,7 +10,7 @@ use super::management::NFType;
 use super::registration::NrfClient;
 use crate::client::SbiClient;
 use crate::error::SbiError;
-use crate::naanf::NaanfClient;
+use crate::naanf::{AnchorRoute, NaanfClient};
 
 /// The AAnF that serves a subscriber, as the NRF says.
 #[derive(Debug, Clone)]
@@ -57,13 +57,18 @@ impl AanfSelection {
         NaanfClient::new(self.http.clone(), root)
     }
 
-    /// K_AF from the AAnF at `root`, or, where `root` is [`BY_DISCOVERY`], from the one that `nrf` finds.
+    /// K_AF from the AAnF at `root`, or that of one of `routes`; or, where `root` is [`BY_DISCOVERY`], from the one that `nrf` finds.
     ///
     /// # Errors
     /// [`SbiError::InvalidRequest`] when discovery is wanted and there is no NRF.
-    pub fn key_source(root: &str, http: SbiClient, nrf: Option<&NrfClient>) -> Result<Arc<dyn KeySource>, SbiError> {
+    pub fn key_source(
+        root: &str,
+        routes: &[AnchorRoute],
+        http: SbiClient,
+        nrf: Option<&NrfClient>,
+    ) -> Result<Arc<dyn KeySource>, SbiError> {
         if root != BY_DISCOVERY {
-            return Ok(Arc::new(NaanfClient::new(http, root)));
+            return Ok(Arc::new(NaanfClient::selecting(http, root, routes.to_vec())));
         }
         let nrf = nrf.ok_or_else(|| SbiError::InvalidRequest("aanf is \"nrf\", and there is no [nrf]".to_owned()))?;
         Ok(Arc::new(Self::new(nrf.clone(), http)?))
@@ -71,7 +76,8 @@ impl AanfSelection {
 
     async fn ask(&self, af_id: AfId, a_kid: AKid) -> Result<Option<ProvenKey>, KeySourceError> {
         // Both are about one A-KID, which any stranger may choose.
-        let parts = a_kid.parts().map_err(|_| KeySourceError::Refused("no routing indicator in the A-KID".to_owned()))?;
+        let parts =
+            a_kid.parts().map_err(|_| KeySourceError::Refused("no routing indicator in the A-KID".to_owned()))?;
         let indicator = parts.routing_indicator;
         let aanf = self.of(&indicator).await.map_err(|error| KeySourceError::Unavailable(error.to_string()))?;
         let Some(aanf) = aanf else {

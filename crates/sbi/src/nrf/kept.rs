@@ -62,7 +62,11 @@ impl<V: Clone> Kept<V> {
         entry.used = now;
         let found = match &entry.answer {
             Answer::Good { value, refresh_at, until, .. } if now < *until => {
-                if now < *refresh_at { Found::Good(value.clone()) } else { Found::Ageing(value.clone()) }
+                if now < *refresh_at {
+                    Found::Good(value.clone())
+                } else {
+                    Found::Ageing(value.clone())
+                }
             }
             Answer::Refused { reason, transient, until } if now < *until => {
                 Found::Refused(SbiError::NrfRefused { reason: reason.clone(), transient: *transient })

@@ -199,7 +199,11 @@ mod tests {
     #[test]
     fn operations_do_what_rfc_6902_shows() {
         let cases = [
-            (json!({"foo": "bar"}), json!([{"op": "add", "path": "/baz", "value": "qux"}]), json!({"baz": "qux", "foo": "bar"})),
+            (
+                json!({"foo": "bar"}),
+                json!([{"op": "add", "path": "/baz", "value": "qux"}]),
+                json!({"baz": "qux", "foo": "bar"}),
+            ),
             (
                 json!({"foo": ["bar", "baz"]}),
                 json!([{"op": "add", "path": "/foo/1", "value": "qux"}]),
@@ -221,8 +225,16 @@ mod tests {
                 json!([{"op": "move", "from": "/foo/1", "path": "/foo/3"}]),
                 json!({"foo": ["all", "cows", "eat", "grass"]}),
             ),
-            (json!({"foo": ["bar"]}), json!([{"op": "add", "path": "/foo/-", "value": ["abc", "def"]}]), json!({"foo": ["bar", ["abc", "def"]]})),
-            (json!({"/": 9, "~1": 10}), json!([{"op": "test", "path": "/~01", "value": 10}]), json!({"/": 9, "~1": 10})),
+            (
+                json!({"foo": ["bar"]}),
+                json!([{"op": "add", "path": "/foo/-", "value": ["abc", "def"]}]),
+                json!({"foo": ["bar", ["abc", "def"]]}),
+            ),
+            (
+                json!({"/": 9, "~1": 10}),
+                json!([{"op": "test", "path": "/~01", "value": 10}]),
+                json!({"/": 9, "~1": 10}),
+            ),
             (json!({"a": 1}), json!([{"op": "replace", "path": "/a", "value": null}]), json!({"a": null})),
         ];
         for (document, patch, expected) in cases {

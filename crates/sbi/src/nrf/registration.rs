@@ -166,7 +166,11 @@ impl NrfClient {
     /// Adds `nrf_registered` and `nrf_requests_total{operation,result}` to `registry`.
     pub fn register_metrics(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("nrf");
-        registry.register("registered", "Whether the NRF has the function's profile", self.shared.metrics.registered.clone());
+        registry.register(
+            "registered",
+            "Whether the NRF has the function's profile",
+            self.shared.metrics.registered.clone(),
+        );
         registry.register("requests", "Requests to the NRF, by result", self.shared.metrics.requests.clone());
     }
 
@@ -486,8 +490,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_their_limit_and_start_anew() {
-        let limits =
-            NrfLimits { retry_min_milliseconds: 100, retry_max_milliseconds: 300, ..NrfLimits::default() };
+        let limits = NrfLimits { retry_min_milliseconds: 100, retry_max_milliseconds: 300, ..NrfLimits::default() };
         let mut waits = Waits::new(&limits);
         for most in [100, 200, 300, 300] {
             let wait = waits.next();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::registration::{NrfClient, Shared, once};
 use super::kept::Found;
+use super::registration::{NrfClient, Shared, once};
 use super::token_request::{AccessTokenReq, AccessTokenRsp};
 use crate::error::SbiError;
 use crate::token_source::{TokenSource, TokenTarget};
