@@ -129,7 +129,7 @@ impl Nrf {
         request: &AccessTokenReq,
     ) -> Result<NFType, AccessTokenErr> {
         let own = |id: Option<&str>| id.and_then(|id| id.parse::<Uuid>().ok()) == Some(request.nf_instance_id);
-        let asserted = headers.get(CLIENT_CREDENTIALS);
+        let asserted = headers.get(&CLIENT_CREDENTIALS);
         match asserted {
             Some(assertion) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
