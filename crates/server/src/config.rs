@@ -298,7 +298,8 @@ impl AkmaSection {
         for (key, url) in
             [("akma.aanf", self.aanf.as_ref()), ("akma.nef", self.nef.as_ref()), ("akma.af.token_endpoint", endpoint)]
         {
-            if url.is_some_and(|url| !url.starts_with("https://")) {
+            let found = |url: &str| key == "akma.aanf" && url == sbi::nrf::BY_DISCOVERY;
+            if url.is_some_and(|url| !url.starts_with("https://") && !found(url)) {
                 return Some((key, "must be an https URL"));
             }
         }
@@ -372,11 +373,10 @@ impl Config {
         if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
             return wrong("nrf", &reason);
         }
-        if self.akma.aanf.as_deref() == Some(sbi::nrf::BY_DISCOVERY) {
-            if self.nrf.is_none() {
-                return wrong("akma.aanf", "is \"nrf\", and there is no section [nrf]");
-            }
-        } else if let Some((key, reason)) = self.akma.fault() {
+        if self.akma.aanf.as_deref() == Some(sbi::nrf::BY_DISCOVERY) && self.nrf.is_none() {
+            return wrong("akma.aanf", "is \"nrf\", and there is no section [nrf]");
+        }
+        if let Some((key, reason)) = self.akma.fault() {
             return wrong(key, reason);
         }
         if !self.configuration_function.url.starts_with("https://") {
