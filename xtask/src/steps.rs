@@ -47,6 +47,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "group_document",
     "naanf",
     "nf_types",
+    "nrf_request",
     "psk_identity",
     "reassembler",
     "su_uc_query",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use akma::{AfId, Fqdn, RoutingIndicator};
 use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::NotificationUri;
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -59,6 +60,9 @@ pub struct Config {
     /// How requests are authorised before any entry below is looked for.
     #[serde(default)]
     pub authorization: AuthorizationConfig,
+    /// The NRF that it registers at and that gives it access tokens; none if absent.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// Who may do what. Whoever has no entry may do nothing.
     #[serde(default, rename = "af")]
     pub afs: Vec<AfConfig>,
@@ -282,6 +286,9 @@ impl Config {
                 "notifications: nothing may be 0, and retry_max_seconds must be within {RETRY_MAX_SECONDS:?}"
             ));
         }
+        if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
+            return fault(reason);
+        }
         match &self.udm {
             Some(udm) if !udm.root.starts_with("https://") => fault("udm.root must be an https URI".to_owned()),
             _ => Ok(()),
@@ -327,6 +334,7 @@ mod tests {
             store: DatabaseOptions::default(),
             udm: None,
             authorization: AuthorizationConfig::tls_only(),
+            nrf: None,
             afs: vec![AfConfig {
                 nf_instance_id: Some("4947a69a-f61b-4bc1-b9da-47c9c5d14b64".to_owned()),
                 may_register: true,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
 use sbi::authorization::Authorizer;
+use sbi::nrf::{NrfClient, OwnFunction, OwnService};
 use sbi::nudm::NudmClient;
 use sbi::{SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
@@ -31,6 +32,7 @@ pub struct Running {
     server: SbiServer,
     admin: Option<AdminServer>,
     tasks: TaskTracker,
+    nrf: Option<NrfClient>,
 }
 
 impl Running {
@@ -49,6 +51,9 @@ impl Running {
     /// Waits until the function has stopped: requests answered, connections closed.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(nrf) = &self.nrf {
+            nrf.stopped().await;
+        }
         if let Some(admin) = &self.admin {
             admin.stopped().await;
         }
@@ -71,9 +76,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let (contexts, afs) = open_state(&config).await?;
     contexts.store_metrics().register(&mut registry);
     health.ready(STORE_CHECK);
+    let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AANF)?;
     let translation = match &config.udm {
         Some(udm) => {
             let client = SbiClient::new(SbiClientConfig { tls: config.tls.clone(), limits: udm.limits.clone() })?;
+            let client = NrfClient::authorized(nrf.as_ref(), client);
             let pause = Duration::from_millis(udm.pause_milliseconds);
             Some(Translation::new(NudmClient::new(client, udm.root.clone()), pause))
         }
@@ -89,6 +96,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         config: config.notifications.clone(),
         metrics: metrics.clone(),
     };
+    let routing_indicators: Vec<String> =
+        config.routing_indicators.iter().map(|indicator| indicator.as_str().to_owned()).collect();
     let service = Arc::new(Service {
         contexts,
         afs,
@@ -112,13 +121,24 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     for fqdn in service.afs.untold() {
         withdraw_in_background(&service, fqdn);
     }
+    if let Some(nrf) = &nrf {
+        nrf.register_metrics(&mut registry);
+        nrf.keep_registered(&own_function(server.local_addr(), routing_indicators), health.clone(), shutdown.clone());
+    }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
         None => None,
     };
     tracing::info!(address = %server.local_addr(), "AKMA anchor function ready");
     tasks.close();
-    Ok(Running { server, admin, tasks })
+    Ok(Running { server, admin, nrf, tasks })
+}
+
+/// What the NRF is told.
+fn own_function(listen: SocketAddr, routing_indicators: Vec<String>) -> OwnFunction {
+    let (name, consumers) = (services::NAANF_AKMA.service, &[services::AUSF, services::AF, services::NEF]);
+    let service = OwnService { name, version: "v1", listen, consumers };
+    OwnFunction { services: vec![service], routing_indicators, ..OwnFunction::default() }
 }
 
 /// Recovery and counting block; they get a thread of their own.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use akma::AKid;
 use prometheus_client::registry::Registry;
-use sbi::naanf::NaanfClient;
+use sbi::nrf::{AanfSelection, NrfClient};
 use sbi::{CertificateFiles, SbiClient, SbiClientConfig, SbiError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -47,14 +47,16 @@ impl CoapServer {
     pub(crate) async fn start(
         config: CoapConfig,
         certificates: &CertificateFiles,
+        nrf: Option<&NrfClient>,
         service: Arc<Service>,
         registry: &mut Registry,
         stopping: CancellationToken,
     ) -> Result<Self, ConfigurationError> {
         let client = SbiClientConfig { tls: certificates.clone(), limits: config.requests.clone() };
-        let anchor = NaanfClient::new(SbiClient::new(client)?, config.aanf.clone());
+        let client = NrfClient::authorized(nrf, SbiClient::new(client)?);
+        let anchor = AanfSelection::key_source(&config.aanf, &[], client, nrf)?;
         let metrics = TransportMetrics::register(registry);
-        let keys = Arc::new(KeyLookup::new(Arc::new(anchor), config.fqdn.clone(), config.lookups.clone(), metrics));
+        let keys = Arc::new(KeyLookup::new(anchor, config.fqdn.clone(), config.lookups.clone(), metrics));
         let psk = PskServerConfig {
             allow_plain_psk_tls12: config.allow_plain_psk_tls12,
             limits: config.handshakes.clone(),

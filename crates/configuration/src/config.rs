@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use akma::Fqdn;
 use sbi::authorization::AuthorizationConfig;
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -42,6 +43,9 @@ pub struct Config {
     /// How requests are authorised before the entries below are looked for.
     #[serde(default)]
     pub authorization: AuthorizationConfig,
+    /// The NRF that it registers at, that gives it access tokens, and may find the AAnF; none if absent.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// Who may read and change associations and groups.
     #[serde(default, rename = "provisioner")]
     pub provisioners: Vec<PeerName>,
@@ -104,7 +108,8 @@ pub struct CoapConfig {
     /// Accept TLS 1.2 without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256), for devices that have no more.
     #[serde(default)]
     pub allow_plain_psk_tls12: bool,
-    /// The AAnF's API root, `https://...`. It is asked with the function's own certificate.
+    /// The AAnF's API root, `https://...`; or `nrf`: the NRF finds the one that serves the A-KID's routing indicator. It is
+    /// asked with the function's own certificate.
     pub aanf: String,
     /// Limits on handshakes.
     #[serde(default)]
@@ -130,15 +135,15 @@ impl CoapConfig {
     }
 
     /// The key that is wrong, and why.
-    fn fault(&self) -> Option<String> {
+    fn fault(&self, nrf: Option<&NrfConfig>) -> Option<String> {
         if !is_server_address(&self.server_address) {
             return Some("coap.server_address must be coaps+tcp://FQDN[:PORT]/PATH".to_owned());
         }
         if self.segment_size == Some(0) {
             return Some("coap.segment_size must be 1 or more".to_owned());
         }
-        if !self.aanf.starts_with("https://") {
-            return Some("coap.aanf must be an https URL".to_owned());
+        if let Some((key, reason)) = sbi::nrf::peer_fault(nrf, "coap.aanf", &self.aanf) {
+            return Some(format!("{key} {reason}"));
         }
         if self.limits.connections_max == 0 || self.limits.connections_per_a_kid_max == 0 {
             return Some("coap.limits must allow a connection".to_owned());
@@ -188,7 +193,9 @@ impl Config {
         if self.tables.page_max == 0 {
             return Err(ConfigurationError::Configuration("tables.page_max must be 1 or more".to_owned()));
         }
-        match self.coap.as_ref().and_then(CoapConfig::fault) {
+        let nrf = self.nrf.as_ref();
+        let fault = nrf.and_then(NrfConfig::fault);
+        match fault.or_else(|| self.coap.as_ref().and_then(|coap| coap.fault(nrf))) {
             Some(fault) => Err(ConfigurationError::Configuration(fault)),
             None => Ok(()),
         }

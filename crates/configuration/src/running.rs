@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
 use sbi::authorization::Authorizer;
+use sbi::nrf::{NrfClient, OwnFunction, OwnService};
 use sbi::{SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ pub struct Running {
     server: SbiServer,
     coap: Option<CoapServer>,
     admin: Option<AdminServer>,
+    nrf: Option<NrfClient>,
     shutdown: CancellationToken,
 }
 
@@ -50,6 +52,9 @@ impl Running {
     /// Waits until the function has stopped: requests answered, connections closed.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(nrf) = &self.nrf {
+            nrf.stopped().await;
+        }
         if let Some(coap) = &self.coap {
             coap.stopped(&self.shutdown).await;
         }
@@ -94,10 +99,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         health: health.clone(),
         retry_after_seconds: config.limits.retry_after_seconds,
     });
+    let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AF)?;
     let coap = match config.coap {
         Some(coap) => {
             let service = Arc::clone(&service);
-            Some(CoapServer::start(coap, &config.tls, service, &mut registry, shutdown.clone()).await?)
+            Some(CoapServer::start(coap, &config.tls, nrf.as_ref(), service, &mut registry, shutdown.clone()).await?)
         }
         None => None,
     };
@@ -111,11 +117,27 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         server_metrics,
     )
     .await?;
+    if let Some(nrf) = &nrf {
+        nrf.register_metrics(&mut registry);
+        nrf.keep_registered(&own_function(server.local_addr()), health.clone(), shutdown.clone());
+    }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown.clone()).await?),
         None => None,
     };
     let coap_address = coap.as_ref().map(|coap| coap.local_addr().to_string());
     tracing::info!(address = %server.local_addr(), coap = coap_address, "configuration function ready");
-    Ok(Running { server, coap, admin, shutdown })
+    Ok(Running { server, coap, admin, nrf, shutdown })
+}
+
+/// What the NRF is told.
+fn own_function(listen: SocketAddr) -> OwnFunction {
+    let served = [&services::SS_UPR, &services::SS_GM, &services::CONFIGURATION];
+    let service = |scopes: &sbi::authorization::ServiceScopes| OwnService {
+        name: scopes.service,
+        version: "v1",
+        listen,
+        consumers: &[services::AF],
+    };
+    OwnFunction { services: served.into_iter().map(service).collect(), ..OwnFunction::default() }
 }

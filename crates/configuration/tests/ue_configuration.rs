@@ -62,6 +62,7 @@ impl Scene {
             store: DatabaseOptions::default(),
             udm: None,
             authorization: sbi::authorization::AuthorizationConfig::tls_only(),
+            nrf: None,
             afs: vec![
                 aanf::AfConfig {
                     nf_instance_id: Some(AUSF.to_owned()),

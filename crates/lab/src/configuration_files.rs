@@ -4,10 +4,10 @@ use sbi::CertificateFiles;
 use serde_json::{Value, json};
 
 use crate::outside::OUTSIDE_FUNCTIONS;
-use crate::{Directory, LabError, Ports, ausf, udm};
+use crate::{Directory, LabError, Ports, ausf, nrf, udm};
 
 /// Names of the functions that have a configuration file.
-const NAMES: [&str; 6] = ["udm", "ausf", "aanf", "configuration", "server", "exposure"];
+const NAMES: [&str; 7] = ["nrf", "udm", "ausf", "aanf", "configuration", "server", "exposure"];
 /// Supported Maximum MSGin5G segment size that UEs are told, octets (TS 23.554 clause 8.5).
 const SEGMENT_OCTETS: u32 = 2048;
 
@@ -23,13 +23,14 @@ impl Directory {
         Ok(())
     }
 
-    /// The configuration of function `name` as TOML: `udm`, `ausf`, `aanf`, `configuration`, `server` or `exposure`.
+    /// The configuration of function `name` as TOML: `nrf`, `udm`, `ausf`, `aanf`, `configuration`, `server` or `exposure`.
     ///
     /// # Errors
     /// When the network lacks a function.
     pub fn configuration(&self, name: &str, ports: &Ports) -> Result<String, LabError> {
         let wrong = |reason: String| LabError::Configuration(format!("{name}: {reason}"));
         let value = match name {
+            "nrf" => encode::<nrf::Config>(&self.nrf_configuration(ports)?),
             "udm" => encode::<udm::Config>(&self.udm_configuration(ports)?),
             "ausf" => encode::<ausf::Config>(&self.ausf_configuration(ports)?),
             "aanf" => self.aanf(ports)?,
@@ -49,6 +50,7 @@ impl Directory {
             "tls": self.certificate("aanf"),
             "authorization": {"mode": "tls"},
             "udm": {"root": format!("https://{}", ports.udm)},
+            "nrf": {"root": format!("https://{}", ports.nrf)},
             "af": [
                 {"nf_instance_id": self.nf_instance_id("ausf")?, "may_register": true},
                 {"nf_instance_id": self.nf_instance_id("server")?, "fqdns": [self.server_fqdn()], "supi_access": true},
@@ -72,6 +74,7 @@ impl Directory {
             "tls": self.certificate("configuration"),
             "authorization": {"mode": "tls"},
             "provisioner": [{"nf_instance_id": self.nf_instance_id("provisioner")?}],
+            "nrf": {"root": format!("https://{}", ports.nrf)},
             "reader": [{"nf_instance_id": self.nf_instance_id("server")?}],
             "coap": {
                 "fqdn": self.configuration_fqdn(),
@@ -148,6 +151,7 @@ impl Directory {
             "api": {"listen": ports.api},
             "authorization": {"mode": "tls"},
             "admin": {"listen": ports.admin},
+            "nrf": {"root": format!("https://{}", ports.nrf)},
             "store": {"path": self.state("server")},
             "application_server": application_servers,
             "topic": [{"name": LAB_TOPICS, "publishers": ["*"], "subscribers": ["*"]}],

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use akma::{Gpsi, HomeNetwork, Supi};
 use sbi::authorization::AuthorizationConfig;
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, SbiServerConfig, ServerLimits};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -28,7 +29,7 @@ use crate::outside::{OUTSIDE_FUNCTIONS, OutsideAuthority};
 use crate::pki::{CertificateAuthority, CertificateRequest, create_private_directory, write_private};
 use crate::ports::Ports;
 use crate::subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription};
-use crate::{LabError, ausf, udm};
+use crate::{LabError, ausf, nrf, udm};
 
 /// Test network of TS 36.508 and most test USIMs.
 const MCC: &str = "001";
@@ -142,6 +143,7 @@ impl Directory {
         directory.authority.write_crl()?;
         directory.write_capif_files()?;
         udm::HomeKey::create_in_directory(&directory.root.join("pki"))?;
+        nrf::create_key(&directory.nrf_token_key(), &directory.nrf_jwks())?;
         Ok(directory)
     }
 
@@ -314,6 +316,7 @@ impl Directory {
             provisioning_callers: [self.nf_instance_id("provisioner")?].into(),
             home_network_keys: udm::HomeKey::of_directory(&self.root.join("pki")),
             accept_null_scheme: true,
+            nrf: Some(self.nrf_section(ports)),
         })
     }
 
@@ -328,6 +331,7 @@ impl Directory {
             udm: format!("https://{}", ports.udm),
             aanf: Some(format!("https://{}", ports.aanf)),
             aanf_routes: Vec::new(),
+            nrf: Some(self.nrf_section(ports)),
             callers: [self.nf_instance_id("lab-nf")?].into(),
             serving_networks: Vec::new(),
             authorization: AuthorizationConfig::tls_only(),
@@ -335,6 +339,56 @@ impl Directory {
             limits: ausf::Limits::default(),
             sbi: self.sbi("ausf", ports.ausf),
         })
+    }
+
+    /// Configuration of the NRF.
+    ///
+    /// # Errors
+    /// When the network lacks a function.
+    pub fn nrf_configuration(&self, ports: &Ports) -> Result<nrf::Config, LabError> {
+        let scope = |name: &str, functions: &[&str]| {
+            let ids = functions.iter().map(|function| self.nf_instance_id(function)).collect::<Result<_, _>>()?;
+            Ok::<_, LabError>(nrf::ScopeConfig {
+                name: name.to_owned(),
+                nf_types: std::collections::BTreeSet::new(),
+                nf_instance_ids: ids,
+            })
+        };
+        Ok(nrf::Config {
+            nf_instance_id: self.nf_instance_id("nrf")?,
+            api_root: None,
+            token_key: self.nrf_token_key(),
+            jwks: Some(self.nrf_jwks()),
+            token_lifetime_seconds: 600,
+            plmn: Some(sbi::token::PlmnId { mcc: MCC.to_owned(), mnc: MNC.to_owned() }),
+            producers: Vec::new(),
+            // AF is what servers, application servers and strangers are alike: what is the server's alone says so.
+            scopes: vec![
+                scope("naanf-akma:anchorkey", &["ausf"])?,
+                scope("naanf-akma:applicationkeyget", &["server", "configuration", "nef"])?,
+                scope("naanf-akma:applicationkeyget:supi-access", &["server", "configuration"])?,
+                scope("ss-upr", &["server", "provisioner"])?,
+                scope("ss-gm", &["server", "provisioner"])?,
+            ],
+            limits: nrf::Limits::default(),
+            sbi: self.sbi("nrf", ports.nrf),
+        })
+    }
+
+    /// The section `[nrf]` of every function of the lab.
+    #[must_use]
+    pub fn nrf_section(&self, ports: &Ports) -> NrfConfig {
+        NrfConfig::new(format!("https://{}", ports.nrf))
+    }
+
+    /// The file with the key that the NRF's tokens are verified with, for producers.
+    #[must_use]
+    pub fn nrf_jwks(&self) -> PathBuf {
+        self.root.join("pki").join("nrf-jwks.json")
+    }
+
+    fn nrf_token_key(&self) -> PathBuf {
+        self.root.join("pki").join("nrf-token.key")
     }
 
     fn sbi(&self, name: &str, listen: SocketAddr) -> SbiServerConfig {
@@ -370,7 +424,7 @@ impl Directory {
                 udm: https(ports.udm),
                 ausf: https(ports.ausf),
                 aanf: https(ports.aanf),
-                nrf: None,
+                nrf: Some(https(ports.nrf)),
                 nef: Some(https(ports.nef)),
                 capif: Some(https(ports.capif)),
                 configuration: https(ports.configuration),

@@ -1,20 +1,22 @@
-//! The lab core: UDM/ARPF and AUSF over their standard interfaces, and the certificates and subscribers of a home
+//! The lab core: UDM/ARPF, AUSF and NRF over their standard interfaces, and the certificates and subscribers of a home
 //! network on one machine.
 //!
-//! Start from [`Directory`], which makes a network on disk, and [`udm::start`] and [`ausf::start`], which run its
-//! core. For tests and development: a real UDM and AUSF take their place by configuration.
+//! Start from [`Directory`], which makes a network on disk, and [`nrf::start`], [`udm::start`] and [`ausf::start`], which
+//! run its core. For tests and development: a real NRF, UDM and AUSF take their place by configuration.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), lab::LabError> {
 //! let mut directory = lab::Directory::open_or_create("lab".as_ref())?;
 //! let ports = directory.choose_ports(None)?;
 //! let shutdown = tokio_util::sync::CancellationToken::new();
+//! let nrf = lab::nrf::start(directory.nrf_configuration(&ports)?, shutdown.clone()).await?;
 //! let udm = lab::udm::start(directory.udm_configuration(&ports)?, shutdown.clone()).await?;
 //! let ausf = lab::ausf::start(directory.ausf_configuration(&ports)?, shutdown.clone()).await?;
 //! directory.write_lab_json(&ports)?;
 //! shutdown.cancelled().await;
 //! ausf.stopped().await;
 //! udm.stopped().await;
+//! nrf.stopped().await;
 //! # Ok(())
 //! # }
 //! ```
@@ -28,6 +30,7 @@ mod configuration_files;
 mod directory;
 mod error;
 mod lab_json;
+pub mod nrf;
 mod outside;
 mod pki;
 mod ports;

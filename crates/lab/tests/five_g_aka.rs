@@ -74,13 +74,16 @@ async fn a_ue_without_akma_authenticates_and_has_no_key_at_the_aanf() {
 
 #[tokio::test]
 async fn authentication_does_not_hang_on_the_aanf() {
-    let mut core = Core::start().await;
+    // No token is to be had for an AAnF that has left the NRF; that is asked anew at once.
+    let at_once = |config: &mut lab::ausf::Config| config.nrf.as_mut().unwrap().limits.refusal_milliseconds = 0;
+    let mut core = Core::start_with(at_once).await;
     core.stop_aanf().await;
     let subscriber = core.subscriber(1);
     let mut usim = usim(&subscriber);
     let (confirmation, without) = authenticate(&core, &subscriber, &mut usim).await;
     assert_eq!(confirmation.auth_result, AuthResult::AuthenticationSuccess);
     core.start_aanf().await;
+    core.all_registered().await;
     assert!(core.k_af(&without.a_kid).await.is_none());
     let (_, with) = authenticate(&core, &subscriber, &mut usim).await;
     assert!(core.k_af(&with.a_kid).await.is_some(), "authenticating again makes AKMA usable");

@@ -68,3 +68,9 @@ fn a_foreign_ue_that_knows_the_configuration_function_alone_learns_the_rest_and_
     let lab = Lab::start();
     foreign("configuration.py", &[&lab.lab_json_path()]);
 }
+
+#[test]
+fn a_network_function_of_curl_and_openssl_gets_a_token_verifies_it_and_uses_it() {
+    let lab = Lab::start();
+    foreign("access_token.py", &[&lab.lab_json_path()]);
+}

@@ -30,7 +30,14 @@ use crate::error::SbiError;
 /// Whether a function can do its work, as named checks. A clone is the same set of checks.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    checks: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+    checks: Arc<Mutex<BTreeMap<String, Check>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Check {
+    Ready,
+    Degraded(String),
+    NotReady(String),
 }
 
 impl Health {
@@ -42,21 +49,28 @@ impl Health {
 
     /// Says that `check` holds.
     pub fn ready(&self, check: &str) {
-        self.set(check, Ok(()));
+        self.set(check, Check::Ready);
+    }
+
+    /// Says that `check` does not hold, which does not keep the function from its work, and why. It is reported, and the
+    /// function counts as ready.
+    pub fn degraded(&self, check: &str, reason: impl Into<String>) {
+        self.set(check, Check::Degraded(reason.into()));
     }
 
     /// Says that `check` does not hold, and why, in words for the operator.
     pub fn not_ready(&self, check: &str, reason: impl Into<String>) {
-        self.set(check, Err(reason.into()));
+        self.set(check, Check::NotReady(reason.into()));
     }
 
     /// Whether every check holds.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.checks.lock().unwrap_or_else(PoisonError::into_inner).values().all(Result::is_ok)
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        !checks.values().any(|state| matches!(state, Check::NotReady(_)))
     }
 
-    fn set(&self, check: &str, state: Result<(), String>) {
+    fn set(&self, check: &str, state: Check) {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).insert(check.to_owned(), state);
     }
 
@@ -65,8 +79,9 @@ impl Health {
         for (check, state) in &*self.checks.lock().unwrap_or_else(PoisonError::into_inner) {
             // Writing to a String does not fail.
             let _ = match state {
-                Ok(()) => writeln!(report, "{check}: ready"),
-                Err(reason) => writeln!(report, "{check}: {reason}"),
+                Check::Ready => writeln!(report, "{check}: ready"),
+                Check::Degraded(reason) => writeln!(report, "{check}: degraded, {reason}"),
+                Check::NotReady(reason) => writeln!(report, "{check}: {reason}"),
             };
         }
         report

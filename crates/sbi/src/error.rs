@@ -54,6 +54,15 @@ pub enum SbiError {
     /// The peer answered with an error status.
     #[error("refused: {0}")]
     Problem(Box<ProblemDetails>),
+    /// The NRF gives no token, or finds nobody, and says why: most likely it does not know this function, or its policy does
+    /// not allow it the service. `transient` where asking again may help.
+    #[error("the NRF: {reason}")]
+    NrfRefused {
+        /// Name of the error, or what went wrong.
+        reason: String,
+        /// Whether the same question may be answered later.
+        transient: bool,
+    },
     /// The peer answered something the API does not allow: it is broken, or is another kind of server.
     #[error("unusable answer: {0}")]
     Malformed(String),
@@ -75,6 +84,7 @@ impl SbiError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut | Self::Overloaded | Self::Paused { .. } => true,
+            Self::NrfRefused { transient, .. } => *transient,
             Self::Problem(problem) => {
                 let status = problem.status_code();
                 status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS

@@ -71,6 +71,7 @@ pub mod monitoring_event;
 pub mod naanf;
 pub mod nausf;
 pub mod nef_akma;
+pub mod nrf;
 pub mod nudm;
 pub mod openapi;
 mod pauses;

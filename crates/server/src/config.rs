@@ -9,6 +9,7 @@ use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
 use message::{AsServiceId, SEGMENTS_MAX};
 use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::AnchorRoute;
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
@@ -68,6 +69,9 @@ pub struct Config {
     /// Areas that messages can be broadcast to.
     #[serde(default)]
     pub broadcast_area: Vec<BroadcastAreaSection>,
+    /// The NRF that the server registers at, that gives it access tokens, and may find the AAnF. Without it none is used.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// Every limit of the server itself.
     #[serde(default)]
     pub limits: Limits,
@@ -103,7 +107,8 @@ pub struct TlsSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AkmaSection {
-    /// The AAnF's API root, `https://...`, for a server in the operator's domain. This or `nef`.
+    /// The AAnF's API root, `https://...`, for a server in the operator's domain; or `nrf`: the NRF finds the one that serves
+    /// the A-KID's routing indicator. This or `nef`.
     #[serde(default)]
     pub aanf: Option<String>,
     /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
@@ -297,7 +302,8 @@ impl AkmaSection {
         for (key, url) in
             [("akma.aanf", self.aanf.as_ref()), ("akma.nef", self.nef.as_ref()), ("akma.af.token_endpoint", endpoint)]
         {
-            if url.is_some_and(|url| !url.starts_with("https://")) {
+            let found = |url: &str| key == "akma.aanf" && url == sbi::nrf::BY_DISCOVERY;
+            if url.is_some_and(|url| !url.starts_with("https://") && !found(url)) {
                 return Some((key, "must be an https URL"));
             }
         }
@@ -370,6 +376,12 @@ impl Config {
         }
         if self.server.path.is_empty() || self.server.path.split('/').any(str::is_empty) {
             return wrong("server.path", "must be segments separated by single slashes");
+        }
+        if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
+            return wrong("nrf", &reason);
+        }
+        if self.akma.aanf.as_deref() == Some(sbi::nrf::BY_DISCOVERY) && self.nrf.is_none() {
+            return wrong("akma.aanf", "is \"nrf\", and there is no section [nrf]");
         }
         if let Some((key, reason)) = self.akma.fault() {
             return wrong(key, reason);

@@ -9,11 +9,13 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::AdminServer;
 use sbi::authorization::Authorizer;
 use sbi::client_credentials::ClientCredentials;
-use sbi::naanf::NaanfClient;
 use sbi::nef_akma::NefAkmaClient;
+use sbi::nrf::{AanfSelection, NrfClient, OwnFunction, OwnService};
 use sbi::ss_gm::SsGmClient;
 use sbi::ss_upr::SsUprClient;
-use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services};
+use sbi::{
+    CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services,
+};
 use store::{EmbeddedStore, StoreError};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -104,9 +106,10 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     let store = open_store(&config).await?;
     store.metrics().register(&mut metrics_registry);
 
-    let keys = key_lookup(&config, TransportMetrics::register(&mut metrics_registry))?;
+    let clients = Clients::new(&config)?;
+    let keys = key_lookup(&config, &clients, TransportMetrics::register(&mut metrics_registry))?;
     let associations = SsUprClient::new(
-        client(&config, &config.configuration_function.requests)?,
+        clients.client(&config.configuration_function.requests)?,
         config.configuration_function.url.clone(),
     );
     let acceptor = PskAcceptor::new(acceptor_config(&config), Arc::clone(&keys))?;
@@ -117,17 +120,14 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         store: Arc::new(store.clone()),
         associations: Arc::new(associations),
         keys: Some(keys),
-        destinations: destinations(&config)?,
+        destinations: destinations(&config, &clients)?,
     });
     core.fan_out.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
     let servers =
-        Arc::new(ApplicationServers::new(config.application_server.clone(), client(&config, &config.api.requests)?));
+        Arc::new(ApplicationServers::new(config.application_server.clone(), clients.client(&config.api.requests)?));
     if let Some(section) = &config.broadcast {
-        broadcast::start(
-            &core,
-            &section.gateway,
-            &client(&config, &section.requests)?.for_service(services::AF, services::MSGG_BGDELIVERY),
-        );
+        let http = clients.client(&section.requests)?.for_service(services::AF, services::MSGG_BGDELIVERY);
+        broadcast::start(&core, &section.gateway, &http);
     }
     load(&core, &servers).await?;
     writers.run(&core, &core.stopped.clone());
@@ -157,7 +157,12 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     )
     .await?;
     core.reachability.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
-    let notifications = serve_notifications(&core, &config, &api_stop).await?;
+    let notifications = serve_notifications(&core, &config, &clients, &api_stop).await?;
+    if let Some(nrf) = &clients.nrf {
+        nrf.register_metrics(&mut metrics_registry);
+        nrf.keep_registered(&own_function(api.local_addr()), core.health.clone(), shutdown.clone());
+    }
+    let nrf = clients.nrf;
     let health = core.health.clone();
     health.ready("server");
     health.ready("store");
@@ -180,6 +185,9 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         shutdown.cancelled().await;
         health.not_ready("server", "stopping");
         stop(&core, &servers, &api, &api_stop).await;
+        if let Some(nrf) = nrf {
+            nrf.stopped().await;
+        }
         if let Err(error) = store.sync().await {
             tracing::error!(%error, "store not synced at the end");
         }
@@ -198,10 +206,12 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
 async fn serve_notifications(
     core: &Arc<Core>,
     config: &Config,
+    clients: &Clients,
     stop: &CancellationToken,
 ) -> Result<Option<SbiServer>, ServerError> {
     let Some(section) = &config.exposure else { return Ok(None) };
-    let server = reachability::serve(core, section, config.certificates.clone(), stop.clone()).await?;
+    let client = clients.client(&section.requests)?;
+    let server = reachability::serve(core, section, client, config.certificates.clone(), stop.clone()).await?;
     tracing::info!(notifications = %server.local_addr(), nef = %section.nef, "UEs that are away are woken through the NEF");
     Ok(Some(server))
 }
@@ -215,17 +225,22 @@ async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
     }
 }
 
-fn key_lookup(config: &Config, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
-    Ok(Arc::new(KeyLookup::new(key_source(config)?, config.server.fqdn.clone(), config.akma.lookups.clone(), metrics)))
+fn key_lookup(config: &Config, clients: &Clients, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
+    Ok(Arc::new(KeyLookup::new(
+        key_source(config, clients)?,
+        config.server.fqdn.clone(),
+        config.akma.lookups.clone(),
+        metrics,
+    )))
 }
 
 /// The AAnF, or the NEF in front of it where the server is outside the operator's domain.
-fn key_source(config: &Config) -> Result<Arc<dyn KeySource>, ServerError> {
+fn key_source(config: &Config, clients: &Clients) -> Result<Arc<dyn KeySource>, ServerError> {
     let akma = &config.akma;
     match (&akma.aanf, &akma.nef, &akma.af) {
         (Some(aanf), ..) => {
-            let http = client(config, &akma.requests)?;
-            Ok(Arc::new(NaanfClient::selecting(http, aanf.clone(), akma.aanf_routes.clone())))
+            let http = clients.client(&akma.requests)?;
+            Ok(AanfSelection::key_source(aanf, &akma.aanf_routes, http, clients.nrf.as_ref())?)
         }
         (None, Some(nef), Some(af)) => {
             let tls = af.certificates.clone().unwrap_or_else(|| config.certificates.clone());
@@ -240,8 +255,34 @@ fn key_source(config: &Config) -> Result<Arc<dyn KeySource>, ServerError> {
     }
 }
 
-fn client(config: &Config, limits: &ClientLimits) -> Result<SbiClient, ServerError> {
-    Ok(SbiClient::new(SbiClientConfig { tls: config.certificates.clone(), limits: limits.clone() })?)
+/// Makes clients of other functions, with the server's certificate, and access tokens where there is an NRF.
+struct Clients {
+    certificates: CertificateFiles,
+    nrf: Option<NrfClient>,
+}
+
+impl Clients {
+    fn new(config: &Config) -> Result<Self, ServerError> {
+        let nrf = NrfClient::optional(config.nrf.as_ref(), &config.certificates, services::AF)?;
+        Ok(Self { certificates: config.certificates.clone(), nrf })
+    }
+
+    fn client(&self, limits: &ClientLimits) -> Result<SbiClient, ServerError> {
+        let http = SbiClient::new(SbiClientConfig { tls: self.certificates.clone(), limits: limits.clone() })?;
+        Ok(NrfClient::authorized(self.nrf.as_ref(), http))
+    }
+}
+
+/// What the NRF is told: the APIs for Application Servers.
+fn own_function(listen: SocketAddr) -> OwnFunction {
+    let served = [&services::MSGS_ASREGISTRATION, &services::MSGS_MSGDELIVERY, &services::MSGS_TOPICLISTEVENT];
+    let service = |scopes: &sbi::authorization::ServiceScopes| OwnService {
+        name: scopes.service,
+        version: "v1",
+        listen,
+        consumers: &[services::AF, services::NEF],
+    };
+    OwnFunction { services: served.into_iter().map(service).collect(), ..OwnFunction::default() }
 }
 
 fn acceptor_config(config: &Config) -> PskServerConfig {
@@ -254,10 +295,10 @@ fn acceptor_config(config: &Config) -> PskServerConfig {
 }
 
 /// Groups, topics and broadcast areas, as the configuration has them.
-fn destinations(config: &Config) -> Result<Destinations, ServerError> {
+fn destinations(config: &Config, clients: &Clients) -> Result<Destinations, ServerError> {
     let groups = match &config.group_management {
         Some(section) => {
-            let source = SsGmClient::new(client(config, &section.requests)?, section.url.clone());
+            let source = SsGmClient::new(clients.client(&section.requests)?, section.url.clone());
             Some(Arc::new(source) as Arc<dyn GroupSource>)
         }
         None => None,
@@ -267,7 +308,7 @@ fn destinations(config: &Config) -> Result<Destinations, ServerError> {
         policy: TopicPolicy::new(config.topic.clone()),
         topic_servers: config.topic_server.clone(),
         areas: config.broadcast_area.clone(),
-        client: Some(client(config, &config.api.requests)?),
+        client: Some(clients.client(&config.api.requests)?),
     })
 }
 

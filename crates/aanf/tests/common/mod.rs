@@ -74,6 +74,7 @@ impl Fixture {
             store: DatabaseOptions::default(),
             udm: None,
             authorization: AuthorizationConfig::tls_only(),
+            nrf: None,
             afs: vec![
                 AfConfig { may_register: true, ..af(AUSF, &[]) },
                 AfConfig { supi_access: true, ..af(INSIDE_AF, &[INSIDE, "msgin5g.example.com"]) },

@@ -50,6 +50,7 @@ impl Fixture {
             data: directory.path().join("configuration"),
             tables: TableLimits::default(),
             coap: None,
+            nrf: None,
             tls: authority.issue(CONFIGURATION, &[]),
             limits: ServerLimits { request_body_bytes_max: 262_144, ..ServerLimits::default() },
             store: DatabaseOptions::default(),

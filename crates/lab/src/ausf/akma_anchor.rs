@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use akma::AKid;
+use akma::{AKid, RoutingIndicator, Supi};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
-use sbi::naanf::{AkmaKeyInfo, NaanfClient};
+use sbi::naanf::AkmaKeyInfo;
 use sbi::nausf::DeregistrationInfo;
 use sbi::{Json, PeerIdentity, ProblemDetails, SbiError};
 use tokio::time::timeout;
 
-use super::{Ausf, Proven, SERVICE, UPSTREAM_SERVER_ERROR};
+use super::{Aanf, Ausf, Proven, SERVICE, UPSTREAM_SERVER_ERROR};
 use crate::authorisation::authorise;
 
 /// How often the AAnF is asked to take a key; the serving network waits meanwhile.
@@ -23,7 +23,7 @@ impl Ausf {
     pub(super) async fn establish_akma(&self, proven: &Proven) {
         let Some(aanf) = &self.aanf else { return };
         let Some(routing_indicator) = &proven.akma else {
-            if let Err(error) = aanf.remove_context(&proven.supi).await {
+            if let Err(error) = remove(aanf, &proven.supi).await {
                 tracing::warn!(target: "security", %error, "AAnF did not remove an AKMA context that is over");
             }
             return;
@@ -35,7 +35,7 @@ impl Ausf {
             a_kid: AKid::format(routing_indicator, &a_tid, &self.home_network),
             k_akma: akma::k_akma(&proven.k_ausf, &proven.supi),
         };
-        let registered = timeout(self.akma_registration_timeout, register(aanf, &info)).await;
+        let registered = timeout(self.akma_registration_timeout, register(aanf, routing_indicator, &info)).await;
         match registered.unwrap_or(Err(SbiError::TimedOut)) {
             Ok(()) => tracing::info!(target: "security", a_kid = %info.a_kid, "AKMA key registered at AAnF"),
             Err(error) => tracing::warn!(
@@ -46,16 +46,46 @@ impl Ausf {
     }
 }
 
-async fn register(aanf: &NaanfClient, info: &AkmaKeyInfo) -> Result<(), SbiError> {
+async fn register(aanf: &Aanf, indicator: &RoutingIndicator, info: &AkmaKeyInfo) -> Result<(), SbiError> {
     let mut attempt = 1;
     loop {
-        match aanf.register_anchorkey(info).await {
-            Ok(_) => return Ok(()),
+        match register_once(aanf, indicator, info).await {
+            Ok(()) => return Ok(()),
             Err(error) if error.is_transient() && attempt < REGISTRATION_ATTEMPTS => {
                 tracing::debug!(%error, "AAnF did not take the AKMA key, trying again");
                 attempt += 1;
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn register_once(aanf: &Aanf, indicator: &RoutingIndicator, info: &AkmaKeyInfo) -> Result<(), SbiError> {
+    match aanf {
+        Aanf::Fixed(aanf) => aanf.register_anchorkey(info).await.map(drop),
+        Aanf::Selected(selection) => {
+            let Some(aanf) = selection.of(indicator).await? else {
+                let reason = "no AAnF serves the routing indicator".to_owned();
+                return Err(SbiError::NrfRefused { reason, transient: false });
+            };
+            let registered = aanf.register_anchorkey(info).await.map(drop);
+            if matches!(&registered, Err(error) if error.is_transient()) {
+                selection.forget(indicator);
+            }
+            registered
+        }
+    }
+}
+
+/// At every AAnF that may have it: which one did is not remembered.
+async fn remove(aanf: &Aanf, supi: &Supi) -> Result<(), SbiError> {
+    match aanf {
+        Aanf::Fixed(aanf) => aanf.remove_context(supi).await,
+        Aanf::Selected(selection) => {
+            for aanf in selection.all().await? {
+                aanf.remove_context(supi).await?;
+            }
+            Ok(())
         }
     }
 }
@@ -68,7 +98,7 @@ pub(super) async fn deregister(
 ) -> Result<StatusCode, ProblemDetails> {
     authorise(&peer, &ausf.callers, SERVICE)?;
     if let Some(aanf) = &ausf.aanf {
-        aanf.remove_context(&info.supi).await.map_err(|error| {
+        remove(aanf, &info.supi).await.map_err(|error| {
             tracing::warn!(target: "security", %error, "AAnF did not remove an AKMA context");
             ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(UPSTREAM_SERVER_ERROR)
         })?;

@@ -30,8 +30,10 @@ use akma::{HomeNetwork, KAusf, RoutingIndicator, ServingNetworkName, Supi};
 use axum::Router;
 use axum::routing::{post, put};
 use prometheus_client::registry::Registry;
+use sbi::admin::Health;
 use sbi::authorization::{AuthorizationConfig, Authorizer};
 use sbi::naanf::{AnchorRoute, NaanfClient};
+use sbi::nrf::{AanfSelection, BY_DISCOVERY, NrfClient, NrfConfig, OwnFunction, OwnService};
 use sbi::nudm::NudmClient;
 use sbi::{
     ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, cause,
@@ -58,12 +60,16 @@ pub struct Config {
     pub home_network: HomeNetwork,
     /// Root of the UDM.
     pub udm: String,
-    /// Root of the AAnF; without one no UE gets AKMA keys.
+    /// Root of the AAnF, or `nrf` to have the NRF find the one that serves the subscriber's routing indicator; without one
+    /// no UE gets AKMA keys.
     #[serde(default)]
     pub aanf: Option<String>,
     /// AAnFs for the UEs of some routing indicators; `aanf` has the others.
     #[serde(default)]
     pub aanf_routes: Vec<AnchorRoute>,
+    /// The NRF that it registers at and that gives it access tokens; none if absent.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// NF instance IDs that may authenticate UEs: AMFs.
     #[serde(default)]
     pub callers: AllowedCallers,
@@ -121,6 +127,7 @@ impl Default for Limits {
 /// A running AUSF.
 pub struct Running {
     server: SbiServer,
+    nrf: Option<NrfClient>,
 }
 
 impl Running {
@@ -133,6 +140,9 @@ impl Running {
     /// Waits until the AUSF has stopped.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(nrf) = &self.nrf {
+            nrf.stopped().await;
+        }
     }
 }
 
@@ -141,7 +151,7 @@ struct Ausf {
     nf_instance_id: Uuid,
     home_network: HomeNetwork,
     udm: NudmClient,
-    aanf: Option<NaanfClient>,
+    aanf: Option<Aanf>,
     callers: AllowedCallers,
     serving_networks: BTreeSet<String>,
     api_root: String,
@@ -149,6 +159,14 @@ struct Ausf {
     akma_registration_timeout: Duration,
     contexts: Mutex<Contexts<Context>>,
     results: Mutex<Contexts<AuthenticationResult>>,
+}
+
+/// Where AKMA keys go.
+enum Aanf {
+    /// To the one AAnF there is.
+    Fixed(NaanfClient),
+    /// To the one that the NRF finds.
+    Selected(AanfSelection),
 }
 
 /// One authentication under way.
@@ -189,9 +207,11 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         return Err(LabError::Configuration("ausf: aanf_routes needs aanf".to_owned()));
     }
     let limits = config.limits;
+    let nrf = NrfClient::optional(config.nrf.as_ref(), &config.sbi.tls, services::AUSF)?;
     let client = |request_timeout_milliseconds| {
         let limits = ClientLimits { request_timeout_milliseconds, ..ClientLimits::default() };
-        SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits })
+        let http = SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits })?;
+        Ok::<_, LabError>(NrfClient::authorized(nrf.as_ref(), http))
     };
     let udm = client(limits.udm_timeout_milliseconds)?;
     let aanf = client(limits.akma_registration_timeout_milliseconds)?;
@@ -203,7 +223,7 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         nf_instance_id: config.nf_instance_id,
         home_network: config.home_network,
         udm: NudmClient::new(udm, config.udm),
-        aanf: config.aanf.map(|root| NaanfClient::selecting(aanf, root, config.aanf_routes)),
+        aanf: aanf_of(config.aanf, config.aanf_routes, aanf, nrf.as_ref())?,
         callers: config.callers,
         serving_networks,
         api_root: api_root.trim_end_matches('/').to_owned(),
@@ -219,12 +239,36 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         config.sbi,
         router(ausf, &authorizer),
         &authorizer,
-        shutdown,
+        shutdown.clone(),
         ServerMetrics::default(),
     )
     .await?;
+    if let Some(nrf) = &nrf {
+        let (name, listen) = (services::NAUSF_AUTH.service, server.local_addr());
+        let service = OwnService { name, version: "v1", listen, consumers: &["AMF"] };
+        let own = OwnFunction { services: vec![service], ..OwnFunction::default() };
+        nrf.keep_registered(&own, Health::new(), shutdown);
+    }
     tracing::info!(address = %server.local_addr(), "AUSF ready");
-    Ok(Running { server })
+    Ok(Running { server, nrf })
+}
+
+fn aanf_of(
+    root: Option<String>,
+    routes: Vec<AnchorRoute>,
+    http: SbiClient,
+    nrf: Option<&NrfClient>,
+) -> Result<Option<Aanf>, LabError> {
+    match (root, nrf) {
+        (None, _) => Ok(None),
+        (Some(root), Some(nrf)) if root == BY_DISCOVERY => {
+            Ok(Some(Aanf::Selected(AanfSelection::new(nrf.clone(), http)?)))
+        }
+        (Some(root), None) if root == BY_DISCOVERY => {
+            Err(LabError::Configuration("ausf: aanf is \"nrf\", and there is no section [nrf]".to_owned()))
+        }
+        (Some(root), _) => Ok(Some(Aanf::Fixed(NaanfClient::selecting(http, root, routes)))),
+    }
 }
 
 fn router(ausf: Arc<Ausf>, authorizer: &Arc<Authorizer>) -> Router {

@@ -24,7 +24,9 @@ use akma::SuciHomeKeys;
 use axum::Router;
 use axum::routing::{get, post, put};
 use prometheus_client::registry::Registry;
+use sbi::admin::Health;
 use sbi::authorization::{AuthorizationConfig, Authorizer, ServiceScopes};
+use sbi::nrf::{NrfClient, NrfConfig, OwnFunction, OwnService};
 use sbi::{ProblemDetails, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
 use serde::{Deserialize, Serialize};
 use store::{Database, DatabaseOptions};
@@ -63,11 +65,15 @@ pub struct Config {
     /// Whether a SUCI of the null scheme, which conceals nothing, is taken (TS 33.501 clause 6.12.2).
     #[serde(default)]
     pub accept_null_scheme: bool,
+    /// The NRF that it registers at; none if absent.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
 }
 
 /// A running UDM.
 pub struct Running {
     server: SbiServer,
+    nrf: Option<NrfClient>,
     table: SubscriberTable,
 }
 
@@ -87,6 +93,9 @@ impl Running {
     /// Waits until the UDM has stopped.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(nrf) = &self.nrf {
+            nrf.stopped().await;
+        }
     }
 }
 
@@ -103,6 +112,7 @@ pub(crate) struct Udm {
 /// # Errors
 /// When the state, a key file or a certificate cannot be used, or the address is taken.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, LabError> {
+    let nrf = NrfClient::optional(config.nrf.as_ref(), &config.sbi.tls, services::UDM)?;
     let database = Database::open(&config.state, DatabaseOptions::default())?;
     let table = SubscriberTable::open(&database)?;
     let udm = Arc::new(Udm {
@@ -119,12 +129,27 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         config.sbi,
         router(&udm, &authorizer),
         &authorizer,
-        shutdown,
+        shutdown.clone(),
         ServerMetrics::default(),
     )
     .await?;
+    if let Some(nrf) = &nrf {
+        nrf.keep_registered(&own_function(server.local_addr()), Health::new(), shutdown);
+    }
     tracing::info!(address = %server.local_addr(), "UDM ready");
-    Ok(Running { server, table })
+    Ok(Running { server, nrf, table })
+}
+
+/// What the NRF is told.
+fn own_function(listen: SocketAddr) -> OwnFunction {
+    let service = |name, version, consumers| OwnService { name, version, listen, consumers };
+    OwnFunction {
+        services: vec![
+            service(services::NUDM_UEAU.service, "v1", &[services::AUSF]),
+            service(services::NUDM_SDM.service, "v2", &[services::AANF, services::NEF]),
+        ],
+        ..OwnFunction::default()
+    }
 }
 
 fn router(udm: &Arc<Udm>, authorizer: &Arc<Authorizer>) -> Router {

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use akma::{AKid, AfId, KAf, ServingNetworkName, Supi, UaProtocolId, Usim, UsimCredentials};
-use lab::{Algorithm, Directory, LabSubscriber, Ports, SubscriberClient, ausf, udm};
+use lab::{Algorithm, Directory, LabSubscriber, Ports, SubscriberClient, ausf, nrf, udm};
 use sbi::naanf::{AkmaAfKeyRequest, NaanfClient};
 use sbi::nausf::{AuthenticationInfo, NausfClient, UEAuthenticationCtx};
 use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiError};
@@ -15,6 +15,7 @@ pub struct Core {
     aanf: Option<Function<aanf::Running>>,
     ausf: Option<Function<ausf::Running>>,
     udm: Option<Function<udm::Running>>,
+    nrf: Option<Function<nrf::Running>>,
     _folder: TempDir,
 }
 
@@ -33,14 +34,40 @@ impl Core {
         let folder = tempfile::tempdir().unwrap();
         let mut directory = Directory::open_or_create(&folder.path().join("lab")).unwrap();
         let ports = directory.choose_ports(None).unwrap();
-        let mut core = Self { directory, ports, aanf: None, ausf: None, udm: None, _folder: folder };
+        let mut core = Self { directory, ports, aanf: None, ausf: None, udm: None, nrf: None, _folder: folder };
+        core.start_nrf().await;
         core.start_udm().await;
         core.start_aanf().await;
         core.start_ausf(change).await;
         for subscription in core.directory.subscriptions() {
             core.subscribers().put(&subscription).await.unwrap();
         }
+        core.all_registered().await;
         core
+    }
+
+    pub async fn start_nrf(&mut self) {
+        let shutdown = CancellationToken::new();
+        let config = self.directory.nrf_configuration(&self.ports).unwrap();
+        let running = nrf::start(config, shutdown.clone()).await.unwrap();
+        self.nrf = Some(Function { running, shutdown });
+    }
+
+    pub async fn stop_nrf(&mut self) {
+        let Function { running, shutdown } = self.nrf.take().unwrap();
+        shutdown.cancel();
+        running.stopped().await;
+    }
+
+    /// Waits until UDM, AAnF and AUSF are registered at the NRF.
+    pub async fn all_registered(&self) {
+        let nrf = &self.nrf.as_ref().unwrap().running;
+        let wait = async {
+            while nrf.registered().len() < 3 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.unwrap();
     }
 
     pub async fn start_udm(&mut self) {

@@ -3,9 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use lab::{CertificateAuthority, Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, udm};
+use lab::{CertificateAuthority, Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, nrf, udm};
 use message::{ServiceAddress, UeServiceId};
 use sbi::{
     SbiClient, SbiClientConfig,
@@ -36,6 +37,9 @@ pub(crate) struct RunningLab {
     aanf: aanf::Running,
     configuration: configuration::Running,
     udm: udm::Running,
+    nrf: nrf::Running,
+    /// Ends the NRF, which the others still leave when they stop.
+    nrf_shutdown: CancellationToken,
     core: CancellationToken,
 }
 
@@ -62,6 +66,9 @@ impl RunningLab {
         let authority = Directory::authority(directory.root()).map_err(failure)?;
         tokio::spawn(renew_crl(authority, core.clone()));
         let start = |name: &'static str| move |error: &dyn std::error::Error| start_failure(name, error);
+        let nrf_shutdown = CancellationToken::new();
+        let nrf =
+            nrf::start(read(&directory, "nrf")?, nrf_shutdown.clone()).await.map_err(|error| start("NRF")(&error))?;
         let udm = udm::start(read(&directory, "udm")?, core.clone()).await.map_err(|error| start("UDM")(&error))?;
         let configuration = configuration::start(read(&directory, "configuration")?, core.clone())
             .await
@@ -83,10 +90,13 @@ impl RunningLab {
             aanf,
             configuration,
             udm,
+            nrf,
+            nrf_shutdown,
             core,
         };
         lab.start_server().await?;
         lab.start_exposure().await?;
+        all_registered(&lab.nrf).await?;
         // Last: whoever finds the file finds everything running.
         lab.directory.write_lab_json(&ports).map_err(failure)?;
         Ok(lab)
@@ -156,6 +166,8 @@ impl RunningLab {
         self.aanf.stopped().await;
         self.configuration.stopped().await;
         self.udm.stopped().await;
+        self.nrf_shutdown.cancel();
+        self.nrf.stopped().await;
     }
 }
 
@@ -170,6 +182,23 @@ async fn renew_crl(authority: CertificateAuthority, stop: CancellationToken) {
             tracing::error!(target: "security", %error, "the CRL was not renewed");
         }
     }
+}
+
+/// Functions that register at the NRF.
+const REGISTERED: usize = 5;
+/// How long that may take.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Waits until every function is registered: from then on whoever asks the NRF finds them, and gets tokens for them.
+async fn all_registered(nrf: &nrf::Running) -> Result<(), Failure> {
+    let registered = async {
+        while nrf.registered().len() < REGISTERED {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(REGISTRATION_TIMEOUT, registered)
+        .await
+        .map_err(|_| Failure::new("not every function of the lab has registered at its NRF"))
 }
 
 /// Puts the subscribers of a new lab into UDM, and their UE Service IDs and a group into the Configuration Function, over

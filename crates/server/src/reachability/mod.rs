@@ -35,7 +35,7 @@ use sbi::device_triggering::{DeviceTriggering, DeviceTriggeringClient, Priority}
 use sbi::monitoring_event::{
     MonitoringEventClient, MonitoringEventReport, MonitoringEventSubscription, MonitoringType, ReachabilityType,
 };
-use sbi::{CertificateFiles, Device, ResourceId, SbiClient, SbiClientConfig, SbiError, SbiServer, SbiServerConfig};
+use sbi::{CertificateFiles, Device, ResourceId, SbiClient, SbiError, SbiServer, SbiServerConfig};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -90,15 +90,15 @@ struct Exposure {
     is_monitoring: bool,
 }
 
-/// Takes the notifications of the NEF that `section` names, and wakes UEs through it from now on, until `stop` and the
+/// Takes the notifications of the NEF that `section` names, and wakes UEs through it with `client` from now on, until `stop` and the
 /// server's own stop.
 pub(crate) async fn serve(
     core: &Arc<Core>,
     section: &ExposureSection,
+    client: SbiClient,
     tls: CertificateFiles,
     stop: CancellationToken,
 ) -> Result<SbiServer, SbiError> {
-    let client = SbiClient::new(SbiClientConfig { tls: tls.clone(), limits: section.requests.clone() })?;
     let config = SbiServerConfig { listen: section.notification_listen, tls, limits: section.limits.clone() };
     let notifier = Notifier::new(&section.notifier, &section.nef);
     let server = SbiServer::start(config, router(Arc::clone(core), notifier), stop).await?;

@@ -306,7 +306,9 @@ fn section(nef: SocketAddr) -> ExposureSection {
 async fn expose(net: &Net, section: &ExposureSection) -> Exposed {
     let stop = CancellationToken::new();
     let tls = pki::server(net.directory.path());
-    let server = crate::reachability::serve(&net.core, section, tls, stop.clone()).await.unwrap();
+    let limits = section.requests.clone();
+    let client = sbi::SbiClient::new(sbi::SbiClientConfig { tls: tls.clone(), limits }).unwrap();
+    let server = crate::reachability::serve(&net.core, section, client, tls, stop.clone()).await.unwrap();
     Exposed { server, stop }
 }
 
