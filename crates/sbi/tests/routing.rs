@@ -159,18 +159,20 @@ async fn refuses_once(authority: &TestAuthority, refusal: Vec<u8>, close: bool) 
     tokio::spawn(async move {
         loop {
             let mut stream = raw::accept(&context, listener.accept().await.unwrap().0).await;
-            while let Some((_, _, id, _)) = raw::next_of(&mut stream, HEADERS).await {
-                if count.fetch_add(1, Ordering::Relaxed) == 0 {
-                    stream.write_all(&refusal).await.unwrap();
-                    if close {
-                        break;
-                    }
-                } else {
+            let (count, refusal) = (Arc::clone(&count), refusal.clone());
+            tokio::spawn(async move {
+                while let Some((_, _, id, _)) = raw::next_of(&mut stream, HEADERS).await {
+                    let first = count.fetch_add(1, Ordering::Relaxed) == 0;
                     // `:status: 204` of the static table.
-                    let answer = frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x89]);
+                    let answer =
+                        if first { refusal.clone() } else { frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x89]) };
                     stream.write_all(&answer).await.unwrap();
+                    if first && close {
+                        // Read on until the client leaves: TCP would take back what it has not read yet.
+                        let _ = stream.shutdown().await;
+                    }
                 }
-            }
+            });
         }
     });
     (root, requests)
