@@ -142,8 +142,18 @@ impl Drop for Lab {
 
 /// Runs one of the foreign programs in `tests/foreign` and returns what it printed; it must end well.
 pub fn foreign(script: &str, arguments: &[&Path]) -> String {
+    run_foreign(Path::new("python3"), script, arguments)
+}
+
+/// The same for one that needs the peers of `target/tools`: HTTP/2 clients and servers, readers of OpenAPI.
+pub fn foreign_peer(script: &str, arguments: &[&Path]) -> String {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin/python");
+    run_foreign(&python, script, arguments)
+}
+
+fn run_foreign(python: &Path, script: &str, arguments: &[&Path]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
-    let mut process = Command::new("python3")
+    let mut process = Command::new(python)
         .arg("-B")
         .arg(path)
         .args(arguments)
@@ -151,7 +161,7 @@ pub fn foreign(script: &str, arguments: &[&Path]) -> String {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("python3 runs; `cargo xtask setup` installs what the tests need");
+        .expect("it runs; `cargo xtask setup` installs what the tests need");
     let mut errors = process.stderr.take().unwrap();
     let errors = std::thread::spawn(move || {
         let mut text = String::new();

@@ -77,7 +77,7 @@ impl Api {
         Self { name, file, path, role: Role::Producer, operations: Vec::new() }
     }
 
-    pub(super) fn as_consumer(mut self) -> Self {
+    pub(super) fn consumed(mut self) -> Self {
         self.role = Role::Consumer;
         self
     }

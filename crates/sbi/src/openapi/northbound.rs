@@ -24,7 +24,7 @@ pub fn device_triggering() -> Api {
         .takes(report.of::<DeviceTriggeringDeliveryReportNotification>())
         .answers_nothing();
     Api::new("DeviceTriggering", "TS29122_DeviceTriggering", device_triggering::API_PATH)
-        .as_consumer()
+        .consumed()
         .with(
             post("/{scsAsId}/transactions", "Trigger a device")
                 .at("scsAsId", text("msgin5g"))
@@ -80,7 +80,7 @@ pub fn monitoring_event() -> Api {
     );
     let notification = post("", "Report an event").takes(notification.of::<MonitoringNotification>()).answers_nothing();
     Api::new("MonitoringEvent", "TS29122_MonitoringEvent", monitoring_event::API_PATH)
-        .as_consumer()
+        .consumed()
         .with(
             post("/{scsAsId}/subscriptions", "Ask to be told of reachability")
                 .at("scsAsId", text("msgin5g"))

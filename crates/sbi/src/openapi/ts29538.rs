@@ -254,7 +254,7 @@ pub fn bg_delivery() -> Api {
             optional("priority", open_enumeration(&["HIGH", "MIDDLE", "LOW"]).of::<Priority>()),
         ],
     );
-    Api::new("MSGG_BGDelivery", "TS29538_MSGG_BGDelivery", BG_DELIVERY_API_PATH).as_consumer().with(
+    Api::new("MSGG_BGDelivery", "TS29538_MSGG_BGDelivery", BG_DELIVERY_API_PATH).consumed().with(
         post("/deliver-message", "Broadcast a message").takes(message.of::<BgMessageDelivery>()).answers_nothing(),
     )
 }

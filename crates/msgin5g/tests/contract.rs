@@ -1,0 +1,27 @@
+//! The running functions against the documents that they serve, and against the OpenAPI files of 3GPP where those are
+//! there.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what was tried is told to whoever runs it")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Lab, foreign_peer};
+
+#[test]
+fn every_function_does_what_the_document_that_it_serves_says_and_nothing_else() {
+    let lab = Lab::start();
+    print!("{}", foreign_peer("served.py", &[&lab.lab_json_path()]));
+}
+
+#[test]
+fn requests_made_of_the_files_of_3gpp_are_answered_as_those_files_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let contracts = std::env::var_os("MSGIN5G_CONTRACTS").map_or_else(|| root.join("../shared/contracts"), PathBuf::from);
+    if !contracts.is_dir() {
+        println!("skipped: no folder of 3GPP OpenAPI files (MSGIN5G_CONTRACTS)");
+        return;
+    }
+    let lab = Lab::start();
+    print!("{}", foreign_peer("generated.py", &[&lab.lab_json_path(), &contracts]));
+}
