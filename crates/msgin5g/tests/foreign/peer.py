@@ -65,6 +65,18 @@ class Peer:
         assert response.http_version == "HTTP/2", response.http_version
         return response
 
+    def token(self, nf_type, scope):
+        """An access token of the lab's NRF for this peer (TS 29.510 clause 6.3)."""
+        key = (nf_type, scope)
+        if key not in self.tokens:
+            response = self.http.post(f"{self.lab.core['nrf']}/oauth2/token", data={
+                "grant_type": "client_credentials", "nfInstanceId": self.nf_instance_id, "targetNfType": nf_type, "scope": scope})
+            assert response.status_code == 200, (key, response.status_code, response.text)
+            answer = response.json()
+            assert answer["token_type"] == "Bearer" and set(answer["scope"].split()) == set(scope.split()), answer
+            self.tokens[key] = answer["access_token"]
+        return self.tokens[key]
+
     def get(self, url, **further):
         return self.request("GET", url, **further)
 

@@ -96,7 +96,7 @@ def strict(node):
     node = {name: strict(part) for name, part in node.items() if name not in ("example", "nullable")} | (
         {"nullable": True} if node.get("nullable") else {})
     if node.get("type") == "object" and "properties" in node:
-        node["additionalProperties"] = False
+        node.setdefault("additionalProperties", False)
     if node.pop("nullable", False):
         return {"anyOf": [node, {"type": "null"}]}
     return node

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::common::problem_details;
 use super::schema::Schema;
+use crate::authorization::ServiceScopes;
 use crate::problem::PROBLEM_JSON;
 
 /// On which side of an API we are.
@@ -28,6 +29,8 @@ pub struct Api {
     pub path: &'static str,
     /// Our side.
     pub role: Role,
+    /// The scopes that a producer here checks.
+    pub(super) service: Option<&'static ServiceScopes>,
     /// What can be asked.
     pub operations: Vec<Operation>,
 }
@@ -38,7 +41,6 @@ pub struct Operation {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) summary: &'static str,
-    pub(super) scopes: &'static [&'static str],
     pub(super) parameters: Vec<Parameter>,
     pub(super) request: Option<(&'static str, Schema)>,
     pub(super) answers: Vec<Answer>,
@@ -74,7 +76,7 @@ const BODY_REFUSALS: [u16; 2] = [413, 415];
 
 impl Api {
     pub(super) fn new(name: &'static str, file: &'static str, path: &'static str) -> Self {
-        Self { name, file, path, role: Role::Producer, operations: Vec::new() }
+        Self { name, file, path, role: Role::Producer, service: None, operations: Vec::new() }
     }
 
     pub(super) fn consumed(mut self) -> Self {
@@ -82,10 +84,31 @@ impl Api {
         self
     }
 
+    /// Its operations have the scopes that a producer checks.
+    pub(super) fn scoped(mut self, service: &'static ServiceScopes) -> Self {
+        self.service = Some(service);
+        self
+    }
+
     pub(super) fn with(mut self, operation: Operation) -> Self {
         self.operations.push(operation);
         self
     }
+
+    /// The finer scopes that may be asked for besides the service's.
+    fn scopes(&self, operation: &Operation) -> &'static [&'static str] {
+        let path = shape(&format!("{}{}", self.path, operation.path));
+        let mut known = self.service.iter().flat_map(|service| service.operations);
+        let known =
+            known.find(|known| known.method.eq_ignore_ascii_case(operation.method) && shape(known.path) == path);
+        known.map(|known| known.scopes).unwrap_or_default()
+    }
+}
+
+/// A path without the names of its variables.
+fn shape(path: &str) -> String {
+    let part = |part: &str| if part.starts_with('{') { "{}".to_owned() } else { part.to_owned() };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
 pub(super) fn post(path: &'static str, summary: &'static str) -> Operation {
@@ -114,19 +137,12 @@ impl Operation {
             method,
             path,
             summary,
-            scopes: &[],
             parameters: Vec::new(),
             request: None,
             answers: Vec::new(),
             refusals: Vec::new(),
             callbacks: Vec::new(),
         }
-    }
-
-    /// The finer scopes that may be asked for besides the service's.
-    pub(super) fn scopes(mut self, scopes: &'static [&'static str]) -> Self {
-        self.scopes = scopes;
-        self
     }
 
     /// A variable of the path.
@@ -197,11 +213,11 @@ impl Operation {
         self
     }
 
-    fn render(&self, components: &mut Map<String, Value>, service: Option<&str>) -> Value {
+    fn render(&self, components: &mut Map<String, Value>, security: Option<Value>) -> Value {
         let mut operation = Map::new();
         operation.insert("summary".to_owned(), self.summary.into());
-        if let Some(service) = service {
-            operation.insert("security".to_owned(), security(service, self.scopes));
+        if let Some(security) = security {
+            operation.insert("security".to_owned(), security);
         }
         let parameters: Vec<_> = self.parameters.iter().map(|parameter| parameter.render(components)).collect();
         if !parameters.is_empty() {
@@ -305,10 +321,11 @@ pub fn document(apis: &[Api]) -> Value {
         let service = api.path.trim_start_matches('/').split('/').next().unwrap_or_default();
         scopes.insert(service.to_owned(), format!("Access to {}", api.name).into());
         for operation in &api.operations {
-            for scope in operation.scopes {
+            let finer = api.scopes(operation);
+            for scope in finer {
                 scopes.insert((*scope).to_owned(), format!("{} {}", operation.method, operation.path).into());
             }
-            let rendered = operation.render(&mut components, Some(service));
+            let rendered = operation.render(&mut components, Some(security(service, finer)));
             let path = paths.entry(format!("{}{}", api.path, operation.path)).or_default();
             path.insert(operation.method.to_owned(), rendered);
         }

@@ -6,22 +6,20 @@ use super::schema::{Schema, boolean, object, optional, pattern, required, visibl
 use crate::naanf::{
     API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove, NotificationUri, ServiceDisableNotif,
 };
+use crate::services;
 
 /// Naanf_AKMA.
 #[must_use]
 pub fn naanf_akma() -> Api {
-    const ANCHOR_KEY: &[&str] = &["naanf-akma:anchorkey"];
-    const APPLICATION_KEY: &[&str] = &["naanf-akma:applicationkeyget"];
     Api::new("Naanf_AKMA", "TS29535_Naanf_AKMA", API_PATH)
+        .scoped(&services::NAANF_AKMA)
         .with(
             post("/register-anchorkey", "Keep the key material of a UE")
-                .scopes(ANCHOR_KEY)
                 .takes(akma_key_info())
                 .answers(200, akma_key_info()),
         )
         .with(
             post("/retrieve-applicationkey", "Give K_AF and its expiry")
-                .scopes(APPLICATION_KEY)
                 .takes(akma_af_key_request())
                 .answers(200, akma_af_key_data())
                 .answers_nothing()
@@ -29,7 +27,6 @@ pub fn naanf_akma() -> Api {
         )
         .with(
             post("/remove-context", "Forget the key material of a UE")
-                .scopes(ANCHOR_KEY)
                 .takes(object("CtxRemove", vec![required("supi", supi())]).of::<CtxRemove>())
                 .answers_nothing(),
         )

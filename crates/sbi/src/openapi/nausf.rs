@@ -11,17 +11,17 @@ use crate::nausf::{
     API_PATH, AuthResult, AuthenticationInfo, Av5gAka, ConfirmationData, ConfirmationDataResponse, DeregistrationInfo,
     EapSession, UEAuthenticationCtx,
 };
+use crate::services;
 
 /// Nausf_UEAuthentication.
 #[must_use]
 pub fn nausf_ue_authentication() -> Api {
-    const SCOPES: &[&str] = &["nausf-auth:ue-authentications"];
     const CONFIRMATION: &str = "/ue-authentications/{authCtxId}/5g-aka-confirmation";
     const SESSION: &str = "/ue-authentications/{authCtxId}/eap-session";
     Api::new("Nausf_UEAuthentication", "TS29509_Nausf_UEAuthentication", API_PATH)
+        .scoped(&services::NAUSF_AUTH)
         .with(
             post("/ue-authentications", "Begin the authentication of a UE")
-                .scopes(SCOPES)
                 .takes(authentication_info())
                 .answers_as(201, HAL_JSON, ue_authentication_ctx())
                 .with_location()
@@ -29,7 +29,6 @@ pub fn nausf_ue_authentication() -> Api {
         )
         .with(
             post("/ue-authentications/deregister", "Forget the security context of a UE")
-                .scopes(SCOPES)
                 .takes(
                     object(
                         "DeregistrationInfo",
@@ -41,26 +40,19 @@ pub fn nausf_ue_authentication() -> Api {
         )
         .with(
             put(CONFIRMATION, "Confirm 5G AKA")
-                .scopes(SCOPES)
                 .at("authCtxId", authentication())
                 .takes(confirmation_data())
                 .answers(200, confirmation_data_response()),
         )
-        .with(
-            delete(CONFIRMATION, "Withdraw a result")
-                .scopes(SCOPES)
-                .at("authCtxId", authentication())
-                .answers_nothing(),
-        )
+        .with(delete(CONFIRMATION, "Withdraw a result").at("authCtxId", authentication()).answers_nothing())
         .with(
             post(SESSION, "Carry EAP packets")
-                .scopes(SCOPES)
                 .at("authCtxId", authentication())
                 .takes(eap_session())
                 .answers(200, eap_session())
                 .answers_as(200, HAL_JSON, eap_session_under_way()),
         )
-        .with(delete(SESSION, "Withdraw a result").scopes(SCOPES).at("authCtxId", authentication()).answers_nothing())
+        .with(delete(SESSION, "Withdraw a result").at("authCtxId", authentication()).answers_nothing())
 }
 
 fn authentication() -> Schema {

@@ -10,14 +10,15 @@ use crate::nudm::{
     AuthEvent, AuthenticationInfoRequest, AuthenticationInfoResult, AuthenticationVector, ResynchronizationInfo,
     UEAU_API_PATH,
 };
+use crate::services;
 
 /// Nudm_UEAuthentication.
 #[must_use]
 pub fn nudm_ue_authentication() -> Api {
     Api::new("Nudm_UEAU", "TS29503_Nudm_UEAU", UEAU_API_PATH)
+        .scoped(&services::NUDM_UEAU)
         .with(
             post("/{supiOrSuci}/security-information/generate-auth-data", "Make the next vector")
-                .scopes(&["nudm-ueau:security-information:generate-auth-data:invoke"])
                 .at("supiOrSuci", supi_or_suci())
                 .takes(authentication_info_request())
                 .answers(200, authentication_info_result())
@@ -25,7 +26,6 @@ pub fn nudm_ue_authentication() -> Api {
         )
         .with(
             post("/{supi}/auth-events", "Note the outcome of an authentication")
-                .scopes(&["nudm-ueau:auth-events:create"])
                 .at("supi", supi())
                 .takes(auth_event())
                 .answers(201, auth_event())
@@ -33,7 +33,6 @@ pub fn nudm_ue_authentication() -> Api {
         )
         .with(
             put("/{supi}/auth-events/{authEventId}", "Withdraw it")
-                .scopes(&["nudm-ueau:auth-event-id:modify"])
                 .at("supi", supi())
                 .at("authEventId", text("1"))
                 .takes(auth_event())

@@ -56,7 +56,7 @@ fn objects() -> Vec<(String, Schema, Vec<Member>, Vec<&'static str>)> {
     typed()
         .into_iter()
         .filter_map(|(at, schema)| match schema.kind.clone() {
-            Kind::Object { members, exactly_one } => Some((at, schema, members, exactly_one)),
+            Kind::Object { members, exactly_one, .. } => Some((at, schema, members, exactly_one)),
             _ => None,
         })
         .collect()
@@ -198,7 +198,7 @@ fn a_name_means_one_schema_in_all_documents() {
 fn every_mandatory_body_has_a_type_behind_it() {
     let untyped = |api: &Api| {
         let mut bodies = api.operations.iter().filter_map(|operation| operation.request.as_ref());
-        bodies.any(|(media_type, schema)| *media_type != super::api::MERGE_PATCH && schema.probe.is_none())
+        bodies.any(|(media_type, schema)| *media_type == super::api::JSON && schema.probe.is_none())
     };
     for api in all() {
         assert!(!untyped(&api), "{}", api.name);
