@@ -19,7 +19,8 @@ mod ts29538;
 
 use axum::Router;
 use axum::routing::get;
-use serde_json::Value;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 
 pub use api::{Api, Operation, Role, document};
 pub use naanf::naanf_akma;
@@ -51,8 +52,8 @@ pub fn all() -> Vec<Api> {
     ]
 }
 
-/// Serves one document for `apis` at [`DOCUMENT_PATH`].
+/// Serves one document for `apis` at [`DOCUMENT_PATH`]. It is written once: asking for it again and again costs little.
 pub fn router<S: Clone + Send + Sync + 'static>(apis: &[Api]) -> Router<S> {
-    let document = document(apis);
-    Router::new().route(DOCUMENT_PATH, get(async move || crate::Json::<Value>(document.clone())))
+    let text = Bytes::from(document(apis).to_string());
+    Router::new().route(DOCUMENT_PATH, get(async move || ([(CONTENT_TYPE, "application/json")], text.clone())))
 }
