@@ -17,7 +17,8 @@ fn every_function_does_what_the_document_that_it_serves_says_and_nothing_else() 
 #[test]
 fn requests_made_of_the_files_of_3gpp_are_answered_as_those_files_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-    let contracts = std::env::var_os("MSGIN5G_CONTRACTS").map_or_else(|| root.join("../shared/contracts"), PathBuf::from);
+    let contracts =
+        std::env::var_os("MSGIN5G_CONTRACTS").map_or_else(|| root.join("../shared/contracts"), PathBuf::from);
     if !contracts.is_dir() {
         println!("skipped: no folder of 3GPP OpenAPI files (MSGIN5G_CONTRACTS)");
         return;

@@ -45,8 +45,6 @@ pub(super) enum Kind {
     Object {
         members: Vec<Member>,
         exactly_one: Vec<&'static str>,
-        /// Members that are not described are kept as they come, and written.
-        further: bool,
     },
     OneOf(Vec<Schema>),
     /// Kept as it came.
@@ -141,7 +139,7 @@ pub(super) fn any() -> Schema {
 
 /// An object. Members that it does not name are ignored.
 pub(super) fn object(name: &'static str, members: Vec<Member>) -> Schema {
-    Schema { name: Some(name), ..Kind::Object { members, exactly_one: Vec::new(), further: false }.into() }
+    Schema { name: Some(name), ..Kind::Object { members, exactly_one: Vec::new() }.into() }
 }
 
 /// One of several schemas.
@@ -172,14 +170,6 @@ impl Schema {
     pub(super) fn exactly_one(mut self, names: &[&'static str]) -> Self {
         if let Kind::Object { exactly_one, .. } = &mut self.kind {
             exactly_one.extend(names);
-        }
-        self
-    }
-
-    /// Members that are not described are kept as they come.
-    pub(super) fn with_further_members(mut self) -> Self {
-        if let Kind::Object { further, .. } = &mut self.kind {
-            *further = true;
         }
         self
     }
@@ -217,7 +207,7 @@ impl Schema {
             Kind::Map(values) => json!({"relation": values.example(whole)}),
             Kind::OneOf(schemas) => schemas.first().map_or(Value::Null, |schema| schema.example(whole)),
             Kind::Any => json!("as it came"),
-            Kind::Object { members, exactly_one, .. } => {
+            Kind::Object { members, exactly_one } => {
                 let chosen = exactly_one.first();
                 let there = members.iter().filter(|member| {
                     if exactly_one.contains(&member.name) {
@@ -274,7 +264,7 @@ impl Schema {
                 json!({"oneOf": schemas.iter().map(|schema| schema.render(components)).collect::<Vec<_>>()})
             }
             Kind::Any => json!({}),
-            Kind::Object { members, exactly_one, further } => {
+            Kind::Object { members, exactly_one } => {
                 let mut properties = Map::new();
                 for member in members {
                     properties.insert(member.name.to_owned(), member.schema.render(components));
@@ -284,7 +274,6 @@ impl Schema {
                 set(&mut object, "required", (!names.is_empty()).then(|| names.into()));
                 let one: Vec<_> = exactly_one.iter().map(|name| json!({"required": [name]})).collect();
                 set(&mut object, "oneOf", (!one.is_empty()).then(|| one.into()));
-                set(&mut object, "additionalProperties", further.then(|| true.into()));
                 object
             }
         };

@@ -56,7 +56,7 @@ fn objects() -> Vec<(String, Schema, Vec<Member>, Vec<&'static str>)> {
     typed()
         .into_iter()
         .filter_map(|(at, schema)| match schema.kind.clone() {
-            Kind::Object { members, exactly_one, .. } => Some((at, schema, members, exactly_one)),
+            Kind::Object { members, exactly_one } => Some((at, schema, members, exactly_one)),
             _ => None,
         })
         .collect()

@@ -69,7 +69,7 @@ class Shape:
         self.known = node is not None
         self.type, self.values, self.open, self.nullable = None, None, False, False
         self.members, self.required, self.one_of_required, self.alternatives, self.items = {}, set(), set(), [], None
-        self.additional, self.keeps_all = None, False
+        self.additional = None
         if node:
             self.take(node, self.name)
 
@@ -85,7 +85,6 @@ class Shape:
             self.items = (node["items"], name)
         if isinstance(node.get("additionalProperties"), dict):
             self.additional = (node["additionalProperties"], name)
-        self.keeps_all |= node.get("additionalProperties") is True
         for part in node.get("allOf", []):
             target, where, _ = self.source.resolve(part, name)
             if target:
@@ -290,7 +289,7 @@ class Comparison:
 
     def members(self, where, mine, theirs):
         absent = sorted(theirs.members.keys() - mine.members.keys())
-        if absent and not mine.keeps_all:
+        if absent:
             self.say(where, f"not kept: {', '.join(f'`{name}`' for name in absent)}", theirs)
         added = sorted(mine.members.keys() - theirs.members.keys())
         if added and theirs.type == "object" and theirs.members:
