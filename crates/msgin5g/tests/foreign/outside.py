@@ -29,8 +29,9 @@ class Scene:
     def __init__(self, lab_json, folder):
         self.lab, self.folder = Lab(lab_json), pathlib.Path(folder)
         self.core = self.lab.core
-        # The CAPIF core function takes invokers without a certificate, who come to be given one.
-        names = ("udm", "ausf", "aanf", "configuration", "nrf", "nef")
+        # Inside the domain: the NEF has another authority for those outside, and the CAPIF core function takes invokers
+        # without a certificate, who come to be given one.
+        names = ("udm", "ausf", "aanf", "configuration", "nrf")
         self.roots = {name: self.core[name] for name in names if self.core.get(name)}
         self.roots["server"] = self.lab.api
 
