@@ -29,7 +29,10 @@ class Scene:
     def __init__(self, lab_json, folder):
         self.lab, self.folder = Lab(lab_json), pathlib.Path(folder)
         self.core = self.lab.core
-        self.roots = {name: root for name, root in self.core.items() if str(root).startswith("https://")}
+        # Inside the domain: the NEF has another authority for those outside, and the CAPIF core function takes invokers
+        # without a certificate, who come to be given one.
+        names = ("udm", "ausf", "aanf", "configuration", "nrf")
+        self.roots = {name: self.core[name] for name in names if self.core.get(name)}
         self.roots["server"] = self.lab.api
 
     def certificate(self, name, *, ca=None, days=30, subject_alternative="DNS:stranger.example", usage="clientAuth,serverAuth",
