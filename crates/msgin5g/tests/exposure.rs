@@ -160,7 +160,6 @@ impl OutsideServer {
         config.insert("akma".to_owned(), toml::Value::try_from(akma).unwrap());
         config.remove("application_server");
         config.remove("nrf");
-        config.remove("authorization");
         for (section, key, value) in [
             ("server", "fqdn", own["fqdn"].as_str().unwrap().to_owned()),
             ("server", "listen", "127.0.0.1:0".to_owned()),

@@ -338,6 +338,7 @@ async fn start_aanf(
         listen = "127.0.0.1:0"
         data = "{}/aanf"
         tls = {}
+        authorization = {{ mode = "tls" }}
         udm = {{ root = "{udm}" }}
         [[af]]
         nf_instance_id = "{AUSF}"
@@ -379,6 +380,8 @@ fn server_config(
         url = "https://127.0.0.1:1"
         [api]
         listen = "{listen}"
+        [authorization]
+        mode = "tls"
         [admin]
         listen = "127.0.0.1:0"
         [store]
