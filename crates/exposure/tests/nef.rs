@@ -255,7 +255,8 @@ async fn while_the_server_is_away_nothing_is_answered_with_success() {
     world.stop_server().await;
     let problem = refused(weather.send("weather@example", ("AS", "billing@lab"), "m-1").await, 503, "NF_CONGESTION");
     assert!(problem.retry_after_seconds.is_some());
-    refused(weather.register("weather@example", &target.root).await, 503, "NF_CONGESTION");
+    // Another client: this one was told to wait.
+    refused(world.af("weather").register("weather@example", &target.root).await, 503, "NF_CONGESTION");
     // The earlier registration holds.
     world.start_server().await;
     let (billing, _at_billing) = world.inside_as().await;
