@@ -529,7 +529,7 @@ async fn an_assertion_without_its_certificate_or_with_a_certificate_that_is_not_
     let der = certificate.to_der().unwrap();
     let texts = [
         own.sign(&assertion_claims(AF)).unwrap(),
-        own.sign_with_certificates(&assertion_claims(AF), &[der.clone()]).unwrap(),
+        own.sign_with_certificates(&assertion_claims(AF), std::slice::from_ref(&der)).unwrap(),
         own.sign_with_certificates(&assertion_claims(AF), &vec![der; 9]).unwrap(),
         forged(
             &json!({"alg": "none", "x5c": [STANDARD.encode(certificate.to_der().unwrap())]}),

@@ -164,9 +164,9 @@ struct Ausf {
 /// Where AKMA keys go.
 enum Aanf {
     /// To the one AAnF there is.
-    Fixed(NaanfClient),
+    Fixed(Box<NaanfClient>),
     /// To the one that the NRF finds.
-    Selected(AanfSelection),
+    Selected(Box<AanfSelection>),
 }
 
 /// One authentication under way.
@@ -262,12 +262,12 @@ fn aanf_of(
     match (root, nrf) {
         (None, _) => Ok(None),
         (Some(root), Some(nrf)) if root == BY_DISCOVERY => {
-            Ok(Some(Aanf::Selected(AanfSelection::new(nrf.clone(), http)?)))
+            Ok(Some(Aanf::Selected(Box::new(AanfSelection::new(nrf.clone(), http)?))))
         }
         (Some(root), None) if root == BY_DISCOVERY => {
             Err(LabError::Configuration("ausf: aanf is \"nrf\", and there is no section [nrf]".to_owned()))
         }
-        (Some(root), _) => Ok(Some(Aanf::Fixed(NaanfClient::selecting(http, root, routes)))),
+        (Some(root), _) => Ok(Some(Aanf::Fixed(Box::new(NaanfClient::selecting(http, root, routes))))),
     }
 }
 

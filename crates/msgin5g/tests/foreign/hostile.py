@@ -237,11 +237,15 @@ def bodies_that_never_come(scene):
 @case
 def more_streams_than_allowed(scene):
     rude = scene.connect()
-    for stream in range(1, 2001, 2):
-        rude.write(rude.request(stream, ends=False, method="POST", path="/msgs-msgdelivery/v1/deliver-report",
-                                further=[("content-type", "application/json")]))
-    refused = rude.frames(until=lambda frame: isinstance(frame, (RstStreamFrame, GoAwayFrame)))[-1]
-    assert isinstance(refused, (RstStreamFrame, GoAwayFrame)), refused
+    try:
+        for stream in range(1, 2001, 2):
+            rude.write(rude.request(stream, ends=False, method="POST", path="/msgs-msgdelivery/v1/deliver-report",
+                                    further=[("content-type", "application/json")]))
+    except OSError:
+        rude.close()
+        return  # the connection was ended
+    # Either comes, or the connection ends; if neither happened, this would run into the time-out and fail.
+    rude.frames(until=lambda frame: isinstance(frame, (RstStreamFrame, GoAwayFrame)))
     rude.close()
 
 

@@ -75,6 +75,9 @@ impl TestIssuer {
     }
 }
 
+/// What makes the claims of the n-th token, n from 0.
+pub type ChangeClaims = dyn Fn(usize, &mut AccessTokenClaims) + Send + Sync;
+
 /// Gives one consumer tokens of an issuer, as an NRF does.
 pub struct TestTokens {
     /// Who issues them.
@@ -82,7 +85,7 @@ pub struct TestTokens {
     /// NF instance ID of the consumer.
     pub sub: String,
     /// Changes the claims of the n-th token, n from 0.
-    pub change: Box<dyn Fn(usize, &mut AccessTokenClaims) + Send + Sync>,
+    pub change: Box<ChangeClaims>,
     /// Tokens given so far.
     pub given: AtomicUsize,
     /// Tokens reported as refused.
