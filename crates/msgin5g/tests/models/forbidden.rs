@@ -102,7 +102,12 @@ async fn the_validating_as_decides_also_by_being_away_and_a_crash_while_it_is_as
     meter.come_back(world.server.address());
     valve.come_back(world.server.address());
     assert!(meter.request(storable(&own, &pumps, "5")).is_stored());
-    assert_eq!(valve.receive(1), ["5"]);
+    // What was handed over shortly before the crash may come again.
+    let mut heard = valve.receive(1);
+    while heard.last().is_some_and(|id| id != "5") {
+        heard.extend(valve.receive(1));
+    }
+    assert!(!heard.contains(&"4".to_owned()), "{heard:?}");
     assert!(meter.request(storable(&own, &pumps, "4")).is_stored(), "its repetition is the first that counts");
     assert_eq!(valve.receive(1), ["4"]);
     // Away for good: what it does not see nobody gets.
