@@ -91,11 +91,15 @@ impl Ports {
     pub fn free(before: Option<&Self>) -> Result<Self, LabError> {
         // All are held until the last is found, so that none is found twice.
         let mut held = Vec::new();
+        let mut own = own_ports();
         let mut take = |wanted: Option<SocketAddr>| -> Result<SocketAddr, LabError> {
             let chosen = wanted.filter(|address| address.port() != 0);
             let listener = match chosen.and_then(|address| TcpListener::bind(address).ok()) {
                 Some(listener) => listener,
-                None => free_listener()?,
+                None => match own.find_map(|address| TcpListener::bind(address).ok()) {
+                    Some(listener) => listener,
+                    None => free_listener()?,
+                },
             };
             let address = listener.local_addr().map_err(|_| LabError::NoFreePort(LOOPBACK))?;
             held.push(listener);
@@ -121,6 +125,15 @@ impl Ports {
 
 fn not_chosen() -> SocketAddr {
     SocketAddr::new(LOOPBACK, 0)
+}
+
+/// Ports that no other process tries first: two labs that start at the same time would else both find a port free that
+/// neither has bound for good.
+fn own_ports() -> impl Iterator<Item = SocketAddr> {
+    let blocks = u32::from(FREE_COUNT / COUNT);
+    let block = u16::try_from(std::process::id() % blocks).unwrap_or_default();
+    let first = FREE_FIRST + block * COUNT;
+    (first..first + COUNT).map(|port| SocketAddr::new(LOOPBACK, port))
 }
 
 fn free_listener() -> Result<TcpListener, LabError> {

@@ -155,6 +155,7 @@ fn the_demo_holds_and_tells_every_refusal_with_its_alert_or_code() {
     assert_eq!(
         answers,
         [
+            "403 AF_ID_NOT_ALLOWED",
             "TLS alert decrypt_error",
             "TLS alert handshake_failure",
             "TLS alert handshake_failure",

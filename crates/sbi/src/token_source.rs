@@ -47,11 +47,17 @@ impl TokenUse {
         self
     }
 
-    /// A token for the next request, if it is to have one.
+    /// A token for the next request, if it is to have one. Where the source knows nobody who asks for tokens with this
+    /// scope, the request goes without: whether that will do is for the producer to say, which may be one that the NRF does
+    /// not know, such as a gateway (TS 33.501 clause Y.5).
     pub(crate) async fn token(&self) -> Result<Option<Arc<str>>, SbiError> {
-        match (&self.source, &self.service) {
-            (Some(source), Some((target, scope))) => source.token(target, scope).await.map(Some),
-            _ => Ok(None),
+        let (Some(source), Some((target, scope))) = (&self.source, &self.service) else { return Ok(None) };
+        match source.token(target, scope).await {
+            Err(SbiError::NrfRefused { reason, .. }) if reason == INVALID_SCOPE => {
+                tracing::debug!(nf_type = %target.nf_type, scope, "no token for this scope, the request goes without");
+                Ok(None)
+            }
+            token => token.map(Some),
         }
     }
 
@@ -68,6 +74,9 @@ impl std::fmt::Debug for TokenUse {
         f.debug_struct("TokenUse").field("source", &self.source.is_some()).field("service", &service).finish()
     }
 }
+
+/// RFC 6749 clause 5.2: the scope is unknown, or nobody's.
+const INVALID_SCOPE: &str = "invalid_scope";
 
 /// The `Authorization` header with a bearer token (RFC 6750 clause 2.1), hidden from Debug output.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue, SbiError> {
