@@ -94,12 +94,15 @@ impl Ports {
         let mut own = own_ports();
         let mut take = |wanted: Option<SocketAddr>| -> Result<SocketAddr, LabError> {
             let chosen = wanted.filter(|address| address.port() != 0);
-            let listener = match chosen.and_then(|address| TcpListener::bind(address).ok()) {
+            let bound = match chosen {
+                Some(address) => TcpListener::bind(address).ok(),
+                // Not where there were some before: those must stay free for whoever had them.
+                None if before.is_none() => own.find_map(|address| TcpListener::bind(address).ok()),
+                None => None,
+            };
+            let listener = match bound {
                 Some(listener) => listener,
-                None => match own.find_map(|address| TcpListener::bind(address).ok()) {
-                    Some(listener) => listener,
-                    None => free_listener()?,
-                },
+                None => free_listener()?,
             };
             let address = listener.local_addr().map_err(|_| LabError::NoFreePort(LOOPBACK))?;
             held.push(listener);
