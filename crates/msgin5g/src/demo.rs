@@ -75,7 +75,7 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
 
     let mut server = ApplicationServer::start(lab, "as-billing").await?;
     ue_and_application_server(narrator, &mut meter, &mut valve, &mut server).await?;
-    let mut valve = offline(lab, narrator, &mut meter, valve).await?;
+    let mut valve = Box::pin(offline(lab, narrator, &mut meter, valve)).await?;
     server_again(narrator, &meter, &mut server).await?;
     outside::through_the_nef(lab, narrator, &mut valve).await?;
     many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
