@@ -519,7 +519,7 @@ mod tests {
     #[test]
     fn interface_information_is_host_port_and_prefix() {
         let api = api();
-        let interface = &api.profiles().last().unwrap().interfaces()[0];
+        let interface = &api.profiles().last().unwrap().interfaces().first().unwrap();
         assert_eq!(interface.information(), "192.0.2.1:8443/p");
         assert_eq!(interface.root(), "https://192.0.2.1:8443/p");
         let name = InterfaceDescription { fqdn: Some("NEF.example".to_owned()), ..InterfaceDescription::default() };
