@@ -57,7 +57,7 @@ def main(lab_json):
     inbox = Inbox(lab, billing)
     ways = {"the certificate alone": lambda scope: None}
     if lab.core.get("nrf"):
-        ways["a token of the NRF"] = lambda scope: billing.token("MSGIN5G_SERVER", scope)
+        ways["a token of the NRF"] = lambda scope: billing.token("AF", scope)
     for name, tokens in ways.items():
         location = exchange(lab, billing, lab.api, device, ue, inbox, tokens)
         left = billing.request("DELETE", f"{lab.api}{location}", token=tokens("msgs-asregistration"))

@@ -90,7 +90,7 @@ async fn what_an_as_sends_while_a_device_is_away_comes_in_one_but_what_is_urgent
     assert_eq!(last["oriAddr"], billing.address);
     assert_eq!(last["indMsgs"][0]["payload"], then[0]["payload"]);
     // All were acknowledged, so none of them comes again.
-    eventually("the last acknowledgement", || world.server.metric("msgin5g_delivered_total") == 7).await;
+    eventually("the last acknowledgement", || world.server.metric("msgin5g_delivered_total") >= 7).await;
     valve.close();
     valve.come_back_with(world.server.address(), takes_aggregates(200));
     let sixth = msg(&billing.address, &to, "6");

@@ -266,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_patch_that_copies_the_document_into_itself_again_and_again_is_stopped() {
-        let copy = json!({"op": "copy", "from": "", "path": "/copy"});
-        let patch = Value::Array(vec![copy; PATCH_ITEMS_MAX]);
+        let copy = |number: usize| json!({"op": "copy", "from": "", "path": format!("/copy{number}")});
+        let patch = Value::Array((0..PATCH_ITEMS_MAX).map(copy).collect());
         assert!(matches!(patched(json!({"text": "some"}), patch).unwrap_err(), PatchError::TooLarge(_)));
     }
 
