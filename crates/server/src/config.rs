@@ -504,6 +504,7 @@ mod tests {
         api = {}
         store = { path = "state" }
         server = { fqdn = "msgin5g.example" }
+        authorization = { mode = "tls" }
     "#;
 
     fn key_at_fault(addition: &str) -> String {
