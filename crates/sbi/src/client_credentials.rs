@@ -79,7 +79,9 @@ impl ClientCredentials {
         let asked_at = Instant::now();
         let (parts, body) = self.http.post_form(&self.endpoint, self.form(), HeaderMap::new()).await?;
         if parts.status != StatusCode::OK {
-            return Err(SbiError::Problem(Box::new(ProblemDetails::new(parts.status).with_cause("TOKEN_REFUSED"))));
+            // 400 of a token endpoint (RFC 6749 clause 5.2) is about this client, and not about what it wanted to ask for.
+            let status = if parts.status == StatusCode::BAD_REQUEST { StatusCode::UNAUTHORIZED } else { parts.status };
+            return Err(SbiError::Problem(Box::new(ProblemDetails::new(status).with_cause("TOKEN_REFUSED"))));
         }
         let unusable = || SbiError::Malformed("no bearer token".to_owned());
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| unusable())?;
