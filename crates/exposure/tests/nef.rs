@@ -52,7 +52,7 @@ async fn a_gpsi_needs_both_the_scope_and_the_entry() {
     assert!(answer.get("kaf").is_some() && answer.get("gpsi").is_none(), "its entry does not allow it");
     let wide = parking.with_tokens(Some("3gpp-akma nnef-akma:gpsi-access"));
     let outcome = wide.post::<_, Value>(&format!("{}{RETRIEVE}", parking.nef), &question("parking.example")).await;
-    assert_eq!(problem(outcome.unwrap_err()).status, Some(400), "the scope is not granted");
+    assert!(problem(outcome.unwrap_err()).has_cause("TOKEN_REFUSED"), "the scope is not granted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
