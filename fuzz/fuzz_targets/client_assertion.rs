@@ -22,7 +22,13 @@ etGlT/+5Fo+ITt55A7BbMgIhALRxHs40hmpPYPpnWepwgJVfepm7Vg9/wxBOwIZT
 L30a
 -----END CERTIFICATE-----
 ";
-static KEYS: LazyLock<AssertionKeys> = LazyLock::new(|| AssertionKeys::from_pem(AUTHORITY.as_bytes()).unwrap());
+static KEYS: LazyLock<AssertionKeys> = LazyLock::new(|| {
+    let file = std::env::temp_dir().join(format!("fuzz-authority-{}.pem", std::process::id()));
+    std::fs::write(&file, AUTHORITY).unwrap();
+    let keys = AssertionKeys::open(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    keys
+});
 
 fuzz_target!(|data: &[u8]| {
     let refused = |text: &str| assert!(KEYS.verify(text, "AANF", 1_800_000_000, 30).is_err());
