@@ -60,13 +60,18 @@ async fn a_long_message_of_an_as_goes_to_a_ue_in_segments_whatever_the_window() 
     let mut alice = small_ue(&net, "alice", 1000).await;
     let long = Message { payload: octets(20_000), ..from_as("billing", "alice", "1") };
     let short = from_as("billing", "alice", "2");
+    let (on_its_way, first_on_its_way) = tokio::sync::oneshot::channel();
     let sent = tokio::spawn(async move {
         let (first, second) = tokio::join!(billing.send(&long), async {
-            until(|| net.core.open_requests() > 0).await;
+            first_on_its_way.await.unwrap();
             billing.send(&short).await
         });
         (first.unwrap(), second.unwrap(), net.core.open_requests())
     });
+    while alice.requests.is_empty() {
+        alice.turn().await;
+    }
+    on_its_way.send(()).unwrap();
     let (whole, segments) = receive_whole(&mut alice).await;
     assert_eq!((whole.payload, segments), (octets(20_000), 20));
     assert_eq!(alice.receive().await.message_id.as_str(), "2");
