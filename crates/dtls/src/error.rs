@@ -1,0 +1,132 @@
+//! What can go wrong.
+
+use crate::alert::Alert;
+
+/// Why a call failed, or a session ended.
+///
+/// No variant carries key material, an identity or a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration cannot work.
+    #[error("configuration: {0}")]
+    Config(&'static str),
+    /// A pre-shared key is shorter than [`crate::limits::PSK_OCTETS_MIN`] or longer than
+    /// [`crate::limits::PSK_OCTETS_MAX`].
+    #[error("pre-shared key of {0} octets")]
+    KeyLength(usize),
+    /// A Connection ID is longer than [`crate::limits::CONNECTION_ID_OCTETS_MAX`].
+    #[error("Connection ID of {0} octets")]
+    ConnectionIdLength(usize),
+    /// The system gives no randomness.
+    #[error("no randomness")]
+    Random,
+
+    /// The handshake is not done yet.
+    #[error("not established")]
+    NotEstablished,
+    /// The session has ended.
+    #[error("closed")]
+    Closed,
+    /// No key was asked for, or it was given already.
+    #[error("no key is waited for")]
+    NoKeyAwaited,
+    /// The payload does not fit in one datagram of the path.
+    #[error("payload too large, at most {octets_max} octets")]
+    PayloadTooLarge {
+        /// What fits.
+        octets_max: usize,
+    },
+    /// [`crate::limits::TRANSMITS_MAX`] datagrams wait to be sent.
+    #[error("too many datagrams wait to be sent")]
+    TransmitQueueFull,
+    /// The key has protected as many records as it may; a new handshake makes another.
+    #[error("the write key is used up")]
+    WriteKeyExhausted,
+    /// The address is not the one that waits for a decision.
+    #[error("no such address waits to be followed")]
+    NoSuchAddress,
+    /// More was to be sent to an unproven address than [`crate::limits::PROBE_OCTETS_FACTOR`] allows.
+    #[error("too much for an unproven address")]
+    ProbeTooLarge,
+    /// Something is still under way: a flight is held for the peer, datagrams or events wait, or an address is unproven.
+    #[error("not idle")]
+    NotIdle,
+
+    /// A frozen or sealed form is not one of ours, was changed, or was sealed under another key.
+    #[error("not a session of ours")]
+    FrozenForm,
+    /// A sealed form is opened by the start of the server that sealed it, or by an earlier one: its counters could repeat.
+    #[error("sealed by this or a later start of the server")]
+    SealedNow,
+
+    /// The handshake took longer than [`crate::SessionConfig::handshake_timeout`]. `unauthentic` tells that protected
+    /// records came which our key does not open: most likely the peers have different keys.
+    #[error("handshake timed out{}", if *.unauthentic { ", most likely the keys differ" } else { "" })]
+    HandshakeTimeout {
+        /// Whether records came that did not open.
+        unauthentic: bool,
+    },
+    /// The peer sent a fatal alert.
+    #[error("the peer sent {0}")]
+    PeerAlert(Alert),
+    /// A message cannot be taken apart.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    /// A message of the handshake came when it may not.
+    #[error("unexpected message")]
+    UnexpectedMessage,
+    /// The peer does not speak DTLS 1.2.
+    #[error("no common version")]
+    Version,
+    /// No cipher suite in common.
+    #[error("no common cipher suite")]
+    CipherSuite,
+    /// The peer does not do extended master secret (RFC 7627), which is required.
+    #[error("the peer does not do extended master secret")]
+    ExtendedMasterSecret,
+    /// A field of a message has a value that it cannot have.
+    #[error("illegal {0}")]
+    IllegalParameter(&'static str),
+    /// The server answers with an extension that was not offered.
+    #[error("an extension that was not offered")]
+    UnsupportedExtension,
+    /// The key for the identity is refused.
+    #[error("key refused: {0:?}")]
+    KeyRefused(crate::KeyRefusal),
+    /// The peer's public key is not on the curve, or of low order.
+    #[error("bad public key")]
+    PublicKey,
+    /// The peer's Finished is wrong: the handshake was tampered with.
+    #[error("Finished does not verify")]
+    Finished,
+    /// More records failed to authenticate than the suite's AEAD allows for one key.
+    #[error("too many records did not authenticate")]
+    ReadKeyExhausted,
+    /// The server keeps asking for another cookie.
+    #[error("too many HelloVerifyRequests")]
+    HelloVerifyRequests,
+}
+
+/// What ends a session on our side: the alert for the peer, and the reason for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) alert: Alert,
+    pub(crate) error: Error,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let alert = match error {
+            Error::Malformed(_) => Alert::DECODE_ERROR,
+            Error::UnexpectedMessage | Error::HelloVerifyRequests => Alert::UNEXPECTED_MESSAGE,
+            Error::Version => Alert::PROTOCOL_VERSION,
+            Error::CipherSuite | Error::ExtendedMasterSecret => Alert::HANDSHAKE_FAILURE,
+            Error::IllegalParameter(_) | Error::PublicKey => Alert::ILLEGAL_PARAMETER,
+            Error::UnsupportedExtension => Alert::UNSUPPORTED_EXTENSION,
+            Error::Finished => Alert::DECRYPT_ERROR,
+            _ => Alert::INTERNAL_ERROR,
+        };
+        Self { alert, error }
+    }
+}

@@ -1,0 +1,71 @@
+//! Every fixed limit of the crate, with what happens when it is reached. What a deployment chooses is in
+//! [`crate::SessionConfig`].
+
+use std::time::Duration;
+
+/// Octets of content in one record (RFC 6347 4.1). A longer record is dropped.
+pub const RECORD_CONTENT_OCTETS_MAX: usize = 1 << 14;
+/// Smallest value of [`crate::SessionConfig::datagram_octets_max`]. Below it a ClientHello would not fit in one datagram.
+pub const DATAGRAM_OCTETS_MIN: usize = 256;
+/// Default of [`crate::SessionConfig::datagram_octets_max`]: the minimum MTU of IPv6 less the headers of IPv6 and UDP.
+pub const DATAGRAM_OCTETS_DEFAULT: usize = 1232;
+/// Largest value of [`crate::SessionConfig::datagram_octets_max`].
+pub const DATAGRAM_OCTETS_MAX: usize = 16_384;
+/// After [`DATAGRAM_FALLBACK_TIMEOUTS`] retransmissions without an answer a flight goes in datagrams of at most this size
+/// (RFC 6347 4.1.1.1): what any path of IPv4 carries.
+pub const DATAGRAM_OCTETS_FALLBACK: usize = 548;
+/// See [`DATAGRAM_OCTETS_FALLBACK`].
+pub const DATAGRAM_FALLBACK_TIMEOUTS: u32 = 3;
+/// Octets of a Connection ID, of either side. A peer that wants a longer one is answered illegal_parameter.
+pub const CONNECTION_ID_OCTETS_MAX: usize = 32;
+/// Octets of one handshake message, whatever its header announces. Fragments of a longer one are dropped.
+pub const HANDSHAKE_MESSAGE_OCTETS_MAX: usize = 2048;
+/// Handshake messages ahead of the next expected one that are put together at once. Fragments further ahead are dropped.
+pub const REASSEMBLY_MESSAGES_MAX: usize = 8;
+/// Octets of all messages being put together. A message that would exceed it is dropped; its retransmission may find room.
+pub const REASSEMBLY_OCTETS_MAX: usize = 4096;
+/// Holes of one message being put together, plus one. A fragment that would make more is dropped.
+pub const FRAGMENT_RANGES_MAX: usize = 16;
+/// Protected records kept until their key is there. Further ones are dropped; the peer sends its flight again.
+pub const EARLY_RECORDS_MAX: usize = 4;
+/// Octets of one record that is kept until its key is there. A longer one is dropped.
+pub const EARLY_RECORD_OCTETS_MAX: usize = 256;
+/// Octets of a PSK identity. A longer one is answered unknown_psk_identity.
+pub const PSK_IDENTITY_OCTETS_MAX: usize = 512;
+/// Octets of a pre-shared key; [`crate::PresharedKey::new`] refuses a longer one.
+pub const PSK_OCTETS_MAX: usize = 64;
+/// Octets of a pre-shared key at least.
+pub const PSK_OCTETS_MIN: usize = 16;
+/// Octets of a cookie that a client repeats: what the field can hold.
+pub const COOKIE_OCTETS_MAX: usize = 255;
+/// Octets of a host name in server_name.
+pub const SERVER_NAME_OCTETS_MAX: usize = 255;
+/// HelloVerifyRequests that a client follows in one handshake; the next one ends it.
+pub const HELLO_VERIFY_REQUESTS_MAX: u8 = 4;
+/// Datagrams that wait in `poll_transmit`. `send` answers [`crate::Error::TransmitQueueFull`]; a retransmission is left
+/// out, its timer goes on.
+pub const TRANSMITS_MAX: usize = 64;
+/// Events that wait in `poll_event`. Application data beyond are dropped, as a full socket buffer would.
+pub const EVENTS_MAX: usize = 256;
+/// Records behind the newest one that are still taken, once each (RFC 6347 4.1.2.6 demands 32 and prefers 64).
+pub const REPLAY_WINDOW_RECORDS: u64 = 128;
+/// First interval between retransmissions (RFC 6347 4.2.4.1); it doubles each time.
+pub const RETRANSMIT_FIRST: Duration = Duration::from_secs(1);
+/// Longest interval between retransmissions (RFC 6347 4.2.4.1).
+pub const RETRANSMIT_MAX: Duration = Duration::from_secs(60);
+/// The peer's retransmissions make us retransmit at most once in this part of the first interval.
+pub const RETRANSMIT_ON_DUPLICATE_DIVISOR: u32 = 2;
+/// How long a server keeps its Finished for a client that did not get it (RFC 6347 4.2.4: twice the maximum segment
+/// lifetime), unless application data of the client show before that it did.
+pub const FINAL_FLIGHT_HELD: Duration = Duration::from_secs(240);
+/// A cookie is valid in the period in which it was made and in the next one.
+pub const COOKIE_PERIOD: Duration = Duration::from_secs(60);
+/// Octets that may be sent to an unproven new address of the peer, for each authentic octet that came from it.
+pub const PROBE_OCTETS_FACTOR: usize = 3;
+/// Octets of a frozen session at most.
+pub const FROZEN_OCTETS_MAX: usize = 300;
+/// Octets of a sealed session at most.
+pub const SEALED_OCTETS_MAX: usize = 350;
+/// Records that a session may send after it was sealed, until it is sealed anew: as far as its counter is advanced for
+/// each start of the server when the sealed form is opened.
+pub const SEALED_RECORDS_MAX: u64 = 1 << 16;

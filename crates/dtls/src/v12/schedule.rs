@@ -1,0 +1,86 @@
+//! From the pre-shared key to the record keys (RFC 5246 8.1, 6.3; RFC 4279 2; RFC 5489 2; RFC 7627 4).
+
+use zeroize::Zeroizing;
+
+use crate::codec::put_vector16;
+use crate::connection::Role;
+use crate::crypto::aead::{KEY_OCTETS_MAX, NONCE_OCTETS};
+use crate::crypto::prf::prf;
+use crate::error::Error;
+use crate::handshake::hello::RANDOM_OCTETS;
+use crate::key::PresharedKey;
+use crate::record::protection::{Direction, Keys};
+use crate::suite::CipherSuite;
+
+const MASTER_OCTETS: usize = 48;
+/// Octets of a Finished.
+pub(crate) const VERIFY_OCTETS: usize = 12;
+
+/// The master secret.
+pub(crate) struct Master(Zeroizing<[u8; MASTER_OCTETS]>);
+
+impl Master {
+    /// The extended master secret over `session_hash`. `shared` is the ephemeral exchange's secret; without one, as many
+    /// zeros as the key has octets (RFC 4279 2).
+    pub(crate) fn derive(key: &PresharedKey, shared: Option<&[u8]>, session_hash: &[u8; 32]) -> Self {
+        let psk = key.expose();
+        let zeros = Zeroizing::new(vec![0; psk.len()]);
+        let other = shared.unwrap_or(&zeros);
+        let mut premaster = Zeroizing::new(Vec::with_capacity(4 + other.len() + psk.len()));
+        put_vector16(&mut premaster, other);
+        put_vector16(&mut premaster, psk);
+        let mut master = Zeroizing::new([0; MASTER_OCTETS]);
+        prf(&premaster, b"extended master secret", &[session_hash], master.as_mut());
+        Self(master)
+    }
+
+    pub(crate) fn expose(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+
+    /// What `role` puts into its Finished, over the messages before it.
+    pub(crate) fn verify_data(&self, role: Role, transcript_hash: &[u8; 32]) -> [u8; VERIFY_OCTETS] {
+        let label: &[u8] = match role {
+            Role::Client => b"client finished",
+            Role::Server => b"server finished",
+        };
+        let mut out = [0; VERIFY_OCTETS];
+        prf(self.0.as_ref(), label, &[transcript_hash], &mut out);
+        out
+    }
+
+    /// The record keys, from the point of view of `role`.
+    pub(crate) fn keys(
+        &self,
+        suite: CipherSuite,
+        role: Role,
+        client_random: &[u8; RANDOM_OCTETS],
+        server_random: &[u8; RANDOM_OCTETS],
+    ) -> Result<Keys, Error> {
+        let aead = suite.aead();
+        let mut block = Zeroizing::new(vec![0; 2 * (aead.key_octets() + aead.fixed_iv_octets())]);
+        prf(self.0.as_ref(), b"key expansion", &[server_random, client_random], &mut block);
+        let mut rest: &[u8] = &block;
+        let client_key: Zeroizing<[u8; KEY_OCTETS_MAX]> = part(&mut rest, aead.key_octets());
+        let server_key = part(&mut rest, aead.key_octets());
+        let client_iv: Zeroizing<[u8; NONCE_OCTETS]> = part(&mut rest, aead.fixed_iv_octets());
+        let server_iv = part(&mut rest, aead.fixed_iv_octets());
+        let client = Direction::new(aead, client_key, client_iv).ok_or(Error::Random)?;
+        let server = Direction::new(aead, server_key, server_iv).ok_or(Error::Random)?;
+        Ok(match role {
+            Role::Client => Keys::new(suite, client, server),
+            Role::Server => Keys::new(suite, server, client),
+        })
+    }
+}
+
+/// The next `octets` octets, at the start of an array.
+fn part<const N: usize>(rest: &mut &[u8], octets: usize) -> Zeroizing<[u8; N]> {
+    let mut out = Zeroizing::new([0; N]);
+    let (taken, left) = rest.split_at_checked(octets).unwrap_or((rest, &[]));
+    for (to, from) in out.iter_mut().zip(taken) {
+        *to = *from;
+    }
+    *rest = left;
+    out
+}

@@ -1,0 +1,6 @@
+//! The machine from outside: an in-memory pair under virtual time, and foreign peers over real sockets.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, unreachable_pub)]
+
+mod handshake;
+mod network;
+mod scene;

@@ -1,0 +1,176 @@
+//! Whatever the network does, a handshake completes or fails within its time, and nothing changed is ever accepted.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use dtls::limits::DATAGRAM_OCTETS_MIN;
+use dtls::{CipherSuite, Connection, ConnectionId, Event};
+use proptest::prelude::*;
+
+use crate::scene::{Scene, Side, Weather, client_config, server_config};
+
+fn weather() -> impl Strategy<Value = Weather> {
+    (0u64..=50, 0u64..=30, 0u64..=20, 0u64..=1500, 0u64..=3000).prop_map(
+        |(loss, duplication, corruption, delay_milliseconds_max, key_milliseconds)| Weather {
+            loss,
+            duplication,
+            corruption,
+            delay_milliseconds_max,
+            key_milliseconds,
+        },
+    )
+}
+
+fn scene(weather: Weather, suite: usize, octets: (usize, usize), client_id: usize, seed: u64) -> Scene {
+    let suite = [CipherSuite::ALL[suite % CipherSuite::ALL.len()]];
+    let (mut client, mut server) = (client_config(&suite), server_config(&suite));
+    client.session.datagram_octets_max = octets.0;
+    server.session.datagram_octets_max = octets.1;
+    client.connection_id = Some(ConnectionId::random(client_id).unwrap());
+    let mut scene = Scene::new(client, server);
+    scene.weather = weather;
+    scene.random.0 = seed;
+    scene
+}
+
+/// Sends numbered messages both ways in any weather: each comes at most once, and as it was sent.
+fn converse(scene: &mut Scene) {
+    let message = |side: u8, number: u8| vec![side; 1 + usize::from(number)];
+    for number in 0..20 {
+        let now = scene.now;
+        if scene.client.send(now, &message(1, number)).is_ok() && scene.server.is_some() {
+            let _ = scene.server().send(now, &message(2, number));
+        }
+        scene.run(Duration::from_millis(200));
+    }
+    scene.run(Duration::from_secs(5));
+    for (side, from) in [(Side::Server, 1), (Side::Client, 2)] {
+        let mut seen = HashSet::new();
+        for payload in scene.received(side) {
+            let number = u8::try_from(payload.len() - 1).unwrap();
+            assert_eq!(payload, message(from, number));
+            assert!(seen.insert(number), "message {number} came twice");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_handshake_completes_or_fails_and_never_hangs(
+        weather in weather(),
+        suite in 0usize..6,
+        octets in (DATAGRAM_OCTETS_MIN..1400, DATAGRAM_OCTETS_MIN..1400),
+        client_id in 0usize..=20,
+        seed: u64,
+    ) {
+        let mut scene = scene(weather, suite, octets, client_id, seed);
+        scene.run(Duration::from_secs(200));
+        prop_assert!(scene.client.is_established() || scene.client.is_closed());
+        if let Some(server) = &scene.server {
+            prop_assert!(server.is_established() || server.is_closed());
+        }
+        if scene.client.is_established() {
+            // The client heard the server's Finished.
+            prop_assert!(scene.server.as_ref().is_some_and(|server| server.is_established() || server.is_closed()));
+        }
+        prop_assert!(scene.octets_max <= octets.0.max(octets.1));
+        prop_assert!(scene.unproven_octets.1 <= scene.unproven_octets.0);
+        converse(&mut scene);
+        // Nothing is left that would ever run out.
+        scene.run(Duration::from_secs(300));
+        prop_assert_eq!(scene.client.poll_timeout(), None);
+        prop_assert_eq!(scene.server.as_ref().and_then(Connection::poll_timeout), None);
+    }
+
+    /// Loss, delay and repetition alone, within what six retransmissions overcome, never make a handshake fail.
+    #[test]
+    fn a_network_that_damages_nothing_delays_a_handshake_only(
+        loss in 0u64..=20,
+        delay in 0u64..=800,
+        suite in 0usize..6,
+        octets in (DATAGRAM_OCTETS_MIN..1400, DATAGRAM_OCTETS_MIN..1400),
+        seed: u64,
+    ) {
+        let weather = Weather { loss, duplication: 20, delay_milliseconds_max: delay, key_milliseconds: 300, corruption: 0 };
+        let mut scene = scene(weather, suite, octets, 4, seed);
+        scene.establish();
+        let established = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Established(_))).count();
+        prop_assert_eq!(established(&scene.client_events), 1);
+        prop_assert_eq!(established(&scene.server_events), 1);
+        converse(&mut scene);
+    }
+}
+
+#[test]
+fn half_of_all_datagrams_lost_still_lets_most_handshakes_through() {
+    let mut established = 0;
+    for seed in 0..100 {
+        let weather = Weather { loss: 50, delay_milliseconds_max: 100, ..Weather::default() };
+        let mut scene = scene(weather, seed as usize, (1232, 1232), 8, seed);
+        scene.run(Duration::from_secs(130));
+        established += u32::from(scene.is_established());
+    }
+    assert!(established >= 60, "{established} of 100");
+}
+
+#[test]
+fn a_lost_last_flight_is_sent_again_when_the_client_asks() {
+    let mut scene = Scene::simple(&CipherSuite::ALL);
+    // Everything arrives until the server has answered; its answer is lost.
+    while !scene.server.as_ref().is_some_and(Connection::is_established) {
+        step(&mut scene);
+    }
+    while scene.server().poll_transmit().is_some() {}
+    assert!(!scene.client.is_established());
+    scene.establish();
+}
+
+#[test]
+fn a_server_lets_its_last_flight_go_when_the_client_speaks() {
+    let mut scene = Scene::simple(&CipherSuite::ALL);
+    scene.establish();
+    assert!(scene.server().poll_timeout().is_some());
+    let now = scene.now;
+    scene.client.send(now, b"first").unwrap();
+    scene.run(Duration::from_millis(1));
+    assert_eq!(scene.server().poll_timeout(), None);
+    assert_eq!(scene.received(Side::Server), [b"first"]);
+}
+
+/// Delivers what is on the way, without draining what that brings about.
+fn step(scene: &mut Scene) {
+    let now = scene.now;
+    while let Some(transmit) = scene.client.poll_transmit() {
+        match &mut scene.server {
+            Some(server) => {
+                server.handle_datagram(now, scene.source, &transmit.payload);
+            }
+            None => match scene.listener.handle_datagram(now, scene.source, &transmit.payload) {
+                dtls::Incoming::Reply(reply) => {
+                    scene.client.handle_datagram(now, crate::scene::server_address(), &reply.payload);
+                }
+                dtls::Incoming::Hello(proven) => scene.server = Some(proven.accept(now, scene.connection_id).unwrap()),
+                _ => panic!("refused"),
+            },
+        }
+    }
+    let Some(server) = &mut scene.server else { return };
+    while let Some(event) = server.poll_event() {
+        if matches!(event, Event::KeyNeeded(_)) {
+            server.provide_key(now, &crate::scene::key()).unwrap();
+        }
+    }
+    if server.is_established() {
+        return;
+    }
+    while let Some(transmit) = server.poll_transmit() {
+        scene.client.handle_datagram(now, crate::scene::server_address(), &transmit.payload);
+    }
+    while let Some(event) = scene.client.poll_event() {
+        if matches!(event, Event::KeyNeeded(_)) {
+            scene.client.provide_key(now, &crate::scene::key()).unwrap();
+        }
+    }
+}
