@@ -41,6 +41,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "application_request",
     "capif",
     "client_assertion",
+    "coap_datagram",
     "coap_stream",
     "eap_packet",
     "exposure_notification",

@@ -338,7 +338,7 @@ fn answer_to(exchange: ExchangeId, event: SessionEvent) -> Result<Option<Respons
         SessionEvent::Stream(StreamEvent::Response { exchange: answered, response }) if answered == exchange => {
             Ok(Some(response))
         }
-        SessionEvent::Stream(StreamEvent::Failed { exchange: answered }) if answered == exchange => {
+        SessionEvent::Stream(StreamEvent::Failed { exchange: answered, .. }) if answered == exchange => {
             Err(ClientError::Protocol("to the question for the UE configuration".into()))
         }
         SessionEvent::Stream(StreamEvent::Released { .. }) => {

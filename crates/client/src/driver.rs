@@ -350,7 +350,7 @@ impl Driver {
         match event {
             StreamEvent::Request { request } => self.on_request(request),
             StreamEvent::Response { exchange, response } => self.on_response(exchange, Some(response)),
-            StreamEvent::Failed { exchange } => self.on_response(exchange, None),
+            StreamEvent::Failed { exchange, .. } => self.on_response(exchange, None),
             StreamEvent::Released { release } => {
                 let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into()).min(AWAY_MAX);
                 let deadline = Instant::now() + self.config.limits.close_timeout();

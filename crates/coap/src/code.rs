@@ -44,6 +44,8 @@ codes! {
     CHANGED = 2, 4;
     /// 2.05.
     CONTENT = 2, 5;
+    /// 2.31 (RFC 7959): send the next block.
+    CONTINUE = 2, 31;
     /// 4.00.
     BAD_REQUEST = 4, 0;
     /// 4.01.
@@ -58,6 +60,8 @@ codes! {
     METHOD_NOT_ALLOWED = 4, 5;
     /// 4.06.
     NOT_ACCEPTABLE = 4, 6;
+    /// 4.08 (RFC 7959): blocks are missing.
+    REQUEST_ENTITY_INCOMPLETE = 4, 8;
     /// 4.09 (RFC 8132).
     CONFLICT = 4, 9;
     /// 4.13.
@@ -178,6 +182,8 @@ mod tests {
             (Code::VALID, MessageClass::Response(ResponseType::Valid)),
             (Code::CHANGED, MessageClass::Response(ResponseType::Changed)),
             (Code::CONTENT, MessageClass::Response(ResponseType::Content)),
+            (Code::CONTINUE, MessageClass::Response(ResponseType::Continue)),
+            (Code::REQUEST_ENTITY_INCOMPLETE, MessageClass::Response(ResponseType::RequestEntityIncomplete)),
             (Code::BAD_REQUEST, MessageClass::Response(ResponseType::BadRequest)),
             (Code::UNAUTHORIZED, MessageClass::Response(ResponseType::Unauthorized)),
             (Code::BAD_OPTION, MessageClass::Response(ResponseType::BadOption)),

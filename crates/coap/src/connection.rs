@@ -19,67 +19,12 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::code::{Code, Kind};
 use crate::error::StreamError;
+use crate::event::{Failure, StreamEvent};
 use crate::frame::{self, Extent, Frame, Token};
 use crate::limits::{BASE_MESSAGE_SIZE, DIAGNOSTIC_OCTETS_MAX, StreamConfig, TOO_MANY_REQUESTS_MAX_AGE_SECONDS};
-use crate::message::{self, ExchangeId, Observe, Refusal, Request, RequestBuilder, Response};
+use crate::message::{self, BlockWise, ExchangeId, Observe, Refusal, RequestBuilder, Response};
 use crate::signal::{self, Capabilities, Release};
 use observe::Observations;
-
-/// What happened on a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StreamEvent {
-    /// The peer's CSM came; told once. Later CSMs change what [`StreamConnection::peer_max_message_size`] says.
-    PeerReady {
-        /// The largest message that the peer takes, in octets.
-        max_message_size: u32,
-        /// The peer can do block-wise transfer (RFC 8323 5.3.2). This crate does none.
-        block_wise_transfer: bool,
-    },
-    /// The peer asks for something; answer it with [`StreamConnection::respond`].
-    Request {
-        /// What it asks.
-        request: Request,
-    },
-    /// The peer answers. While [`Response::observe`] is set, it may answer the same request again (RFC 7641): the first
-    /// response without it is the last.
-    Response {
-        /// What it answers.
-        exchange: ExchangeId,
-        /// The answer.
-        response: Response,
-    },
-    /// The peer no longer observes with a request that was answered before (RFC 7641 3.6): it deregistered, or used the
-    /// token anew. A deregistration is itself a request, which comes next.
-    ObservationEnded {
-        /// The request that began the observation.
-        exchange: ExchangeId,
-    },
-    /// The peer answered with a response that has a critical option which is not known here, or too many options
-    /// (RFC 7252 5.4.1: such a response is rejected). The exchange is over.
-    Failed {
-        /// What it answered.
-        exchange: ExchangeId,
-    },
-    /// The peer answered a Ping.
-    Pong {
-        /// It says that it has processed all that came before (RFC 8323 5.4.1).
-        custody: bool,
-    },
-    /// The peer wants to end the connection: no new requests, and to be closed once
-    /// [`StreamConnection::is_settled`].
-    Released {
-        /// What then.
-        release: Release,
-    },
-    /// The peer ended the connection. No outstanding request will be answered.
-    Aborted {
-        /// The option of our CSM that it did not understand.
-        bad_csm_option: Option<u16>,
-        /// Its words, at most 256 octets, without control characters.
-        diagnostic: String,
-    },
-}
 
 /// What a connection has seen, for metrics. The counts start at 0 and wrap never in practice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -452,7 +397,7 @@ impl StreamConnection {
             answer.max_age = Some(TOO_MANY_REQUESTS_MAX_AGE_SECONDS);
             return self.answer(&frame.token, &answer);
         }
-        match message::read_request(frame, exchange, limits.options_max)? {
+        match message::read_request(frame, exchange, limits.options_max, BlockWise::NotServed)? {
             Ok(request) => {
                 self.next_exchange += 1;
                 self.end_peer_observation(frame.token);
@@ -473,7 +418,7 @@ impl StreamConnection {
             self.counters.responses_unmatched += 1;
             return Ok(());
         };
-        let event = match message::read_response(frame, self.config.limits.options_max)? {
+        let event = match message::read_response(frame, self.config.limits.options_max, BlockWise::NotServed)? {
             Ok(mut response) => {
                 // Only what we asked to observe is observed, and only success keeps it so (RFC 7641 3.2).
                 response.observe &= asked != Asked::Plain && response.code.is_success();
@@ -487,7 +432,7 @@ impl StreamConnection {
             }
             Err(_) => {
                 self.observations.forget_own(token);
-                StreamEvent::Failed { exchange }
+                StreamEvent::Failed { exchange, failure: Failure::Unusable }
             }
         };
         self.events.push_back(Queued::Event(event));
@@ -721,6 +666,7 @@ fn token_of(exchange: ExchangeId) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::message::Request;
 
     #[test]
     fn a_token_that_is_still_in_use_is_passed_over_when_tokens_come_round() {

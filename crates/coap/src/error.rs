@@ -2,14 +2,16 @@
 
 use crate::code::Code;
 
-/// Why a call on a [`crate::StreamConnection`] failed.
+pub use ConnectionError as StreamError;
+
+/// Why a call on a [`crate::StreamConnection`] or [`crate::DatagramConnection`] failed.
 ///
-/// [`StreamError::is_fatal`] tells the peer's offences, after which an Abort waits in
+/// [`ConnectionError::is_fatal`] tells the peer's offences, after which an Abort waits in
 /// [`crate::StreamConnection::poll_transmit`] and the connection is closed, from calls that could not be served and left
 /// everything as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StreamError {
+pub enum ConnectionError {
     /// The peer's first message was not a CSM (RFC 8323 5.3): it speaks another protocol, or the stream is out of step.
     #[error("first message is not a CSM")]
     CsmExpected,
@@ -51,7 +53,8 @@ pub enum StreamError {
     /// [`crate::StreamLimits::transmit_octets_max`].
     #[error("peer does not read what it asks for")]
     PeerNotReading,
-    /// The message is larger than the peer takes (its Max-Message-Size, or 1152 before its CSM).
+    /// The message is larger than the peer takes: over a stream its Max-Message-Size, or 1152 before its CSM; over
+    /// datagrams [`crate::DatagramConfig::max_message_size_peer`].
     #[error("message of {octets} octets, the peer takes at most {octets_max}")]
     MessageTooLargeForPeer {
         /// Its size.
@@ -59,7 +62,8 @@ pub enum StreamError {
         /// What the peer takes.
         octets_max: u32,
     },
-    /// [`crate::StreamLimits::requests_outstanding_max`] requests wait for an answer.
+    /// [`crate::StreamLimits::requests_outstanding_max`] (over datagrams, its namesake of
+    /// [`crate::DatagramLimits`]) requests wait for an answer.
     #[error("too many requests without an answer")]
     TooManyRequests,
     /// [`crate::StreamLimits::pings_outstanding_max`] Pings wait for a Pong.
@@ -85,7 +89,7 @@ pub enum StreamError {
     Closed,
 }
 
-impl StreamError {
+impl ConnectionError {
     /// Whether this ended the connection.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {

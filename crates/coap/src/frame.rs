@@ -16,7 +16,7 @@ use crate::code::Code;
 use crate::error::StreamError;
 use crate::limits::TOKEN_OCTETS_MAX;
 
-const PAYLOAD_MARKER: u8 = 0xff;
+pub(crate) const PAYLOAD_MARKER: u8 = 0xff;
 
 /// A token, 0 to 8 octets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -105,8 +105,13 @@ impl<'a> Frame<'a> {
         Ok(Self { code: Code::from_octet(code), token, body })
     }
 
+    /// A message whose header another framing has taken apart; `body` is options, marker and payload.
+    pub(crate) fn new(code: Code, token: Token, body: &'a [u8]) -> Self {
+        Self { code, token, body }
+    }
+
     pub(crate) fn options(&self) -> OptionReader<'a> {
-        OptionReader { rest: self.body, number: 0 }
+        OptionReader::new(self.body)
     }
 }
 
@@ -118,6 +123,11 @@ pub(crate) struct OptionReader<'a> {
 }
 
 impl<'a> OptionReader<'a> {
+    /// Reads from the first option on.
+    pub(crate) fn new(body: &'a [u8]) -> Self {
+        Self { rest: body, number: 0 }
+    }
+
     /// The next option's number and value; none at the payload marker or the end.
     pub(crate) fn next(&mut self) -> Result<Option<(u16, &'a [u8])>, StreamError> {
         let Some((&first, rest)) = self.rest.split_first().filter(|(first, _)| **first != PAYLOAD_MARKER) else {
@@ -166,7 +176,12 @@ pub(crate) struct OptionWriter<'o> {
     number: u16,
 }
 
-impl OptionWriter<'_> {
+impl<'o> OptionWriter<'o> {
+    /// Appends to `out`, from the lowest number on.
+    pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
+        Self { out, number: 0 }
+    }
+
     pub(crate) fn octets(&mut self, number: u16, value: &[u8]) {
         debug_assert!(number >= self.number, "options out of order");
         let delta = number.saturating_sub(self.number);

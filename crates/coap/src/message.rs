@@ -6,7 +6,7 @@ use std::fmt;
 use coap_lite::CoapOption;
 
 use crate::code::Code;
-use crate::error::StreamError;
+use crate::error::ConnectionError;
 use crate::frame::{Frame, OptionReader, OptionWriter, read_uint};
 
 /// Names one request and its response on one connection, in either direction.
@@ -73,6 +73,7 @@ impl Request {
             content_format: None,
             accept: None,
             observe: None,
+            confirmable: true,
             payload: Cow::Borrowed(&[]),
         }
     }
@@ -115,6 +116,7 @@ pub struct RequestBuilder<'a> {
     content_format: Option<u16>,
     accept: Option<u16>,
     observe: Option<Observe>,
+    confirmable: bool,
     payload: Cow<'a, [u8]>,
 }
 
@@ -147,6 +149,14 @@ impl<'a> RequestBuilder<'a> {
         self
     }
 
+    /// Sends it once and does not ask for an acknowledgement (RFC 7252 4.3): over datagrams it may be lost, and is then
+    /// not repeated. A stream loses nothing, and makes no difference.
+    #[must_use]
+    pub fn non_confirmable(mut self) -> Self {
+        self.confirmable = false;
+        self
+    }
+
     /// The payload, borrowed or owned.
     #[must_use]
     pub fn payload(mut self, payload: impl Into<Cow<'a, [u8]>>) -> Self {
@@ -158,6 +168,10 @@ impl<'a> RequestBuilder<'a> {
         self.observe == Some(Observe::Register)
     }
 
+    pub(crate) fn is_confirmable(&self) -> bool {
+        self.confirmable
+    }
+
     pub(crate) fn method(&self) -> Code {
         self.method
     }
@@ -166,14 +180,14 @@ impl<'a> RequestBuilder<'a> {
         &self.payload
     }
 
-    pub(crate) fn check(&self) -> Result<(), StreamError> {
+    pub(crate) fn check(&self) -> Result<(), ConnectionError> {
         if !matches!(self.method.octet(), 0x01..=0x07) {
-            return Err(StreamError::InvalidCode(self.method));
+            return Err(ConnectionError::InvalidCode(self.method));
         }
         // RFC 7252 5.10.1: segments and arguments of at most 255 octets, "." and ".." not among the segments.
         let segments_fit = self.segments().all(|segment| segment.len() <= 255 && !matches!(segment, "." | ".."));
         let arguments_fit = self.query.iter().all(|argument| argument.len() <= 255);
-        if segments_fit && arguments_fit { Ok(()) } else { Err(StreamError::InvalidOption) }
+        if segments_fit && arguments_fit { Ok(()) } else { Err(ConnectionError::InvalidOption) }
     }
 
     fn segments(&self) -> impl Iterator<Item = &str> {
@@ -219,7 +233,8 @@ pub struct Response {
     /// Max-Age, seconds: with 4.29 and 5.03, when to come back.
     pub max_age: Option<u32>,
     /// The Observe option: in a response of the peer, more will come to the same request; in one of ours, more will come
-    /// if the peer asked for it. Without value, as RFC 8323 7.1 has it for streams.
+    /// if the peer asked for it. Without value over a stream (RFC 8323 7.1), with the
+    /// number that keeps order over datagrams, which is not told.
     pub observe: bool,
     /// At most [`crate::StreamConfig::max_message_size_own`] octets.
     pub payload: Vec<u8>,
@@ -306,7 +321,7 @@ fn read<'a>(
     frame: &Frame<'a>,
     options_max: usize,
     mut take: impl FnMut(CoapOption, u16, &'a [u8]) -> Result<(), Refusal>,
-) -> Result<Result<&'a [u8], Refusal>, StreamError> {
+) -> Result<Result<&'a [u8], Refusal>, ConnectionError> {
     let mut options: OptionReader<'a> = frame.options();
     let mut refusal = None;
     let mut count = 0;
@@ -329,13 +344,21 @@ fn is_critical(number: u16) -> bool {
     number & 1 == 1
 }
 
+/// Whether Block1 and Block2 are understood, by whoever asks for the message to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockWise {
+    Served,
+    NotServed,
+}
+
 /// Reads a request. Uri-Host and Uri-Port are understood and not looked at: there is one virtual server, the one that
 /// the connection was secured for.
 pub(crate) fn read_request(
     frame: &Frame<'_>,
     exchange: ExchangeId,
     options_max: usize,
-) -> Result<Result<Request, Refusal>, StreamError> {
+    block_wise: BlockWise,
+) -> Result<Result<Request, Refusal>, ConnectionError> {
     let mut request = Request {
         exchange,
         method: frame.code,
@@ -368,6 +391,7 @@ pub(crate) fn read_request(
             CoapOption::ProxyUri | CoapOption::ProxyScheme => {
                 return Err(Refusal { code: Code::PROXYING_NOT_SUPPORTED, diagnostic: "not a proxy" });
             }
+            CoapOption::Block1 | CoapOption::Block2 if block_wise == BlockWise::Served => {}
             _ if is_critical(number) => return Err(Refusal::bad_option("critical option not supported")),
             _ => {}
         }
@@ -383,7 +407,11 @@ pub(crate) fn read_request(
 }
 
 /// Reads a response.
-pub(crate) fn read_response(frame: &Frame<'_>, options_max: usize) -> Result<Result<Response, Refusal>, StreamError> {
+pub(crate) fn read_response(
+    frame: &Frame<'_>,
+    options_max: usize,
+    block_wise: BlockWise,
+) -> Result<Result<Response, Refusal>, ConnectionError> {
     let mut response = Response::new(frame.code);
     let read = read(frame, options_max, |option, number, value| {
         match option {
@@ -392,6 +420,7 @@ pub(crate) fn read_response(frame: &Frame<'_>, options_max: usize) -> Result<Res
             }
             CoapOption::MaxAge if response.max_age.is_none() => response.max_age = read_uint(value, 4),
             CoapOption::Observe => response.observe = true,
+            CoapOption::Block1 | CoapOption::Block2 if block_wise == BlockWise::Served => {}
             _ if is_critical(number) => return Err(Refusal::bad_option("critical option not supported")),
             _ => {}
         }

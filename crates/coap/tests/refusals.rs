@@ -3,7 +3,7 @@
 
 mod wire;
 
-use coap::{Code, Request, Response, StreamConfig, StreamConnection, StreamError, StreamEvent, StreamLimits};
+use coap::{Code, Failure, Request, Response, StreamConfig, StreamConnection, StreamError, StreamEvent, StreamLimits};
 use proptest::prelude::*;
 use wire::{csm, events, message, open, post, sent};
 
@@ -181,7 +181,7 @@ fn a_response_with_an_unknown_critical_option_fails_its_exchange() {
     let exchange = connection.request(Request::post("x")).unwrap();
     let token = sent(&mut connection).remove(0).token;
     connection.receive(&message(Code::CONTENT, &token, &[0xd0, 10])).unwrap();
-    assert_eq!(events(&mut connection), [StreamEvent::Failed { exchange }]);
+    assert_eq!(events(&mut connection), [StreamEvent::Failed { exchange, failure: Failure::Unusable }]);
     assert_eq!(connection.requests_outstanding(), 0);
 }
 
@@ -195,7 +195,7 @@ fn more_options_than_allowed_are_refused_in_each_kind_of_message() {
     let exchange = connection.request(Request::post("x")).unwrap();
     let token = sent(&mut connection).remove(0).token;
     connection.receive(&message(Code::CHANGED, &token, &four)).unwrap();
-    assert_eq!(events(&mut connection), [StreamEvent::Failed { exchange }]);
+    assert_eq!(events(&mut connection), [StreamEvent::Failed { exchange, failure: Failure::Unusable }]);
     let error = StreamError::Malformed("too many options in a signalling message");
     expect_abort(&mut connection, &message(Code::PING, &[], &four), error);
 }

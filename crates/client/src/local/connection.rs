@@ -191,7 +191,7 @@ impl Connection {
             match event {
                 StreamEvent::Request { request } => self.on_request(request),
                 StreamEvent::Response { exchange, response } => self.on_response(exchange, Some(response.code)),
-                StreamEvent::Failed { exchange } => self.on_response(exchange, None),
+                StreamEvent::Failed { exchange, .. } => self.on_response(exchange, None),
                 StreamEvent::Released { .. } => self.release(),
                 StreamEvent::Aborted { .. } => self.over = true,
                 _ => {}

@@ -273,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match event {
             StreamEvent::Request { request } => self.take_request(request),
             StreamEvent::Response { exchange, response } => self.take_response(exchange, &response),
-            StreamEvent::Failed { exchange } => self.take_unusable_response(exchange),
+            StreamEvent::Failed { exchange, .. } => self.take_unusable_response(exchange),
             StreamEvent::Released { .. } => self.released_by_peer(),
             StreamEvent::Aborted { diagnostic, .. } => {
                 tracing::debug!(a_kid = %self.peer.a_kid, diagnostic, "connection aborted by the peer");
