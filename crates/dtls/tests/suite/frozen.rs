@@ -1,0 +1,232 @@
+//! Frozen and sealed sessions: small, and the same session after as before.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtls::limits::{FROZEN_OCTETS_MAX, SEALED_OCTETS_MAX, SEALED_RECORDS_MAX};
+use dtls::{CipherSuite, Connection, ConnectionId, Error, Frozen, SealingKey};
+use proptest::prelude::*;
+
+use crate::scene::{Scene, Side, client_config, server_config};
+
+const SEALING: [u8; 32] = [3; 32];
+
+/// An established pair, the server's last flight acknowledged.
+fn scene(suite: CipherSuite, id_octets: usize) -> Scene {
+    let mut client = client_config(&[suite]);
+    client.connection_id = Some(ConnectionId::random(id_octets).unwrap());
+    let mut scene = Scene::new(client, server_config(&[suite]));
+    scene.connection_id = ConnectionId::random(id_octets).unwrap();
+    scene.establish();
+    exchange(&mut scene, 0);
+    scene
+}
+
+/// One message each way arrives.
+fn exchange(scene: &mut Scene, number: u32) {
+    let now = scene.now;
+    scene.client.send(now, &number.to_be_bytes()).unwrap();
+    scene.server().send(now, &number.to_le_bytes()).unwrap();
+    scene.run(Duration::from_secs(1));
+    assert_eq!(scene.received(Side::Server), [number.to_be_bytes()]);
+    assert_eq!(scene.received(Side::Client), [number.to_le_bytes()]);
+}
+
+fn freeze_server(scene: &mut Scene) -> Frozen {
+    scene.server.take().unwrap().freeze().map_err(|(_, error)| error).unwrap()
+}
+
+fn thaw_server(scene: &mut Scene, frozen: Frozen) {
+    scene.server = Some(frozen.thaw_server(Arc::new(server_config(&CipherSuite::ALL)), scene.now).unwrap());
+}
+
+/// Explicit sequence number of a datagram's first record.
+fn sequence(datagram: &[u8]) -> u64 {
+    datagram[5..11].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
+}
+
+#[test]
+fn a_session_of_each_suite_goes_on_after_it_was_frozen() {
+    for suite in CipherSuite::ALL {
+        for id_octets in [0, 8, 32] {
+            let mut scene = scene(suite, id_octets);
+            let frozen = freeze_server(&mut scene);
+            assert!(frozen.len() <= FROZEN_OCTETS_MAX);
+            assert_eq!(frozen.connection_id(), scene.connection_id);
+            assert_eq!(frozen.peer_address(), Some(scene.source));
+            thaw_server(&mut scene, frozen);
+            assert!(!scene.server().is_restored());
+            exchange(&mut scene, 1);
+            // The client's side too.
+            let address = scene.client.peer_address();
+            let other = Connection::client(Arc::new(client_config(&[suite])), scene.now, address).unwrap();
+            let client = std::mem::replace(&mut scene.client, other);
+            let frozen = client.freeze().map_err(|(_, error)| error).unwrap();
+            scene.client = frozen.thaw_client(Arc::new(client_config(&[suite])), scene.now).unwrap();
+            exchange(&mut scene, 2);
+        }
+    }
+}
+
+#[test]
+fn what_came_before_is_not_taken_again_after() {
+    let mut scene = scene(CipherSuite::EcdhePskAes128Gcm, 8);
+    let now = scene.now;
+    scene.client.send(now, b"once").unwrap();
+    let datagram = scene.client.poll_transmit().unwrap();
+    scene.post(Side::Server, datagram.clone());
+    scene.run(Duration::from_secs(1));
+    assert_eq!(scene.received(Side::Server), [b"once"]);
+    let frozen = freeze_server(&mut scene);
+    thaw_server(&mut scene, frozen);
+    scene.post(Side::Server, datagram);
+    scene.run(Duration::from_secs(1));
+    assert!(scene.received(Side::Server).is_empty());
+}
+
+#[test]
+fn only_an_idle_session_is_frozen() {
+    let mut scene = Scene::simple(&CipherSuite::ALL);
+    // In the handshake.
+    let other = Scene::simple(&CipherSuite::ALL).client;
+    let (client, error) = std::mem::replace(&mut scene.client, other).freeze().unwrap_err();
+    assert_eq!(error, Error::NotIdle);
+    scene.client = *client;
+    scene.establish();
+    // The last flight is held.
+    let (server, error) = scene.server.take().unwrap().freeze().unwrap_err();
+    assert_eq!(error, Error::NotIdle);
+    scene.server = Some(*server);
+    exchange(&mut scene, 1);
+    // A datagram waits.
+    let now = scene.now;
+    scene.server().send(now, b"waiting").unwrap();
+    let (mut server, error) = scene.server.take().unwrap().freeze().unwrap_err();
+    assert_eq!(error, Error::NotIdle);
+    assert!(server.poll_transmit().is_some());
+    assert!(server.freeze().is_ok());
+}
+
+#[test]
+fn a_frozen_server_is_no_client() {
+    let mut scene = scene(CipherSuite::PskAes128Ccm8, 8);
+    let frozen = freeze_server(&mut scene);
+    let error = frozen.thaw_client(Arc::new(client_config(&CipherSuite::ALL)), scene.now).unwrap_err();
+    assert_eq!(error, Error::FrozenForm);
+}
+
+#[test]
+fn a_sealed_session_survives_starts_without_repeating_a_number() {
+    for suite in CipherSuite::ALL {
+        let mut scene = scene(suite, 32);
+        let mut frozen = freeze_server(&mut scene);
+        let sealed = SealingKey::new(&SEALING, 1).unwrap().seal(&mut frozen).unwrap();
+        assert!(sealed.len() <= SEALED_OCTETS_MAX);
+        let mut used = HashSet::new();
+        // The live session goes on after it was sealed, then the server is killed; and again, from the same form.
+        thaw_server(&mut scene, frozen);
+        for start in 2..5 {
+            for _ in 0..3 {
+                let now = scene.now;
+                scene.server().send(now, b"data").unwrap();
+                let datagram = scene.server().poll_transmit().unwrap();
+                assert!(used.insert(sequence(&datagram.payload)));
+                scene.post(Side::Client, datagram);
+            }
+            scene.run(Duration::from_secs(1));
+            assert_eq!(scene.received(Side::Client).len(), 3);
+            let restored = SealingKey::new(&SEALING, start).unwrap().open(&sealed).unwrap();
+            thaw_server(&mut scene, restored);
+            assert!(scene.server().is_restored());
+        }
+        // What the client sends still arrives.
+        let now = scene.now;
+        scene.client.send(now, b"still here").unwrap();
+        scene.run(Duration::from_secs(1));
+        assert_eq!(scene.received(Side::Server), [b"still here"]);
+    }
+}
+
+#[test]
+fn a_sealed_session_sends_no_further_than_its_copy_would_start() {
+    let mut scene = scene(CipherSuite::PskAes128Ccm8, 8);
+    let mut frozen = freeze_server(&mut scene);
+    let key = SealingKey::new(&SEALING, 1).unwrap();
+    key.seal(&mut frozen).unwrap();
+    thaw_server(&mut scene, frozen);
+    let now = scene.now;
+    let mut last = 0;
+    for _ in 0..SEALED_RECORDS_MAX {
+        scene.server().send(now, b"").unwrap();
+        last = sequence(&scene.server().poll_transmit().unwrap().payload);
+    }
+    // Sealed anew it could have gone on; as it is, it ends.
+    assert_eq!(scene.server().send(now, b""), Err(Error::WriteKeyExhausted));
+    assert!(scene.server().is_closed());
+    assert!(last >= SEALED_RECORDS_MAX);
+}
+
+#[test]
+fn a_form_of_this_start_or_changed_or_of_another_key_is_refused() {
+    let mut scene = scene(CipherSuite::EcdhePskChacha20Poly1305, 8);
+    let mut frozen = freeze_server(&mut scene);
+    let key = SealingKey::new(&SEALING, 7).unwrap();
+    let sealed = key.seal(&mut frozen).unwrap();
+    assert_eq!(key.open(&sealed).unwrap_err(), Error::SealedNow);
+    assert_eq!(SealingKey::new(&SEALING, 6).unwrap().open(&sealed).unwrap_err(), Error::SealedNow);
+    let next = SealingKey::new(&SEALING, 8).unwrap();
+    for at in 0..sealed.len() {
+        let mut changed = sealed.clone();
+        changed[at] ^= 1;
+        assert_eq!(next.open(&changed).unwrap_err(), Error::FrozenForm);
+        assert_eq!(next.open(&sealed[..at]).unwrap_err(), Error::FrozenForm);
+    }
+    assert_eq!(SealingKey::new(&[4; 32], 8).unwrap().open(&sealed).unwrap_err(), Error::FrozenForm);
+    assert!(next.open(&sealed).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Frozen and thawed at any moment, a session takes and sends what it would have without.
+    #[test]
+    fn freezing_at_any_moment_changes_nothing(
+        suite in 0usize..6,
+        steps in prop::collection::vec((0u8..4, any::<bool>()), 1..40),
+        seed: u64,
+    ) {
+        let mut scene = scene(CipherSuite::ALL[suite], 6);
+        scene.random.0 = seed;
+        scene.weather.duplication = 30;
+        scene.weather.delay_milliseconds_max = 40;
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        for (number, (step, freeze)) in (1u32..).zip(steps) {
+            let now = scene.now;
+            if step & 1 != 0 {
+                scene.client.send(now, &number.to_be_bytes()).unwrap();
+                up.push(number.to_be_bytes().to_vec());
+            }
+            if step & 2 != 0 {
+                scene.server().send(now, &number.to_be_bytes()).unwrap();
+                down.push(number.to_be_bytes().to_vec());
+            }
+            scene.run(Duration::from_millis(10));
+            if freeze {
+                match scene.server.take().unwrap().freeze() {
+                    Ok(frozen) => thaw_server(&mut scene, frozen),
+                    Err((server, error)) => {
+                        prop_assert_eq!(error, Error::NotIdle);
+                        scene.server = Some(*server);
+                    }
+                }
+            }
+        }
+        scene.run(Duration::from_secs(1));
+        let (mut at_server, mut at_client) = (scene.received(Side::Server), scene.received(Side::Client));
+        at_server.sort();
+        at_client.sort();
+        prop_assert_eq!(at_server, up);
+        prop_assert_eq!(at_client, down);
+    }
+}
