@@ -240,7 +240,7 @@ pub(crate) fn write(
     let start = out.len();
     // The header tells the length of what follows, so the options come first and change places with it: they are some
     // ten octets, where measuring them beforehand would mean to build them twice.
-    options(&mut OptionWriter { out, number: 0 });
+    options(&mut OptionWriter::new(out));
     let options_end = out.len();
     let marked_payload = if payload.is_empty() { 0 } else { 1 + payload.len() };
     let length = (options_end - start + marked_payload) as u64;

@@ -81,6 +81,10 @@
 //! [`Response::with_observe`] and [`Connection::notify`] once `peer_observations_max` is set. Over datagrams, what is
 //! larger than one of them goes block-wise (RFC 7959), which the application does not see; over streams, block-wise
 //! transfer is not served: a Block option is answered 4.02.
+//!
+//! # OSCORE
+//!
+//! [`oscore`] protects messages from end to end (RFC 8613), keyed by AKMA, apart from any transport.
 #![forbid(unsafe_code)]
 
 mod code;
@@ -92,6 +96,7 @@ mod exchanges;
 mod frame;
 mod limits;
 mod message;
+pub mod oscore;
 mod signal;
 
 pub use code::Code;
