@@ -49,7 +49,7 @@ const TOOLS: &[&str] = &[
 
 /// The peers that speak CoAP or HTTP/2 and read OpenAPI: Python libraries that we did not write, beside the helpers.
 const PEERS: &[&str] = &[
-    "aiocoap==0.4.17",
+    "aiocoap[oscore]==0.4.17",
     "httpx[http2]==0.28.1",
     "h2==4.4.1",
     "hyperframe==6.1.0",

@@ -38,6 +38,7 @@ pub(crate) const STEPS: &[Step] = &[
 const FUZZ_TARGETS: &[&str] = &[
     "a_kid",
     "access_token",
+    "akma_exchange",
     "application_request",
     "capif",
     "client_assertion",
@@ -49,6 +50,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "naanf",
     "nf_types",
     "nrf_request",
+    "oscore",
     "psk_identity",
     "reassembler",
     "su_uc_query",
