@@ -1,4 +1,4 @@
-//! A peer's octets, in whatever pieces, never break a connection's state machine or make it hold more than its limits:
+//! A peer's octets, in whatever pieces or WebSocket messages, never break a connection's state machine or make it hold more than its limits:
 //! neither where it is asked, observations included, nor where it observes.
 #![no_main]
 
@@ -7,13 +7,16 @@ use libfuzzer_sys::fuzz_target;
 
 const OBSERVATIONS_MAX: usize = 3;
 
-fuzz_target!(|pieces: Vec<&[u8]>| {
+fuzz_target!(|input: (bool, Vec<&[u8]>)| {
+    let (websocket, pieces) = input;
     let limits = StreamLimits {
         observations_max: OBSERVATIONS_MAX,
         peer_observations_max: OBSERVATIONS_MAX,
         ..StreamLimits::default()
     };
-    let mut connection = StreamConnection::new(StreamConfig { limits, ..StreamConfig::default() });
+    let config = StreamConfig { limits, ..StreamConfig::default() };
+    let mut connection =
+        if websocket { StreamConnection::over_websocket(config) } else { StreamConnection::new(config) };
     for _ in 0..2 * OBSERVATIONS_MAX {
         let _ = connection.request(Request::get("x").observe(Observe::Register));
     }
@@ -38,7 +41,7 @@ fuzz_target!(|pieces: Vec<&[u8]>| {
         for exchange in &observed {
             let _ = connection.notify(*exchange, Response::new(Code::CONTENT));
         }
-        let _ = connection.poll_transmit();
+        while connection.poll_transmit().is_some() {}
         if received.is_err() {
             assert!(connection.is_closed());
             return;

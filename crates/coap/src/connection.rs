@@ -1,4 +1,4 @@
-//! One CoAP connection over a byte stream (RFC 8323).
+//! One CoAP connection over a byte stream or WebSocket messages (RFC 8323).
 //!
 //! The flow, as the RFC has it:
 //!
@@ -13,6 +13,7 @@
 //! into the base message size; the peer's first message other than an empty one must be its CSM.
 
 mod observe;
+mod transmit;
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
@@ -20,11 +21,12 @@ use std::collections::{HashMap, VecDeque};
 use crate::code::{Code, Kind};
 use crate::error::StreamError;
 use crate::event::{Failure, StreamEvent};
-use crate::frame::{self, Extent, Frame, Token};
+use crate::frame::{self, Extent, Frame, Framing, Token};
 use crate::limits::{BASE_MESSAGE_SIZE, DIAGNOSTIC_OCTETS_MAX, StreamConfig, TOO_MANY_REQUESTS_MAX_AGE_SECONDS};
 use crate::message::{self, BlockWise, ExchangeId, Observe, Refusal, RequestBuilder, Response};
 use crate::signal::{self, Capabilities, Release};
 use observe::Observations;
+use transmit::Transmit;
 
 /// What a connection has seen, for metrics. The counts start at 0 and wrap never in practice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +108,7 @@ pub struct StreamConnection {
     peer: Capabilities,
     /// The unfinished message at the end of what was received; empty between messages.
     partial: Vec<u8>,
-    transmit: Vec<u8>,
+    transmit: Transmit,
     events: VecDeque<Queued>,
     /// The next exchange's name. The low 32 bits of ours are their tokens.
     next_exchange: u64,
@@ -127,6 +129,19 @@ impl StreamConnection {
     /// A fresh connection, of which either side may be the one that connected. Our CSM waits to be sent.
     #[must_use]
     pub fn new(config: StreamConfig) -> Self {
+        Self::with_transmit(config, Transmit::Stream(Vec::new()))
+    }
+
+    /// The same over WebSocket messages (RFC 8323 4): give each binary message of the peer whole to
+    /// [`StreamConnection::receive`], and send each that [`StreamConnection::poll_transmit`] returns as one. The
+    /// handshake (subprotocol `coap`, resource `/.well-known/coap`) and WebSocket's own Ping, Pong and Close are below
+    /// this.
+    #[must_use]
+    pub fn over_websocket(config: StreamConfig) -> Self {
+        Self::with_transmit(config, Transmit::Messages { queue: VecDeque::new(), octets: 0 })
+    }
+
+    fn with_transmit(config: StreamConfig, transmit: Transmit) -> Self {
         let config =
             StreamConfig { max_message_size_own: config.max_message_size_own.max(BASE_MESSAGE_SIZE), ..config };
         let mut connection = Self {
@@ -136,7 +151,7 @@ impl StreamConnection {
             released_by_peer: false,
             peer: Capabilities::default(),
             partial: Vec::new(),
-            transmit: Vec::new(),
+            transmit,
             events: VecDeque::new(),
             next_exchange: 0,
             requests: HashMap::new(),
@@ -153,13 +168,17 @@ impl StreamConnection {
         connection
     }
 
-    /// Takes octets from the peer, as many or as few as have come. An error is fatal; what came before the offence can
+    /// Takes octets from the peer, as many or as few as have come, or one WebSocket message. An error is fatal; what came before the offence can
     /// still be polled, and so can the Abort that answers it.
     pub fn receive(&mut self, octets: &[u8]) -> Result<(), StreamError> {
         if self.state == State::Closed {
             return Err(StreamError::Closed);
         }
-        self.consume(octets).map_err(|error| self.fail(error))
+        let taken = match self.framing() {
+            Framing::Stream => self.consume(octets),
+            Framing::WebSocket => self.take_alone(octets),
+        };
+        taken.map_err(|error| self.fail(error))
     }
 
     /// The next thing that happened.
@@ -188,10 +207,10 @@ impl StreamConnection {
         }
     }
 
-    /// All octets that are to be sent, if there are any. Poll it only when they can be handed to the transport: what is
+    /// All octets that are to be sent, if there are any, or the next WebSocket message. Poll it only when they can be handed to the transport: what is
     /// not polled is what [`crate::StreamLimits::transmit_octets_max`] counts.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        if self.transmit.is_empty() { None } else { Some(std::mem::take(&mut self.transmit)) }
+        self.transmit.take()
     }
 
     /// Sends a request. The response comes as [`StreamEvent::Response`] with the name returned here; further ones, too,
@@ -368,8 +387,20 @@ impl StreamConnection {
         }
     }
 
+    /// Takes a message that is alone in its WebSocket message.
+    fn take_alone(&mut self, message: &[u8]) -> Result<(), StreamError> {
+        let (octets, octets_max) = (message.len() as u64, self.config.max_message_size_own);
+        if octets > u64::from(octets_max) {
+            return Err(StreamError::MessageTooLarge { octets, octets_max });
+        }
+        self.take_frame(&Frame::parse_alone(message)?)
+    }
+
     fn take_message(&mut self, message: &[u8]) -> Result<(), StreamError> {
-        let frame = Frame::parse(message)?;
+        self.take_frame(&Frame::parse(message)?)
+    }
+
+    fn take_frame(&mut self, frame: &Frame<'_>) -> Result<(), StreamError> {
         self.counters.messages_received += 1;
         let kind = frame.code.kind();
         if kind == Kind::Empty {
@@ -381,9 +412,9 @@ impl StreamConnection {
             return Err(StreamError::CsmExpected);
         }
         match kind {
-            Kind::Request => self.take_request(&frame),
-            Kind::Response => self.take_response(&frame),
-            Kind::Signal => self.take_signal(&frame),
+            Kind::Request => self.take_request(frame),
+            Kind::Response => self.take_response(frame),
+            Kind::Signal => self.take_signal(frame),
             Kind::Empty | Kind::Reserved => Err(StreamError::ReservedCode { code: frame.code }),
         }
     }
@@ -585,7 +616,7 @@ impl StreamConnection {
         if self.transmit.len() >= self.config.limits.transmit_octets_max {
             return Err(StreamError::TransmitFull);
         }
-        frame::write(&mut self.transmit, self.peer.max_message_size, code, token, payload, options)?;
+        self.append(self.peer.max_message_size, code, token, payload, options)?;
         self.counters.messages_sent += 1;
         Ok(())
     }
@@ -596,8 +627,8 @@ impl StreamConnection {
         let size = self.peer.max_message_size;
         let options = |options: &mut frame::OptionWriter<'_>| response.write_options(options, false);
         // The text is for people; a peer that takes next to nothing gets the code alone.
-        if frame::write(&mut self.transmit, size, response.code, token, &response.payload, options).is_err() {
-            let _ = frame::write(&mut self.transmit, u32::MAX, response.code, token, &[], |_| {});
+        if self.append(size, response.code, token, &response.payload, options).is_err() {
+            let _ = self.append(u32::MAX, response.code, token, &[], |_| {});
         }
         self.counters.messages_sent += 1;
         Ok(())
@@ -612,8 +643,27 @@ impl StreamConnection {
         options: impl FnOnce(&mut frame::OptionWriter<'_>),
     ) {
         // Cannot fail: no size is over the limit given.
-        let _ = frame::write(&mut self.transmit, u32::MAX, code, &token, payload, options);
+        let _ = self.append(u32::MAX, code, &token, payload, options);
         self.counters.messages_sent += 1;
+    }
+
+    fn append(
+        &mut self,
+        octets_max: u32,
+        code: Code,
+        token: &Token,
+        payload: &[u8],
+        options: impl FnOnce(&mut frame::OptionWriter<'_>),
+    ) -> Result<(), StreamError> {
+        let framing = self.framing();
+        self.transmit.append(|out| frame::write(out, framing, octets_max, code, token, payload, options))
+    }
+
+    fn framing(&self) -> Framing {
+        match self.transmit {
+            Transmit::Stream(_) => Framing::Stream,
+            Transmit::Messages { .. } => Framing::WebSocket,
+        }
     }
 
     fn fail(&mut self, error: StreamError) -> StreamError {
@@ -687,6 +737,7 @@ mod tests {
         let exchanges: Vec<_> = (0..200).map(|_| connection.request(Request::get("x")).unwrap()).collect();
         exchanges.into_iter().for_each(|exchange| connection.cancel(exchange));
         connection.poll_transmit().unwrap();
-        assert_eq!((connection.requests.capacity(), connection.transmit.capacity()), (0, 0));
+        assert_eq!(connection.requests.capacity(), 0);
+        assert!(matches!(connection.transmit, Transmit::Stream(octets) if octets.capacity() == 0));
     }
 }

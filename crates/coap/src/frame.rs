@@ -1,4 +1,4 @@
-//! Framing of RFC 8323 3.2 and option coding of RFC 7252 3.1.
+//! Framing of RFC 8323 3.2 and 4.2, and option coding of RFC 7252 3.1.
 //!
 //! `coap-lite` has both for datagrams only: its packets start with version, type and message ID, which a stream does not
 //! have, its header is private to it, and it keeps options in a map of linked lists, one allocation each. So this crate
@@ -11,6 +11,8 @@
 //! +-------+-------+----------------+--------+---------+----------+------+-----------+
 //!                                                     |<------- Len octets -------->|
 //! ```
+//!
+//! In a WebSocket message, whose length is known, Len is 0 and Len+ is not there (RFC 8323 4.2).
 
 use crate::code::Code;
 use crate::error::StreamError;
@@ -47,6 +49,15 @@ impl Token {
     pub(crate) fn as_slice(&self) -> &[u8] {
         self.octets.get(..usize::from(self.length)).unwrap_or_default()
     }
+}
+
+/// Who tells where a message ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// The message itself.
+    Stream,
+    /// The WebSocket message that it is alone in.
+    WebSocket,
 }
 
 /// How far a message reaches, as much of it as its first octets tell.
@@ -103,6 +114,17 @@ impl<'a> Frame<'a> {
         let (token, body) = rest.split_at_checked(usize::from(first & 0x0f)).ok_or(SHORT)?;
         let token = Token::from_slice(token).ok_or(StreamError::TokenLengthReserved(first & 0x0f))?;
         Ok(Self { code: Code::from_octet(code), token, body })
+    }
+
+    /// Takes apart a message that is alone in a WebSocket message (RFC 8323 4.2).
+    pub(crate) fn parse_alone(message: &'a [u8]) -> Result<Self, StreamError> {
+        match message.first().map(|first| (first >> 4, first & 0x0f)) {
+            Some((0, token_length)) if usize::from(token_length) > TOKEN_OCTETS_MAX => {
+                Err(StreamError::TokenLengthReserved(token_length))
+            }
+            Some((1.., _)) => Err(StreamError::Malformed("length in a WebSocket message")),
+            _ => Self::parse(message),
+        }
     }
 
     /// A message whose header another framing has taken apart; `body` is options, marker and payload.
@@ -231,6 +253,7 @@ fn split_nibble(value: u16) -> (u8, More) {
 /// Appends one message to `out`, unless it is larger than `octets_max`.
 pub(crate) fn write(
     out: &mut Vec<u8>,
+    framing: Framing,
     octets_max: u32,
     code: Code,
     token: &Token,
@@ -247,6 +270,7 @@ pub(crate) fn write(
     let token = token.as_slice();
     let nibbles = |length: u8| length << 4 | token.len() as u8;
     match length {
+        _ if framing == Framing::WebSocket => out.push(nibbles(0)),
         0..=12 => out.push(nibbles(length as u8)),
         13..=268 => out.extend_from_slice(&[nibbles(13), (length - 13) as u8]),
         269..=65_804 => {
@@ -285,6 +309,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Appends one message of a stream.
+    fn write(
+        out: &mut Vec<u8>,
+        octets_max: u32,
+        code: Code,
+        token: &Token,
+        payload: &[u8],
+        options: impl FnOnce(&mut OptionWriter<'_>),
+    ) -> Result<(), StreamError> {
+        super::write(out, Framing::Stream, octets_max, code, token, payload, options)
+    }
 
     fn written(code: Code, token: &[u8], payload: &[u8], options: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let mut out = vec![0xaa, 0xbb];

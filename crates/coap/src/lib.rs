@@ -1,4 +1,4 @@
-//! CoAP over streams (RFC 8323) and over datagrams (RFC 7252), no I/O.
+//! CoAP over streams and WebSocket messages (RFC 8323) and over datagrams (RFC 7252), no I/O.
 //!
 //! Start from [`StreamConnection`] or [`DatagramConnection`], CoAP with one peer, and [`ConnectionEvent`], what happens on
 //! it. Requests go both ways: build ours with [`Request::post`], answer the peer's with a [`Response`]. Whoever drives

@@ -246,6 +246,64 @@ fn a_response_that_is_gone_is_answered_4_08_or_made_anew() {
 }
 
 #[test]
+fn over_the_limit_the_oldest_response_is_thrown_away() {
+    let mut net = Net::new(limited(|limits| limits.responses_kept_max = 1), PERFECT, 18);
+    let (now, server) = (net.now, &mut net.sides[1]);
+    for (id, path) in [(1, b'x'), (2, b'y')] {
+        server.receive(&datagram(0, Code::POST, id, &[0xb1, path, 0xc1, 0x00]), now).unwrap();
+        let request = request_of(server.poll_event().unwrap());
+        server.respond(request.exchange, Response::new(Code::CHANGED).with_payload(body(40, path)), now).unwrap();
+        server.poll_transmit().unwrap();
+    }
+    for (id, path, code) in [(3, b'x', Code::REQUEST_ENTITY_INCOMPLETE), (4, b'y', Code::CHANGED)] {
+        server.receive(&datagram(0, Code::POST, id, &[0xb1, path, 0xc1, 0x10]), now).unwrap();
+        assert_eq!(server.poll_transmit().unwrap()[1], code.octet());
+    }
+}
+
+#[test]
+fn over_the_limit_the_oldest_response_that_waits_for_echo_is_made_anew() {
+    let mut net = Net::new(limited(|limits| limits.responses_held_max = 1), PERFECT, 19);
+    let (now, server) = (net.now, &mut net.sides[1]);
+    server.challenge_address([1; 8]);
+    for (id, path, handed_over) in [(1, b'x', true), (2, b'y', true), (3, b'y', false), (4, b'x', true)] {
+        server.receive(&datagram(0, Code::GET, id, &[0xb1, path]), now).unwrap();
+        let event = server.poll_event();
+        assert_eq!(event.is_some(), handed_over, "{id}");
+        if let Some(event) = event {
+            let exchange = request_of(event).exchange;
+            server.respond(exchange, Response::new(Code::CONTENT).with_payload(body(99, 0)), now).unwrap();
+        }
+        assert_eq!(server.poll_transmit().unwrap()[1], Code::UNAUTHORIZED.octet());
+    }
+}
+
+#[test]
+fn a_response_that_is_not_wanted_is_not_sent() {
+    let mut net = Net::new(DatagramConfig::default(), PERFECT, 20);
+    let (now, server) = (net.now, &mut net.sides[1]);
+    // No-Response (258 - 11 - 269 + 22 as delta 247): not interested in 2.xx, then in 4.xx.
+    for (id, value, code, sent) in [
+        (1, 2, Code::CHANGED, false),
+        (2, 2, Code::NOT_FOUND, true),
+        (3, 8, Code::NOT_FOUND, false),
+        (4, 8, Code::CHANGED, true),
+    ] {
+        for (kind, id) in [(0, id), (1, id + 10)] {
+            server.receive(&datagram(kind, Code::POST, id, &[0xb1, b'x', 0xd1, 234, value]), now).unwrap();
+            let request = request_of(server.poll_event().unwrap());
+            server.respond(request.exchange, Response::new(code), now).unwrap();
+            let answer = server.poll_transmit();
+            match (sent, kind) {
+                (true, _) => assert_eq!(answer.unwrap()[1], code.octet()),
+                (false, 0) => assert_eq!(answer.unwrap(), [0x60, 0, 0, id], "an empty acknowledgement"),
+                _ => assert_eq!(answer, None),
+            }
+        }
+    }
+}
+
+#[test]
 fn blocks_of_different_responses_are_not_put_together() {
     for (change, failure) in [(0, None), (1, Some(Failure::Unusable)), (2, Some(Failure::Unusable))] {
         let mut net = Net::new(DatagramConfig::default(), PERFECT, 12);

@@ -4,11 +4,12 @@
 mod net;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coap::{
-    Code, ConnectionError, ConnectionEvent, DatagramConfig, DatagramLimits, ExchangeId, Failure, Request, Response,
-    Transmission,
+    Code, Connection, ConnectionError, ConnectionEvent, DatagramConfig, DatagramConnection, DatagramLimits, ExchangeId,
+    Failure, Request, Response, StreamConfig, StreamConnection, Transmission,
 };
 use net::{Conditions, Net, PERFECT};
 use proptest::prelude::*;
@@ -69,6 +70,86 @@ fn a_fast_answer_goes_along_with_the_acknowledgement() {
     assert!(!net.sides[1].is_idle(), "the Message ID is remembered");
     net.settle();
     assert_eq!(net.elapsed().as_secs(), 247, "EXCHANGE_LIFETIME");
+}
+
+/// RFC 7252 figures 16 and 17, as they go over the wire.
+#[test]
+fn the_examples_of_rfc_7252_are_read_and_answered_octet_by_octet() {
+    let mut net = Net::new(DatagramConfig::default(), PERFECT, 18);
+    let (now, server) = (net.now, &mut net.sides[1]);
+    for (asked, answered) in [
+        (&b"\x40\x01\x7d\x34\xbbtemperature"[..], &b"\x60\x45\x7d\x34\xff22.3 C"[..]),
+        (b"\x41\x01\x7d\x35\x20\xbbtemperature", b"\x61\x45\x7d\x35\x20\xff22.3 C"),
+    ] {
+        server.receive(asked, now).unwrap();
+        let request = request_of(server.poll_event().unwrap());
+        assert_eq!((request.method, request.path.as_slice()), (Code::GET, &["temperature".to_owned()][..]));
+        server.respond(request.exchange, Response::new(Code::CONTENT).with_payload(*b"22.3 C"), now).unwrap();
+        assert_eq!(server.poll_transmit().unwrap(), answered);
+    }
+    // And as we ask: all but Message ID and token.
+    let client = &mut net.sides[0];
+    client.request(Request::get("temperature"), now).unwrap();
+    let sent = client.poll_transmit().unwrap();
+    assert_eq!((&sent[..2], &sent[8..]), (&b"\x44\x01"[..], &b"\xbbtemperature"[..]));
+}
+
+#[test]
+fn more_options_than_allowed_are_refused_or_fail() {
+    let mut net = Net::new(limited(|limits| limits.options_max = 2), PERFECT, 19);
+    let now = net.now;
+    net.sides[1].receive(&[0x40, 1, 0, 1, 0xb0, 0x00, 0x00], now).unwrap();
+    assert_eq!(net.sides[1].poll_transmit().unwrap()[..2], [0x60, 0x80]);
+    let exchange = net.sides[0].request(Request::get("x"), now).unwrap();
+    let sent = net.sides[0].poll_transmit().unwrap();
+    net.sides[0].receive(&[&[0x64, 0x45], &sent[2..8], &[0x80, 0x00, 0x00]].concat(), now).unwrap();
+    assert_eq!(net.event(0), ConnectionEvent::Failed { exchange, failure: Failure::Unusable });
+}
+
+/// Whoever drives a connection need not know what carries it.
+#[test]
+fn streams_and_datagrams_are_driven_alike() {
+    let datagram = || DatagramConnection::new(Arc::new(DatagramConfig::default()), 7);
+    let stream = || StreamConnection::new(StreamConfig::default());
+    let websocket = || StreamConnection::over_websocket(StreamConfig::default());
+    let pairs: [[Box<dyn Connection>; 2]; 3] = [
+        [Box::new(datagram()), Box::new(datagram())],
+        [Box::new(stream()), Box::new(stream())],
+        [Box::new(websocket()), Box::new(websocket())],
+    ];
+    for mut sides in pairs {
+        let now = Instant::now();
+        let mut asked = Vec::new();
+        for side in &mut sides {
+            asked.push(side.request(&Request::post("x"), now).unwrap());
+            side.ping(now).unwrap();
+        }
+        let (mut answers, mut pongs) = (0, 0);
+        for _ in 0..8 {
+            for turn in [0, 1] {
+                while let Some(octets) = sides[turn].poll_transmit() {
+                    sides[1 - turn].receive(&octets, now).unwrap();
+                }
+                while let Some(event) = sides[1 - turn].poll_event() {
+                    match event {
+                        ConnectionEvent::Request { request } => {
+                            sides[1 - turn].respond(request.exchange, &Response::new(Code::CHANGED), now).unwrap();
+                        }
+                        ConnectionEvent::Response { exchange, .. } => {
+                            assert_eq!(exchange, asked[1 - turn]);
+                            answers += 1;
+                        }
+                        ConnectionEvent::Pong { .. } => pongs += 1,
+                        other => assert!(matches!(other, ConnectionEvent::PeerReady { .. }), "{other:?}"),
+                    }
+                }
+            }
+        }
+        assert_eq!((answers, pongs), (2, 2));
+        assert!(sides.iter().all(|side| side.is_settled() && side.requests_outstanding() == 0));
+        sides[0].abort("over");
+        assert!(sides[0].is_closed());
+    }
 }
 
 #[test]
