@@ -8,16 +8,12 @@
 //!
 //! While a lookup runs nothing is read: the peer's octets wait in the kernel.
 
-use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use akma::{AKid, PskIdentity, UaProtocolId};
 use openssl::ssl::{Ssl, SslRef, SslVersion};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_openssl::SslStream;
@@ -27,6 +23,7 @@ use crate::expiring::later;
 use crate::ffi;
 use crate::gate::Gate;
 use crate::handshake_error::HandshakeError;
+use crate::handshake_io::{next_item, step};
 use crate::handshake_sniffer::{ClientHello, HandshakeSniffer, Sniffed};
 use crate::key_source::{KeyRequest, LookupRefusal, ProvenKey};
 use crate::log_throttle::LogThrottle;
@@ -122,7 +119,7 @@ impl<'a> Handshake<'a> {
             _ => self.may_alert = false,
         }
         while !done {
-            let Some(item) = self.next_item(stream.get_mut().transport()).await? else { continue };
+            let Some(item) = next_item(&mut self.sniffer, stream.get_mut().transport()).await? else { continue };
             let octets = match item {
                 Sniffed::ClientKeyExchange { identity, record } => {
                     let suite = ffi::pending_cipher_suite(stream.ssl()).ok_or(HandshakeError::NoAKid)?;
@@ -163,29 +160,10 @@ impl<'a> Handshake<'a> {
 
     async fn client_hello(&mut self, socket: &mut TcpStream) -> Result<(ClientHello, Vec<u8>), HandshakeError> {
         loop {
-            match self.next_item(socket).await? {
+            match next_item(&mut self.sniffer, socket).await? {
                 Some(Sniffed::ClientHello { hello, records }) => return Ok((hello, records)),
                 _ => continue,
             }
-        }
-    }
-
-    /// The next item of the sniffer, after reading once if need be.
-    async fn next_item(&mut self, socket: &mut TcpStream) -> Result<Option<Sniffed>, HandshakeError> {
-        if let Some(item) = self.sniffer.next()? {
-            return Ok(Some(item));
-        }
-        // On the stack only while there is something to read, so that an idle peer does not hold it.
-        socket.readable().await?;
-        let mut chunk = [0; READ_OCTETS];
-        match socket.try_read(&mut chunk) {
-            Ok(0) => Err(HandshakeError::Closed),
-            Ok(octets) => {
-                self.sniffer.push(chunk.get(..octets).unwrap_or_default())?;
-                Ok(self.sniffer.next()?)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -246,19 +224,11 @@ impl<'a> Handshake<'a> {
         Ok(Found { a_kid, protocol, key })
     }
 
-    /// Lets OpenSSL go on with what it was given, and sends what it has to say. Whether the handshake is done.
+    /// [`step`]. What fails there OpenSSL has told the peer itself.
     async fn step(&mut self, stream: &mut SslStream<Gate<TcpStream>>) -> Result<bool, HandshakeError> {
-        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
-        let outbound = stream.get_mut().take_outbound();
-        let sent = stream.get_mut().transport().write_all(&outbound).await;
-        match polled {
-            Poll::Ready(Err(error)) => {
-                self.may_alert = false;
-                Err(HandshakeError::of_openssl(error))
-            }
-            Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
-            Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
-        }
+        let done = step(stream).await;
+        self.may_alert &= done.is_ok();
+        done
     }
 
     /// Tells the log, and the peer as far as it would understand, and leaves nothing unread: closing a socket with
@@ -293,7 +263,7 @@ impl<'a> Handshake<'a> {
 
 static WRONG_KEYS: LogThrottle = LogThrottle::new();
 
-/// What is read at once. A ClientHello with one PSK identity is about 400 octets.
+/// What is read at once of what a refused peer has sent.
 const READ_OCTETS: usize = 4_096;
 /// How much is read from a refused peer before the socket is closed.
 const UNREAD_CHUNKS_MAX: usize = 16;

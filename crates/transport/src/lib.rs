@@ -53,6 +53,7 @@ mod ffi;
 mod gate;
 mod handshake;
 mod handshake_error;
+mod handshake_io;
 pub mod handshake_sniffer;
 mod key_lookup;
 mod key_source;
