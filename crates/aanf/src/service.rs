@@ -53,6 +53,8 @@ pub mod refusal {
     pub const AKMA_DISABLED: &str = "AKMA_DISABLED";
     /// 403: the operator has disabled AKMA for the AF.
     pub const AF_DISABLED: &str = "AF_DISABLED";
+    /// 503: this UE's GPSI is needed, and UDM has not told it yet; others are served.
+    pub const GPSI_NOT_YET_KNOWN: &str = "GPSI_NOT_YET_KNOWN";
     /// 404: the A-KID does not begin with a routing indicator that is served here.
     pub const ROUTING_INDICATOR_NOT_SERVED: &str = "ROUTING_INDICATOR_NOT_SERVED";
     /// 404, provisioning: AKMA is not disabled for this UE or AF.
@@ -389,7 +391,8 @@ impl Service {
         match gpsi {
             GpsiState::Known(gpsi) => Ok(Some(UeId::Gpsi(gpsi))),
             GpsiState::NotAsked if self.translation.is_some() => {
-                Err(refuse("no_gpsi_yet", ProblemDetails::overloaded(self.retry_after_seconds)))
+                let problem = ProblemDetails::unavailable(refusal::GPSI_NOT_YET_KNOWN, self.retry_after_seconds);
+                Err(refuse("no_gpsi_yet", problem))
             }
             GpsiState::None | GpsiState::NotAsked => Ok(None),
         }

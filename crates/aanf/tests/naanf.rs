@@ -378,7 +378,12 @@ async fn without_a_gpsi_an_af_outside_gets_the_key_alone_and_while_udm_is_silent
 
     udm.answers.store(false, Ordering::SeqCst);
     fixture.register(SUPI, NEW_A_KID).await;
-    assert!(asks_to_come_back(&fixture.retrieve(OUTSIDE_AF, OUTSIDE, NEW_A_KID).await), "UDM does not answer");
+    let outside = fixture.client(OUTSIDE_AF);
+    let refused = outside.retrieve_applicationkey(&request(OUTSIDE, NEW_A_KID)).await;
+    assert!(asks_to_come_back(&refused), "UDM does not answer");
+    assert!(refused.unwrap_err().problem().unwrap().has_cause(refusal::GPSI_NOT_YET_KNOWN));
+    let other = outside.retrieve_applicationkey(&request(OUTSIDE, A_KID)).await.unwrap();
+    assert!(other.is_some(), "the same client is served for another UE meanwhile");
     let mut anonymous = request(OUTSIDE, NEW_A_KID);
     anonymous.anon_ind = true;
     let data = fixture.client(OUTSIDE_AF).retrieve_applicationkey(&anonymous).await.unwrap().unwrap();

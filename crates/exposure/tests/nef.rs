@@ -253,10 +253,11 @@ async fn while_the_server_is_away_nothing_is_answered_with_success() {
     let target = Target::start(&world.certificate("weather"), world.shutdown.clone()).await;
     weather.register("weather@example", &target.root).await.unwrap();
     world.stop_server().await;
-    let problem = refused(weather.send("weather@example", ("AS", "billing@lab"), "m-1").await, 503, "NF_CONGESTION");
+    let problem = refused(weather.send("weather@example", ("AS", "billing@lab"), "m-1").await, 503, refusal::INSIDE_UNAVAILABLE);
     assert!(problem.retry_after_seconds.is_some());
-    // Another client: this one was told to wait.
-    refused(world.af("weather").register("weather@example", &target.root).await, 503, "NF_CONGESTION");
+    refused(weather.register("weather@example", &target.root).await, 503, refusal::INSIDE_UNAVAILABLE);
+    // What others inside do is served meanwhile, to the same client.
+    weather.post(RETRIEVE, &question("weather.example")).await.unwrap();
     // The earlier registration holds.
     world.start_server().await;
     let (billing, _at_billing) = world.inside_as().await;
@@ -379,10 +380,32 @@ async fn inside_only_the_server_delivers() {
     server.post::<_, Value>(&uri, &body).await.unwrap();
     // Not known here (yet): the server is to keep it.
     let unknown = uri.replace("weather", "parking");
-    refused(server.post::<_, Value>(&unknown, &body).await, 503, "NF_CONGESTION");
+    refused(server.post::<_, Value>(&unknown, &body).await, 503, refusal::TARGET_UNAVAILABLE);
     // AFs' certificates are of another authority.
     let af = world.af("weather");
     assert!(matches!(af.http.post::<_, Value>(&uri, &body).await, Err(SbiError::Unreachable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_application_server_that_is_away_holds_up_no_other() {
+    let world = World::start().await;
+    let weather = Target::start(&world.certificate("weather"), world.shutdown.clone()).await;
+    let parking = Target::start(&world.certificate("parking"), world.shutdown.clone()).await;
+    world.af("weather").register("weather@example", &weather.root).await.unwrap();
+    world.af("parking").register("parking@example", &parking.root).await.unwrap();
+    *weather.answer.lock().unwrap() = (503, None);
+    let server = world.inside.client(SERVER);
+    let deliver = async |to: &str| {
+        let uri = format!("{}/nef-msgin5g/v1/{to}%40example/deliver-message", world.nef_inside());
+        let body = message("billing@lab", ("AS", &format!("{to}@example")), "m-1");
+        server.post::<_, Value>(&uri, &body).await
+    };
+    let problem = refused(deliver("weather").await, 503, refusal::TARGET_UNAVAILABLE);
+    assert!(problem.retry_after_seconds.is_some());
+    deliver("parking").await.unwrap();
+    // Nor itself, once it is back.
+    *weather.answer.lock().unwrap() = (204, None);
+    deliver("weather").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

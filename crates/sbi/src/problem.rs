@@ -125,6 +125,13 @@ impl ProblemDetails {
         problem
     }
 
+    /// 503 with a cause of its own, asking the caller back after `retry_after_seconds`: what this request needs is away, and
+    /// other requests are served meanwhile.
+    #[must_use]
+    pub fn unavailable(cause: &str, retry_after_seconds: u32) -> Self {
+        Self::overloaded(retry_after_seconds).with_cause(cause)
+    }
+
     /// Sets the cause.
     #[must_use]
     pub fn with_cause(mut self, cause: &str) -> Self {

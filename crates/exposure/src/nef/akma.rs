@@ -77,7 +77,6 @@ async fn key(
     request: &AkmaAfKeyRequest,
 ) -> Result<Option<AkmaAfKeyData>, Refused> {
     if !caller.af.owns(&request.af_id) {
-        tracing::warn!(target: "security", af = caller.af.id(), af_id = %request.af_id, "K_AF for another's AF_ID refused");
         return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
     }
     // The AAnF notifies nobody outside; see below.

@@ -18,6 +18,10 @@ pub const NOT_REGISTERED: &str = "NOT_REGISTERED";
 pub const REGISTRATION_NOT_FOUND: &str = "REGISTRATION_NOT_FOUND";
 /// 404: no subscription of the caller's has this identifier.
 pub const SUBSCRIPTION_NOT_FOUND: &str = "SUBSCRIPTION_NOT_FOUND";
+/// 503: the function inside that this request needs does not answer, or is overloaded; others may be served.
+pub const INSIDE_UNAVAILABLE: &str = "INSIDE_UNAVAILABLE";
+/// 503, to the MSGin5G Server: this Application Server outside is away; others are served.
+pub const TARGET_UNAVAILABLE: &str = "TARGET_UNAVAILABLE";
 /// 429: more requests than the caller's entry allows, per second or under way.
 pub const RATE_EXCEEDED: &str = "RATE_EXCEEDED";
 /// 429: the Application Server has as many topic list subscriptions as it may.

@@ -10,6 +10,7 @@ use sbi::{OperationMetrics, ProblemDetails, SbiError, cause};
 use super::af::Afs;
 use super::akma::Akma;
 use super::msgin5g::MsGin5g;
+use super::refusal;
 use super::token::Tokens;
 
 /// The function's parts.
@@ -53,7 +54,11 @@ impl Service {
                 answer.into_response()
             }
             Err((reason, problem)) => {
-                self.refused(subject, action, reason, since);
+                if problem.status_code().is_server_error() {
+                    self.allowed(subject, action, reason, since);
+                } else {
+                    self.refused(subject, action, reason, since);
+                }
                 problem.into_response()
             }
         }
@@ -65,7 +70,7 @@ impl Service {
         let SbiError::Problem(problem) = error else {
             return if error.is_transient() {
                 tracing::warn!(%error, "no answer from inside");
-                refuse("inside_unavailable", ProblemDetails::overloaded(self.retry_after_seconds))
+                self.inside_unavailable(None)
             } else {
                 tracing::error!(%error, "unusable answer from inside");
                 refuse("inside_malformed", ProblemDetails::internal())
@@ -85,14 +90,19 @@ impl Service {
             }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 tracing::warn!(%error, "overloaded inside");
-                let seconds = problem.retry_after_seconds.unwrap_or(self.retry_after_seconds);
-                refuse("inside_unavailable", ProblemDetails::overloaded(seconds))
+                self.inside_unavailable(problem.retry_after_seconds)
             }
             _ => {
                 tracing::error!(%error, "refused inside");
                 refuse("inside_failed", ProblemDetails::internal())
             }
         }
+    }
+
+    /// Says nothing of the NEF itself: whoever is told goes on to ask for what other functions inside do.
+    fn inside_unavailable(&self, seconds: Option<u32>) -> Refused {
+        let seconds = seconds.unwrap_or(self.retry_after_seconds);
+        refuse("inside_unavailable", ProblemDetails::unavailable(refusal::INSIDE_UNAVAILABLE, seconds))
     }
 
     /// A fault of the own database.

@@ -74,7 +74,7 @@ async fn hand_over<B: Serialize + Sync>(
     body: &B,
 ) -> Result<(&'static str, Response), Refused> {
     let msgin5g = service.msgin5g()?;
-    let away = || refuse("away", ProblemDetails::overloaded(service.retry_after_seconds));
+    let away = || away(service, None);
     let held = msgin5g.records.registration(id).ok_or_else(away)?;
     let af = service.afs.of_application_server(id).filter(|af| af.id() == held.af_id).ok_or_else(away)?;
     let target = held.request.target_uri.as_ref().filter(|target| af.may_still_name(target)).ok_or_else(away)?;
@@ -117,9 +117,6 @@ async fn notify(
 /// What the server is told of a refusal outside, or of silence there. What may pass is a 503, so that the message is kept.
 fn told_outside(service: &Service, error: &SbiError) -> Refused {
     tracing::warn!(%error, "delivery outside failed");
-    let later = |seconds: Option<u32>| {
-        refuse("away", ProblemDetails::overloaded(seconds.unwrap_or(service.retry_after_seconds)))
-    };
     match error {
         SbiError::Problem(problem) => {
             let status = problem.status_code();
@@ -135,9 +132,15 @@ fn told_outside(service: &Service, error: &SbiError) -> Refused {
             if refused {
                 refuse("refused_outside", ProblemDetails::new(status))
             } else {
-                later(problem.retry_after_seconds)
+                away(service, problem.retry_after_seconds)
             }
         }
-        _ => later(None),
+        _ => away(service, None),
     }
+}
+
+/// About this AS alone: the server goes on to deliver to the others.
+fn away(service: &Service, seconds: Option<u32>) -> Refused {
+    let seconds = seconds.unwrap_or(service.retry_after_seconds);
+    refuse("away", ProblemDetails::unavailable(refusal::TARGET_UNAVAILABLE, seconds))
 }

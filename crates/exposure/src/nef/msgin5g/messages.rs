@@ -55,7 +55,6 @@ async fn relay<B: Serialize + Sync>(
 ) -> Result<(&'static str, Json<MessageDeliveryAck>), Refused> {
     service.registered(caller, originator)?;
     if !caller.af.may_address(recipient) {
-        tracing::warn!(target: "security", af = caller.af.id(), %recipient, "message to whom the rule does not name refused");
         return Err(refuse("recipient_not_allowed", ProblemDetails::forbidden(refusal::RECIPIENT_NOT_ALLOWED)));
     }
     let msgin5g = service.msgin5g()?;

@@ -121,7 +121,6 @@ impl Service {
 /// Checks that an address is that of an Application Server which the caller may be.
 fn may_be(af: &Af, originator: &Address) -> Result<AsServiceId, Refused> {
     originator.as_application_server().filter(|id| af.may_be(id)).ok_or_else(|| {
-        tracing::warn!(target: "security", af = af.id(), claimed = %originator, "request for somebody else refused");
         refuse("originator_not_allowed", ProblemDetails::forbidden(refusal::ORIGINATOR_NOT_ALLOWED))
     })
 }

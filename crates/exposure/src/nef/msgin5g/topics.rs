@@ -200,6 +200,5 @@ fn check_topics(caller: &Caller, topics: &[MessagingTopic]) -> Result<(), Refuse
     if topics.iter().all(|topic| caller.af.may_subscribe(topic)) {
         return Ok(());
     }
-    tracing::warn!(target: "security", af = caller.af.id(), "subscription to topics that the rule does not name refused");
     Err(refuse("topic_not_allowed", ProblemDetails::forbidden(refusal::TOPIC_NOT_ALLOWED)))
 }
