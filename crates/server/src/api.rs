@@ -16,7 +16,7 @@ use message::ts29538::{
     UeMessageDelivery,
 };
 use message::{Address, AsServiceId, DecodeError, FailureCause, MessageId};
-use sbi::authorization::Authorizer;
+use sbi::authorization::{Authorizer, ServiceScopes};
 use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause, openapi, services};
 use tokio::sync::oneshot;
 
@@ -35,8 +35,8 @@ pub(crate) struct Api {
     pub(crate) servers: Arc<ApplicationServers>,
 }
 
-/// All services, each behind its authorisation.
-pub(crate) fn router(api: &Api, authorizer: &Arc<Authorizer>) -> Router {
+/// The services, not authorised: registration, delivery, topics.
+fn services(api: &Api) -> [(Router, &'static ServiceScopes); 3] {
     let registration = Router::new()
         .route(REGISTRATIONS, post(register))
         .route("/msgs-asregistration/v1/registrations/{registration_id}", delete(deregister))
@@ -46,10 +46,23 @@ pub(crate) fn router(api: &Api, authorizer: &Arc<Authorizer>) -> Router {
         .route("/msgs-msgdelivery/v1/deliver-ue-message", post(deliver_ue_message))
         .route("/msgs-msgdelivery/v1/deliver-report", post(deliver_report))
         .with_state(api.clone());
-    authorizer
-        .protect(registration, &services::MSGS_ASREGISTRATION)
-        .merge(authorizer.protect(delivery, &services::MSGS_MSGDELIVERY))
-        .merge(authorizer.protect(topics::router().with_state(api.clone()), &services::MSGS_TOPICLISTEVENT))
+    [
+        (registration, &services::MSGS_ASREGISTRATION),
+        (delivery, &services::MSGS_MSGDELIVERY),
+        (topics::router().with_state(api.clone()), &services::MSGS_TOPICLISTEVENT),
+    ]
+}
+
+/// All services for those whom somebody else has authorised.
+pub(crate) fn unprotected(api: &Api) -> Router {
+    services(api).into_iter().fold(Router::new(), |router, (service, _)| router.merge(service))
+}
+
+/// All services, each behind its authorisation.
+pub(crate) fn router(api: &Api, authorizer: &Arc<Authorizer>) -> Router {
+    services(api)
+        .into_iter()
+        .fold(Router::new(), |router, (service, scopes)| router.merge(authorizer.protect(service, scopes)))
         .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
         .merge(openapi::router(&[
             openapi::msgs_as_registration(),

@@ -18,6 +18,7 @@ use transport::{HandshakeLimits, LookupLimits};
 use crate::broadcast::BroadcastAreaSection;
 use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicServerSection};
 use crate::error::ServerError;
+use crate::invokers::CapifSection;
 use crate::limits::{DURATION_MAX, Limits};
 use crate::policy::TopicSection;
 
@@ -42,6 +43,9 @@ pub struct Config {
     /// How requests at MSGin5G-3 are authorised before the entries below are looked for.
     #[serde(default)]
     pub authorization: AuthorizationConfig,
+    /// MSGin5G-3, for API invokers of a CAPIF core function.
+    #[serde(default)]
+    pub capif: Option<CapifSection>,
     /// Health and metrics.
     #[serde(default)]
     pub admin: AdminSection,
@@ -290,7 +294,7 @@ fn default_path() -> String {
     "msgin5g".to_owned()
 }
 
-fn default_api_limits() -> ServerLimits {
+pub(crate) fn default_api_limits() -> ServerLimits {
     // A body holds message_payload_octets_max as base64, and the rest of the message.
     ServerLimits { request_timeout_seconds: 60, request_body_bytes_max: 98_304, ..ServerLimits::default() }
 }
@@ -391,6 +395,9 @@ impl Config {
         }
         if let Some(reason) = AnchorRoute::fault(&self.akma.aanf_routes) {
             return wrong("akma.aanf_routes", reason);
+        }
+        if let Some(fault) = self.capif.as_ref().and_then(|capif| capif.aef.fault()) {
+            return wrong("capif.aef", &fault);
         }
         if let Some((key, reason)) = self.exposure.as_ref().and_then(ExposureSection::fault) {
             return wrong(key, reason);

@@ -40,6 +40,7 @@ mod error;
 mod fan_out;
 mod groups;
 mod inbox;
+mod invokers;
 mod limits;
 mod listener;
 mod log_budget;

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use transport::{KeyLookup, KeySource, PskAcceptor, PskServerConfig, TransportMetrics};
 
 use crate::api::{self, Api};
+use crate::invokers::{self, Invokers};
 use crate::application_server::ApplicationServers;
 use crate::broadcast;
 use crate::config::Config;
@@ -60,6 +61,8 @@ pub struct Running {
     api: SocketAddr,
     admin: SocketAddr,
     notifications: Option<SocketAddr>,
+    invokers: Option<SocketAddr>,
+    invokers_by_psk: Option<SocketAddr>,
     ended: TaskTracker,
 }
 
@@ -86,6 +89,18 @@ impl Running {
     #[must_use]
     pub fn notification_address(&self) -> Option<SocketAddr> {
         self.notifications
+    }
+
+    /// Where API invokers come with certificates: HTTP/2. None without `[capif]`.
+    #[must_use]
+    pub fn invoker_address(&self) -> Option<SocketAddr> {
+        self.invokers
+    }
+
+    /// Where API invokers come with AEF_PSK: HTTP/2. None without `capif.psk_listen`.
+    #[must_use]
+    pub fn invoker_psk_address(&self) -> Option<SocketAddr> {
+        self.invokers_by_psk
     }
 
     /// Waits until the server has stopped: everything taken is answered or on disk.
@@ -144,18 +159,26 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         &mut metrics_registry,
     )?;
     let api_stop = CancellationToken::new();
+    let for_servers = Api { core: Arc::clone(&core), servers: Arc::clone(&servers) };
     let api = SbiServer::start_authorized(
         SbiServerConfig {
             listen: config.api.listen,
             tls: config.certificates.clone(),
             limits: config.api.limits.clone(),
         },
-        api::router(&Api { core: Arc::clone(&core), servers: Arc::clone(&servers) }, &authorizer),
+        api::router(&for_servers, &authorizer),
         &authorizer,
         api_stop.clone(),
         ServerMetrics::default(),
     )
     .await?;
+    let invokers = match config.capif.take() {
+        Some(section) => {
+            let services = api::unprotected(&for_servers);
+            Some(invokers::serve(section, &config.certificates, services, authorizer.audit(), &api_stop).await?)
+        }
+        None => None,
+    };
     core.reachability.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
     let notifications = serve_notifications(&core, &config, &clients, &api_stop).await?;
     if let Some(nrf) = &clients.nrf {
@@ -179,6 +202,8 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         api: api.local_addr(),
         admin: admin.local_addr(),
         notifications: notifications.as_ref().map(SbiServer::local_addr),
+        invokers: invokers.as_ref().map(Invokers::address),
+        invokers_by_psk: invokers.as_ref().and_then(Invokers::psk_address),
         ended: TaskTracker::new(),
     };
     running.ended.spawn(async move {
@@ -190,6 +215,9 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         }
         if let Err(error) = store.sync().await {
             tracing::error!(%error, "store not synced at the end");
+        }
+        if let Some(invokers) = invokers {
+            let _ = timeout(LAST_TASKS, invokers.stopped()).await;
         }
         if let Some(notifications) = notifications {
             let _ = timeout(LAST_TASKS, notifications.stopped()).await;
