@@ -13,7 +13,9 @@ use sbi::capif::publish::SecurityMethod;
 use sbi::token::TokenSigner;
 use sbi::{CertificateFiles, SbiError};
 use serde_json::{Value, json};
-use support::{API, Aef, ISSUER, OTHER_API, RETRIEVE, World, body, call, cause, provider_files, registration, request};
+use support::{
+    API, Aef, ISSUER, OTHER_API, RETRIEVE, World, body, call, cause, decisions, provider_files, registration, request,
+};
 
 const OAUTH: SecurityMethod = SecurityMethod::Oauth;
 
@@ -147,6 +149,86 @@ async fn after_off_boarding_nothing_is_left() {
     assert_eq!(refused(&invoker.token(None).await.unwrap_err()), (403, "CERTIFICATE_REVOKED".to_owned()));
     let error = invoker.discover(Default::default()).await.unwrap_err();
     assert_eq!(refused(&error), (403, "CERTIFICATE_REVOKED".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_method_of_a_new_agreement_is_the_one_that_counts_at_once() {
+    let world = World::new().await;
+    let _aef = world.aef("nef", &[API], 3_600).await;
+    let invoker = world.onboard("alice").await;
+    for method in [OAUTH, SecurityMethod::Pki, OAUTH, SecurityMethod::Pki] {
+        let answer = call(&invoker, method.clone()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{method:?}: {}", answer.problem());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_agreement_no_longer_covers_ends_at_once_where_the_aef_is_told() {
+    let world = World::new().await;
+    let _aef = world.aef("nef", &[API, OTHER_API], 3_600).await;
+    let invoker = world.onboard("alice").await;
+    let nef = registration(&world, "nef");
+    let path = format!("/capif-security/v1/trustedInvokers/{}", invoker.id());
+    let agree = async |api_id: Option<&Value>| {
+        let mut entry = json!({"aefId": nef["aef_id"], "prefSecurityMethods": ["OAUTH"]});
+        api_id.map(|api_id| entry.as_object_mut().unwrap().insert("apiId".to_owned(), api_id.clone()));
+        let wish = json!({"notificationDestination": "https://127.0.0.1:1/x", "securityInfo": [entry]});
+        assert_eq!(request(&world, invoker.files(), Method::PUT, &path, wish).await.status, StatusCode::CREATED);
+    };
+    let agreement = invoker.negotiate(API, vec![OAUTH]).await.unwrap();
+    agree(None).await;
+    let token = invoker.token(None).await.unwrap().access_token;
+    assert_eq!(call_with(&invoker, &agreement, Some(&token), RETRIEVE).await.status, StatusCode::OK);
+    let apis = nef["apis"].as_array().unwrap();
+    let other = apis.iter().find(|api| api[0] == OTHER_API).map(|api| &api[1]).unwrap();
+    agree(Some(other)).await;
+    until_refused(&invoker, &agreement, &token, "API_NOT_ALLOWED").await;
+    // And covered again, it is served again.
+    agree(None).await;
+    assert_eq!(call_with(&invoker, &agreement, Some(&token), RETRIEVE).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoker_that_is_refused_again_and_again_is_asked_about_so_often_and_no_more() {
+    let world = World::with(|config| config.admin = Some(([127, 0, 0, 1], 0).into())).await;
+    let (_aef, invoker, agreement) = agreed(&world).await;
+    let begun = std::time::Instant::now();
+    let mut connection = invoker.connect_to(&agreement).await.unwrap();
+    for _ in 0..200 {
+        let answer = connection.request(Method::POST, RETRIEVE, None, Content::Json(b"{}".to_vec())).await.unwrap();
+        assert_eq!(cause(&answer), "NO_TOKEN");
+    }
+    // Of a context and of a policy each time; what else the core function was asked is of the preparation.
+    let seconds = begun.elapsed().as_secs() + 2;
+    let allowed = decisions(&world.metrics(), "allowed", "certificate");
+    assert!(allowed <= 20 + seconds * 10 * 2, "asked {allowed} times in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_decision_is_told_to_the_audit_with_outcome_and_reason() {
+    let world = World::with(|config| config.admin = Some(([127, 0, 0, 1], 0).into())).await;
+    let (aef, invoker, agreement) = agreed(&world).await;
+    let credentials = decisions(&world.metrics(), "allowed", "credential");
+    assert_eq!(credentials, 2, "one provider registered, one invoker onboarded");
+    let certificates = decisions(&world.metrics(), "allowed", "certificate");
+    Invoker::onboard(world.invoker_config("mallory", false), "guessed").await.unwrap_err();
+    let path = "/capif-security/v1/trustedInvokers/another";
+    request(&world, invoker.files(), Method::GET, path, Value::Null).await;
+    request(&world, invoker.files(), Method::PUT, path, json!({"nothing": "of it"})).await;
+    invoker.discover(Default::default()).await.unwrap();
+    let metrics = world.metrics();
+    for reason in ["onboarding_credential_unknown", "not_yours", "malformed"] {
+        assert_eq!(decisions(&metrics, "refused", reason), 1, "{reason}: {metrics}");
+    }
+    assert_eq!(decisions(&metrics, "allowed", "certificate"), certificates + 1);
+
+    call_with(&invoker, &agreement, None, RETRIEVE).await;
+    call_with(&invoker, &agreement, Some("a.b.c"), RETRIEVE).await;
+    call_with(&invoker, &agreement, None, "/nothing/v1/retrieve").await;
+    let metrics = aef.audit_metrics();
+    for reason in ["token_missing", "token_malformed", "api_not_published"] {
+        assert_eq!(decisions(&metrics, "refused", reason), 1, "{reason}: {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
 //! Audit: who may do what was decided so, as events on the tracing target `audit` and as a counter.
 //!
 //! One event for each decision, with the fields `subject` (NF instance ID or DNS name, never a SUPI), `action` (service
-//! and operation), `outcome` (`allowed` or `refused`) and `reason` (one fixed word). What was refused is logged at level
+//! and operation), `outcome` (`allowed` or `refused`) and `reason` (one of few fixed words,
+//! since the counter has a value for each). What was refused is logged at level
 //! INFO, once a second for each subject and reason, `unlogged` saying how many before it were left out; what was allowed
 //! at level DEBUG. The counter counts all of them.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ pub struct Audit {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
     outcome: &'static str,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 impl Audit {
@@ -36,20 +38,22 @@ impl Audit {
     }
 
     /// `subject` may do `action`, because of `reason`.
-    pub fn allowed(&self, subject: &str, action: &str, reason: &'static str) {
+    pub fn allowed(&self, subject: &str, action: &str, reason: impl Into<Cow<'static, str>>) {
+        let reason = reason.into();
+        tracing::debug!(target: "audit", subject, action, outcome = "allowed", reason = &*reason);
         self.count("allowed", reason);
-        tracing::debug!(target: "audit", subject, action, outcome = "allowed", reason);
     }
 
     /// `subject` may not do `action`, because of `reason`.
-    pub fn refused(&self, subject: &str, action: &str, reason: &'static str) {
-        self.count("refused", reason);
-        if let Some(unlogged) = self.throttles.of(subject, reason).and_then(LogThrottle::admit) {
-            tracing::info!(target: "audit", subject, action, outcome = "refused", reason, unlogged);
+    pub fn refused(&self, subject: &str, action: &str, reason: impl Into<Cow<'static, str>>) {
+        let reason = reason.into();
+        if let Some(unlogged) = self.throttles.of(subject, &reason).and_then(LogThrottle::admit) {
+            tracing::info!(target: "audit", subject, action, outcome = "refused", reason = &*reason, unlogged);
         }
+        self.count("refused", reason);
     }
 
-    fn count(&self, outcome: &'static str, reason: &'static str) {
+    fn count(&self, outcome: &'static str, reason: Cow<'static, str>) {
         self.decisions.get_or_create(&Decision { outcome, reason }).inc();
     }
 }

@@ -48,6 +48,9 @@ pub struct Config {
     /// The tables' sizes.
     #[serde(default)]
     pub tables: TableLimits,
+    /// Where health and metrics are served, plain HTTP/1.1; nowhere if absent.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
     /// The server's limits.
     #[serde(default)]
     pub limits: ServerLimits,

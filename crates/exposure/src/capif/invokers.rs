@@ -16,7 +16,9 @@ use uuid::Uuid;
 
 use super::authority::Issued;
 use super::public_key::SubjectKey;
-use super::service::{Caller, Context, Refusal, Service, created, digest, full, incorrect, not_found, unauthorized};
+use super::service::{
+    Caller, Context, Refusal, Service, became, created, digest, full, incorrect, not_found, unauthorized,
+};
 use super::state::{Change, Invoker, State};
 use super::{events, security};
 
@@ -47,7 +49,8 @@ pub(crate) async fn onboard(
         .await?;
     events::emit(&service, event::API_INVOKER_ONBOARDED, about(&id));
     let answer = answer(&service, &service.registry.read(), &invoker);
-    created(&service.uri(&format!("/api-invoker-management/v1/onboardedInvokers/{id}")), answer)
+    let answer = created(&service.uri(&format!("/api-invoker-management/v1/onboardedInvokers/{id}")), answer)?;
+    Ok(became(answer, Role::Invoker.as_str(), &id))
 }
 
 /// PUT: another key gets another certificate, and the old one no longer counts.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::apis;
 use super::public_key::SubjectKey;
 use super::service::{
-    Caller, Context, NOT_YOURS, Refusal, Service, created, digest, forbidden, full, incorrect, not_found, unauthorized,
+    Caller, Context, NOT_YOURS, Refusal, Service, became, created, digest, forbidden, full, incorrect, not_found, unauthorized,
 };
 use super::state::{Change, Function, FunctionRole, Provider, State};
 
@@ -47,7 +47,9 @@ pub(crate) async fn register(
             Ok((provider, changes))
         })
         .await?;
-    created(&service.uri(&format!("/api-provider-management/v1/registrations/{domain}")), provider.details)
+    let answer =
+        created(&service.uri(&format!("/api-provider-management/v1/registrations/{domain}")), provider.details)?;
+    Ok(became(answer, "provider", &domain))
 }
 
 /// PUT.

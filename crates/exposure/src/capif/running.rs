@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry as MetricsRegistry;
+use sbi::admin::{AdminServer, Health};
+use sbi::audit::Audit;
 use sbi::token::TokenSigner;
 use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
 use store::Database;
@@ -20,6 +23,7 @@ use crate::error::ExposureError;
 #[derive(Debug)]
 pub struct Running {
     server: SbiServer,
+    admin: Option<AdminServer>,
 }
 
 impl Running {
@@ -29,9 +33,18 @@ impl Running {
         self.server.local_addr()
     }
 
+    /// Where health and metrics are served, if they are.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminServer::local_addr)
+    }
+
     /// Waits until the function has stopped: requests answered, connections closed.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(admin) = &self.admin {
+            admin.stopped().await;
+        }
     }
 }
 
@@ -54,7 +67,14 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let signer = signer(&config.data.join("token.key"))?;
     let client = |tls| SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
     let (to_all, to_aefs) = (client(config.tls.clone())?, client(own_certificate(&config, &authority)?)?);
+    let (audit, server_metrics, health) = (Audit::default(), ServerMetrics::default(), Health::new());
+    let mut metrics = MetricsRegistry::default();
+    audit.register(&mut metrics);
+    server_metrics.register(metrics.sub_registry_with_prefix("capif"));
+    registry.store_metrics().register(&mut metrics);
+    health.ready(STORE_CHECK);
     let service = Service {
+        audit,
         registry,
         authority,
         signer,
@@ -76,9 +96,13 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let tls = CertificateFiles { ca: files.certificate, crl: None, ..config.tls };
     let server = SbiServerConfig { listen: config.listen, tls, limits: config.limits };
     let router = router(Arc::new(service));
-    let server = SbiServer::start_optional_certificate(server, router, shutdown, ServerMetrics::default()).await?;
+    let server = SbiServer::start_optional_certificate(server, router, shutdown.clone(), server_metrics).await?;
+    let admin = match config.admin {
+        Some(listen) => Some(AdminServer::start(listen, Arc::new(metrics), health, shutdown).await?),
+        None => None,
+    };
     tracing::info!(address = %server.local_addr(), id = config.id, "CAPIF core function ready");
-    Ok(Running { server })
+    Ok(Running { server, admin })
 }
 
 /// A certificate of the core function's own authority for itself, made anew at each start.
@@ -102,3 +126,6 @@ fn signer(path: &Path) -> Result<TokenSigner, ExposureError> {
     let key = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| at(&error))?);
     TokenSigner::from_pem(&key).map_err(|error| at(&error))
 }
+
+/// Name of the health check of the database.
+const STORE_CHECK: &str = "store";

@@ -3,7 +3,7 @@
 //! For each entry, the first of the invoker's methods that the interface has; PSK only where the request came over TLS 1.2,
 //! whose session makes the key. None: the whole request is refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -265,7 +265,7 @@ async fn agree(
         return Err(forbidden("TOO_MANY_INTERFACES"));
     }
     let session = session.map(|Extension(session)| session);
-    service
+    let (answer, ended) = service
         .registry
         .change(|state| {
             let invoker = state.invokers.get(id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
@@ -280,13 +280,41 @@ async fn agree(
                 }
                 entries.push(choose(service, state, invoker, session.as_deref(), one)?);
             }
+            let ended = ended(service, state, invoker, id, &entries);
             let agreed = entries.iter().map(|entry| entry.agreed.clone()).collect();
             let notification_destination = wish.notification_destination;
             let context = SecurityContext { notification_destination: notification_destination.clone(), entries };
             let answer = answer(notification_destination, agreed);
-            Ok((answer, vec![Change::Context(id.to_owned(), Some(context))]))
+            Ok(((answer, ended), vec![Change::Context(id.to_owned(), Some(context))]))
         })
-        .await
+        .await?;
+    for one in ended {
+        one.tell(service);
+    }
+    Ok(answer)
+}
+
+/// What the invoker may as things are and may no longer with `entries` in place of what there is, for each AEF. The invoker
+/// itself knows.
+fn ended(service: &Service, state: &State, invoker: &Invoker, id: &str, entries: &[Entry]) -> Vec<Revoked> {
+    let pairs = |entries: &[Entry]| -> BTreeSet<(String, String)> {
+        let of = |entry: &Entry| -> Vec<_> {
+            usable(service, state, invoker, entry).map(|(api, _)| (entry.aef_id.clone(), api.to_owned())).collect()
+        };
+        entries.iter().flat_map(of).collect()
+    };
+    let before = state.contexts.get(id).map(|context| pairs(&context.entries)).unwrap_or_default();
+    let mut gone: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (aef_id, api_id) in before.difference(&pairs(entries)) {
+        gone.entry(aef_id.clone()).or_default().push(api_id.clone());
+    }
+    let revoked = |(aef_id, api_ids)| {
+        let api_invoker_id = id.to_owned();
+        let notification =
+            SecurityNotification { api_invoker_id, aef_id: Some(aef_id), cause: UNEXPECTED_REASON.to_owned(), api_ids };
+        Revoked::of(state, notification, None)
+    };
+    gone.into_iter().map(revoked).collect()
 }
 
 /// Chooses a method for one entry.

@@ -2,19 +2,20 @@
 //!
 //! Every request but an onboarding, a registration and one for the token keys needs a certificate of the authority whose holder
 //! is known and whose serial number is the one that counts. A path that names an identity must name the holder's own. Each
-//! request is one event of target `security`: subject, action, outcome, reason.
+//! request is one event of [`sbi::audit`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State as Shared};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use http::header::LOCATION;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use sbi::audit::{self, Audit};
 use sbi::capif::identity::{CapifIdentity, Role};
 use sbi::token::TokenSigner;
 use sbi::{Json, PeerIdentity, ProblemDetails};
@@ -29,6 +30,7 @@ use super::{apis, events, invokers, logs, policies, providers, security, tokens}
 
 /// Everything the handlers need.
 pub(crate) struct Service {
+    pub(crate) audit: Audit,
     pub(crate) registry: Registry,
     pub(crate) authority: Authority,
     pub(crate) signer: TokenSigner,
@@ -81,8 +83,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
             "/capif-events/v1/{subscriberId}/subscriptions/{subscriptionId}",
             delete(events::unsubscribe).put(events::replace).patch(events::modify),
         )
-        .route("/.well-known/jwks.json", get(tokens::keys))
-        .route_layer(from_fn(audit))
+        .route(TOKEN_KEYS, get(tokens::keys))
+        .route_layer(from_fn_with_state(Arc::clone(&service), audited))
         .with_state(service)
 }
 
@@ -138,9 +140,19 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Why a request was refused, for the audit.
+/// Why a request was refused, for the audit: a cause, or an error of RFC 6749.
 #[derive(Debug, Clone)]
 pub(crate) struct Reason(pub(crate) Arc<str>);
+
+/// Who somebody without a certificate has become by this answer, for the audit.
+#[derive(Debug, Clone)]
+pub(crate) struct Became(pub(crate) String);
+
+/// `response`, which makes somebody of whoever asked.
+pub(crate) fn became(mut response: Response, kind: &str, id: &str) -> Response {
+    response.extensions_mut().insert(Became(format!("{kind} {id}")));
+    response
+}
 
 /// 403 with a cause.
 pub(crate) fn forbidden(cause: &str) -> Refusal {
@@ -201,22 +213,38 @@ pub(crate) fn unauthorized(cause: &str) -> Refusal {
     ProblemDetails::new(StatusCode::UNAUTHORIZED).with_cause(cause).into()
 }
 
-async fn audit(request: Request, next: Next) -> Response {
-    let subject = request
-        .extensions()
-        .get::<PeerIdentity>()
-        .and_then(CapifIdentity::of)
-        .map_or_else(|| "nobody".to_owned(), |identity| identity.to_string());
+/// Tells of each request what was decided.
+async fn audited(Shared(service): Context, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<PeerIdentity>();
+    let identity = peer.and_then(CapifIdentity::of).map(|identity| identity.to_string());
+    let shown = identity.or_else(|| peer.map(|peer| audit::subject(peer).to_owned()));
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
     let response = next.run(request).await;
-    let status = response.status();
-    let outcome = if status.is_success() { "granted" } else { "refused" };
-    let reason = response.extensions().get::<Reason>().map(|reason| Arc::clone(&reason.0)).unwrap_or_default();
-    tracing::info!(target: "security", subject, action = %format_args!("{method} {path}"), outcome,
-        status = status.as_u16(), reason = %reason.escape_debug(), "CAPIF");
+    let action = format!("{method} {path}");
+    let became = response.extensions().get::<Became>().map(|became| became.0.as_str());
+    let subject = became.or(shown.as_deref()).unwrap_or(UNNAMED);
+    // What failed here for want of room or by a fault was allowed all the same.
+    if response.status().is_success() || response.status().is_server_error() {
+        let reason = match &shown {
+            Some(_) => "certificate",
+            None if path == TOKEN_KEYS => "for_everybody",
+            None => "credential",
+        };
+        service.audit.allowed(subject, &action, reason);
+    } else {
+        let reason = response.extensions().get::<Reason>().map(|reason| reason.0.to_ascii_lowercase());
+        service.audit.refused(subject, &action, reason.unwrap_or_else(|| MALFORMED.to_owned()));
+    }
     response
 }
+
+/// The one resource that needs neither certificate nor credential.
+const TOKEN_KEYS: &str = "/.well-known/jwks.json";
+/// Subject of whoever shows no certificate.
+const UNNAMED: &str = "unnamed";
+/// Reason of a refusal before any handler: a body, query or path that is none of the API's.
+const MALFORMED: &str = "malformed";
 
 /// Cause of a request for what belongs to another.
 pub(crate) const NOT_YOURS: &str = "NOT_YOURS";

@@ -232,6 +232,11 @@ impl Registry {
         Ok(Self { database, table, logs, next_log, state: RwLock::new(state), writer: Mutex::new(()) })
     }
 
+    /// The database's metrics.
+    pub(crate) fn store_metrics(&self) -> &store::StoreMetrics {
+        self.database.metrics()
+    }
+
     /// The state as it is. Not to be held over a wait.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)

@@ -107,7 +107,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let exposing = match config.capif {
         Some(capif) => {
             let apis = capif::apis(config.akma.is_some(), config.msgin5g.is_some());
-            Some(ExposingFunction::start(capif, apis, shutdown.clone())?)
+            Some(ExposingFunction::start(capif, apis, service.audit.clone(), shutdown.clone())?)
         }
         None => None,
     };

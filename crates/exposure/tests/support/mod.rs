@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub, reason = "for tests only")]
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +16,9 @@ use sbi::capif::aef::{AefConfig, AefLimits, CapifInvoker, ExposedApi, ExposingFu
 use sbi::capif::connection::{Answer, Connection, Content};
 use sbi::capif::invoker::{Invoker, InvokerConfig};
 use sbi::capif::publish::{InterfaceDescription, SecurityMethod};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use sbi::audit::Audit;
 use sbi::testing::TestAuthority;
 use sbi::{CertificateFiles, Json, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics};
 use serde_json::{Value, json};
@@ -77,7 +81,7 @@ pub fn onboarding(name: &str) -> OnboardingCredential {
     }
 }
 
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -125,6 +129,16 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The core function's metrics, where the test has it serve them.
+    pub fn metrics(&self) -> String {
+        let admin = self.core.as_ref().unwrap().0.admin_addr().unwrap();
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
     }
 
     pub fn root(&self) -> String {
@@ -230,7 +244,7 @@ impl World {
             .iter()
             .map(|name| ExposedApi { name, version: "v1", description: "of a test", resources: Vec::new() })
             .collect();
-        ExposingFunction::start(config, apis, shutdown.clone()).unwrap()
+        ExposingFunction::start(config, apis, Audit::default(), shutdown.clone()).unwrap()
     }
 }
 
@@ -242,12 +256,30 @@ async fn echo(Extension(invoker): Extension<CapifInvoker>) -> Json<Value> {
     Json(json!({"id": invoker.id, "names": invoker.names, "api": invoker.api_name}))
 }
 
+/// How many decisions with this outcome and reason `metrics` tell of.
+pub fn decisions(metrics: &str, outcome: &str, reason: &str) -> u64 {
+    let name = format!("sbi_authorizations_total{{outcome=\"{outcome}\",reason=\"{reason}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.trim().parse().unwrap())
+}
+
 /// A running API exposing function.
 pub struct Aef {
     pub function: ExposingFunction,
     pub by_certificate: SocketAddr,
     pub by_psk: SocketAddr,
     pub shutdown: CancellationToken,
+}
+
+impl Aef {
+    /// What its audit counted.
+    pub fn audit_metrics(&self) -> String {
+        let mut registry = Registry::default();
+        self.function.audit().register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
 }
 
 /// Calls `api` as agreed for [`API`].

@@ -34,7 +34,8 @@ use self::trust::Trust;
 use super::identity::{CapifIdentity, Role};
 use super::publish::{InterfaceDescription, Resource};
 use super::security::{AefSecurityRsp, CheckAuthenticationReq, RevokeAuthorizationReq};
-use crate::{Json, PeerIdentity, ProblemDetails, PskPeer, SbiError};
+use crate::audit::Audit;
+use crate::{Json, PeerIdentity, ProblemDetails, PskPeer, SbiError, services};
 
 /// How a function exposes its APIs through a CAPIF core function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +114,46 @@ pub struct ExposedApi {
     pub resources: Vec<Resource>,
 }
 
+impl ExposedApi {
+    /// Version 1 of an API with these resources: the name of each, and its path below the API's.
+    #[must_use]
+    pub fn new(name: &'static str, description: &'static str, resources: &[(&str, &str)]) -> Self {
+        let resource = |(name, uri): &(&str, &str)| Resource {
+            resource_name: (*name).to_owned(),
+            comm_type: "REQUEST_RESPONSE".to_owned(),
+            uri: (*uri).to_owned(),
+            ..Resource::default()
+        };
+        Self { name, version: "v1", description, resources: resources.iter().map(resource).collect() }
+    }
+}
+
+/// The APIs of TS 29.538 for Application Servers, which the MSGin5G Server and a NEF expose alike.
+#[must_use]
+pub fn application_server_apis() -> Vec<ExposedApi> {
+    vec![
+        ExposedApi::new(
+            services::MSGS_ASREGISTRATION.service,
+            "MSGin5G: registration of Application Servers (TS 29.538)",
+            &[("AS Registrations", "/registrations")],
+        ),
+        ExposedApi::new(
+            services::MSGS_MSGDELIVERY.service,
+            "MSGin5G: messages of Application Servers (TS 29.538)",
+            &[("AS Message", "/deliver-as-message"), ("Report", "/deliver-report")],
+        ),
+        ExposedApi::new(
+            services::MSGS_TOPICLISTEVENT.service,
+            "MSGin5G: Messaging Topics and lists of them (TS 29.538)",
+            &[
+                ("Topic List Subscriptions", "/topiclist-subscriptions"),
+                ("Topic Subscription", "/request-topic-subscription"),
+                ("Topic Unsubscription", "/request-topic-unsubscription"),
+            ],
+        ),
+    ]
+}
+
 /// Whom the core function vouches for: an extension of a request that [`ExposingFunction::protect`] let through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapifInvoker {
@@ -131,6 +172,7 @@ pub struct ExposingFunction {
 }
 
 struct Inner {
+    audit: Audit,
     config: AefConfig,
     apis: Vec<ExposedApi>,
     trust: Trust,
@@ -145,17 +187,23 @@ impl std::fmt::Debug for ExposingFunction {
 }
 
 impl ExposingFunction {
-    /// Starts to register and publish `apis` in the background, until `shutdown`.
+    /// Starts to register and publish `apis` in the background, until `shutdown`. What is refused is told to `audit`; what
+    /// passes is the exposing function's to decide and to tell.
     ///
     /// # Errors
     /// [`SbiError::InvalidRequest`] for a configuration that makes no sense, or a directory that cannot be made.
-    pub fn start(config: AefConfig, apis: Vec<ExposedApi>, shutdown: CancellationToken) -> Result<Self, SbiError> {
+    pub fn start(
+        config: AefConfig,
+        apis: Vec<ExposedApi>,
+        audit: Audit,
+        shutdown: CancellationToken,
+    ) -> Result<Self, SbiError> {
         if let Some(fault) = config.fault() {
             return Err(SbiError::InvalidRequest(format!("capif.{fault}")));
         }
         registration::make_directory(&config.data)?;
         let trust = Trust::new(&config);
-        let function = Self { inner: Arc::new(Inner { config, apis, trust }) };
+        let function = Self { inner: Arc::new(Inner { audit, config, apis, trust }) };
         let registering = function.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -177,6 +225,12 @@ impl ExposingFunction {
         self.inner.trust.registration().map(|registration| registration.aef_id.clone())
     }
 
+    /// Where its refusals are told.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.inner.audit
+    }
+
     /// `router`, where API invokers get no further than the core function allows.
     pub fn protect(&self, router: Router) -> Router {
         router.layer(from_fn_with_state(self.clone(), guard))
@@ -192,7 +246,7 @@ impl ExposingFunction {
 
     /// Registers until it has worked, then sends logs for ever.
     async fn register_and_log(&self) {
-        let Inner { config, apis, trust } = &*self.inner;
+        let Inner { config, apis, trust, .. } = &*self.inner;
         let mut pause = registration::PAUSE_FIRST;
         let registration = loop {
             match Registration::complete(config, apis).await {
@@ -233,9 +287,10 @@ async fn guard(State(function): State<ExposingFunction>, mut request: Request, n
             (next.run(request).await, Some(api))
         }
         Err(refusal) => {
-            tracing::info!(target: "security", subject = %format_args!("api-invoker {}", claim.id().escape_debug()),
-                action = %format_args!("{method} API"), outcome = "refused", reason = refusal.cause(), "CAPIF-2e");
-            (refusal.into_response(), guard::api_of(&function.inner.apis, &path).map(|api| api.name.to_owned()))
+            let api = guard::api_of(&function.inner.apis, &path).map(|api| api.name.to_owned());
+            let action = api.as_deref().unwrap_or(NO_API);
+            function.inner.audit.refused(&claim.to_string(), action, refusal.reason());
+            (refusal.into_response(), api)
         }
     };
     if let Some(api_name) = api {
@@ -251,6 +306,21 @@ async fn check_authentication(
     psk: Option<Extension<PskPeer>>,
     Json(request): Json<CheckAuthenticationReq>,
 ) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
+    let subject = guard::subject_of(certificate.as_deref(), psk.as_deref());
+    let checked = check(&function, certificate, psk, &request).await;
+    match &checked {
+        Ok(_) => function.inner.audit.allowed(&subject, CHECK_AUTHENTICATION, "trusted"),
+        Err(refusal) => function.inner.audit.refused(&subject, CHECK_AUTHENTICATION, refusal.reason()),
+    }
+    checked.map(Json).map_err(guard::Refusal::into_problem)
+}
+
+async fn check(
+    function: &ExposingFunction,
+    certificate: Option<Extension<PeerIdentity>>,
+    psk: Option<Extension<PskPeer>>,
+    request: &CheckAuthenticationReq,
+) -> Result<AefSecurityRsp, guard::Refusal> {
     let holder = match (certificate, psk) {
         (_, Some(Extension(PskPeer(id)))) => Some((id, None)),
         (Some(Extension(peer)), None) => CapifIdentity::of(&peer)
@@ -258,15 +328,15 @@ async fn check_authentication(
             .map(|identity| (identity.id, Some(identity.serial))),
         (None, None) => None,
     };
-    let (id, serial) = holder.ok_or_else(|| ProblemDetails::forbidden("NOT_AN_INVOKER"))?;
+    let (id, serial) = holder.ok_or(guard::Refusal::Forbidden("NOT_AN_INVOKER"))?;
     if id != request.api_invoker_id {
-        return Err(ProblemDetails::forbidden("NOT_YOURS"));
+        return Err(guard::Refusal::Forbidden("NOT_YOURS"));
     }
-    let invoker = function.inner.trust.of(&id).await.map_err(guard::Refusal::into_problem)?;
+    let invoker = function.inner.trust.of(&id).await?;
     if serial.is_some_and(|serial| !invoker.has_certificate(&serial)) {
-        return Err(ProblemDetails::forbidden("CERTIFICATE_REVOKED"));
+        return Err(guard::Refusal::Forbidden("CERTIFICATE_REVOKED"));
     }
-    Ok(Json(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }))
+    Ok(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() })
 }
 
 /// The core function ends authorizations: what is believed about the invoker is forgotten at once.
@@ -275,26 +345,15 @@ async fn revoke_authorization(
     certificate: Option<Extension<PeerIdentity>>,
     Json(request): Json<RevokeAuthorizationReq>,
 ) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
+    let subject = guard::subject_of(certificate.as_deref(), None);
     let identity = certificate.and_then(|Extension(peer)| CapifIdentity::of(&peer));
     if identity.is_none_or(|identity| identity.role != Role::Core) {
+        function.inner.audit.refused(&subject, REVOKE_AUTHORIZATION, "not_the_core_function");
         return Err(ProblemDetails::forbidden("NOT_THE_CORE_FUNCTION"));
     }
-    let SecurityRevoked { id, apis } = SecurityRevoked::of(request);
-    tracing::info!(target: "security", subject = %format_args!("api-invoker {}", id.escape_debug()),
-        action = "revoke authorization", outcome = "granted", apis, "CAPIF-3");
-    function.inner.trust.forget(&id);
+    function.inner.audit.allowed(&subject, REVOKE_AUTHORIZATION, "certificate");
+    function.inner.trust.forget(&request.revoke_info.api_invoker_id);
     Ok(Json(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }))
-}
-
-struct SecurityRevoked {
-    id: String,
-    apis: usize,
-}
-
-impl SecurityRevoked {
-    fn of(request: RevokeAuthorizationReq) -> Self {
-        Self { apis: request.revoke_info.api_ids.len(), id: request.revoke_info.api_invoker_id }
-    }
 }
 
 fn default_issuer() -> String {
@@ -305,4 +364,8 @@ fn default_check_interval() -> u64 {
     30
 }
 
+/// The action in the audit of a call of what is no API here.
+const NO_API: &str = "no-service-api";
+const CHECK_AUTHENTICATION: &str = "aef-security:check-authentication";
+const REVOKE_AUTHORIZATION: &str = "aef-security:revoke-authorization";
 const NO_FEATURES: &str = "0";

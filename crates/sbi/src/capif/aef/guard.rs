@@ -1,5 +1,8 @@
 //! Whether a call of an API invoker passes.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -9,7 +12,7 @@ use super::trust::{Trust, TrustedInvoker};
 use super::{CapifInvoker, ExposedApi};
 use crate::capif::identity::{CapifIdentity, Role};
 use crate::capif::publish::SecurityMethod;
-use crate::{PeerIdentity, ProblemDetails, PskPeer};
+use crate::{PeerIdentity, ProblemDetails, PskPeer, audit};
 
 /// Who a request's connection says it is.
 pub(super) enum Claim {
@@ -39,6 +42,25 @@ impl Claim {
     }
 }
 
+impl fmt::Display for Claim {
+    /// The subject in the audit.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(identity) | Self::Other(identity) => identity.fmt(f),
+            Self::Psk(id) => write!(f, "{} {id}", Role::Invoker.as_str()),
+        }
+    }
+}
+
+/// What the audit calls whoever shows this.
+pub(super) fn subject_of(certificate: Option<&PeerIdentity>, psk: Option<&PskPeer>) -> String {
+    let claim = match (certificate, psk) {
+        (_, Some(PskPeer(id))) => Some(Claim::Psk(id.clone())),
+        (certificate, None) => certificate.and_then(CapifIdentity::of).map(Claim::Other),
+    };
+    claim.map_or_else(|| certificate.map_or("unnamed", audit::subject).to_owned(), |claim| claim.to_string())
+}
+
 /// The API that `path` is below.
 pub(super) fn api_of<'a>(apis: &'a [ExposedApi], path: &str) -> Option<&'a ExposedApi> {
     let name = path.strip_prefix('/')?.split('/').next()?;
@@ -59,8 +81,8 @@ pub(super) async fn judge(
     let api = api_of(apis, path).ok_or(Refusal::Forbidden("API_NOT_PUBLISHED"))?;
     let invoker = trust.of(claim.id()).await?;
     let kept = match keeps_method(trust, api, claim, bearer, &invoker) {
-        // The invoker may have agreed on something else a moment ago.
-        Err(Refusal::Forbidden(_)) if trust.forget_if_old(claim.id()) => {
+        // The invoker may have agreed on something else a moment ago: other APIs, or a method that wants no token.
+        Err(_) if trust.doubt(claim.id()) => {
             let invoker = trust.of(claim.id()).await?;
             keeps_method(trust, api, claim, bearer, &invoker).map(|()| invoker)
         }
@@ -128,13 +150,15 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn cause(self) -> &'static str {
+    /// The reason in the audit: the cause in lower case, and of tokens what other producers say of them.
+    pub(super) fn reason(self) -> Cow<'static, str> {
         match self {
-            Self::Forbidden(cause) | Self::InvalidToken(cause) => cause,
-            Self::NoToken => "no_token",
-            Self::InsufficientScope => "insufficient_scope",
-            Self::TooMany => "TOO_MANY_INVOCATIONS",
-            Self::Unavailable => "CORE_FUNCTION_UNREACHABLE",
+            Self::Forbidden(cause) => cause.to_ascii_lowercase().into(),
+            Self::InvalidToken(reason) => reason.into(),
+            Self::NoToken => "token_missing".into(),
+            Self::InsufficientScope => "token_scope".into(),
+            Self::TooMany => "too_many_invocations".into(),
+            Self::Unavailable => "core_function_unavailable".into(),
         }
     }
 

@@ -35,9 +35,18 @@ pub(super) struct Trust {
 
 #[derive(Default)]
 struct Invokers {
-    known: HashMap<String, (Instant, Known)>,
+    known: HashMap<String, Belief>,
     /// In the order they came, for when there are too many.
     order: VecDeque<String>,
+}
+
+struct Belief {
+    known: Known,
+    asked_at: Instant,
+    /// A refusal made us doubt it, and no answer has come since.
+    in_doubt: bool,
+    /// How often that was so since when, a second at most.
+    doubts: (Instant, u32),
 }
 
 #[derive(Clone)]
@@ -151,14 +160,20 @@ impl Trust {
         self.invokers().known.remove(id);
     }
 
-    /// Forgets it, unless it was asked just now; whether it did.
-    pub(super) fn forget_if_old(&self, id: &str) -> bool {
+    /// Believes it no longer, since it leads to a refusal; but an invoker that is refused again and again makes us ask so often
+    /// and no more. Whether it is worth asking again.
+    pub(super) fn doubt(&self, id: &str) -> bool {
         let mut invokers = self.invokers();
-        let old = invokers.known.get(id).is_some_and(|(at, _)| at.elapsed() > JUST_NOW);
-        if old {
-            invokers.known.remove(id);
+        let Some(belief) = invokers.known.get_mut(id) else { return false };
+        if belief.doubts.0.elapsed() >= Duration::from_secs(1) {
+            belief.doubts = (Instant::now(), 0);
         }
-        old
+        let worth = belief.doubts.1 < DOUBTS_PER_SECOND_MAX;
+        if worth {
+            belief.doubts.1 += 1;
+            belief.in_doubt = true;
+        }
+        worth
     }
 
     /// What `id` may do, asked now: for a key, which changes with each agreement.
@@ -169,17 +184,20 @@ impl Trust {
 
     fn believed_about(&self, id: &str) -> Option<Known> {
         let invokers = self.invokers();
-        let (at, known) = invokers.known.get(id)?;
+        let Belief { known, asked_at, in_doubt, .. } = invokers.known.get(id)?;
         let believed = match known {
             Known::Trusted(_) => self.believed,
             Known::Unknown => UNKNOWN_BELIEVED.min(self.believed),
         };
-        (at.elapsed() < believed).then(|| known.clone())
+        (!in_doubt && asked_at.elapsed() < believed).then(|| known.clone())
     }
 
     fn remember(&self, id: &str, known: Known) {
         let mut invokers = self.invokers();
-        if invokers.known.insert(id.to_owned(), (Instant::now(), known)).is_none() {
+        let now = Instant::now();
+        let doubts = invokers.known.get(id).map_or((now, 0), |before| before.doubts);
+        let belief = Belief { known, asked_at: now, in_doubt: false, doubts };
+        if invokers.known.insert(id.to_owned(), belief).is_none() {
             invokers.order.push_back(id.to_owned());
         }
         while invokers.known.len() > self.invokers_max || invokers.order.len() > self.invokers_max.saturating_mul(2) {
@@ -266,16 +284,16 @@ impl Trust {
             registration.keys.verify(token).map_err(|error| Refusal::InvalidToken(error.reason()))?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
         if claims.iss != self.issuer {
-            return Err(Refusal::InvalidToken("issuer"));
+            return Err(Refusal::InvalidToken("token_issuer"));
         }
         if claims.client_id != id {
-            return Err(Refusal::InvalidToken("client_id"));
+            return Err(Refusal::InvalidToken("token_subject"));
         }
         if i64::try_from(claims.exp).unwrap_or(0) <= now {
-            return Err(Refusal::InvalidToken("expired"));
+            return Err(Refusal::InvalidToken("token_expired"));
         }
         let scope: crate::capif::scope::CapifScope =
-            claims.scope.parse().map_err(|_| Refusal::InvalidToken("scope"))?;
+            claims.scope.parse().map_err(|_| Refusal::InvalidToken("token_claims"))?;
         if scope.includes(&registration.aef_id, api_name) { Ok(()) } else { Err(Refusal::InsufficientScope) }
     }
 
@@ -373,7 +391,7 @@ static UNANSWERED: LogThrottle = LogThrottle::new();
 
 /// How long it is believed that there is no context: an invoker may be about to agree on one.
 const UNKNOWN_BELIEVED: Duration = Duration::from_secs(1);
-/// An answer as young as this is not asked for again because of a refusal.
-const JUST_NOW: Duration = Duration::from_millis(500);
+/// How often refusals of one invoker make us ask about it again.
+const DOUBTS_PER_SECOND_MAX: u32 = 10;
 /// An API invoker ID is a UUID.
 const ID_OCTETS_MAX: usize = 128;
