@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::outside::OUTSIDE_FUNCTIONS;
+use crate::outside::{LOOPBACK_NAME, OUTSIDE_FUNCTIONS};
 use crate::pki::write_private;
 use crate::subscription::SecretHex;
 use crate::{CertificateAuthority, Directory, LabError, Ports};
@@ -27,7 +27,8 @@ pub struct CapifCredential {
     pub name: String,
     /// AS Service ID of the application server that it is for.
     pub as_service_id: String,
-    /// DNS name that the invoker's certificate gets, by which the NEF knows the application server.
+    /// DNS name that the invoker's certificate gets, by which the NEF knows the application server. It gets the loopback's, too,
+    /// where in a lab everybody is reached.
     pub dns_name: String,
     /// The credential.
     pub token: SecretHex,
@@ -52,7 +53,7 @@ impl CapifCredentials {
 }
 
 /// Enough for every way to call, and to try again.
-const CREDENTIALS_PER_SERVER: usize = 8;
+const CREDENTIALS_PER_SERVER: usize = 16;
 
 impl Directory {
     /// Makes what the core function and the NEF find in files: the CAPIF authority, the authorities of those that call the NEF
@@ -88,7 +89,7 @@ impl Directory {
         let onboarding: Vec<Value> = credentials
             .onboarding
             .iter()
-            .map(|one| json!({"name": one.name, "token_sha256": digest(&one.token), "dns_names": [one.dns_name]}))
+            .map(|one| json!({"name": one.name, "token_sha256": digest(&one.token), "dns_names": [one.dns_name, LOOPBACK_NAME]}))
             .collect();
         let authority = self.capif_directory();
         Ok(json!({

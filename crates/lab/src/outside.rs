@@ -45,6 +45,9 @@ pub const OUTSIDE_FUNCTIONS: [OutsideFunction; 2] = [
     },
 ];
 
+/// The name under which application functions outside are reached in a lab, where no DNS knows theirs.
+pub(crate) const LOOPBACK_NAME: &str = "localhost";
+
 /// The authority outside: `af-ca.pem` and `af-ca.key`.
 pub(crate) struct OutsideAuthority {
     directory: PathBuf,
@@ -102,6 +105,7 @@ impl OutsideAuthority {
         params.distinguished_name.push(DnType::CommonName, function.fqdn);
         params.subject_alt_names = vec![
             SanType::DnsName(Ia5String::try_from(function.fqdn).map_err(certificate_error)?),
+            SanType::DnsName(Ia5String::try_from(LOOPBACK_NAME).map_err(certificate_error)?),
             SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         ];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
