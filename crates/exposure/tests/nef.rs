@@ -253,7 +253,8 @@ async fn while_the_server_is_away_nothing_is_answered_with_success() {
     let target = Target::start(&world.certificate("weather"), world.shutdown.clone()).await;
     weather.register("weather@example", &target.root).await.unwrap();
     world.stop_server().await;
-    let problem = refused(weather.send("weather@example", ("AS", "billing@lab"), "m-1").await, 503, refusal::INSIDE_UNAVAILABLE);
+    let problem =
+        refused(weather.send("weather@example", ("AS", "billing@lab"), "m-1").await, 503, refusal::INSIDE_UNAVAILABLE);
     assert!(problem.retry_after_seconds.is_some());
     refused(weather.register("weather@example", &target.root).await, 503, refusal::INSIDE_UNAVAILABLE);
     // What others inside do is served meanwhile, to the same client.

@@ -25,7 +25,8 @@ fn an_application_server_of_httpx_comes_from_onboarding_to_delivered_messages_by
     let events = |words: &[&str]| log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
     let agreed = ["audit", "PUT /capif-security/v1/trustedInvokers", "api-invoker", "allowed", "certificate"];
     assert_eq!(events(&agreed), 5, "one agreement for each of five conversations:\n{log}");
-    let onboarded = ["audit", "POST /api-invoker-management/v1/onboardedInvokers", "api-invoker", "allowed", "credential"];
+    let onboarded =
+        ["audit", "POST /api-invoker-management/v1/onboardedInvokers", "api-invoker", "allowed", "credential"];
     assert_eq!(events(&onboarded), 1, "{log}");
     let sent = ["audit", "af-weather", "msgs-msgdelivery:deliver-as-message", "allowed", "relayed"];
     assert_eq!(events(&sent), 5, "{log}");

@@ -16,7 +16,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sbi::audit::{Audit, subject};
 use sbi::capif::aef::{AefConfig, CapifInvoker, ExposingFunction, application_server_apis};
-use sbi::{CertificateFiles, PeerIdentity, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics};
+use sbi::{
+    CertificateFiles, PeerIdentity, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics,
+};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use transport::ApiPskAcceptor;
@@ -78,9 +80,7 @@ pub(crate) async fn serve(
         Some(listen) => {
             let acceptor = ApiPskAcceptor::new(Arc::new(function))?;
             let (limits, router) = (section.limits.clone(), router.clone());
-            Some(
-                SbiServer::start_psk(listen, limits, acceptor, router, stop.clone(), ServerMetrics::default()).await?,
-            )
+            Some(SbiServer::start_psk(listen, limits, acceptor, router, stop.clone(), ServerMetrics::default()).await?)
         }
         None => None,
     };

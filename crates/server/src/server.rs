@@ -25,7 +25,6 @@ use tokio_util::task::TaskTracker;
 use transport::{KeyLookup, KeySource, PskAcceptor, PskServerConfig, TransportMetrics};
 
 use crate::api::{self, Api};
-use crate::invokers::{self, Invokers};
 use crate::application_server::ApplicationServers;
 use crate::broadcast;
 use crate::config::Config;
@@ -36,6 +35,7 @@ use crate::error::ServerError;
 use crate::fan_out;
 use crate::groups::GroupSource;
 use crate::inbox;
+use crate::invokers::{self, Invokers};
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::policy::TopicPolicy;

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::apis;
 use super::public_key::SubjectKey;
 use super::service::{
-    Caller, Context, NOT_YOURS, Refusal, Service, became, created, digest, forbidden, full, incorrect, not_found, unauthorized,
+    Caller, Context, NOT_YOURS, Refusal, Service, became, created, digest, forbidden, full, incorrect, not_found,
+    unauthorized,
 };
 use super::state::{Change, Function, FunctionRole, Provider, State};
 

@@ -77,11 +77,18 @@ impl Function {
 
     /// A second NEF, with a store and ports of its own; what it has of CAPIF stays out of use.
     pub fn nef(lab: &Lab, environment: &[(&'static str, &str)]) -> Self {
-        let mut variables: Vec<_> = ["MSGIN5G_NEF__LISTEN", "MSGIN5G_NEF__MSGIN5G__LISTEN", "MSGIN5G_NEF__CAPIF_PSK_LISTEN", "MSGIN5G_CAPIF__LISTEN"]
-            .map(|key| (key, "127.0.0.1:0".to_owned()))
-            .into_iter()
-            .collect();
-        for (key, folder) in [("MSGIN5G_NEF__DATA", "nef"), ("MSGIN5G_NEF__CAPIF__DATA", "nef-capif"), ("MSGIN5G_CAPIF__DATA", "capif")] {
+        let mut variables: Vec<_> = [
+            "MSGIN5G_NEF__LISTEN",
+            "MSGIN5G_NEF__MSGIN5G__LISTEN",
+            "MSGIN5G_NEF__CAPIF_PSK_LISTEN",
+            "MSGIN5G_CAPIF__LISTEN",
+        ]
+        .map(|key| (key, "127.0.0.1:0".to_owned()))
+        .into_iter()
+        .collect();
+        for (key, folder) in
+            [("MSGIN5G_NEF__DATA", "nef"), ("MSGIN5G_NEF__CAPIF__DATA", "nef-capif"), ("MSGIN5G_CAPIF__DATA", "capif")]
+        {
             variables.push((key, lab.path(&format!("state/second-{folder}")).display().to_string()));
         }
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));

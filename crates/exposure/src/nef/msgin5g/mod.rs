@@ -120,9 +120,10 @@ impl Service {
 
 /// Checks that an address is that of an Application Server which the caller may be.
 fn may_be(af: &Af, originator: &Address) -> Result<AsServiceId, Refused> {
-    originator.as_application_server().filter(|id| af.may_be(id)).ok_or_else(|| {
-        refuse("originator_not_allowed", ProblemDetails::forbidden(refusal::ORIGINATOR_NOT_ALLOWED))
-    })
+    originator
+        .as_application_server()
+        .filter(|id| af.may_be(id))
+        .ok_or_else(|| refuse("originator_not_allowed", ProblemDetails::forbidden(refusal::ORIGINATOR_NOT_ALLOWED)))
 }
 
 /// Lets a change finish even when the caller leaves: server and records change together.
