@@ -1,10 +1,10 @@
-//! Interoperation with aiocoap over UDP on loopback: its OSCORE client against our server side, its server against our
-//! client side. What lies between is a driver of these tests: confirmable requests, one at a time, and no more of
-//! RFC 7252 than that takes.
+//! Interoperation with aiocoap on loopback: its OSCORE client against our server side over UDP and TCP, its server against
+//! our client side over UDP. What lies between is a driver of these tests: confirmable requests, one at a time, or whole
+//! frames of a stream, and no more of RFC 7252 and RFC 8323 than that takes.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -100,8 +100,8 @@ impl Server {
     fn serve(mut self, mode: &str, directory: &Path) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(LOOK)).unwrap();
-        let port = socket.local_addr().unwrap().port().to_string();
-        let mut client = started(python().arg(script("client.py")).arg(mode).arg(port).arg(directory));
+        let base = format!("coap://{}", socket.local_addr().unwrap());
+        let mut client = started(python().arg(script("client.py")).arg(mode).arg(base).arg(directory));
         let (mut answers, mut buffer) = (HashMap::new(), [0; 2_048]);
         let mut heard = Instant::now();
         while client.try_wait().unwrap().is_none() {
@@ -122,10 +122,39 @@ impl Server {
                 socket.send_to(&datagram.encode(), peer).unwrap();
             }
         }
-        let output = client.wait_with_output().unwrap();
-        let shown = [output.stdout, output.stderr].concat();
-        let shown = String::from_utf8_lossy(&shown);
-        assert!(output.status.success() && shown.contains("all held"), "{shown}");
+        ended_well(client);
+        self
+    }
+
+    /// The same over a stream (RFC 8323), which the client closes when it ends.
+    fn serve_stream(mut self, mode: &str, directory: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("coap+tcp://{}", listener.local_addr().unwrap());
+        let mut client = started(python().arg(script("client.py")).arg(mode).arg(base).arg(directory));
+        listener.set_nonblocking(true).unwrap();
+        let mut stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(client.try_wait().unwrap().is_none(), "{:?}", client.wait_with_output());
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(SILENCE)).unwrap();
+        stream.write_all(&frame(Code::CSM, &[], &[])).unwrap();
+        while let Some((code, token, body)) = read_frame(&mut stream) {
+            if !matches!(code.class(), 0) || code == Code::EMPTY {
+                // Its own CSM, and the Release at the end.
+                continue;
+            }
+            for answer in self.messages(&Message::from_body(code, body).unwrap()) {
+                stream.write_all(&frame(answer.code(), &token, answer.body())).unwrap();
+            }
+        }
+        ended_well(client);
         self
     }
 
@@ -204,6 +233,50 @@ impl Server {
     }
 }
 
+fn ended_well(client: Child) {
+    let output = client.wait_with_output().unwrap();
+    let shown = [output.stdout, output.stderr].concat();
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(output.status.success() && shown.contains("all held"), "{shown}");
+}
+
+/// One message of RFC 8323 3.2.
+fn frame(code: Code, token: &[u8], body: &[u8]) -> Vec<u8> {
+    let token_length = token.len() as u8;
+    let mut out = match body.len() {
+        length @ 0..=12 => vec![(length as u8) << 4 | token_length],
+        length @ 13..=268 => vec![13 << 4 | token_length, (length - 13) as u8],
+        length => {
+            let [high, low] = ((length - 269) as u16).to_be_bytes();
+            vec![14 << 4 | token_length, high, low]
+        }
+    };
+    out.push(code.octet());
+    [&out, token, body].concat()
+}
+
+/// The next message; none when the peer has closed.
+fn read_frame(stream: &mut TcpStream) -> Option<(Code, Vec<u8>, Vec<u8>)> {
+    let mut read = |octets: usize| {
+        let mut buffer = vec![0; octets];
+        match stream.read_exact(&mut buffer) {
+            Ok(()) => Some(buffer),
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => None,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let first = read(1)?[0];
+    let length = match first >> 4 {
+        13 => 13 + usize::from(read(1)?[0]),
+        14 => 269 + read(2)?.iter().fold(0, |length, octet| length << 8 | usize::from(*octet)),
+        15 => panic!("nobody sends so much"),
+        length => usize::from(length),
+    };
+    let code = Code::from_octet(read(1)?[0]);
+    let token = read(usize::from(first & 0x0f))?;
+    Some((code, token, read(length)?))
+}
+
 fn server_context(client: &ContextParameters, start: ReplayStart) -> Option<SecurityContext> {
     Some(SecurityContext::restored(&client.reversed(), Durability::Volatile, 0, start).unwrap())
 }
@@ -231,6 +304,25 @@ fn aiocoap_observes_our_server_side() {
     let directory = directory(&parameters());
     let server = Server::new(server_context(&parameters(), ReplayStart::Nothing)).serve("observe", directory.path());
     assert_eq!(server.refusals, []);
+}
+
+#[test]
+fn aiocoap_talks_to_our_server_side_over_a_stream() {
+    for (mode, requests) in [("exchanges", None), ("observe", Some(1))] {
+        let directory = directory(&parameters());
+        let server = Server::new(server_context(&parameters(), ReplayStart::Nothing));
+        let server = server.serve_stream(mode, directory.path());
+        assert_eq!(server.refusals, []);
+        assert!(requests.is_none_or(|requests| server.requests == requests));
+    }
+}
+
+#[test]
+fn aiocoap_becomes_a_ue_by_akma_over_a_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("k_af"), hex::encode([0x4b; 32])).unwrap();
+    let server = Server::new(None).serve_stream("akma", directory.path());
+    assert_eq!((server.requests, server.refusals.len()), (1, 0));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-"""aiocoap as OSCORE client: client.py MODE PORT DIRECTORY. The directory holds a security context, or K_AF."""
+"""aiocoap as OSCORE client: client.py MODE BASE DIRECTORY. BASE is scheme and authority of the server's URI; the directory
+holds a security context, or K_AF."""
 
 import asyncio
 import json
@@ -12,8 +13,7 @@ from aiocoap import Message, error, oscore
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-MODE, PORT, DIRECTORY = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-BASE = f"coap://127.0.0.1:{PORT}"
+MODE, BASE, DIRECTORY = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 
 
 def post(path, payload=b""):
@@ -90,7 +90,7 @@ async def akma(context):
 
 
 async def main():
-    context = await aiocoap.Context.create_client_context(transports=["oscore", "udp6"])
+    context = await aiocoap.Context.create_client_context(transports=["oscore", "udp6", "tcpclient"])
     try:
         await globals()[MODE](context)
     finally:
