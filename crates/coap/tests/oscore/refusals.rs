@@ -4,7 +4,7 @@ use aes::Aes128;
 use ccm::aead::{Aead, Payload};
 use ccm::consts::{U8, U13};
 use ccm::{Ccm, KeyInit};
-use coap::oscore::{OscoreOption, REPLAY_WINDOW_SIZE};
+use coap::oscore::{OscoreOption, REPLAY_WINDOW_SIZE, ReplayStart};
 use proptest::prelude::*;
 
 use super::*;
@@ -236,24 +236,58 @@ fn ids_that_are_the_same_make_no_context() {
     assert!(matches!(error, OscoreError::InvalidParameter(_)));
 }
 
-/// The server of RFC 8613 C.1.2, and what its client may have encrypted as request number 20: key, nonce and additional
-/// data are those of C.4, since a client of ours makes no such thing.
-fn sealed(plaintext: &[u8]) -> (SecurityContext, Message) {
-    let array = |hex: &str| hex::decode(hex).unwrap();
-    let parameters = ContextParameters {
-        master_secret: MasterSecret::new(&array("0102030405060708090a0b0c0d0e0f10")).unwrap(),
-        master_salt: array("9e7ca92223786340"),
+/// The keys of RFC 8613 C.1, client to server and back. A peer of ours encrypts nothing that is wrong, so what a hostile one
+/// may encrypt is made here, as request number 20 or its response: with nonce and additional data of C.4.
+const CLIENT_KEY: &str = "f0910ed7295e6ad4b54fc793154302ff";
+const SERVER_KEY: &str = "ffb14e093c94c9cac9471648b4f98710";
+
+fn server_of_c_1() -> ContextParameters {
+    ContextParameters {
+        master_secret: MasterSecret::new(&hex::decode("0102030405060708090a0b0c0d0e0f10").unwrap()).unwrap(),
+        master_salt: hex::decode("9e7ca92223786340").unwrap(),
         sender_id: KeyId::new(&[1]).unwrap(),
         recipient_id: KeyId::new(&[]).unwrap(),
         id_context: None,
-    };
-    let key: [u8; 16] = array("f0910ed7295e6ad4b54fc793154302ff").try_into().unwrap();
-    let nonce: [u8; 13] = array("4622d4dd6d944168eefb549868").try_into().unwrap();
-    let aad = array("8368456e63727970743040488501810a40411440");
+    }
+}
+
+fn encrypted(key: &str, plaintext: &[u8]) -> Vec<u8> {
+    let key: [u8; 16] = hex::decode(key).unwrap().try_into().unwrap();
+    let nonce: [u8; 13] = hex::decode("4622d4dd6d944168eefb549868").unwrap().try_into().unwrap();
+    let aad = hex::decode("8368456e63727970743040488501810a40411440").unwrap();
     let cipher = Ccm::<Aes128, U8, U13>::new(&key.into());
-    let sealed = cipher.encrypt(&nonce.into(), Payload { msg: plaintext, aad: &aad }).unwrap();
-    let server = SecurityContext::fresh(&parameters, Durability::Volatile).unwrap();
-    (server, message(Code::POST, &[(OSCORE, &[0x09, 0x14])], &sealed))
+    cipher.encrypt(&nonce.into(), Payload { msg: plaintext, aad: &aad }).unwrap()
+}
+
+/// A request with that plaintext, and the server it is for.
+fn sealed(plaintext: &[u8]) -> (SecurityContext, Message) {
+    let server = SecurityContext::fresh(&server_of_c_1(), Durability::Volatile).unwrap();
+    (server, message(Code::POST, &[(OSCORE, &[0x09, 0x14])], &encrypted(CLIENT_KEY, plaintext)))
+}
+
+#[test]
+fn a_server_cannot_notify_of_what_is_not_observed() {
+    let parameters = server_of_c_1().reversed();
+    let mut client = SecurityContext::restored(&parameters, Durability::Volatile, 20, ReplayStart::Nothing).unwrap();
+    let (_, mut sent) = client.protect_request(&message(Code::GET, &[(URI_PATH, b"tv1")], b"")).unwrap();
+    let notification = message(Code::CONTENT, &[(OSCORE, b"")], &encrypted(SERVER_KEY, b"\x45\x60\xffx"));
+    assert_eq!(client.unprotect_response(&mut sent, &notification), Err(OscoreError::UnexpectedObserve));
+    for nonsense in [&b""[..], b"\x01", b"\x45\xff"] {
+        let nonsense = message(Code::CHANGED, &[(OSCORE, b"")], &encrypted(SERVER_KEY, nonsense));
+        let error = client.unprotect_response(&mut sent, &nonsense).unwrap_err();
+        assert!(matches!(error, OscoreError::PlaintextMalformed(_)));
+    }
+    let response = message(Code::CONTENT, &[(OSCORE, b"")], &encrypted(SERVER_KEY, b"\x45\xffx"));
+    assert_eq!(client.unprotect_response(&mut sent, &response), Ok(message(Code::CONTENT, &[], b"x")));
+}
+
+#[test]
+fn what_came_inside_counts_more_than_what_lies_outside() {
+    let (mut server, protected) = sealed(b"\x01\x35inner");
+    let outer: [(u16, &[u8]); 3] = [(URI_HOST, b"outer"), (7, &[1]), (OSCORE, protected.option(OSCORE).unwrap())];
+    let protected = message(Code::POST, &outer, protected.payload());
+    let expected = message(Code::GET, &[(URI_HOST, b"inner"), (7, &[1])], b"");
+    assert_eq!(verified(&mut server, &protected).0, expected);
 }
 
 #[test]
