@@ -29,6 +29,8 @@ impl Alert {
     pub const NO_RENEGOTIATION: Self = Self(100);
     /// An extension that was not offered.
     pub const UNSUPPORTED_EXTENSION: Self = Self(110);
+    /// The host name of server_name is not served here.
+    pub const UNRECOGNIZED_NAME: Self = Self(112);
     /// The PSK identity is not known (RFC 4279 2).
     pub const UNKNOWN_PSK_IDENTITY: Self = Self(115);
 

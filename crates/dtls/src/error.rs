@@ -21,6 +21,9 @@ pub enum Error {
     /// The system gives no randomness.
     #[error("no randomness")]
     Random,
+    /// The cryptographic library refuses what it never should: most likely it has no memory.
+    #[error("the cryptographic library failed")]
+    Cryptography,
 
     /// The handshake is not done yet.
     #[error("not established")]

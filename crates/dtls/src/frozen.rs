@@ -228,9 +228,9 @@ impl SealingKey {
     /// With a key of 32 random octets that only this server has, and the number of this start of it.
     ///
     /// # Errors
-    /// [`Error::Random`], never met.
+    /// [`Error::Cryptography`], never met.
     pub fn new(key: &[u8; 32], start: u32) -> Result<Self, Error> {
-        let key = UnboundKey::new(&AES_256_GCM_SIV, key).map_err(|_| Error::Random)?;
+        let key = UnboundKey::new(&AES_256_GCM_SIV, key).map_err(|_| Error::Cryptography)?;
         Ok(Self { key: LessSafeKey::new(key), start })
     }
 
@@ -255,7 +255,7 @@ impl SealingKey {
         let tag = self
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&header), &mut data)
-            .map_err(|_| Error::Random)?;
+            .map_err(|_| Error::Cryptography)?;
         out.extend_from_slice(&data);
         out.extend_from_slice(tag.as_ref());
         *frozen = renewed;

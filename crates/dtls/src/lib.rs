@@ -106,6 +106,8 @@ mod cookie;
 mod crypto;
 mod error;
 mod frozen;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod key;
 pub mod limits;

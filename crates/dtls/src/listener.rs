@@ -74,7 +74,7 @@ impl Listener {
             })),
             Err(error) => {
                 let alert = Failure::from(error).alert;
-                Incoming::Refused(Transmit { destination: source, payload: plain_alert(&record, alert) }, error)
+                Incoming::Refused(Transmit { destination: source, payload: plain_alert(record.sequence, alert) }, error)
             }
         }
     }
@@ -105,6 +105,12 @@ impl ProvenHello {
     /// The host name that the client wants, in lower case.
     pub fn server_name(&self) -> Option<&str> {
         self.hello.server_name.as_deref()
+    }
+
+    /// What tells the client that it is not wanted, for a reason of the driver's: [`Alert::UNRECOGNIZED_NAME`], say.
+    /// Nothing is kept.
+    pub fn refuse(self, alert: Alert) -> Transmit {
+        Transmit { destination: self.source, payload: plain_alert(self.record_sequence, alert) }
     }
 
     /// Makes the session. `connection_id` is what the client shall write into its records; empty, or if the client does
@@ -149,11 +155,11 @@ fn hello_verify_request(record: &Record<'_>, sequence: u16, cookie: &[u8; COOKIE
     payload
 }
 
-fn plain_alert(record: &Record<'_>, alert: Alert) -> Vec<u8> {
+fn plain_alert(record_sequence: u64, alert: Alert) -> Vec<u8> {
     let content = alert.encode();
     let version = ProtocolVersion::DTLS_1_2_CODE;
     let mut payload = Vec::new();
-    record::put_header(&mut payload, ContentType::ALERT, version, 0, record.sequence, &[], content.len());
+    record::put_header(&mut payload, ContentType::ALERT, version, 0, record_sequence, &[], content.len());
     payload.extend_from_slice(&content);
     payload
 }

@@ -52,18 +52,25 @@ impl Reassembler {
         if !matches!(self.slots.get(ahead), Some(Some(_))) {
             let held: usize = self.slots.iter().flatten().map(|partial| partial.body.len()).sum();
             if held + fragment.message_octets > REASSEMBLY_OCTETS_MAX {
-                return Taken::Dropped;
+                if ahead > 0 {
+                    return Taken::Dropped;
+                }
+                // The next one is always taken, so that nobody can block it with what comes later.
+                self.slots.clear();
             }
         }
         while self.slots.len() <= ahead {
             self.slots.push_back(None);
         }
         let Some(slot) = self.slots.get_mut(ahead) else { return Taken::Dropped };
-        let partial = slot.get_or_insert_with(|| Partial {
-            message_type: fragment.message_type,
-            body: vec![0; fragment.message_octets],
-            ranges: Vec::new(),
-        });
+        let partial = slot.get_or_insert_with(|| Partial::of(fragment));
+        if !partial.fits(fragment) {
+            // Of two that are at odds one is forged; a whole one can be tried, a part of one not.
+            if fragment.data.len() < fragment.message_octets {
+                return Taken::Dropped;
+            }
+            *partial = Partial::of(fragment);
+        }
         if partial.insert(fragment) { Taken::New } else { Taken::Dropped }
     }
 
@@ -81,10 +88,15 @@ impl Reassembler {
 }
 
 impl Partial {
+    fn of(fragment: &Fragment<'_>) -> Self {
+        Self { message_type: fragment.message_type, body: vec![0; fragment.message_octets], ranges: Vec::new() }
+    }
+
+    fn fits(&self, fragment: &Fragment<'_>) -> bool {
+        fragment.message_type == self.message_type && fragment.message_octets == self.body.len()
+    }
+
     fn insert(&mut self, fragment: &Fragment<'_>) -> bool {
-        if fragment.message_type != self.message_type || fragment.message_octets != self.body.len() {
-            return false;
-        }
         let (start, end) = (fragment.offset, fragment.offset + fragment.data.len());
         let Some(ranges) = united(&self.ranges, start, end) else { return false };
         let Some(place) = self.body.get_mut(start..end) else { return false };
@@ -194,7 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn fragments_at_odds_are_dropped() {
+    fn the_next_message_is_taken_whatever_is_held_ahead_of_it() {
+        let mut reassembler = Reassembler::default();
+        let longest = vec![0; HANDSHAKE_MESSAGE_OCTETS_MAX];
+        assert_eq!(reassembler.insert(&fragment(1, &longest, 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(2, &longest, 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(0, &[1, 2], 0, 2)), Taken::New);
+        assert_eq!(reassembler.pop().map(|message| message.body), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn a_whole_message_takes_the_place_of_a_part_at_odds_with_it() {
+        let mut reassembler = Reassembler::default();
+        assert_eq!(reassembler.insert(&fragment(0, &[9; 9], 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(0, &[1, 2], 0, 2)), Taken::New);
+        assert_eq!(reassembler.pop().map(|message| message.body), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn parts_at_odds_are_dropped() {
         let mut reassembler = Reassembler::default();
         assert_eq!(reassembler.insert(&fragment(0, &[1, 2, 3], 0, 1)), Taken::New);
         assert_eq!(reassembler.insert(&fragment(0, &[1, 2], 1, 2)), Taken::Dropped);

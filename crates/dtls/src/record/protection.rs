@@ -210,3 +210,74 @@ fn additional_data(
     put_u16(&mut aad, u16::try_from(inner_octets).unwrap_or(u16::MAX));
     aad
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::record::split;
+
+    fn keys(suite: CipherSuite) -> Keys {
+        let direction =
+            || Direction::new(suite.aead(), Zeroizing::new([1; KEY_OCTETS_MAX]), Zeroizing::new([2; NONCE_OCTETS]));
+        Keys::new(suite, direction().unwrap(), direction().unwrap())
+    }
+
+    fn sealed(keys: &mut Keys, id: &ConnectionId, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        keys.seal(id, ContentType::APPLICATION_DATA, content, &mut out).unwrap();
+        assert_eq!(out.len(), Keys::overhead(keys.suite, id) + content.len());
+        out
+    }
+
+    #[test]
+    fn the_additional_data_of_a_record_with_connection_id_are_those_of_rfc_9146() {
+        let aad = additional_data(ContentType::TLS12_CID, 0xfefd, 1, 5, &[0xaa, 0xbb], 7);
+        assert_eq!(hex::encode(aad), "ffffffffffffffff190219fefd0001000000000005aabb0007");
+        let aad = additional_data(ContentType::APPLICATION_DATA, 0xfefd, 1, 5, &[], 7);
+        assert_eq!(hex::encode(aad), "000100000000000517fefd0007");
+    }
+
+    #[test]
+    fn a_read_key_ends_after_as_many_forgeries_as_its_aead_allows() {
+        for suite in CipherSuite::ALL {
+            let mut keys = keys(suite);
+            let mut datagram = sealed(&mut keys, &ConnectionId::EMPTY, b"x");
+            *datagram.last_mut().unwrap() ^= 1;
+            let (record, _) = split(&datagram, 0).unwrap();
+            keys.unauthentic = suite.aead().unauthentic_max() - 1;
+            assert!(matches!(keys.open(&record), Err(Dropped::Unauthentic)));
+            assert!(matches!(keys.open(&record), Err(Dropped::KeyExhausted)));
+        }
+    }
+
+    #[test]
+    fn a_write_key_ends_after_as_many_records_as_its_aead_allows() {
+        for suite in CipherSuite::ALL {
+            let mut keys = keys(suite);
+            keys.write_sequence = suite.aead().records_max() - 1;
+            sealed(&mut keys, &ConnectionId::EMPTY, b"x");
+            let error = keys.seal(&ConnectionId::EMPTY, ContentType::ALERT, b"xx", &mut Vec::new());
+            assert_eq!(error, Err(Error::WriteKeyExhausted));
+        }
+    }
+
+    #[test]
+    fn padding_is_taken_off_and_padding_alone_is_dropped() {
+        let id = ConnectionId::new(b"id").unwrap();
+        for (inner, content) in
+            [(&b"data\x17\0\0\0"[..], Some(&b"data"[..])), (&b"\x17"[..], Some(&b""[..])), (&b"\0\0"[..], None)]
+        {
+            let mut keys = keys(CipherSuite::PskAes128Ccm8);
+            // The last octet takes the place of the type that `seal` writes.
+            let (last, before) = inner.split_last().unwrap();
+            let mut datagram = Vec::new();
+            keys.seal(&id, ContentType(*last), before, &mut datagram).unwrap();
+            let (record, _) = split(&datagram, 2).unwrap();
+            let opened = keys.open(&record).ok();
+            assert_eq!(opened.as_ref().map(|opened| opened.content.as_slice()), content);
+            assert!(opened.is_none_or(|opened| opened.content_type == ContentType::APPLICATION_DATA));
+        }
+    }
+}

@@ -12,10 +12,10 @@ use crate::error::{Error, Failure};
 use crate::handshake::exchange::{ClientKeyExchange, ServerKeyExchange};
 use crate::handshake::flight::FlightItem;
 use crate::handshake::hello::{ClientHello, HelloVerifyRequest, RANDOM_OCTETS, ServerHello, peer_connection_id};
-use crate::handshake::{Message, MessageType};
+use crate::handshake::{self, Message, MessageType};
 use crate::key::{KeyRefusal, KeyRequest, PresharedKey};
 use crate::limits::HELLO_VERIFY_REQUESTS_MAX;
-use crate::record::protection;
+use crate::record::{self, protection};
 use crate::suite::{CipherSuite, Group, ProtocolVersion};
 use crate::v12::schedule::{Master, VERIFY_OCTETS};
 
@@ -48,6 +48,9 @@ enum State {
     Done,
 }
 
+/// Most cookies are no longer; a server without memory must get the ClientHello in one datagram.
+const COOKIE_OCTETS_EXPECTED: usize = 32;
+
 impl Client {
     /// Sends the first ClientHello.
     pub(crate) fn start(core: &mut Core, now: Instant, config: Arc<ClientConfig>) -> Result<Self, Error> {
@@ -70,6 +73,10 @@ impl Client {
             connection_id: config.connection_id.map(|id| id.as_bytes().to_vec()),
             server_name: config.server_name.as_ref().map(|name| name.to_ascii_lowercase()),
         };
+        let octets = record::HEADER_OCTETS + handshake::HEADER_OCTETS + hello.encode().len() + COOKIE_OCTETS_EXPECTED;
+        if octets > session.datagram_octets_max {
+            return Err(Error::Config("a ClientHello with its cookie does not fit in one datagram"));
+        }
         let mut client = Self { config, random, state: State::Done };
         client.say_hello(core, now, Box::new(hello), 0);
         Ok(client)
@@ -215,9 +222,9 @@ impl Client {
         };
         let exchange = ClientKeyExchange { identity: self.config.identity.clone(), public };
         let exchange = core.message(0, MessageType::CLIENT_KEY_EXCHANGE, exchange.encode());
-        let master = Master::derive(key, shared.as_ref().map(|shared| shared.as_slice()), &core.transcript_hash());
+        let master = Master::derive(key, shared.as_ref().map(|shared| shared.as_slice()), &core.transcript_hash())?;
         core.log_master(&self.random, master.expose());
-        let verify_data = master.verify_data(Role::Client, &core.transcript_hash());
+        let verify_data = master.verify_data(Role::Client, &core.transcript_hash())?;
         let keys = master.keys(chosen.suite, Role::Client, &self.random, &chosen.server_random)?;
         core.install_keys(keys);
         let finished = core.message(protection::EPOCH, MessageType::FINISHED, verify_data.to_vec());
@@ -228,7 +235,7 @@ impl Client {
 
     fn finished(&mut self, core: &mut Core, now: Instant, message: &Message) -> Result<bool, Failure> {
         let State::Finished(chosen, group, master) = &self.state else { return Err(Error::UnexpectedMessage.into()) };
-        let expected: [u8; VERIFY_OCTETS] = master.verify_data(Role::Server, &core.transcript_hash());
+        let expected: [u8; VERIFY_OCTETS] = master.verify_data(Role::Server, &core.transcript_hash())?;
         if !crypto::equal(&expected, &message.body) {
             return Err(Error::Finished.into());
         }

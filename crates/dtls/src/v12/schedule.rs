@@ -22,7 +22,7 @@ pub(crate) struct Master(Zeroizing<[u8; MASTER_OCTETS]>);
 impl Master {
     /// The extended master secret over `session_hash`. `shared` is the ephemeral exchange's secret; without one, as many
     /// zeros as the key has octets (RFC 4279 2).
-    pub(crate) fn derive(key: &PresharedKey, shared: Option<&[u8]>, session_hash: &[u8; 32]) -> Self {
+    pub(crate) fn derive(key: &PresharedKey, shared: Option<&[u8]>, session_hash: &[u8; 32]) -> Result<Self, Error> {
         let psk = key.expose();
         let zeros = Zeroizing::new(vec![0; psk.len()]);
         let other = shared.unwrap_or(&zeros);
@@ -30,8 +30,8 @@ impl Master {
         put_vector16(&mut premaster, other);
         put_vector16(&mut premaster, psk);
         let mut master = Zeroizing::new([0; MASTER_OCTETS]);
-        prf(&premaster, b"extended master secret", &[session_hash], master.as_mut());
-        Self(master)
+        prf(&premaster, b"extended master secret", (session_hash, &[]), master.as_mut())?;
+        Ok(Self(master))
     }
 
     pub(crate) fn expose(&self) -> &[u8] {
@@ -39,14 +39,14 @@ impl Master {
     }
 
     /// What `role` puts into its Finished, over the messages before it.
-    pub(crate) fn verify_data(&self, role: Role, transcript_hash: &[u8; 32]) -> [u8; VERIFY_OCTETS] {
+    pub(crate) fn verify_data(&self, role: Role, transcript_hash: &[u8; 32]) -> Result<[u8; VERIFY_OCTETS], Error> {
         let label: &[u8] = match role {
             Role::Client => b"client finished",
             Role::Server => b"server finished",
         };
         let mut out = [0; VERIFY_OCTETS];
-        prf(self.0.as_ref(), label, &[transcript_hash], &mut out);
-        out
+        prf(self.0.as_ref(), label, (transcript_hash, &[]), &mut out)?;
+        Ok(out)
     }
 
     /// The record keys, from the point of view of `role`.
@@ -59,14 +59,14 @@ impl Master {
     ) -> Result<Keys, Error> {
         let aead = suite.aead();
         let mut block = Zeroizing::new(vec![0; 2 * (aead.key_octets() + aead.fixed_iv_octets())]);
-        prf(self.0.as_ref(), b"key expansion", &[server_random, client_random], &mut block);
+        prf(self.0.as_ref(), b"key expansion", (server_random, client_random), &mut block)?;
         let mut rest: &[u8] = &block;
         let client_key: Zeroizing<[u8; KEY_OCTETS_MAX]> = part(&mut rest, aead.key_octets());
         let server_key = part(&mut rest, aead.key_octets());
         let client_iv: Zeroizing<[u8; NONCE_OCTETS]> = part(&mut rest, aead.fixed_iv_octets());
         let server_iv = part(&mut rest, aead.fixed_iv_octets());
-        let client = Direction::new(aead, client_key, client_iv).ok_or(Error::Random)?;
-        let server = Direction::new(aead, server_key, server_iv).ok_or(Error::Random)?;
+        let client = Direction::new(aead, client_key, client_iv).ok_or(Error::Cryptography)?;
+        let server = Direction::new(aead, server_key, server_iv).ok_or(Error::Cryptography)?;
         Ok(match role {
             Role::Client => Keys::new(suite, client, server),
             Role::Server => Keys::new(suite, server, client),

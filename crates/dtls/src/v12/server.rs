@@ -195,7 +195,7 @@ impl Server {
     /// Goes on with the key.
     pub(crate) fn provide_key(&mut self, core: &mut Core, key: &PresharedKey) -> Result<(), Failure> {
         let State::Key { shared } = &self.state else { return Err(Error::NoKeyAwaited.into()) };
-        let master = Master::derive(key, shared.as_ref().map(|shared| shared.as_slice()), &core.transcript_hash());
+        let master = Master::derive(key, shared.as_ref().map(|shared| shared.as_slice()), &core.transcript_hash())?;
         core.log_master(&self.client_random, master.expose());
         let keys = master.keys(self.negotiated.suite, Role::Server, &self.client_random, &self.server_random)?;
         core.install_keys(keys);
@@ -205,12 +205,12 @@ impl Server {
 
     fn finished(&mut self, core: &mut Core, now: Instant, message: &Message) -> Result<bool, Failure> {
         let State::Finished { master } = &self.state else { return Err(Error::UnexpectedMessage.into()) };
-        let expected: [u8; VERIFY_OCTETS] = master.verify_data(Role::Client, &core.transcript_hash());
+        let expected: [u8; VERIFY_OCTETS] = master.verify_data(Role::Client, &core.transcript_hash())?;
         if !crypto::equal(&expected, &message.body) {
             return Err(Error::Finished.into());
         }
         core.transcript_add(message);
-        let verify_data = master.verify_data(Role::Server, &core.transcript_hash());
+        let verify_data = master.verify_data(Role::Server, &core.transcript_hash())?;
         let finished = core.message(protection::EPOCH, MessageType::FINISHED, verify_data.to_vec());
         core.send_flight(now, vec![FlightItem::ChangeCipherSpec, finished], false);
         self.state = State::Done;

@@ -151,6 +151,16 @@ fn nothing_in_common_is_refused_with_an_alert() {
 }
 
 #[test]
+fn a_client_hello_that_fits_no_datagram_is_refused_before_it_is_sent() {
+    let mut config = client_config(&CipherSuite::ALL);
+    config.session.datagram_octets_max = dtls::limits::DATAGRAM_OCTETS_MIN;
+    config.server_name = Some("a".repeat(200));
+    let now = std::time::Instant::now();
+    let client = dtls::Connection::client(std::sync::Arc::new(config), now, crate::scene::server_address());
+    assert!(matches!(client, Err(Error::Config(_))));
+}
+
+#[test]
 fn close_notify_ends_both_sides() {
     let mut scene = Scene::simple(&CipherSuite::ALL);
     scene.establish();

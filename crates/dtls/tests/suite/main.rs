@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, unreachable_pub)]
 
 mod address;
+mod calls;
 mod capture;
 mod frozen;
 mod handshake;
+mod hostile;
 mod interop;
+mod listener;
 mod network;
 mod scene;

@@ -108,8 +108,13 @@ pub struct Scene {
     pub octets_max: usize,
     /// Octets from client and server before the server had a session.
     pub unproven_octets: (usize, usize),
+    /// Change one octet of this datagram (counted from 0 over both sides), at this place.
+    pub change: Option<(usize, usize)>,
+    /// The length of the datagram that was changed.
+    pub changed: Option<usize>,
     due: BTreeMap<(Instant, u64), Due>,
     count: u64,
+    posted: usize,
 }
 
 impl Scene {
@@ -130,8 +135,11 @@ impl Scene {
             server_events: Vec::new(),
             octets_max: 0,
             unproven_octets: (0, 0),
+            change: None,
+            changed: None,
             due: BTreeMap::new(),
             count: 0,
+            posted: 0,
         }
     }
 
@@ -291,7 +299,14 @@ impl Scene {
     }
 
     /// Puts a datagram on the network.
-    pub fn post(&mut self, to: Side, transmit: Transmit) {
+    pub fn post(&mut self, to: Side, mut transmit: Transmit) {
+        if let Some((_, at)) = self.change.filter(|(which, _)| *which == self.posted)
+            && let Some(octet) = transmit.payload.get_mut(at)
+        {
+            *octet ^= 0x11;
+            self.changed = Some(transmit.payload.len());
+        }
+        self.posted += 1;
         self.octets_max = self.octets_max.max(transmit.payload.len());
         let copies = 1 + u64::from(self.random.percent(self.weather.duplication));
         for _ in 0..copies {
