@@ -56,6 +56,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "su_uc_query",
     "suci",
     "tls_handshake",
+    "tls_record",
     "token_request",
     "ts29538",
     "ue_answer",

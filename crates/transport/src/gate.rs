@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Wraps the transport `S`. Once the handshake is over and what was read ahead is used up, it holds nothing.
 pub(crate) struct Gate<S> {
-    transport: S,
+    /// `None` once it was taken out, for a connection that goes on without OpenSSL.
+    transport: Option<S>,
     buffers: Option<Box<Buffers>>,
 }
 
@@ -25,7 +26,7 @@ struct Buffers {
 
 impl<S> Gate<S> {
     pub(crate) fn new(transport: S) -> Self {
-        Self { transport, buffers: Some(Box::default()) }
+        Self { transport: Some(transport), buffers: Some(Box::default()) }
     }
 
     /// Lets octets of the peer through to OpenSSL.
@@ -39,8 +40,17 @@ impl<S> Gate<S> {
         self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.outbound)).unwrap_or_default()
     }
 
-    pub(crate) fn transport(&mut self) -> &mut S {
-        &mut self.transport
+    /// # Errors
+    /// `NotConnected` where it was taken out.
+    pub(crate) fn transport(&mut self) -> io::Result<&mut S> {
+        self.transport.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Takes the transport out, with what was released and OpenSSL has not read.
+    pub(crate) fn take(&mut self) -> Option<(S, Vec<u8>)> {
+        let transport = self.transport.take()?;
+        let unread = self.buffers.take().map(|mut buffers| buffers.inbound.split_off(buffers.inbound_read));
+        Some((transport, unread.unwrap_or_default()))
     }
 
     /// The handshake is over: from here on OpenSSL talks to the transport.
@@ -57,11 +67,11 @@ impl<S> Gate<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(buffers) = &mut this.buffers else { return Pin::new(&mut this.transport).poll_read(cx, buf) };
+        let Some(buffers) = &mut this.buffers else { return Pin::new(this.transport()?).poll_read(cx, buf) };
         let unread = buffers.inbound.get(buffers.inbound_read..).unwrap_or_default();
         if unread.is_empty() {
             // The acceptor drives the handshake and needs no wake-up from here.
-            return if buffers.open { Pin::new(&mut this.transport).poll_read(cx, buf) } else { Poll::Pending };
+            return if buffers.open { Pin::new(this.transport()?).poll_read(cx, buf) } else { Poll::Pending };
         }
         let octets = unread.len().min(buf.remaining());
         buf.put_slice(unread.get(..octets).unwrap_or_default());
@@ -86,7 +96,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
                 buffers.outbound.extend_from_slice(octets);
                 Poll::Ready(Ok(octets.len()))
             }
-            _ => Pin::new(&mut this.transport).poll_write(cx, octets),
+            _ => Pin::new(this.transport()?).poll_write(cx, octets),
         }
     }
 
@@ -94,11 +104,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         let this = self.get_mut();
         match &this.buffers {
             Some(buffers) if !buffers.open => Poll::Ready(Ok(())),
-            _ => Pin::new(&mut this.transport).poll_flush(cx),
+            _ => Pin::new(this.transport()?).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
+        Pin::new(self.get_mut().transport()?).poll_shutdown(cx)
     }
 }

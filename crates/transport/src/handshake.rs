@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_openssl::SslStream;
 use tracing::{debug, warn};
 
+use crate::detached::Detached;
 use crate::expiring::later;
 use crate::ffi;
 use crate::gate::Gate;
@@ -83,9 +84,27 @@ impl<'a> Handshake<'a> {
         let mut stream = SslStream::new(session, Gate::new(socket))?;
         let concluded = timeout_at(deadline, handshake.conclude(&mut stream, opening)).await;
         match concluded.unwrap_or(Err(HandshakeError::TimedOut)) {
-            Ok(peer) => Ok(SecuredStream::new(stream, peer)),
-            Err(error) => Err(handshake.refuse(stream.get_mut().transport(), error)),
+            Ok(peer) => Ok(handshake.secured(stream, peer)?),
+            Err(error) => match stream.get_mut().transport() {
+                Ok(socket) => Err(handshake.refuse(socket, error)),
+                Err(_) => Err(error),
+            },
         }
+    }
+
+    /// In TLS 1.3 the connection goes on without OpenSSL's object, which is most of its memory.
+    fn secured(
+        &self,
+        mut stream: SslStream<Gate<TcpStream>>,
+        peer: ProvenPeer,
+    ) -> Result<SecuredStream, HandshakeError> {
+        let Some(keys) = Detached::keys_of(stream.ssl()) else {
+            stream.get_mut().open();
+            return Ok(SecuredStream::over_openssl(stream, peer));
+        };
+        let (socket, early) = stream.get_mut().take().ok_or(HandshakeError::Closed)?;
+        let records = self.acceptor.config.limits.records_per_key_max;
+        Ok(SecuredStream::detached(Detached::new(socket, keys, &early).with_records_per_key(records), peer))
     }
 
     /// Steps 1 to 3 of the module's flow, before there is TLS state.
@@ -120,6 +139,7 @@ impl<'a> Handshake<'a> {
         }
         while !done {
             let Some(item) = next_item(&mut self.sniffer, stream.get_mut().transport()).await? else { continue };
+            let Some(item) = self.next_item(stream.get_mut().transport()?).await? else { continue };
             let octets = match item {
                 Sniffed::ClientKeyExchange { identity, record } => {
                     let suite = ffi::pending_cipher_suite(stream.ssl()).ok_or(HandshakeError::NoAKid)?;
@@ -138,7 +158,6 @@ impl<'a> Handshake<'a> {
         if let Some(Sniffed::Other(octets)) = self.sniffer.next()? {
             stream.get_mut().release(&octets);
         }
-        stream.get_mut().open();
         Ok(peer)
     }
 
@@ -229,6 +248,17 @@ impl<'a> Handshake<'a> {
         let done = step(stream).await;
         self.may_alert &= done.is_ok();
         done
+        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
+        let outbound = stream.get_mut().take_outbound();
+        let sent = stream.get_mut().transport()?.write_all(&outbound).await;
+        match polled {
+            Poll::Ready(Err(error)) => {
+                self.may_alert = false;
+                Err(HandshakeError::of_openssl(error))
+            }
+            Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
+            Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
+        }
     }
 
     /// Tells the log, and the peer as far as it would understand, and leaves nothing unread: closing a socket with

@@ -48,6 +48,7 @@ mod alert;
 mod breaker;
 pub mod capif;
 mod client_hello;
+mod detached;
 mod expiring;
 mod ffi;
 mod gate;
@@ -67,6 +68,7 @@ mod psk_api;
 mod psk_client;
 mod psk_profile;
 mod psk_server;
+pub mod record_layer;
 mod reload;
 
 pub use admission::Source;

@@ -9,22 +9,54 @@ use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{Ssl, SslRef};
 
-/// The server's side: filled when the lookup has answered, emptied when the handshake is done.
+use crate::record_layer::TrafficSecret;
+
+/// The server's side: filled when the lookup has answered, emptied when the handshake is done. On the way it collects what
+/// TLS 1.3 comes to.
 #[derive(Default)]
-pub(crate) struct ServerPsk(Mutex<Option<(Vec<u8>, KAf)>>);
+pub(crate) struct ServerPsk {
+    key: Mutex<Option<(Vec<u8>, KAf)>>,
+    traffic: Mutex<TrafficSecrets>,
+}
+
+/// The application traffic secrets of TLS 1.3 (RFC 8446 clause 7.1), as OpenSSL tells them by its key log.
+#[derive(Default)]
+struct TrafficSecrets {
+    client: Option<TrafficSecret>,
+    server: Option<TrafficSecret>,
+}
 
 impl ServerPsk {
     pub(crate) fn fill(&self, identity: Vec<u8>, key: KAf) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((identity, key));
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = Some((identity, key));
     }
 
     pub(crate) fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Keeps a line of the key log (`LABEL client-random secret`) if it is one of the two.
+    pub(crate) fn collect(&self, line: &str) {
+        let mut words = line.split(' ');
+        let (label, secret) = (words.next(), words.nth(1));
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = match label {
+            Some("CLIENT_TRAFFIC_SECRET_0") => &mut traffic.client,
+            Some("SERVER_TRAFFIC_SECRET_0") => &mut traffic.server,
+            _ => return,
+        };
+        *place = secret.and_then(TrafficSecret::from_hex);
+    }
+
+    /// The client's and the server's secret, if both are known. They are forgotten here.
+    pub(crate) fn take_traffic_secrets(&self) -> Option<(TrafficSecret, TrafficSecret)> {
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        traffic.client.take().zip(traffic.server.take())
     }
 
     /// The key, if it was looked up for exactly this identity.
     pub(crate) fn key_of(&self, identity: &[u8]) -> Option<KAf> {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         slot.as_ref().filter(|(known, _)| known == identity).map(|(_, key)| key.clone())
     }
 }

@@ -60,8 +60,8 @@ pub(crate) fn outcome(ssl: &SslRef, allow_plain_psk_tls12: bool) -> Option<(TlsV
 pub(crate) const IDENTITY_HINT: &CStr = c"3GPP-AKMA";
 
 /// An external PSK without stated hash goes with SHA-256 (RFC 8446 clause 4.2.11), so no SHA-384 suite.
-pub(crate) const CODES_TLS13: [u16; 2] = [0x1301, 0x1303];
-const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+pub(crate) const CODES_TLS13: [u16; 3] = [0x1301, 0x1303, 0x1304];
+const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_CCM_SHA256";
 
 const CODES_TLS12: [u16; 1] = [0xCCAC];
 const SUITES_TLS12: &str = "ECDHE-PSK-CHACHA20-POLY1305";

@@ -1,7 +1,7 @@
 //! The accepting side of Ua* over TLS-PSK (TS 33.535 B.1.3).
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use akma::{AKid, Fqdn, Gpsi, UaProtocolId, UeId};
-use openssl::ssl::{SslContext, SslContextBuilder, SslMethod};
+use openssl::ssl::{SslContext, SslMethod};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -20,6 +20,7 @@ use tokio_openssl::SslStream;
 use tracing::{debug, info, warn};
 
 use crate::admission::{Admission, Full};
+use crate::detached::Detached;
 use crate::ffi;
 use crate::gate::Gate;
 use crate::handshake::Handshake;
@@ -28,6 +29,7 @@ use crate::key_lookup::KeyLookup;
 use crate::profile::ProfileError;
 use crate::psk::server_psk;
 use crate::psk_profile::{self, TlsVersion};
+use crate::record_layer::RECORDS_PER_KEY_MAX;
 
 /// How to accept.
 #[derive(Debug, Clone)]
@@ -74,6 +76,9 @@ pub struct HandshakeLimits {
     pub octets_max: usize,
     /// How long the whole ClientHello may take, in milliseconds; then TCP is closed, no alert.
     pub client_hello_timeout_ms: u64,
+    /// Records that we send under one key of TLS 1.3; then a KeyUpdate goes first. At most, and by default,
+    /// [`RECORDS_PER_KEY_MAX`].
+    pub records_per_key_max: u64,
 }
 
 impl Default for HandshakeLimits {
@@ -83,6 +88,7 @@ impl Default for HandshakeLimits {
             in_progress_per_source_max: 256,
             octets_max: 16_384,
             client_hello_timeout_ms: 5_000,
+            records_per_key_max: RECORDS_PER_KEY_MAX,
         }
     }
 }
@@ -132,9 +138,15 @@ impl PskAcceptor {
             let found = server_psk(ssl).zip(identity).and_then(|(psk, identity)| psk.key_of(identity));
             Ok(found.map_or(0, |k_af| copy_key(k_af.expose(), key)))
         });
-        if let Some(path) = &config.key_log {
-            log_keys(&mut context, path)?;
-        }
+        let key_log = config.key_log.as_deref().map(KeyLog::open).transpose()?;
+        context.set_keylog_callback(move |ssl, line| {
+            if let Some(psk) = server_psk(ssl) {
+                psk.collect(line);
+            }
+            if let Some(key_log) = &key_log {
+                key_log.append(line);
+            }
+        });
         let admission = Admission::new(config.limits.in_progress_max, config.limits.in_progress_per_source_max);
         Ok(Self { shared: Arc::new(Acceptor { config, context: context.build(), lookup, admission }) })
     }
@@ -185,33 +197,51 @@ pub(crate) fn copy_key(key: &[u8], into: &mut [u8]) -> usize {
     }
 }
 
-fn log_keys(context: &mut SslContextBuilder, path: &Path) -> Result<(), ProfileError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
-    warn!(target: "security", path = %path.display(), "TLS secrets are written to a file: development only");
-    let file = Mutex::new(file);
-    context.set_keylog_callback(move |_, line| {
-        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+/// The file that secrets are written to.
+struct KeyLog(Mutex<File>);
+
+impl KeyLog {
+    fn open(path: &Path) -> Result<Self, ProfileError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
+        warn!(target: "security", path = %path.display(), "TLS secrets are written to a file: development only");
+        Ok(Self(Mutex::new(file)))
+    }
+
+    fn append(&self, line: &str) {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writeln!(file, "{line}") {
             debug!(%error, "the key log cannot be written");
         }
-    });
-    Ok(())
+    }
 }
 
-/// An accepted connection: decrypted octets in and out. Closing it (`shutdown`) sends close_notify.
+/// An accepted connection: decrypted octets in and out. What was written has left when a flush says so. Closing it
+/// (`shutdown`) sends close_notify.
 pub struct SecuredStream {
-    stream: SslStream<Gate<TcpStream>>,
+    stream: Secured,
     peer: ProvenPeer,
 }
 
+/// Who protects the records.
+enum Secured {
+    /// TLS 1.2.
+    OpenSsl(SslStream<Gate<TcpStream>>),
+    /// TLS 1.3.
+    Detached(Box<Detached>),
+}
+
 impl SecuredStream {
-    pub(crate) fn new(stream: SslStream<Gate<TcpStream>>, peer: ProvenPeer) -> Self {
-        Self { stream, peer }
+    pub(crate) fn over_openssl(stream: SslStream<Gate<TcpStream>>, peer: ProvenPeer) -> Self {
+        Self { stream: Secured::OpenSsl(stream), peer }
+    }
+
+    pub(crate) fn detached(stream: Detached, peer: ProvenPeer) -> Self {
+        Self { stream: Secured::Detached(Box::new(stream)), peer }
     }
 
     /// Who is at the other end.
@@ -228,20 +258,32 @@ impl fmt::Debug for SecuredStream {
 
 impl AsyncRead for SecuredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        match &mut self.stream {
+            Secured::OpenSsl(stream) => Pin::new(stream).poll_read(cx, buf),
+            Secured::Detached(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 }
 
 impl AsyncWrite for SecuredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, octets)
+        match &mut self.stream {
+            Secured::OpenSsl(stream) => Pin::new(stream).poll_write(cx, octets),
+            Secured::Detached(stream) => Pin::new(stream).poll_write(cx, octets),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Secured::OpenSsl(stream) => Pin::new(stream).poll_flush(cx),
+            Secured::Detached(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Secured::OpenSsl(stream) => Pin::new(stream).poll_shutdown(cx),
+            Secured::Detached(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

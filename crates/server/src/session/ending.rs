@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Whether a decided end has come.
     pub(super) fn check_ending(&self) -> Option<Ended> {
         let ending = self.ending?;
-        let written = self.outbound.is_empty() && self.machine.transmit_octets() == 0;
+        let written = self.outbound.is_empty() && !self.unflushed && self.machine.transmit_octets() == 0;
         let settled =
             !ending.settle || (self.machine.is_settled() && self.unanswered.is_empty() && self.sent.is_empty());
         (written && settled).then_some(ending.reason)

@@ -91,6 +91,8 @@ pub(crate) struct Session<S> {
     waiting: VecDeque<Wagon>,
     /// What the transport has not taken yet.
     outbound: bytes::Bytes,
+    /// What it has taken may not have left.
+    unflushed: bool,
     /// Since when it takes nothing.
     blocked_since: Option<Instant>,
     /// The pipeline may have something to send.
@@ -171,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             trains: Vec::new(),
             waiting: VecDeque::new(),
             outbound: bytes::Bytes::new(),
+            unflushed: false,
             blocked_since: None,
             look: false,
             pipeline_deadline: None,
@@ -309,9 +312,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if progress {
             self.outbound = bytes::Bytes::new();
-            // What an in-memory stream or a buffering one holds back; a socket holds nothing.
-            if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_flush(context) {
-                result?;
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(result) => {
+                    result?;
+                    self.unflushed = false;
+                    self.blocked_since = None;
+                }
+                Poll::Pending => drop(self.blocked_since.get_or_insert_with(Instant::now)),
             }
         }
         Ok(progress)

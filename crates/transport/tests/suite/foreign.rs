@@ -93,13 +93,19 @@ fn allow_plain(config: &mut PskServerConfig) {
 async fn openssl_connects_in_every_version_and_suite() {
     let ue = Ue::number(1);
     let mut server = Server::start_with(&Home::knowing(&[&ue]), allow_plain, |_| {}).await;
-    let cases: [(&[&str], UaProtocolId, TlsVersion, &str); 5] = [
+    let cases: [(&[&str], UaProtocolId, TlsVersion, &str); 6] = [
         (&["-tls1_3"], UaProtocolId::TLS_1_3, TlsVersion::Tls13, "TLS_AES_128_GCM_SHA256"),
         (
             &["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"],
             UaProtocolId::TLS_1_3,
             TlsVersion::Tls13,
             "TLS_CHACHA20_POLY1305_SHA256",
+        ),
+        (
+            &["-tls1_3", "-ciphersuites", "TLS_AES_128_CCM_SHA256"],
+            UaProtocolId::TLS_1_3,
+            TlsVersion::Tls13,
+            "TLS_AES_128_CCM_SHA256",
         ),
         (&[], UaProtocolId::TLS_1_3, TlsVersion::Tls13, "TLS_AES_128_GCM_SHA256"),
         (
@@ -158,6 +164,59 @@ async fn a_client_whose_first_key_share_does_not_suit_is_asked_for_another() {
     let mut client = Foreign::openssl(&server, &ue.identity(), &key, &options).await;
     client.says("alert number 40").await;
     assert!(matches!(server.refusal().await, HandshakeError::NothingInCommon));
+}
+
+#[tokio::test]
+async fn openssl_changes_its_keys_and_has_ours_changed() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let (key, identity) = (hex_key(&ue, UaProtocolId::TLS_1_3), ue.identity());
+    for suite in ["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_CCM_SHA256"] {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-msg", "-tls1_3", "-ciphersuites", suite, "-servername", FQDN]);
+        command.args(["-psk", &key, "-psk_identity", &identity, "-connect", &server.address.to_string()]);
+        let mut client = Foreign::start(command, "openssl");
+        client.is_echoed("under the first keys").await;
+        client.type_line("k").await;
+        client.says("KEYUPDATE").await;
+        client.is_echoed("after its key update").await;
+        client.said.clear();
+        // Capital: ours is asked for, too.
+        client.type_line("K").await;
+        client.says("<<< TLS 1.3, Handshake [length 0005], KeyUpdate").await;
+        client.is_echoed("after both").await;
+    }
+}
+
+#[tokio::test]
+async fn gnutls_changes_its_keys_and_has_ours_changed() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let mut command = Command::new("gnutls-cli");
+    command.args(["--inline-commands", "--pskusername", &ue.identity(), "--priority", GNUTLS_TLS13]);
+    command.args(["--pskkey", &hex_key(&ue, UaProtocolId::TLS_1_3), "--sni-hostname", FQDN, "--no-ca-verification"]);
+    command.args(["--port", &server.address.port().to_string(), "127.0.0.1"]);
+    let mut client = Foreign::start(command, "gnutls-bin");
+    client.is_echoed("under the first keys").await;
+    client.type_line("^rekey^").await;
+    client.is_echoed("after the first update").await;
+    client.type_line("^rekey^").await;
+    client.is_echoed("after the second").await;
+}
+
+#[tokio::test]
+async fn foreign_clients_follow_when_the_server_changes_its_keys() {
+    let ue = Ue::number(1);
+    let often = |config: &mut PskServerConfig| config.limits.records_per_key_max = 1;
+    let server = Server::start_with(&Home::knowing(&[&ue]), often, |_| {}).await;
+    let key = hex_key(&ue, UaProtocolId::TLS_1_3);
+    let options = ["-tls1_3", "-servername", FQDN];
+    let mut openssl = Foreign::openssl(&server, &ue.identity(), &key, &options).await;
+    let mut gnutls = Foreign::gnutls(&server, &ue.identity(), &key, GNUTLS_TLS13).await;
+    for word in ["one", "two", "three", "four"] {
+        openssl.is_echoed(word).await;
+        gnutls.is_echoed(word).await;
+    }
 }
 
 /// Identity, options, what the client prints, what the server finds.

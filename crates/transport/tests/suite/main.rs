@@ -7,6 +7,7 @@ mod handshake;
 mod limits;
 mod lookup;
 mod profile;
+mod records;
 mod refusals;
 mod reload;
 mod revocation;
