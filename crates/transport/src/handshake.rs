@@ -138,8 +138,7 @@ impl<'a> Handshake<'a> {
             _ => self.may_alert = false,
         }
         while !done {
-            let Some(item) = next_item(&mut self.sniffer, stream.get_mut().transport()).await? else { continue };
-            let Some(item) = self.next_item(stream.get_mut().transport()?).await? else { continue };
+            let Some(item) = next_item(&mut self.sniffer, stream.get_mut().transport()?).await? else { continue };
             let octets = match item {
                 Sniffed::ClientKeyExchange { identity, record } => {
                     let suite = ffi::pending_cipher_suite(stream.ssl()).ok_or(HandshakeError::NoAKid)?;

@@ -39,7 +39,7 @@ pub(crate) async fn next_item(
 pub(crate) async fn step(stream: &mut SslStream<Gate<TcpStream>>) -> Result<bool, HandshakeError> {
     let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
     let outbound = stream.get_mut().take_outbound();
-    let sent = stream.get_mut().transport().write_all(&outbound).await;
+    let sent = stream.get_mut().transport()?.write_all(&outbound).await;
     match polled {
         Poll::Ready(Err(error)) => Err(HandshakeError::of_openssl(error)),
         Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),

@@ -230,32 +230,6 @@ fn used_profile(ssl: &SslRef) -> bool {
     ssl.version2() == Some(SslVersion::TLS1_2) && suite == Some(SUITE)
 }
 
-async fn next_item(sniffer: &mut HandshakeSniffer, socket: &mut TcpStream) -> Result<Option<Sniffed>, HandshakeError> {
-    if let Some(item) = sniffer.next()? {
-        return Ok(Some(item));
-    }
-    let mut chunk = vec![0; READ_OCTETS];
-    match socket.read(&mut chunk).await? {
-        0 => Err(HandshakeError::Closed),
-        octets => {
-            sniffer.push(chunk.get(..octets).unwrap_or_default())?;
-            Ok(sniffer.next()?)
-        }
-    }
-}
-
-/// Lets OpenSSL go on with what it was given, and sends what it has to say. Whether the handshake is done.
-async fn step(stream: &mut SslStream<Gate<TcpStream>>) -> Result<bool, HandshakeError> {
-    let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
-    let outbound = stream.get_mut().take_outbound();
-    let sent = stream.get_mut().transport()?.write_all(&outbound).await;
-    match polled {
-        Poll::Ready(Err(error)) => Err(HandshakeError::of_openssl(error)),
-        Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
-        Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
-    }
-}
-
 async fn unknown_identity(socket: &mut TcpStream) -> HandshakeError {
     // Whether it arrives changes nothing here.
     let _ = socket.write_all(&Alert::UnknownPskIdentity.record()).await;
