@@ -71,7 +71,7 @@ pub const NONCE_OCTETS_MAX: usize = 32;
 pub const LABEL_HKDF: i64 = 3;
 /// Label of the AEAD algorithm in OSC-INP.
 pub const LABEL_AEAD: i64 = 4;
-/// HKDF with SHA-256 (RFC 9053 table 8, "direct+HKDF-SHA-256").
+/// HKDF with SHA-256 (RFC 9053 6.1.2, "direct+HKDF-SHA-256").
 pub const HKDF_SHA_256: i64 = -10;
 /// AES-CCM-16-64-128.
 pub const AES_CCM_16_64_128: i64 = ALGORITHM;

@@ -16,7 +16,7 @@ use super::error::OscoreError;
 use super::limits::{ID_CONTEXT_OCTETS_MAX, KEY_ID_OCTETS_MAX, MASTER_SECRET_OCTETS_MAX, PLAINTEXT_OCTETS_MAX};
 use super::option::PartialIv;
 
-/// AES-CCM-16-64-128 in COSE (RFC 9053 table 5).
+/// AES-CCM-16-64-128 in COSE (RFC 9053 4.2).
 pub(crate) const ALGORITHM: i64 = 10;
 pub(crate) const TAG_OCTETS: usize = 8;
 const KEY_OCTETS: usize = 16;

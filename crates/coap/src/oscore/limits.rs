@@ -57,5 +57,5 @@ pub const AKMA_BODY_OCTETS_MAX: usize = 512;
 /// Longest A-KID of an `/akma` request, in octets. A longer one is [`super::OscoreError::AkmaNotDecoded`].
 pub const A_KID_OCTETS_MAX: usize = 253;
 
-/// Length of the value of an Echo option of ours, in octets (RFC 9175 2.3: 8 suffice for synchronisation).
-pub const ECHO_OCTETS: usize = 8;
+/// Length of the value of an Echo option of ours, in octets: as long as that of a datagram connection.
+pub const ECHO_OCTETS: usize = crate::ECHO_OCTETS;
