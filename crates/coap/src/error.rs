@@ -66,10 +66,10 @@ pub enum ConnectionError {
     /// [`crate::DatagramLimits`]) requests wait for an answer.
     #[error("too many requests without an answer")]
     TooManyRequests,
-    /// [`crate::StreamLimits::pings_outstanding_max`] Pings wait for a Pong.
+    /// [`crate::StreamLimits::pings_outstanding_max`] (over datagrams, its namesake) Pings wait for a Pong.
     #[error("too many pings without an answer")]
     TooManyPings,
-    /// [`crate::StreamLimits::transmit_octets_max`] octets wait to be sent.
+    /// [`crate::StreamLimits::transmit_octets_max`] (over datagrams, its namesake) octets wait to be sent.
     #[error("too much waits to be sent")]
     TransmitFull,
     /// A path segment, query or other option value is longer than its option allows, or `.` or `..`.

@@ -121,12 +121,11 @@ impl Sending {
     pub(super) fn next_due(&self, transmission: &Transmission, next_message_id: u16) -> Option<Instant> {
         let due = self.in_flight.iter().filter_map(|outgoing| outgoing.due).min();
         let lifetime = transmission.exchange_lifetime();
-        let turn = self.waiting.front().filter(|front| self.has_room(front, transmission)).and_then(|front| {
-            let probe = self.probe_at.filter(|_| front.is_probe());
-            let block = next_message_id >> ID_BLOCK_BITS;
-            let held = self.id_blocks.iter().rev().skip(1).find(|(used, _)| *used == block);
-            probe.max(held.map(|(_, used)| *used + lifetime))
-        });
+        let block = next_message_id >> ID_BLOCK_BITS;
+        let held = self.id_blocks.iter().rev().skip(1).find(|(used, _)| *used == block);
+        let held = held.map(|(_, used)| *used + lifetime);
+        let with_room = self.waiting.iter().filter(|outgoing| self.has_room(outgoing, transmission));
+        let turn = with_room.filter_map(|outgoing| self.probe_at.filter(|_| outgoing.is_probe()).max(held)).min();
         let forgotten = self.id_blocks.back().filter(|_| !self.is_under_way()).map(|(_, used)| *used + lifetime);
         [due, turn, forgotten].into_iter().flatten().min()
     }
@@ -141,15 +140,14 @@ impl Sending {
         while self.id_blocks.pop_front_if(|(_, used)| *used + lifetime <= now).is_some() {}
     }
 
-    /// The next message whose turn it is.
+    /// The next message whose turn it is. What has to wait for its pace holds up nothing else.
     fn next(&mut self, now: Instant, transmission: &Transmission, next_message_id: &mut u16) -> Option<Outgoing> {
-        let front = self.waiting.front()?;
-        let probing_too_fast = front.is_probe() && self.probe_at.is_some_and(|at| at > now);
-        if !self.has_room(front, transmission) || probing_too_fast {
-            return None;
-        }
+        let place = self.waiting.iter().position(|outgoing| {
+            let too_fast = outgoing.is_probe() && self.probe_at.is_some_and(|at| at > now);
+            self.has_room(outgoing, transmission) && !too_fast
+        })?;
         let message_id = self.take_message_id(now, transmission.exchange_lifetime(), next_message_id)?;
-        let mut outgoing = self.waiting.pop_front()?;
+        let mut outgoing = self.waiting.remove(place)?;
         outgoing.set_message_id(message_id);
         Some(outgoing)
     }
