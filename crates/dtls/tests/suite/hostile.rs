@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use dtls::limits::{EVENTS_MAX, HELLO_VERIFY_REQUESTS_MAX, PSK_IDENTITY_OCTETS_MAX, TRANSMITS_MAX};
+use dtls::limits::{
+    DATAGRAM_FALLBACK_TIMEOUTS, DATAGRAM_OCTETS_FALLBACK, EARLY_RECORD_OCTETS_MAX, EARLY_RECORDS_MAX, EVENTS_MAX,
+    HELLO_VERIFY_REQUESTS_MAX, PSK_IDENTITY_OCTETS_MAX, TRANSMITS_MAX,
+};
 use dtls::{Alert, CipherSuite, Closed, Connection, ConnectionId, Disposition, Error, Event, Incoming, PresharedKey};
 
 use crate::listener::{Hello, handshake_record, listener};
@@ -163,6 +166,58 @@ fn an_identity_that_is_too_long_is_an_unknown_one() {
     server.handle_datagram(now, client_address(), &handshake_record(16, 2, 2, body.len(), 0, &body));
     assert!(matches!(events(&mut server).as_slice(), [Event::Closed(Closed::Failed(Error::KeyRefused(_)))]));
     assert_eq!(server.poll_transmit().unwrap().payload.last(), Some(&Alert::UNKNOWN_PSK_IDENTITY.0));
+}
+
+/// A server that has the client's identity and waits for its key.
+fn waiting_for_key(now: Instant) -> Connection {
+    let listener = listener(now);
+    let hello = Hello::new().proven(&listener, now, client_address());
+    let Incoming::Hello(proven) = listener.handle_datagram(now, client_address(), &hello.datagram()) else { panic!() };
+    let mut server = proven.accept(now, ConnectionId::EMPTY).unwrap();
+    server.handle_datagram(now, client_address(), &handshake_record(16, 2, 2, 4, 0, &[0, 2, b'i', b'd']));
+    assert!(matches!(events(&mut server).as_slice(), [Event::KeyNeeded(_)]));
+    server
+}
+
+#[test]
+fn records_before_their_key_are_kept_up_to_the_limit() {
+    let now = Instant::now();
+    let mut server = waiting_for_key(now);
+    let record = |octets: usize| {
+        let mut record = vec![22, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 0];
+        record.extend_from_slice(&(octets as u16).to_be_bytes());
+        record.extend(vec![0; octets]);
+        record
+    };
+    let long = record(EARLY_RECORD_OCTETS_MAX);
+    assert_eq!(server.handle_datagram(now, client_address(), &long), Disposition::Ignored);
+    for _ in 0..EARLY_RECORDS_MAX {
+        assert_eq!(server.handle_datagram(now, client_address(), &record(40)), Disposition::Taken);
+    }
+    assert_eq!(server.handle_datagram(now, client_address(), &record(40)), Disposition::Ignored);
+    // They were forgeries: the handshake waits on for the real one.
+    server.provide_key(now, &key()).unwrap();
+    assert!(!server.is_closed() && !server.is_established());
+}
+
+#[test]
+fn a_flight_without_answer_goes_in_smaller_datagrams() {
+    let mut config = client_config(&CipherSuite::ALL);
+    config.identity = vec![b'i'; 500];
+    let mut scene = Scene::new(config, server_config(&CipherSuite::ALL));
+    // The server waits for the key, so the client for its answer.
+    scene.server_answer = crate::scene::Answer::Silence;
+    while !scene.server_events.iter().any(|event| matches!(event, Event::KeyNeeded(_))) {
+        scene.run(Duration::from_millis(1));
+    }
+    let mut client = scene.client;
+    let mut sizes = Vec::new();
+    while sizes.len() <= DATAGRAM_FALLBACK_TIMEOUTS as usize {
+        client.handle_timeout(client.poll_timeout().unwrap());
+        sizes.push(std::iter::from_fn(|| client.poll_transmit()).map(|transmit| transmit.payload.len()).max());
+    }
+    assert!(sizes[0] > Some(DATAGRAM_OCTETS_FALLBACK));
+    assert!(*sizes.last().unwrap() <= Some(DATAGRAM_OCTETS_FALLBACK));
 }
 
 #[test]

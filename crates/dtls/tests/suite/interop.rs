@@ -242,6 +242,15 @@ fn openssl_as_client_is_told_that_its_identity_is_unknown() {
 }
 
 #[test]
+fn openssl_as_client_may_not_renegotiate() {
+    let mut ours = Ours::server(&CipherSuite::ALL);
+    let mut peer = Program::start(&mut s_client(ours.port(), "PSK-AES128-GCM-SHA256"));
+    ours.until("handshake", Ours::is_established);
+    peer.type_line("R\n");
+    ours.until("the warning at the peer", |_| peer.printed("no renegotiation"));
+}
+
+#[test]
 fn openssl_as_client_with_nothing_in_common_is_told_so() {
     let mut ours = Ours::server(&[CipherSuite::EcdhePskAes128Gcm]);
     let peer = Program::start(&mut s_client(ours.port(), "PSK-AES128-GCM-SHA256"));

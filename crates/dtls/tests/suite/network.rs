@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use dtls::limits::DATAGRAM_OCTETS_MIN;
+use dtls::limits::{DATAGRAM_OCTETS_MIN, FINAL_FLIGHT_HELD};
 use dtls::{CipherSuite, Connection, ConnectionId, Event};
 use proptest::prelude::*;
 
@@ -137,6 +137,16 @@ fn a_server_lets_its_last_flight_go_when_the_client_speaks() {
     scene.run(Duration::from_millis(1));
     assert_eq!(scene.server().poll_timeout(), None);
     assert_eq!(scene.received(Side::Server), [b"first"]);
+}
+
+#[test]
+fn a_server_lets_its_last_flight_go_when_its_time_has_passed() {
+    let mut scene = Scene::simple(&CipherSuite::ALL);
+    scene.establish();
+    let established = scene.now;
+    assert!(scene.run(FINAL_FLIGHT_HELD + Duration::from_secs(1)));
+    assert!(scene.now.duration_since(established) <= FINAL_FLIGHT_HELD);
+    assert!(scene.is_established());
 }
 
 /// Delivers what is on the way, without draining what that brings about.
