@@ -247,17 +247,6 @@ impl<'a> Handshake<'a> {
         let done = step(stream).await;
         self.may_alert &= done.is_ok();
         done
-        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
-        let outbound = stream.get_mut().take_outbound();
-        let sent = stream.get_mut().transport()?.write_all(&outbound).await;
-        match polled {
-            Poll::Ready(Err(error)) => {
-                self.may_alert = false;
-                Err(HandshakeError::of_openssl(error))
-            }
-            Poll::Ready(Ok(())) => sent.map(|()| true).map_err(HandshakeError::Io),
-            Poll::Pending => sent.map(|()| false).map_err(HandshakeError::Io),
-        }
     }
 
     /// Tells the log, and the peer as far as it would understand, and leaves nothing unread: closing a socket with
