@@ -49,11 +49,12 @@ async def observe(context):
     use(context)
     request = context.request(Message(code=aiocoap.GET, uri=f"{BASE}/time", observe=0))
     heard = [(await asyncio.wait_for(request.response, 60)).payload]
+    # aiocoap keeps the newest only, when several come before it is asked for them.
     async for notification in request.observation:
         heard.append(notification.payload)
-        if len(heard) == 3:
+        if heard[-1] == b"3":
             break
-    assert heard == [b"1", b"2", b"3"], heard
+    assert heard[0] == b"1" and heard == sorted(heard), heard
 
 
 async def refused(context):
