@@ -509,6 +509,11 @@ impl Connection {
         self.core.own_id
     }
 
+    /// The cipher suite, once there are keys.
+    pub fn cipher_suite(&self) -> Option<CipherSuite> {
+        self.core.keys.as_ref().map(|keys| keys.suite)
+    }
+
     /// Whether data can be sent.
     pub fn is_established(&self) -> bool {
         matches!(self.machine, Machine::Established)

@@ -57,6 +57,7 @@ fn a_session_of_each_suite_goes_on_after_it_was_frozen() {
             assert_eq!(frozen.peer_address(), Some(scene.source));
             thaw_server(&mut scene, frozen);
             assert!(!scene.server().is_restored());
+            assert_eq!(scene.server().cipher_suite(), Some(suite));
             exchange(&mut scene, 1);
             // The client's side too.
             let address = scene.client.peer_address();
@@ -66,6 +67,14 @@ fn a_session_of_each_suite_goes_on_after_it_was_frozen() {
             scene.client = frozen.thaw_client(Arc::new(client_config(&[suite])), scene.now).unwrap();
             exchange(&mut scene, 2);
         }
+    }
+}
+
+#[test]
+fn a_frozen_session_is_as_small_as_documented() {
+    for (suite, octets) in [(CipherSuite::EcdhePskAes128Gcm, 114), (CipherSuite::EcdhePskChacha20Poly1305, 162)] {
+        let mut scene = scene(suite, 8);
+        assert_eq!(freeze_server(&mut scene).len(), octets);
     }
 }
 
