@@ -73,7 +73,8 @@ fn libcoap_repeats_what_was_lost_and_it_is_handed_over_once() {
         Response::new(Code::CHANGED).with_content_format(0).with_payload(*b"taken at last")
     });
     assert!(shown.contains("taken at last"), "{shown}");
-    assert_eq!((asked, machine.counters().duplicates), (1, 1));
+    assert_eq!(asked, 1);
+    assert!(machine.counters().duplicates >= 1);
 }
 
 #[test]
@@ -83,9 +84,11 @@ fn libcoap_waits_for_a_separate_response_and_acknowledges_it() {
     // It pings while it waits.
     let mut client = start(CLIENTS[0], &["-m", "get", "-K", "1", "-B", "40", &uri]);
     let ConnectionEvent::Request { request } = udp.event() else { panic!("no request") };
-    let later = Instant::now() + Duration::from_secs(3);
-    assert_eq!(udp.event_until(Some(later)), None, "not asked twice");
-    assert!(udp.machine.counters().resets_sent > 0, "its Pings are answered");
+    // Until it is acknowledged, and its Pings are answered.
+    while udp.machine.counters().resets_sent == 0 {
+        let soon = Instant::now() + Duration::from_millis(100);
+        assert_eq!(udp.event_until(Some(soon)), None, "not asked twice");
+    }
     udp.machine
         .respond(request.exchange, Response::new(Code::CONTENT).with_payload(*b"at last"), Instant::now())
         .unwrap();
@@ -152,7 +155,7 @@ fn libcoap_is_told_what_is_not_served() {
 fn libcoap_observes_our_resource_until_it_deregisters() {
     let mut udp = Udp::listen(config());
     let uri = format!("coap://127.0.0.1:{}/configuration", udp.port());
-    let mut client = start(CLIENTS[0], &["-s", "3", "-B", "40", &uri]);
+    let mut client = start(CLIENTS[0], &["-s", "5", "-B", "40", &uri]);
     let content = |text: &str| Response::new(Code::CONTENT).with_content_format(0).with_observe().with_payload(text);
     let (mut told, mut observed) = (Vec::new(), None);
     while told.len() < 3 {

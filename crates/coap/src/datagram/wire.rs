@@ -137,3 +137,97 @@ pub(super) fn merged(base: OptionReader<'_>, left_out: &[u16], added: &[(u16, &[
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use coap_lite::Packet;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Options = Vec<(u16, Vec<u8>)>;
+
+    fn read(octets: &[u8]) -> (Type, u16, Code, Vec<u8>, Options, Vec<u8>) {
+        let Datagram { kind, message_id, frame, octets: length } = Datagram::parse(octets).unwrap();
+        assert_eq!(length, octets.len());
+        let mut reader = frame.options();
+        let mut options = Vec::new();
+        while let Some((number, value)) = reader.next().unwrap() {
+            options.push((number, value.to_vec()));
+        }
+        (kind, message_id, frame.code, frame.token.as_slice().to_vec(), options, reader.payload().unwrap().to_vec())
+    }
+
+    fn encoded(options: &Options) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = OptionWriter::new(&mut out);
+        for (number, value) in options {
+            writer.octets(*number, value);
+        }
+        out
+    }
+
+    fn options() -> impl Strategy<Value = Options> {
+        let option = (0_u16..400, prop::collection::vec(any::<u8>(), 0..300));
+        prop::collection::vec(option, 0..6).prop_map(|mut options| {
+            options.sort_by_key(|(number, _)| *number);
+            options
+        })
+    }
+
+    #[test]
+    fn empty_messages_have_four_octets() {
+        assert_eq!(empty(Type::Confirmable, 0x0102), [0x40, 0, 1, 2]);
+        assert_eq!(empty(Type::Acknowledgement, 0x0102), [0x60, 0, 1, 2]);
+        assert_eq!(empty(Type::Reset, 0x0102), [0x70, 0, 1, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_by_us_and_by_coap_lite(
+            bits in 0_u8..4,
+            message_id in any::<u16>(),
+            code in 1_u8..=0xbf,
+            token in prop::collection::vec(any::<u8>(), 0..=8),
+            options in options(),
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let (kind, code) = (Type::from_bits(bits), Code::from_octet(code));
+            let octets =
+                write(kind, message_id, code, &Token::from_slice(&token).unwrap(), &encoded(&options), &payload);
+            prop_assert_eq!(read(&octets), (kind, message_id, code, token.clone(), options.clone(), payload.clone()));
+            let theirs = Packet::from_bytes(&octets).unwrap();
+            prop_assert_eq!(theirs.header.message_id, message_id);
+            prop_assert_eq!(theirs.get_token(), &token[..]);
+            prop_assert_eq!(&theirs.payload, &payload);
+            for (number, _) in &options {
+                let ours = options.iter().filter(|(other, _)| other == number).map(|(_, value)| value);
+                prop_assert!(theirs.get_option((*number).into()).unwrap().iter().eq(ours));
+            }
+        }
+
+        #[test]
+        fn options_are_merged_in_order(base in options(), added in options(), left_out in prop::collection::vec(0_u16..400, 0..3)) {
+            let more: Vec<(u16, &[u8])> = added.iter().map(|(number, value)| (*number, value.as_slice())).collect();
+            let octets = merged(OptionReader::new(&encoded(&base)), &left_out, &more);
+            let mut reader = OptionReader::new(&octets);
+            let mut came = Vec::new();
+            while let Some((number, value)) = reader.next().unwrap() {
+                came.push((number, value.to_vec()));
+            }
+            let mut expected: Options = base.into_iter().filter(|(number, _)| !left_out.contains(number)).collect();
+            expected.extend(added);
+            expected.sort_by_key(|(number, _)| *number);
+            prop_assert_eq!(came, expected, "of one number those of the base come first");
+        }
+
+        #[test]
+        fn arbitrary_octets_are_read_or_refused(octets in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(datagram) = Datagram::parse(&octets) {
+                let mut reader = datagram.frame.options();
+                while let Ok(Some(_)) = reader.next() {}
+            }
+        }
+    }
+}
