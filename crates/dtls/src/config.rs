@@ -116,7 +116,8 @@ impl ServerConfig {
 pub enum UnknownIdentity {
     /// unknown_psk_identity: a device learns that it must authenticate anew. So does everybody who asks.
     Tell,
-    /// decrypt_error.
+    /// The handshake goes on with a key that nobody has, so that it ends as one with a wrong key does: with
+    /// decrypt_error when its time has passed. An unknown identity then costs what a half handshake costs.
     Hide,
 }
 

@@ -385,7 +385,12 @@ impl Connection {
                 // The peer, whose key differs, reads only what is in clear.
                 self.core.queue_alert(Alert::DECRYPT_ERROR, false);
             }
-            self.end(Closed::Failed(Error::HandshakeTimeout { unauthentic }));
+            let refused = match &self.machine {
+                Machine::Server(server) => server.refused(),
+                _ => None,
+            };
+            let error = refused.map_or(Error::HandshakeTimeout { unauthentic }, Error::KeyRefused);
+            self.end(Closed::Failed(error));
         }
     }
 
@@ -414,17 +419,21 @@ impl Connection {
         }
     }
 
-    /// Answers [`Event::KeyNeeded`] with no: the handshake ends, the peer is told.
+    /// Answers [`Event::KeyNeeded`] with no: the handshake ends and the peer is told; or, with
+    /// [`crate::UnknownIdentity::Hide`], it comes to nothing in its time.
     ///
     /// # Errors
     /// [`Error::NoKeyAwaited`], which changes nothing.
-    pub fn refuse_key(&mut self, _now: Instant, refusal: KeyRefusal) -> Result<(), Error> {
-        let failure = match &self.machine {
-            Machine::Client(client) if client.awaits_key() => client.refusal(refusal),
-            Machine::Server(server) if server.awaits_key() => server.refusal(refusal),
+    pub fn refuse_key(&mut self, now: Instant, refusal: KeyRefusal) -> Result<(), Error> {
+        let outcome = match &mut self.machine {
+            Machine::Client(client) if client.awaits_key() => Err(client.refusal(refusal)),
+            Machine::Server(server) if server.awaits_key() => server.refuse_key(&mut self.core, refusal),
             _ => return Err(Error::NoKeyAwaited),
         };
-        self.fail(failure, false);
+        match outcome {
+            Ok(()) => self.replay_early(now),
+            Err(failure) => self.fail(failure, false),
+        }
         Ok(())
     }
 

@@ -76,6 +76,8 @@ pub(crate) struct Server {
     client_random: [u8; RANDOM_OCTETS],
     server_random: [u8; RANDOM_OCTETS],
     server_name: Option<String>,
+    /// The key was refused, and the client is not told.
+    refused: Option<KeyRefusal>,
     state: State,
 }
 
@@ -134,6 +136,7 @@ impl Server {
             client_random: hello.random,
             server_random,
             server_name: hello.server_name,
+            refused: None,
             state: State::ClientKeyExchange { share },
         })
     }
@@ -166,7 +169,7 @@ impl Server {
         core.end_flight();
         self.state = State::Key { shared };
         if exchange.identity.len() > PSK_IDENTITY_OCTETS_MAX {
-            return Err(self.refusal(KeyRefusal::Unknown));
+            return self.refuse_key(core, KeyRefusal::Unknown);
         }
         core.push_event(Event::KeyNeeded(KeyRequest {
             version: ProtocolVersion::Dtls12,
@@ -182,14 +185,25 @@ impl Server {
         matches!(self.state, State::Key { .. })
     }
 
-    /// The alert for a refused key.
-    pub(crate) fn refusal(&self, refusal: KeyRefusal) -> Failure {
+    /// Ends the handshake with the alert for a refused key; or goes on with a key that nobody has, so that an unknown
+    /// identity looks like a wrong key.
+    pub(crate) fn refuse_key(&mut self, core: &mut Core, refusal: KeyRefusal) -> Result<(), Failure> {
         let alert = match (refusal, self.config.unknown_identity) {
             (KeyRefusal::Unavailable, _) => Alert::INTERNAL_ERROR,
             (KeyRefusal::Unknown, UnknownIdentity::Tell) => Alert::UNKNOWN_PSK_IDENTITY,
-            (KeyRefusal::Unknown, UnknownIdentity::Hide) => Alert::DECRYPT_ERROR,
+            (KeyRefusal::Unknown, UnknownIdentity::Hide) => {
+                let mut nobodys = Zeroizing::new([0; 32]);
+                crypto::random(nobodys.as_mut())?;
+                self.refused = Some(refusal);
+                return self.provide_key(core, &PresharedKey::new(nobodys.as_ref())?);
+            }
         };
-        Failure { alert, error: Error::KeyRefused(refusal) }
+        Err(Failure { alert, error: Error::KeyRefused(refusal) })
+    }
+
+    /// Whether the key was refused without a word.
+    pub(crate) fn refused(&self) -> Option<KeyRefusal> {
+        self.refused
     }
 
     /// Goes on with the key.

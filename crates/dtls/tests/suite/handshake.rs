@@ -93,10 +93,25 @@ fn an_unknown_identity_is_told_as_configured() {
         server.unknown_identity = unknown_identity;
         let mut scene = Scene::new(client_config(&CipherSuite::ALL), server);
         scene.server_answer = Answer::Refusal(refusal);
-        scene.run(Duration::from_secs(1));
+        scene.run(Duration::from_secs(100));
         assert_eq!(closed(&scene.client_events), Some(Closed::Failed(Error::PeerAlert(alert))));
         assert_eq!(closed(&scene.server_events), Some(Closed::Failed(Error::KeyRefused(refusal))));
     }
+}
+
+#[test]
+fn a_hidden_refusal_looks_like_a_wrong_key() {
+    let end_of = |answer: Answer| {
+        let mut server = server_config(&CipherSuite::ALL);
+        server.unknown_identity = UnknownIdentity::Hide;
+        let mut scene = Scene::new(client_config(&CipherSuite::ALL), server);
+        scene.server_answer = answer;
+        let start = scene.now;
+        scene.run(Duration::from_secs(200));
+        (closed(&scene.client_events), scene.now.duration_since(start), scene.posted)
+    };
+    let wrong = end_of(Answer::Key(PresharedKey::new(&[0xa5; 32]).unwrap()));
+    assert_eq!(end_of(Answer::Refusal(KeyRefusal::Unknown)), wrong);
 }
 
 #[test]

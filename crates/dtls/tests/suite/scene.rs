@@ -114,7 +114,8 @@ pub struct Scene {
     pub changed: Option<usize>,
     due: BTreeMap<(Instant, u64), Due>,
     count: u64,
-    posted: usize,
+    /// Datagrams put on the network.
+    pub posted: usize,
 }
 
 impl Scene {
