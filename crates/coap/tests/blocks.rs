@@ -210,6 +210,24 @@ fn requests_with_different_tags_do_not_mix() {
 }
 
 #[test]
+fn a_long_transfer_does_not_hold_up_a_short_request() {
+    let mut net = Net::new(limited(|limits| limits.block_octets_max = 16), PERFECT, 21);
+    let now = net.now;
+    let long = net.sides[0].request(Request::post("long").payload(body(9_000, 1)), now).unwrap();
+    let short = net.sides[0].request(Request::post("short"), now).unwrap();
+    let mut over = Vec::new();
+    while over.len() < 2 {
+        net.step(now + Duration::from_secs(3_600));
+        if let Some(event) = net.events[1].pop_front() {
+            let (request, now) = (request_of(event), net.now);
+            net.sides[1].respond(request.exchange, Response::new(Code::CHANGED), now).unwrap();
+        }
+        over.extend(net.events[0].pop_front().map(|event| response_of(event).0));
+    }
+    assert_eq!(over, [short, long]);
+}
+
+#[test]
 fn a_body_that_the_peer_has_thrown_away_is_sent_once_more() {
     let mut net = Net::new(limited(|limits| limits.assemblies_max = 1), PERFECT, 10);
     let now = net.now;

@@ -80,7 +80,7 @@ impl Sending {
         self.waiting.push_back(Outgoing::new(datagram, purpose, confirmable));
     }
 
-    /// The same before all else: it goes on with what is under way.
+    /// The same before all else.
     pub(super) fn enqueue_first(&mut self, datagram: Vec<u8>, purpose: Purpose, confirmable: bool) {
         self.waiting.push_front(Outgoing::new(datagram, purpose, confirmable));
     }

@@ -296,7 +296,7 @@ impl DatagramConnection {
         if let Some(size) = size {
             own.begin_upload(size);
         }
-        self.enqueue_request(own, now, false);
+        self.enqueue_request(own, now);
         Ok(exchange)
     }
 
@@ -312,7 +312,7 @@ impl DatagramConnection {
         let template = Arc::new(template(request));
         self.upload_size(&template)?;
         let own = OwnRequest { role: Role::StopObserving, token, ..OwnRequest::for_blocks(exchange, template, now) };
-        self.enqueue_request(own, now, false);
+        self.enqueue_request(own, now);
         Ok(())
     }
 
@@ -349,24 +349,21 @@ impl DatagramConnection {
         Ok(Some(size))
     }
 
-    /// Enters a request and lets its next message wait for its turn, before others if it goes on with what has begun.
-    fn enqueue_request(&mut self, mut own: OwnRequest, now: Instant, first: bool) {
+    /// Enters a request and lets its next message wait for its turn. What goes on with a block-wise transfer takes turns
+    /// with what waits besides, so that a long one does not hold up a short one.
+    fn enqueue_request(&mut self, mut own: OwnRequest, now: Instant) {
         own.deadline = now + self.config.transmission.max_transmit_wait();
         let (purpose, confirmable) = (Purpose::Request(own.token), own.template.confirmable);
         let message = own.compose();
         let active = self.active();
-        if first {
-            active.sending.enqueue_first(message, purpose, confirmable);
-        } else {
-            active.sending.enqueue(message, purpose, confirmable);
-        }
+        active.sending.enqueue(message, purpose, confirmable);
         active.requests.push(own);
     }
 
     /// The next message of a request that is under way.
     pub(super) fn continue_request(&mut self, mut own: OwnRequest, now: Instant) {
         own.token = self.fresh_token();
-        self.enqueue_request(own, now, true);
+        self.enqueue_request(own, now);
     }
 
     /// A response that came with the acknowledgement.
