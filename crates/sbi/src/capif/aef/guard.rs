@@ -173,7 +173,7 @@ impl Refusal {
                 problem.retry_after_seconds = Some(1);
                 problem
             }
-            Self::Unavailable => ProblemDetails::overloaded(1),
+            Self::Unavailable => ProblemDetails::unavailable("CORE_FUNCTION_UNAVAILABLE", 1),
         }
     }
 }
