@@ -7,6 +7,7 @@
 mod run;
 mod setup;
 mod steps;
+mod wolfssl;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::run::{Failure, root, run, succeeds};
+use crate::wolfssl;
 
 /// A Debian package and the file whose presence says that it is there.
 struct Package {
@@ -26,6 +27,9 @@ const BUILD: &[Package] = &[
 /// To test: the peers that the suite talks to, each a program that we did not write.
 const TEST: &[Package] = &[
     package("g++", "/usr/bin/g++"),
+    package("autoconf", "/usr/bin/autoreconf"),
+    package("automake", "/usr/bin/automake"),
+    package("libtool", "/usr/bin/libtoolize"),
     package("openssl", "/usr/bin/openssl"),
     package("gnutls-bin", "/usr/bin/gnutls-cli"),
     package("curl", "/usr/bin/curl"),
@@ -68,7 +72,8 @@ pub(crate) fn for_build() -> Result<(), Failure> {
 pub(crate) fn for_tests() -> Result<(), Failure> {
     install(BUILD)?;
     install(TEST)?;
-    install_tools()
+    install_tools()?;
+    wolfssl::install_peer(&tools())
 }
 
 /// Where the cargo helpers and the peers live: inside the build folder, so that nothing of the user's is changed.

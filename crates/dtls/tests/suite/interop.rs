@@ -19,13 +19,13 @@ const NAME: &str = "meter-7";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A foreign program; what it prints is kept.
-struct Program {
+pub struct Program {
     child: Child,
     output: Arc<Mutex<String>>,
 }
 
 impl Program {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn Read + Send>; 2] =
@@ -42,7 +42,7 @@ impl Program {
         Self { child, output }
     }
 
-    fn printed(&self, text: &str) -> bool {
+    pub fn printed(&self, text: &str) -> bool {
         self.output.lock().unwrap().contains(text)
     }
 
@@ -62,29 +62,41 @@ impl Drop for Program {
 }
 
 /// Our side: a socket and what drives the machine.
-struct Ours {
+pub struct Ours {
     socket: UdpSocket,
     listener: Option<Listener>,
     connection: Option<Connection>,
     refuse: bool,
-    events: Vec<Event>,
+    pub events: Vec<Event>,
     received: Vec<u8>,
 }
 
 impl Ours {
     fn client(server: SocketAddr, suites: &[CipherSuite]) -> Self {
+        Self::client_that(server, |config| {
+            config.session.cipher_suites = suites.to_vec();
+            // The peer may not listen yet.
+            config.session.retransmit_first = Duration::from_millis(200);
+        })
+    }
+
+    pub fn client_that(server: SocketAddr, configure: impl FnOnce(&mut ClientConfig)) -> Self {
         let mut config = ClientConfig::new(NAME.as_bytes());
-        config.session.cipher_suites = suites.to_vec();
-        // The peer may not listen yet.
-        config.session.retransmit_first = Duration::from_millis(200);
+        configure(&mut config);
         let connection = Connection::client(Arc::new(config), Instant::now(), server).unwrap();
         Self { connection: Some(connection), ..Self::new(None) }
     }
 
     fn server(suites: &[CipherSuite]) -> Self {
+        Self::server_that(|config| {
+            config.session.cipher_suites = suites.to_vec();
+            config.identity_hint = Some(b"3GPP-AKMA".to_vec());
+        })
+    }
+
+    pub fn server_that(configure: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig::default();
-        config.session.cipher_suites = suites.to_vec();
-        config.identity_hint = Some(b"3GPP-AKMA".to_vec());
+        configure(&mut config);
         Self::new(Some(Listener::new(Arc::new(config), Instant::now()).unwrap()))
     }
 
@@ -93,12 +105,12 @@ impl Ours {
         Self { socket, listener, connection: None, refuse: false, events: Vec::new(), received: Vec::new() }
     }
 
-    fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.socket.local_addr().unwrap().port()
     }
 
     /// Runs until `done`.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let end = Instant::now() + PATIENCE;
         loop {
             self.drain();
@@ -166,27 +178,40 @@ impl Ours {
         }
     }
 
-    fn send(&mut self, payload: &[u8]) {
+    pub fn send(&mut self, payload: &[u8]) {
         self.connection.as_mut().unwrap().send(Instant::now(), payload).unwrap();
         self.drain();
     }
 
-    fn is_established(&self) -> bool {
+    pub fn is_established(&self) -> bool {
         self.connection.as_ref().is_some_and(Connection::is_established)
     }
 
-    fn has_received(&self, text: &str) -> bool {
+    pub fn has_received(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.received).contains(text)
     }
 
-    fn closed(&self) -> Option<Closed> {
+    pub fn closed(&self) -> Option<Closed> {
         self.events.iter().find_map(|event| match event {
             Event::Closed(closed) => Some(*closed),
             _ => None,
         })
     }
 
-    fn suite(&self) -> Option<CipherSuite> {
+    /// What we write into our records.
+    pub fn peer_connection_id(&self) -> Option<ConnectionId> {
+        self.events.iter().find_map(|event| match event {
+            Event::Established(established) => Some(established.peer_connection_id),
+            _ => None,
+        })
+    }
+
+    pub fn close(&mut self) {
+        self.connection.as_mut().unwrap().close(Instant::now());
+        self.drain();
+    }
+
+    pub fn suite(&self) -> Option<CipherSuite> {
         self.events.iter().find_map(|event| match event {
             Event::Established(established) => Some(established.cipher_suite),
             _ => None,
@@ -195,11 +220,11 @@ impl Ours {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn loopback(port: u16) -> SocketAddr {
+pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
@@ -273,7 +298,7 @@ fn openssl_as_server_exchanges_data_over_each_suite_it_knows() {
         ours.until("data at the peer", |_| peer.printed("to openssl"));
         peer.type_line("from openssl\n");
         ours.until("data", |ours| ours.has_received("from openssl"));
-        ours.connection.as_mut().unwrap().close(Instant::now());
+        ours.close();
         ours.until("the end at the peer", |_| peer.printed("DONE"));
     }
 }

@@ -11,3 +11,4 @@ mod interop;
 mod listener;
 mod network;
 mod scene;
+mod wolfssl;
