@@ -56,11 +56,18 @@ impl Detached {
         self
     }
 
+    /// Answers the peer's KeyUpdate, unless records before it have not left; then the next write does.
+    fn pay(&mut self) -> Result<(), RecordError> {
+        if self.update_owed && self.unsent.is_empty() && self.phase == Phase::Open {
+            self.outbound.key_update(&mut self.unsent)?;
+            self.update_owed = false;
+            self.send_some();
+        }
+        Ok(())
+    }
+
     /// Sends what the socket takes now, without waiting for more: the reader may not take the writer's wake-up away.
     fn send_some(&mut self) {
-        if self.update_owed && self.unsent.is_empty() && self.phase == Phase::Open {
-            self.update_owed = self.outbound.key_update(&mut self.unsent).is_err();
-        }
         while let Some(left) = self.unsent.get(self.sent..).filter(|left| !left.is_empty()) {
             match self.socket.try_write(left) {
                 Ok(octets) if octets > 0 => self.sent += octets,
@@ -103,7 +110,7 @@ impl Detached {
             warn!(target: "security", source, unlogged, "record not authentic, connection ended");
         }
         let kind = match error {
-            RecordError::PeerAlert(_) => io::ErrorKind::ConnectionAborted,
+            RecordError::PeerAlert(_) | RecordError::Ended => io::ErrorKind::ConnectionAborted,
             RecordError::OpenSsl(_) | RecordError::Exhausted => io::ErrorKind::Other,
             _ => io::ErrorKind::InvalidData,
         };
@@ -130,7 +137,9 @@ impl AsyncRead for Detached {
                 Ok(Taken::Closed) => return Poll::Ready(Ok(())),
                 Ok(Taken::UpdateRequested) => {
                     this.update_owed = true;
-                    this.send_some();
+                    if let Err(error) = this.pay() {
+                        return Poll::Ready(Err(this.fail(error)));
+                    }
                     continue;
                 }
                 Ok(Taken::Nothing) => {}
@@ -166,11 +175,8 @@ impl AsyncWrite for Detached {
         if octets.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if this.update_owed {
-            match this.outbound.key_update(&mut this.unsent) {
-                Ok(()) => this.update_owed = false,
-                Err(error) => return Poll::Ready(Err(this.fail(error))),
-            }
+        if let Err(error) = this.pay() {
+            return Poll::Ready(Err(this.fail(error)));
         }
         match this.outbound.data(octets, &mut this.unsent) {
             Ok(taken) => {

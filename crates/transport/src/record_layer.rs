@@ -45,6 +45,8 @@ const SECRET_OCTETS: usize = 32;
 
 /// Records that we protect under one key before we change it. Clause 5.5 allows 2^24.5 of full size for AES-GCM.
 pub const RECORDS_PER_KEY_MAX: u64 = 1 << 24;
+/// The same for AES-CCM (RFC 9147 clause 4.5.3).
+const RECORDS_PER_KEY_MAX_CCM: u64 = 1 << 23;
 /// Records without content, or key updates, that a peer may send in a row; one more gets `unexpected_message`.
 pub const EMPTY_RECORDS_MAX: u8 = 32;
 
@@ -82,6 +84,13 @@ impl Suite {
         match self {
             Self::Aes128GcmSha256 | Self::Aes128CcmSha256 => 16,
             Self::ChaCha20Poly1305Sha256 => 32,
+        }
+    }
+
+    fn records_per_key_max(self) -> u64 {
+        match self {
+            Self::Aes128GcmSha256 | Self::ChaCha20Poly1305Sha256 => RECORDS_PER_KEY_MAX,
+            Self::Aes128CcmSha256 => RECORDS_PER_KEY_MAX_CCM,
         }
     }
 
@@ -128,6 +137,9 @@ pub enum RecordError {
     /// No sequence numbers are left under one key, because the peer never changed it. `internal_error`.
     #[error("the sequence numbers are used up")]
     Exhausted,
+    /// An error before this one ended what can be read. The peer was told then.
+    #[error("the records ended with an error")]
+    Ended,
     /// OpenSSL cannot protect or open a record; most likely memory is short. `internal_error`.
     #[error("OpenSSL cannot protect a record")]
     OpenSsl(#[from] ErrorStack),
@@ -143,26 +155,26 @@ impl RecordError {
             Self::Unexpected => Some(10),
             Self::Malformed => Some(50),
             Self::IllegalParameter => Some(47),
-            Self::PeerAlert(_) => None,
+            Self::PeerAlert(_) | Self::Ended => None,
             Self::Exhausted | Self::OpenSsl(_) => Some(80),
         }
     }
 }
 
-/// An application traffic secret of one direction. Wiped when dropped.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct TrafficSecret([u8; SECRET_OCTETS]);
+/// An application traffic secret of one direction. In one place, whoever holds it, and wiped when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct TrafficSecret(Box<[u8; SECRET_OCTETS]>);
 
 impl TrafficSecret {
     /// A secret of SHA-256's size.
     #[must_use]
     pub fn from_bytes(octets: [u8; SECRET_OCTETS]) -> Self {
-        Self(octets)
+        Self(Box::new(octets))
     }
 
     /// A secret in hexadecimal, as a key log has it.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        let mut secret = Self([0; SECRET_OCTETS]);
+        let mut secret = Self::from_bytes([0; SECRET_OCTETS]);
         if text.len() != 2 * SECRET_OCTETS {
             return None;
         }
@@ -179,14 +191,14 @@ impl TrafficSecret {
             return Err(RecordError::Exhausted);
         };
         let info: [&[u8]; 5] = [&octets.to_be_bytes(), &[label_octets], PREFIX.as_bytes(), label.as_bytes(), &[0]];
-        let hkdf = Hkdf::<Sha256>::from_prk(&self.0).map_err(|_| RecordError::Exhausted)?;
+        let hkdf = Hkdf::<Sha256>::from_prk(self.0.as_slice()).map_err(|_| RecordError::Exhausted)?;
         hkdf.expand_multi_info(&info, into).map_err(|_| RecordError::Exhausted)
     }
 }
 
 const PREFIX: &str = "tls13 ";
 
-/// Keys and counter of one direction.
+/// Keys and counter of one direction. Boxed before there are keys, so that no move leaves a copy of them.
 struct Direction {
     suite: Suite,
     secret: TrafficSecret,
@@ -196,8 +208,9 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(suite: Suite, secret: TrafficSecret) -> Result<Self, RecordError> {
-        let mut direction = Self { suite, secret, key: Zeroizing::default(), iv: Zeroizing::default(), sequence: 0 };
+    fn new(suite: Suite, secret: TrafficSecret) -> Result<Box<Self>, RecordError> {
+        let (key, iv) = (Zeroizing::default(), Zeroizing::default());
+        let mut direction = Box::new(Self { suite, secret, key, iv, sequence: 0 });
         direction.derive()?;
         Ok(direction)
     }
@@ -212,8 +225,8 @@ impl Direction {
 
     /// The next generation of keys (clause 7.2).
     fn update(&mut self) -> Result<(), RecordError> {
-        let mut next = TrafficSecret([0; SECRET_OCTETS]);
-        self.secret.expand("traffic upd", &mut next.0)?;
+        let mut next = TrafficSecret::from_bytes([0; SECRET_OCTETS]);
+        self.secret.expand("traffic upd", next.0.as_mut_slice())?;
         self.secret = next;
         self.derive()
     }
@@ -301,7 +314,7 @@ pub enum Taken {
 
 /// Records of the peer. Holds at most one record and what came with its last octets.
 pub struct Inbound {
-    direction: Direction,
+    direction: Box<Direction>,
     octets: Vec<u8>,
     /// Opened, and not read yet.
     content: Range<usize>,
@@ -309,6 +322,7 @@ pub struct Inbound {
     next: usize,
     empty_records: u8,
     closed: bool,
+    failed: bool,
 }
 
 impl Inbound {
@@ -318,7 +332,15 @@ impl Inbound {
     /// None in practice: HKDF refuses only sizes that do not occur here.
     pub fn new(suite: Suite, secret: TrafficSecret) -> Result<Self, RecordError> {
         let direction = Direction::new(suite, secret)?;
-        Ok(Self { direction, octets: Vec::new(), content: 0..0, next: 0, empty_records: 0, closed: false })
+        Ok(Self {
+            direction,
+            octets: Vec::new(),
+            content: 0..0,
+            next: 0,
+            empty_records: 0,
+            closed: false,
+            failed: false,
+        })
     }
 
     /// Takes octets from the transport. Give no more before [`look`](Self::look) says [`Taken::Nothing`].
@@ -340,11 +362,11 @@ impl Inbound {
     ///
     /// # Errors
     /// [`RecordError`]; the connection is of no more use, and the peer to be told [`RecordError::alert`]. Nothing that comes
-    /// after it is given out.
+    /// after it is given out: from then on it is [`RecordError::Ended`].
     pub fn look(&mut self) -> Result<Taken, RecordError> {
         let taken = self.look_on();
-        self.closed |= taken.is_err();
-        if self.content.is_empty() && (self.closed || self.next == self.octets.len()) {
+        self.failed |= taken.is_err();
+        if self.content.is_empty() && (self.failed || self.closed || self.next == self.octets.len()) {
             self.forget();
         }
         taken
@@ -354,6 +376,9 @@ impl Inbound {
         loop {
             if !self.content.is_empty() {
                 return Ok(Taken::Content);
+            }
+            if self.failed {
+                return Err(RecordError::Ended);
             }
             if self.closed {
                 return Ok(Taken::Closed);
@@ -471,7 +496,7 @@ fn read_key_update(content: &[u8]) -> Result<bool, RecordError> {
 
 /// Our records.
 pub struct Outbound {
-    direction: Direction,
+    direction: Box<Direction>,
     records_per_key_max: u64,
 }
 
@@ -481,13 +506,13 @@ impl Outbound {
     /// # Errors
     /// None in practice: HKDF refuses only sizes that do not occur here.
     pub fn new(suite: Suite, secret: TrafficSecret) -> Result<Self, RecordError> {
-        Ok(Self { direction: Direction::new(suite, secret)?, records_per_key_max: RECORDS_PER_KEY_MAX })
+        Ok(Self { direction: Direction::new(suite, secret)?, records_per_key_max: suite.records_per_key_max() })
     }
 
-    /// Changes the key after this many records instead of [`RECORDS_PER_KEY_MAX`].
+    /// Changes the key after this many records, if the suite does not ask for it before.
     #[must_use]
     pub fn with_records_per_key(mut self, records: u64) -> Self {
-        self.records_per_key_max = records.clamp(1, RECORDS_PER_KEY_MAX);
+        self.records_per_key_max = records.clamp(1, self.direction.suite.records_per_key_max());
         self
     }
 

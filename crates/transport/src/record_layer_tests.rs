@@ -37,7 +37,7 @@ fn refusal(suite: Suite, wire: &[u8]) -> RecordError {
     let (_, mut receiver) = pair(suite);
     receiver.receive(wire);
     let error = drain(&mut receiver).1.expect_err("it was taken");
-    assert_eq!(receiver.look().unwrap(), Taken::Closed, "nothing comes after it");
+    assert!(matches!(receiver.look(), Err(RecordError::Ended)), "nothing comes after it");
     error
 }
 
@@ -189,6 +189,17 @@ fn the_key_changes_before_it_is_used_too_often() {
     assert_eq!(drain(&mut receiver), ((0..10).collect(), Ok(Taken::Nothing)));
     assert_eq!(receiver.direction.sequence, sender.direction.sequence);
     assert!(receiver.direction.sequence < 3);
+}
+
+#[test]
+fn no_configuration_uses_a_key_for_longer_than_its_suite_allows() {
+    for (suite, records) in SUITES.into_iter().zip([1 << 24, 1 << 24, 1 << 23]) {
+        let (mut sender, _) = pair(suite);
+        assert_eq!(sender.records_per_key_max, records);
+        sender = sender.with_records_per_key(u64::MAX);
+        assert_eq!(sender.records_per_key_max, records);
+        assert_eq!(sender.with_records_per_key(0).records_per_key_max, 1);
+    }
 }
 
 #[test]
