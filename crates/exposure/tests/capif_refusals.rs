@@ -586,6 +586,7 @@ async fn while_the_core_function_cannot_be_asked_nobody_is_let_in() {
     let agreement = invoker.negotiate(API, vec![SecurityMethod::Pki]).await.unwrap();
     world.stop_core().await;
     let answer = call_with(&invoker, &agreement, None, RETRIEVE).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let refusal = (answer.status, cause(&answer));
+    assert_eq!(refusal, (StatusCode::SERVICE_UNAVAILABLE, "CORE_FUNCTION_UNAVAILABLE".to_owned()));
     drop(aef);
 }
