@@ -38,6 +38,7 @@ use crate::CertificateFiles;
 use crate::assertion::{AssertionKeys, CLIENT_CREDENTIALS};
 use crate::audit::{Audit, subject};
 use crate::error::SbiError;
+use crate::own_certificate::OwnCertificate;
 use crate::token::AccessTokenClaims;
 
 pub use config::{
@@ -66,7 +67,7 @@ impl Producer {
     /// # Errors
     /// [`SbiError::Tls`] when the certificate cannot be read.
     pub fn of_certificate(nf_type: &'static str, files: &CertificateFiles) -> Result<Self, SbiError> {
-        let nf_instance_id = crate::assertion::own_nf_instance_id(&files.certificate)?.unwrap_or_default();
+        let nf_instance_id = OwnCertificate::read(files)?.identity.nf_instance_id.unwrap_or_default();
         Ok(Self { nf_type, nf_instance_id })
     }
 }
@@ -153,6 +154,13 @@ impl Authorizer {
     /// answered as before.
     pub fn protect(self: &Arc<Self>, router: Router, service: &'static ServiceScopes) -> Router {
         router.layer(from_fn_with_state(Protection { authorizer: Arc::clone(self), service }, decide))
+    }
+
+    /// Whether peers without an entry of their own need a token: what the NRF is told of the function's services
+    /// (`oauth2Required`, TS 29.510 clause 6.1.6.2.3).
+    #[must_use]
+    pub fn demands_tokens(&self) -> bool {
+        self.config.mode == Mode::Token
     }
 
     /// The networks that are stated to be protected below IP.

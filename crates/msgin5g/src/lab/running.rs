@@ -1,15 +1,19 @@
 //! The functions of a lab, running.
 
 use std::{
+    borrow::Cow,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use lab::{CertificateAuthority, Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, nrf, udm};
 use message::{ServiceAddress, UeServiceId};
+use prometheus_client::registry::Registry;
 use sbi::{
     SbiClient, SbiClientConfig,
+    admin::{AdminServer, Health},
     association::AssociationClient,
     ss_gm::{GroupConfiguration, SsGmClient, VALGroupDocument},
 };
@@ -38,6 +42,8 @@ pub(crate) struct RunningLab {
     configuration: configuration::Running,
     udm: udm::Running,
     nrf: nrf::Running,
+    /// Shows the metrics of UDM, AUSF and NRF.
+    admin: AdminServer,
     /// Ends the NRF, which the others still leave when they stop.
     nrf_shutdown: CancellationToken,
     core: CancellationToken,
@@ -66,16 +72,26 @@ impl RunningLab {
         let authority = Directory::authority(directory.root()).map_err(failure)?;
         tokio::spawn(renew_crl(authority, core.clone()));
         let start = |name: &'static str| move |error: &dyn std::error::Error| start_failure(name, error);
+        let mut metrics = Registry::default();
         let nrf_shutdown = CancellationToken::new();
-        let nrf =
-            nrf::start(read(&directory, "nrf")?, nrf_shutdown.clone()).await.map_err(|error| start("NRF")(&error))?;
-        let udm = udm::start(read(&directory, "udm")?, core.clone()).await.map_err(|error| start("UDM")(&error))?;
+        let nrf = nrf::start_observed(read(&directory, "nrf")?, nrf_shutdown.clone(), of(&mut metrics, "nrf"))
+            .await
+            .map_err(|error| start("NRF")(&error))?;
+        let udm = udm::start_observed(read(&directory, "udm")?, core.clone(), of(&mut metrics, "udm"))
+            .await
+            .map_err(|error| start("UDM")(&error))?;
         let configuration = configuration::start(read(&directory, "configuration")?, core.clone())
             .await
             .map_err(|error| start("Configuration Function")(&error))?;
         let aanf = aanf::start(read(&directory, "aanf")?, core.clone()).await.map_err(|error| start("AAnF")(&error))?;
-        let ausf = ausf::start(read(&directory, "ausf")?, core.clone()).await.map_err(|error| start("AUSF")(&error))?;
+        let ausf = ausf::start_observed(read(&directory, "ausf")?, core.clone(), of(&mut metrics, "ausf"))
+            .await
+            .map_err(|error| start("AUSF")(&error))?;
+        let admin = AdminServer::start(ports.core_admin, Arc::new(metrics), Health::new(), nrf_shutdown.clone())
+            .await
+            .map_err(|error| start("metrics of the core")(&error))?;
         provision(&mut directory, &ports).await?;
+        registered(&nrf, &directory, &["udm", "configuration", "aanf", "ausf"]).await?;
 
         let description = directory.lab_json(&ports);
         // As the user wrote it, so that a script finds in the READY line the path it gave.
@@ -91,12 +107,12 @@ impl RunningLab {
             configuration,
             udm,
             nrf,
+            admin,
             nrf_shutdown,
             core,
         };
         lab.start_server().await?;
         lab.start_exposure().await?;
-        all_registered(&lab.nrf).await?;
         // Last: whoever finds the file finds everything running.
         lab.directory.write_lab_json(&ports).map_err(failure)?;
         Ok(lab)
@@ -125,6 +141,7 @@ impl RunningLab {
                 .await
                 .map_err(|error| start_failure("MSGin5G Server", &error))?;
             self.server = Some(RunningServer { running, shutdown });
+            registered(&self.nrf, &self.directory, &["server"]).await?;
         }
         Ok(())
     }
@@ -137,6 +154,7 @@ impl RunningLab {
                 .await
                 .map_err(|error| start_failure("NEF", &error))?;
             self.exposure = Some(RunningExposure { running, shutdown });
+            registered(&self.nrf, &self.directory, &["nef", "capif"]).await?;
         }
         Ok(())
     }
@@ -168,7 +186,13 @@ impl RunningLab {
         self.udm.stopped().await;
         self.nrf_shutdown.cancel();
         self.nrf.stopped().await;
+        self.admin.stopped().await;
     }
+}
+
+/// Where the metrics of `function` go among those of the core.
+fn of<'a>(metrics: &'a mut Registry, function: &'static str) -> &'a mut Registry {
+    metrics.sub_registry_with_label((Cow::Borrowed("function"), Cow::Borrowed(function)))
 }
 
 /// Keeps the CRL from running out while the lab runs.
@@ -184,21 +208,24 @@ async fn renew_crl(authority: CertificateAuthority, stop: CancellationToken) {
     }
 }
 
-/// Functions that register at the NRF.
-const REGISTERED: usize = 5;
-/// How long that may take.
-const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long functions may take to register.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until every function is registered: from then on whoever asks the NRF finds them, and gets tokens for them.
-async fn all_registered(nrf: &nrf::Running) -> Result<(), Failure> {
+/// Waits until these functions are registered: from then on whoever asks the NRF finds them, and gets tokens for them.
+async fn registered(nrf: &nrf::Running, directory: &Directory, names: &[&str]) -> Result<(), Failure> {
+    let ids = names.iter().map(|name| directory.nf_instance_id(name)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
     let registered = async {
-        while nrf.registered().len() < REGISTERED {
+        loop {
+            let known = nrf.registered();
+            if ids.iter().all(|id| known.contains(id)) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(REGISTRATION_TIMEOUT, registered)
         .await
-        .map_err(|_| Failure::new("not every function of the lab has registered at its NRF"))
+        .map_err(|_| Failure::new(format!("not registered at the NRF of the lab in time: one of {}", names.join(", "))))
 }
 
 /// Puts the subscribers of a new lab into UDM, and their UE Service IDs and a group into the Configuration Function, over

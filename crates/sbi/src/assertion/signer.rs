@@ -1,31 +1,25 @@
-//! Client credentials assertions (TS 33.501 clause 13.3.8): who asks, signed by itself, for where the TLS connection does
-//! not say it.
+//! The consumer's side: assertions about itself.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
-use serde_json::json;
 use transport::profile::{CertificateFiles, ProfileError};
 use uuid::Uuid;
 
-use super::own_certificate::OwnCertificate;
+use super::{AssertionAudience, AssertionClaims};
 use crate::error::SbiError;
+use crate::own_certificate::OwnCertificate;
 use crate::token::TokenSigner;
 
-/// Makes assertions with a function's own key, good for the NRF only and for a minute.
+/// Makes assertions with a function's own key, each good for one audience and for a minute.
 #[derive(Debug, Clone)]
-pub struct ClientCredentials {
+pub struct AssertionSigner {
     nf_instance_id: Uuid,
     signer: TokenSigner,
     chain: Vec<Vec<u8>>,
 }
 
-/// How long one is good; short, because it can be shown by whoever has it.
-const ASSERTION_LIFETIME: Duration = Duration::from_secs(60);
-/// Name of the header (TS 29.500 clause 5.2.3.2.11).
-pub(super) const HEADER: &str = "3gpp-sbi-client-credentials";
-
-impl ClientCredentials {
+impl AssertionSigner {
     /// With the key and certificate of `files`. The key must be on P-256, the certificate that of `nf_instance_id`.
     ///
     /// # Errors
@@ -39,18 +33,18 @@ impl ClientCredentials {
         Ok(Self { nf_instance_id, signer, chain: OwnCertificate::read(files)?.chain })
     }
 
-    /// One for now, as the value of the header `3gpp-Sbi-Client-Credentials`.
+    /// One for now and for functions of `nf_type`, as the value of the header.
     ///
     /// # Errors
     /// [`SbiError::InvalidRequest`] when it cannot be signed.
-    pub fn assertion(&self) -> Result<HeaderValue, SbiError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = json!({
-            "sub": self.nf_instance_id,
-            "iat": now,
-            "exp": now.saturating_add(ASSERTION_LIFETIME.as_secs()),
-            "aud": ["NRF"],
-        });
+    pub fn assertion(&self, nf_type: &str) -> Result<HeaderValue, SbiError> {
+        let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let claims = AssertionClaims {
+            sub: self.nf_instance_id.to_string(),
+            aud: AssertionAudience::Several(vec![nf_type.to_owned()]),
+            iat,
+            exp: iat.saturating_add(LIFETIME.as_secs()),
+        };
         let text = self
             .signer
             .sign_with_certificates(&claims, &self.chain)
@@ -61,3 +55,6 @@ impl ClientCredentials {
         Ok(value)
     }
 }
+
+/// How long one is good; short, because it can be shown by whoever has it.
+const LIFETIME: Duration = Duration::from_secs(60);
