@@ -36,7 +36,7 @@ impl Akma {
             let pause = Duration::from_millis(config.udm_pause_milliseconds);
             Translation::new(NudmClient::new(client.clone(), udm.clone()), pause)
         });
-        Ok(Self { aanf: NaanfClient::new(client, config.aanf.clone()), translation })
+        Ok(Self { aanf: NaanfClient::selecting(client, &config.aanf, config.aanf_routes.clone()), translation })
     }
 
     /// What the caller may see of the UE's identity.
