@@ -1,11 +1,13 @@
 //! Configuration of the Configuration Function, and its checks.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use akma::Fqdn;
 use sbi::authorization::AuthorizationConfig;
+use sbi::naanf::AnchorRoute;
 use sbi::nrf::NrfConfig;
+use sbi::policy::{self, InvalidPolicy};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -46,12 +48,49 @@ pub struct Config {
     /// The NRF that it registers at, that gives it access tokens, and may find the AAnF; none if absent.
     #[serde(default)]
     pub nrf: Option<NrfConfig>,
+    /// File with the entries below, in their place; read again when it changes.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Who may read and change associations and groups.
     #[serde(default, rename = "provisioner")]
     pub provisioners: Vec<PeerName>,
     /// Who may ask for a UE's profile and read groups: MSGin5G Servers.
     #[serde(default, rename = "reader")]
     pub readers: Vec<PeerName>,
+}
+
+/// What a policy file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Who may read and change associations and groups.
+    #[serde(default, rename = "provisioner")]
+    pub provisioners: Vec<PeerName>,
+    /// Who may ask for a UE's profile and read groups: MSGin5G Servers.
+    #[serde(default, rename = "reader")]
+    pub readers: Vec<PeerName>,
+}
+
+impl PolicyFile {
+    /// Reads one, and finds what is wrong with it.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy`] naming the entry.
+    pub fn read(path: &Path) -> Result<Self, InvalidPolicy> {
+        let this: Self = policy::read(path)?;
+        match fault_of(&this.provisioners, &this.readers) {
+            Some(reason) => Err(InvalidPolicy::new(path, reason)),
+            None => Ok(this),
+        }
+    }
+}
+
+/// What is wrong with entries, if anything.
+fn fault_of(provisioners: &[PeerName], readers: &[PeerName]) -> Option<String> {
+    [("provisioner", provisioners), ("reader", readers)].into_iter().find_map(|(key, peers)| {
+        let index = peers.iter().position(PeerName::is_empty)?;
+        Some(format!("{key}[{index}] needs nf_instance_id or dns_name"))
+    })
 }
 
 /// Sizes of the function's tables.
@@ -111,6 +150,9 @@ pub struct CoapConfig {
     /// The AAnF's API root, `https://...`; or `nrf`: the NRF finds the one that serves the A-KID's routing indicator. It is
     /// asked with the function's own certificate.
     pub aanf: String,
+    /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
+    #[serde(default)]
+    pub aanf_routes: Vec<AnchorRoute>,
     /// Limits on handshakes.
     #[serde(default)]
     pub handshakes: HandshakeLimits,
@@ -145,6 +187,9 @@ impl CoapConfig {
         if let Some((key, reason)) = sbi::nrf::peer_fault(nrf, "coap.aanf", &self.aanf) {
             return Some(format!("{key} {reason}"));
         }
+        if let Some(reason) = AnchorRoute::fault(&self.aanf_routes) {
+            return Some(format!("coap.aanf_routes: {reason}"));
+        }
         if self.limits.connections_max == 0 || self.limits.connections_per_a_kid_max == 0 {
             return Some("coap.limits must allow a connection".to_owned());
         }
@@ -175,6 +220,21 @@ fn default_limits() -> ServerLimits {
 }
 
 impl Config {
+    /// The same, with the entries of the policy file in place if one is named.
+    ///
+    /// # Errors
+    /// [`ConfigurationError::Policy`] for an unusable file; [`ConfigurationError::Configuration`] where there are entries
+    /// here, too.
+    pub fn with_policy(mut self) -> Result<Self, ConfigurationError> {
+        let Some(path) = &self.policy else { return Ok(self) };
+        if !self.provisioners.is_empty() || !self.readers.is_empty() {
+            let reason = "policy: the file holds every [[provisioner]] and [[reader]], so none may stand here";
+            return Err(ConfigurationError::Configuration(reason.to_owned()));
+        }
+        PolicyFile { provisioners: self.provisioners, readers: self.readers } = PolicyFile::read(path)?;
+        Ok(self)
+    }
+
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
     /// # Errors
@@ -183,12 +243,8 @@ impl Config {
         if let Err(error) = self.authorization.check() {
             return Err(ConfigurationError::Configuration(error.to_string()));
         }
-        for (key, peers) in [("provisioner", &self.provisioners), ("reader", &self.readers)] {
-            if let Some(index) = peers.iter().position(PeerName::is_empty) {
-                return Err(ConfigurationError::Configuration(format!(
-                    "{key}[{index}] needs nf_instance_id or dns_name"
-                )));
-            }
+        if let Some(reason) = fault_of(&self.provisioners, &self.readers) {
+            return Err(ConfigurationError::Configuration(reason));
         }
         if self.tables.page_max == 0 {
             return Err(ConfigurationError::Configuration("tables.page_max must be 1 or more".to_owned()));

@@ -63,6 +63,7 @@ impl Scene {
             udm: None,
             authorization: sbi::authorization::AuthorizationConfig::tls_only(),
             nrf: None,
+            policy: None,
             afs: vec![
                 aanf::AfConfig {
                     nf_instance_id: Some(AUSF.to_owned()),
@@ -88,6 +89,7 @@ impl Scene {
             segment_size: Some(2048),
             allow_plain_psk_tls12: false,
             aanf: root,
+            aanf_routes: Vec::new(),
             handshakes: HandshakeLimits::default(),
             lookups: LookupLimits::default(),
             requests: ClientLimits::default(),

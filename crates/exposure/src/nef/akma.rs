@@ -42,6 +42,7 @@ impl Akma {
         // The SUPI is of use for its translation only.
         let aanf = if translation.is_some() { aanf } else { aanf.without_supi() };
         Ok(Self { aanf, translation })
+        Ok(Self { aanf: NaanfClient::selecting(client, &config.aanf, config.aanf_routes.clone()), translation })
     }
 
     /// What the caller may see of the UE's identity.
