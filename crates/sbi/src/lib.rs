@@ -47,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod answers;
 pub mod assertion;
 pub mod association;
 pub mod audit;
@@ -65,7 +66,6 @@ mod error;
 mod extract;
 mod features;
 mod flood_guard;
-mod handshake_slots;
 mod metrics;
 pub mod monitoring_event;
 pub mod naanf;
@@ -73,6 +73,7 @@ pub mod nausf;
 pub mod nef_akma;
 pub mod nrf;
 pub mod nudm;
+mod objects;
 pub mod openapi;
 mod pauses;
 mod peer;
@@ -80,6 +81,7 @@ mod problem;
 mod redirect;
 mod server;
 pub mod services;
+mod slots;
 pub mod ss_gm;
 pub mod ss_upr;
 mod t8;

@@ -65,7 +65,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         .unwrap_or_else(|| AuthorityFiles { certificate: config.data.join("ca.pem"), key: config.data.join("ca.key") });
     let authority = Authority::open_or_create(&files, config.certificate_validity_days)?;
     let signer = signer(&config.data.join("token.key"))?;
-    let client = |tls| SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
+    let client = |tls| {
+        let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
+        client.map(|client| client.for_callbacks())
+    };
     let (to_all, to_aefs) = (client(config.tls.clone())?, client(own_certificate(&config, &authority)?)?);
     let (audit, server_metrics, health) = (Audit::default(), ServerMetrics::default(), Health::new());
     let mut metrics = MetricsRegistry::default();

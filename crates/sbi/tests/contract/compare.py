@@ -14,7 +14,7 @@ import sys
 
 import yaml
 
-METHODS = ("get", "put", "post", "delete", "patch")
+METHODS = ("get", "put", "post", "delete", "patch", "options")
 
 
 class Files:
@@ -69,7 +69,7 @@ class Shape:
         self.known = node is not None
         self.type, self.values, self.open, self.nullable = None, None, False, False
         self.members, self.required, self.one_of_required, self.alternatives, self.items = {}, set(), set(), [], None
-        self.additional = None
+        self.additional, self.keeps_others = None, False
         if node:
             self.take(node, self.name)
 
@@ -85,6 +85,7 @@ class Shape:
             self.items = (node["items"], name)
         if isinstance(node.get("additionalProperties"), dict):
             self.additional = (node["additionalProperties"], name)
+        self.keeps_others |= node.get("additionalProperties") is True
         for part in node.get("allOf", []):
             target, where, _ = self.source.resolve(part, name)
             if target:
@@ -99,7 +100,8 @@ class Shape:
         if not parts or any(target is None for target, _, _ in resolved):
             return
         nodes = [target for target, _, _ in resolved]
-        if all(set(node) <= {"required", "not"} for node in nodes):
+        if all(set(node) <= {"required", "not", "oneOf", "anyOf"} for node in nodes):
+            # Who has to be there together; a condition on a value (`not` of properties) is not compared.
             groups = [frozenset(node.get("required", [])) for node in nodes]
             self.one_of_required |= {name for group in groups for name in group}
         elif all(node.get("type") == "string" for node in nodes) and any("enum" in node for node in nodes):
@@ -176,8 +178,10 @@ class Comparison:
         # A variable of the path is known by its place.
         named = lambda parameters: {(p["in"], p["name"]): p for p in parameters if p and p["in"] != "path"}
         mine, theirs = named(mine), named(theirs)
-        for place, name in sorted(theirs.keys() - mine.keys()):
-            self.say(where, f"{place} parameter `{name}` is not read")
+        for place in ("query", "header", "cookie"):
+            absent = sorted(name for at, name in theirs.keys() - mine.keys() if at == place)
+            if absent:
+                self.say(where, f"{place} parameters that are not read: {', '.join(f'`{name}`' for name in absent)}")
         for place, name in sorted(mine.keys() - theirs.keys()):
             self.say(where, f"{place} parameter `{name}` is ours alone")
         for key in mine.keys() & theirs.keys():
@@ -222,7 +226,8 @@ class Comparison:
         for media_type in sorted(mine.keys() - theirs.keys()):
             self.say(where, f"{what} is `{media_type}`, there `{'`, `'.join(sorted(theirs))}`")
         for media_type in sorted(mine):
-            other = theirs.get(media_type) or next(iter(theirs.values()))
+            # A body of another media type alone is compared all the same.
+            other = theirs.get(media_type) or (next(iter(theirs.values())) if len(mine) == 1 else {})
             if "schema" in other:
                 self.schema(f"{where} {what}", mine[media_type]["schema"], other["schema"], name)
 
@@ -289,7 +294,7 @@ class Comparison:
 
     def members(self, where, mine, theirs):
         absent = sorted(theirs.members.keys() - mine.members.keys())
-        if absent:
+        if absent and not mine.keeps_others:
             self.say(where, f"not kept: {', '.join(f'`{name}`' for name in absent)}", theirs)
         added = sorted(mine.members.keys() - theirs.members.keys())
         if added and theirs.type == "object" and theirs.members:
@@ -300,7 +305,7 @@ class Comparison:
             self.say(where, f"`{name}` is mandatory there, not here", theirs)
         if mine.one_of_required != theirs.one_of_required:
             groups = [" or ".join(f"`{name}`" for name in sorted(side.one_of_required)) or "any" for side in (mine, theirs)]
-            self.say(where, f"exactly one of {groups[0]} here, of {groups[1]} there", theirs)
+            self.say(where, f"one of {groups[0]} here, of {groups[1]} there", theirs)
         for name in sorted(mine.members.keys() & theirs.members.keys()):
             self.counts["members"] += 1
             self.schema(f"{where}.{name}", mine.members[name][0], *theirs.members[name])

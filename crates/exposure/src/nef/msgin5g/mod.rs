@@ -55,7 +55,8 @@ pub(crate) struct MsGin5g {
 impl MsGin5g {
     pub(crate) fn new(config: &MsGin5gConfig, nef: &Config, records: Records) -> Result<Self, ExposureError> {
         let server = SbiClient::new(SbiClientConfig { tls: nef.inside.clone(), limits: config.requests.clone() })?;
-        let outside = SbiClient::new(SbiClientConfig { tls: nef.tls.clone(), limits: nef.requests.clone() })?;
+        let outside =
+            SbiClient::new(SbiClientConfig { tls: nef.tls.clone(), limits: nef.requests.clone() })?.for_callbacks();
         let target_root = config.target_root.clone().map_or_else(OnceLock::new, OnceLock::from);
         Ok(Self {
             server,
