@@ -26,7 +26,7 @@ fn requests_made_of_the_files_of_3gpp_are_answered_as_those_files_say() {
     let lab = Lab::start();
     // How many for each operation, and which.
     let given = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let (examples, seed) = (given("MSGIN5G_CONTRACT_EXAMPLES", "30"), given("MSGIN5G_CONTRACT_SEED", "538"));
+    let (examples, seed) = (given("MSGIN5G_CONTRACT_EXAMPLES", "15"), given("MSGIN5G_CONTRACT_SEED", "538"));
     let arguments = [&lab.lab_json_path(), &contracts, Path::new(&examples), Path::new(&seed)];
     print!("{}", foreign_peer("generated.py", &arguments));
 }

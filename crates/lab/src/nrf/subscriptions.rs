@@ -175,7 +175,7 @@ fn wants(data: &SubscriptionData, event: &Event) -> bool {
             }
             Some(SubscrCond::Type(condition)) => condition.nf_type == profile.nf_type,
             Some(SubscrCond::Service { service_name }) => offers(service_name),
-            Some(SubscrCond::Services { service_name_list }) => service_name_list.iter().any(offers),
+            Some(SubscrCond::Services { service_name_list, .. }) => service_name_list.iter().any(offers),
             Some(SubscrCond::Other(_)) => false,
         }
     };

@@ -21,13 +21,16 @@ class Outside(Peer):
         super().__init__(lab, lab.path(self.description["cert"]), lab.path(self.description["key"]))
         self.service_id, self.bearer = self.description["as_service_id"], None
 
-    def request(self, method, url, body=None, **further):
+    def own_token(self):
         if not self.bearer:
             form = {"grant_type": "client_credentials", "client_id": self.description["client_id"]}
             granted = self.http.post(f"{self.lab.core['nef']}/oauth2/token", data=form)
             assert granted.status_code == 200, granted.text
             self.bearer = granted.json()["access_token"]
-        return super().request(method, url, body, **{"token": self.bearer, **further})
+        return self.bearer
+
+    def request(self, method, url, body=None, **further):
+        return super().request(method, url, body, **{"token": self.own_token(), **further})
 
 
 class Provider:

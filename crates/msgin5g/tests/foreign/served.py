@@ -148,13 +148,14 @@ def body_refusals(function, peer, method, path, operation, body):
     headers = {"content-type": media_type}
     where = f"{method} {path}"
     # Nothing is malformed as a form; a wrong one is refused by the operation's own rules.
-    for text in () if media_type == FORM else (b"", b"{", b"nul", b"\xff\xfe"):
+    opening = b"[" if content["schema"].get("type") == "array" else b"{"
+    for text in () if media_type == FORM else (b"", opening, b"nul", b"\xff\xfe"):
         response = function.ask(peer, method, path, headers=headers, content=text)
         refused(response, 400, "INVALID_MSG_FORMAT")
     response = function.ask(peer, method, path, headers={"content-type": "text/plain"}, content=json.dumps(example))
     refused(response, 415)
     # By no more than fits into one window: httpx waits for ever for room to send what is not read any more.
-    longest = {function.lab.api: 98_304, function.lab.core["configuration"]: 262_144}.get(function.root, 65_536)
+    longest = {function.lab.api: 98_304, function.lab.core["nef"]: 98_304, function.lab.core["configuration"]: 262_144}.get(function.root, 65_536)
     response = function.ask(peer, method, path, headers=headers, content=b" " * longest + b"{}")
     refused(response, 413)
     if media_type != "application/json":
@@ -267,7 +268,7 @@ def configuration(lab, function):
     refused(function.ask(provisioner, "DELETE", path), 404, "GROUP_NOT_FOUND")
 
 
-def messages(lab, function, billing=None):
+def messages(lab, function, billing=None, ue=0):
     billing = billing or lab.application_server(0)
     me, inbox = {"addrType": "AS", "addr": billing.service_id}, Inbox(lab, billing)
     made = function.ask(billing, "POST", "/msgs-asregistration/v1/registrations",
@@ -275,9 +276,9 @@ def messages(lab, function, billing=None):
     assert made.status_code == 201 and made.json()["result"]["status"] == 201, made.text
     registration = urllib.parse.urlparse(made.headers["location"]).path
     network = Network(lab.path("lab.json"))
-    device = Connection(Ue(network, subscribers(network, 1)[0]).authenticate(), "openssl tls1.3")
+    device = Connection(Ue(network, subscribers(network, ue + 1)[ue]).authenticate(), "openssl tls1.3")
     assert device.register()[0] == "2.01"
-    ue = device.ue.address()
+    ue = device.ue.address()  # another than in other plays: what is stored for it is there first
     message = {"oriAddr": me, "destAddr": ue, "msgId": str(uuid.uuid4()), "stoAndFwInd": True, "payload": "aGVsbG8="}
     topics = "/msgs-topiclistevent/v1"
     with ThreadPoolExecutor(1) as pool:
@@ -316,7 +317,7 @@ def messages(lab, function, billing=None):
 
 
 def northbound(lab, function):
-    messages(lab, function, Outside(lab))
+    messages(lab, function, Outside(lab), 2)
     exposure(lab, function)
 
 

@@ -11,7 +11,8 @@ use super::schema::{
 use crate::nrf::{
     AanfInfo, AccessTokenErr, AccessTokenRsp, DISCOVERY_PATH, IpEndPoint, MANAGEMENT_PATH, NFProfile, NFService,
     NFServiceVersion, NFStatus, NFType, NotificationData, NotificationEventType, PatchItem, PatchOperation,
-    SearchResult, SubscriptionData, TOKEN_PATH, TokenErrorCode, TypeCond, UriList, UriListLinks,
+    SearchResult, ServiceNameListCondType, SubscriptionData, TOKEN_PATH, TokenErrorCode, TypeCond, UriList,
+    UriListLinks,
 };
 use crate::token::PlmnId;
 
@@ -252,7 +253,16 @@ fn subscription_condition() -> Schema {
         one("NfInstanceIdListCond", "nfInstanceIdList", list_of_some(nf_instance_id().of::<Uuid>())),
         one("NfTypeCond", "nfType", nf_type()).of::<TypeCond>(),
         one("ServiceNameCond", "serviceName", text("naanf-akma")),
-        one("ServiceNameListCond", "serviceNameList", list_of_some(text("naanf-akma"))),
+        object(
+            "ServiceNameListCond",
+            vec![
+                required(
+                    "conditionType",
+                    closed_enumeration(&["SERVICE_NAME_LIST_COND"]).of::<ServiceNameListCondType>(),
+                ),
+                required("serviceNameList", list_of_some(text("naanf-akma"))),
+            ],
+        ),
     ])
     .named("SubscrCond")
 }
