@@ -125,6 +125,7 @@ const PIECE_OCTETS_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
     use http_body_util::BodyExt;
 
     use super::*;
@@ -152,23 +153,19 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_an_answer_that_stays_is_overdue() {
         let answers = Arc::new(Answers::default());
-        let limit = Duration::from_secs(30);
-        let overdue = tokio::spawn({
-            let answers = Arc::clone(&answers);
-            async move { answers.overdue(limit).await }
-        });
-        for _ in 0..5 {
-            let taken = answers.watch(answer(10));
-            tokio::time::sleep(limit / 2).await;
-            drop(taken);
-        }
-        assert!(!overdue.is_finished());
+        let (none, long) = (Duration::ZERO, Duration::from_secs(3600));
+        assert!(answers.overdue(none).now_or_never().is_none(), "there is none");
+        drop(answers.watch(answer(10)));
+        assert!(answers.overdue(none).now_or_never().is_none(), "it was taken");
+        let taken = answers.watch(answer(10));
+        assert!(answers.overdue(long).now_or_never().is_none(), "it has time");
         let stays = answers.watch(answer(10));
-        tokio::time::sleep(limit * 2).await;
-        overdue.await.unwrap();
+        drop(taken);
+        answers.overdue(Duration::from_millis(1)).await;
         drop(stays);
+        assert!(answers.watch(answer(0)).body().is_end_stream() && answers.list().is_empty(), "nothing is to be taken");
     }
 }

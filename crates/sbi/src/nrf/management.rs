@@ -213,7 +213,7 @@ mod tests {
         assert!(matches!(read(json!({"amfSetId": "1"})), SubscrCond::Other(_)));
         let services = json!({"conditionType": "SERVICE_NAME_LIST_COND", "serviceNameList": ["naanf-akma"]});
         assert!(matches!(read(services.clone()), SubscrCond::Services { .. }));
-        assert_eq!(serde_json::to_value(read(services)).unwrap()["conditionType"], "SERVICE_NAME_LIST_COND");
+        assert_eq!(serde_json::to_value(read(services.clone())).unwrap(), services, "told with all its members");
         assert!(matches!(read(json!({"serviceNameList": ["naanf-akma"]})), SubscrCond::Other(_)));
         let id = "4947a69a-f61b-4bc1-b9da-47c9c5d14b64";
         assert!(matches!(read(json!({"nfInstanceId": id})), SubscrCond::Instance { .. }));
