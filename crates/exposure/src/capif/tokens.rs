@@ -21,13 +21,13 @@ pub(crate) async fn issue(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
+    if caller.must_be(sbi::capif::identity::Role::Invoker, &id).is_err() {
+        return Err(forbidden(NOT_YOURS));
+    }
     if !is_form(&headers) {
         return Err(ProblemDetails::new(StatusCode::UNSUPPORTED_MEDIA_TYPE)
             .with_invalid_param("header Content-Type", "must be application/x-www-form-urlencoded")
             .into());
-    }
-    if caller.must_be(sbi::capif::identity::Role::Invoker, &id).is_err() {
-        return Err(forbidden(NOT_YOURS));
     }
     match grant(&service, &service.registry.read(), &id, &request(&body)) {
         Ok(scope) => token(&service, id, &scope),

