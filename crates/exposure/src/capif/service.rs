@@ -1,8 +1,8 @@
 //! The APIs: who may ask what, and the audit of it.
 //!
-//! Every request but an onboarding, a registration, and one for the token keys or the OpenAPI document needs a certificate of the authority whose holder
-//! is known and whose serial number is the one that counts. A path that names an identity must name the holder's own. Each
-//! request is one event of [`sbi::audit`].
+//! Every request but an onboarding, a registration, and one for the token keys or the OpenAPI document needs a certificate of the
+//! authority whose holder is known and whose serial number is the one that counts. A path that names an identity must name the
+//! holder's own. Each request but for the document is one event of [`sbi::audit`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
