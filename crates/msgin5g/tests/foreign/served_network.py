@@ -19,11 +19,12 @@ def repository(lab, function):
     amf = lab.peer("lab-nf")
     itself = f"/nnrf-nfm/v1/nf-instances/{amf.nf_instance_id}"
     profile = {"nfInstanceId": amf.nf_instance_id, "nfType": "AMF", "nfStatus": "REGISTERED", "ipv4Addresses": ["127.0.0.1"],
-               "priority": 1}
+               "priority": 1, "nfProfileChangesSupportInd": True}
     made = function.ask(amf, "PUT", itself, profile)
     assert made.status_code == 201 and made.headers["location"] == f"{function.root}{itself}", made.headers
     assert function.ask(amf, "PUT", itself, profile).status_code == 200
-    assert function.ask(amf, "GET", itself).json()["priority"] == 1, "what it does not know is kept"
+    kept = function.ask(amf, "GET", itself).json()
+    assert kept["priority"] == 1 and "nfProfileChangesSupportInd" not in kept, "what it does not know is kept, what is asked for is not"
     alive = patch(function, amf, itself, [{"op": "replace", "path": "/nfStatus", "value": "REGISTERED"}], JSON_PATCH)
     assert alive.status_code == 204, alive.text
     changed = patch(function, amf, itself, [{"op": "replace", "path": "/priority", "value": 2}], JSON_PATCH)
@@ -34,8 +35,10 @@ def repository(lab, function):
     assert f"{function.root}{itself}" in [link["href"] for link in listed["_links"]["item"]], listed
     assert function.ask(amf, "OPTIONS", "/nnrf-nfm/v1/nf-instances").status_code == 204
     subscribed = function.ask(amf, "POST", "/nnrf-nfm/v1/subscriptions",
-                              {"nfStatusNotificationUri": "https://127.0.0.1:9/", "subscrCond": {"nfType": "UDR"}})
+                              {"nfStatusNotificationUri": "https://127.0.0.1:9/", "requesterFeatures": "1", "subscrCond": {
+                                  "conditionType": "SERVICE_NAME_LIST_COND", "serviceNameList": ["nudr-dr"]}})
     assert subscribed.status_code == 201, subscribed.text
+    assert subscribed.json()["subscrCond"]["conditionType"] and "requesterFeatures" not in subscribed.json(), subscribed.text
     subscription = subscribed.headers["location"].removeprefix(function.root)
     later = [{"op": "replace", "path": "/validityTime", "value": subscribed.json()["validityTime"]}]
     assert patch(function, amf, subscription, later, JSON_PATCH).status_code == 200
