@@ -24,7 +24,11 @@ pub(crate) const STEPS: &[Step] = &[
     step("fmt", "the code is formatted", fmt),
     step("lint", "clippy finds nothing", lint),
     step("deny", "licences, bans and sources of all dependencies are as deny.toml says", deny),
-    step("contract", "what is served against the OpenAPI files of 3GPP, as described and as it runs", contract),
+    step(
+        "contract",
+        "what is served against the OpenAPI files of 3GPP, as described and as it runs [REQUESTS for each operation, default 300]",
+        contract,
+    ),
     step("docs", "the API documentation builds without a broken link", docs),
     step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 100]", crash),
     step("soak", "memory stays flat under mixed load [MINUTES, default 60]", soak),
@@ -115,10 +119,13 @@ fn deny(_: &[String]) -> Result<(), Failure> {
     )
 }
 
-fn contract(_: &[String]) -> Result<(), Failure> {
+fn contract(arguments: &[String]) -> Result<(), Failure> {
     setup::for_tests()?;
+    let requests = arguments.first().map_or("300", String::as_str);
     let mut nextest = Command::new(tool("cargo-nextest"));
-    nextest.current_dir(root()).args(["nextest", "run", "-p", "sbi", "-p", "msgin5g", "--test", "contract"]);
+    // The test of every run makes a fraction of them.
+    nextest.current_dir(root()).env("MSGIN5G_CONTRACT_EXAMPLES", requests);
+    nextest.args(["nextest", "run", "-p", "sbi", "-p", "msgin5g", "--test", "contract"]);
     run("contract", nextest.arg("--no-capture"))
 }
 

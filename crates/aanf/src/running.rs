@@ -95,7 +95,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         client: SbiClient::new(SbiClientConfig {
             tls: config.tls.clone(),
             limits: config.notifications.limits.clone(),
-        })?,
+        })?
+        .for_callbacks(),
         config: config.notifications.clone(),
         metrics: metrics.clone(),
     };

@@ -24,5 +24,9 @@ fn requests_made_of_the_files_of_3gpp_are_answered_as_those_files_say() {
         return;
     }
     let lab = Lab::start();
-    print!("{}", foreign_peer("generated.py", &[&lab.lab_json_path(), &contracts]));
+    // How many for each operation, and which.
+    let given = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let (examples, seed) = (given("MSGIN5G_CONTRACT_EXAMPLES", "15"), given("MSGIN5G_CONTRACT_SEED", "538"));
+    let arguments = [&lab.lab_json_path(), &contracts, Path::new(&examples), Path::new(&seed)];
+    print!("{}", foreign_peer("generated.py", &arguments));
 }

@@ -1,7 +1,7 @@
 //! Health and metrics for the operator: plain HTTP/1.1, meant for loopback or a management network.
 //!
 //! `GET /healthz` (200 while the process runs), `GET /readyz` (200 or 503 with one line per check),
-//! `GET /metrics` (OpenMetrics text).
+//! `GET /metrics` (OpenMetrics text): what the function registered, and what the process's clients count.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use http::{HeaderValue, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::SbiError;
+use crate::metrics::register_clients;
 
 /// Whether a function can do its work, as named checks. A clone is the same set of checks.
 #[derive(Debug, Clone, Default)]
@@ -145,7 +146,10 @@ async fn readiness(State(state): State<Administered>) -> (StatusCode, String) {
 
 async fn metrics(State(state): State<Administered>) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &state.registry) {
+    let mut clients = Registry::default();
+    register_clients(&mut clients);
+    let coded = encode_registry(&mut text, &state.registry).and_then(|()| encode_registry(&mut text, &clients));
+    match coded.and_then(|()| encode_eof(&mut text)) {
         Ok(()) => {
             let mut response = text.into_response();
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));

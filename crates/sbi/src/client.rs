@@ -126,6 +126,8 @@ pub struct SbiClient {
     limits: Arc<ClientLimits>,
     scp: Option<Uri>,
     passes_correlation: bool,
+    /// Requests go where others asked us to send to.
+    callbacks: bool,
     tokens: TokenUse,
 }
 
@@ -145,6 +147,7 @@ impl SbiClient {
             limits,
             scp,
             passes_correlation: false,
+            callbacks: false,
             tokens: TokenUse::default(),
         })
     }
@@ -168,6 +171,14 @@ impl SbiClient {
     #[must_use]
     pub fn for_service(&self, nf_type: &'static str, scope: &'static str) -> Self {
         Self { tokens: self.tokens.clone().for_service(nf_type, scope), ..self.clone() }
+    }
+
+    /// The same client for notifications and other callbacks: its URIs come from others and were checked when they came. A
+    /// redirection leads no further than below the URI that is asked, at the same authority, whatever
+    /// [`ClientLimits::redirect_authorities`] says; and no token and no correlation information goes there.
+    #[must_use]
+    pub fn for_callbacks(&self) -> Self {
+        Self { callbacks: true, passes_correlation: false, tokens: TokenUse::default(), ..self.clone() }
     }
 
     /// GET.
@@ -291,10 +302,13 @@ impl SbiClient {
             if self.limits.redirects_max == 0 {
                 return Ok((parts, body));
             }
-            let allowed = &self.limits.redirect_authorities;
+            let allowed = if self.callbacks { &[] } else { self.limits.redirect_authorities.as_slice() };
             let Some(next) = redirect::target(parts.status, &parts.headers, &outgoing.uri, &first, allowed)? else {
                 return Ok((parts, body));
             };
+            if self.callbacks && !redirect::is_below(&next, &outgoing.uri) {
+                return Err(SbiError::Redirected("away from the URI that was checked".to_owned()));
+            }
             left = left.checked_sub(1).ok_or_else(|| SbiError::Redirected("too often".to_owned()))?;
             tracing::debug!(status = parts.status.as_u16(), to = next.host(), "redirected");
             outgoing.uri = next;

@@ -20,10 +20,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
-use transport::profile::{PeerCertificates, ReloadingContext, client_session, peer_certificates};
+use transport::profile::{PeerCertificates, ReloadOutcome, ReloadingContext, client_session, peer_certificates};
 
 use crate::client::ClientLimits;
 use crate::error::SbiError;
+use crate::metrics::client_files_reloaded;
 use crate::redirect::{HTTPS_PORT, authority};
 
 /// What an attempt to send came to.
@@ -112,7 +113,11 @@ impl Connections {
     /// A connection with a free stream, a new one, or, where there may be no more, the one with the fewest requests.
     async fn acquire(&self, peer: &Arc<Peer>, uri: &Uri) -> Result<InFlight, SbiError> {
         // What came of it is logged; a peer that lost its right is noticed below.
-        let _ = self.tls.refresh_if_due(Duration::from_secs(self.limits.reload_interval_seconds));
+        match self.tls.refresh_if_due(Duration::from_secs(self.limits.reload_interval_seconds)) {
+            ReloadOutcome::Reloaded => client_files_reloaded(self.tls.certificate(), "reloaded"),
+            ReloadOutcome::Failed(_) => client_files_reloaded(self.tls.certificate(), "failed"),
+            _ => {}
+        }
         if let Some(free) = peer.free(&self.tls) {
             return Ok(free);
         }

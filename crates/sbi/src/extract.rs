@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::objects::ObjectsOnly;
 use crate::problem::{ProblemDetails, cause};
 
 /// A JSON body: extracted from a request, or returned as a response with `application/json`.
@@ -99,14 +100,15 @@ where
     }
 }
 
-/// Reads one JSON text into `T`, or says in problem details what is wrong with it.
+/// Reads one JSON text into `T`, or says in problem details what is wrong with it. An array in the place of an object is
+/// wrong, although serde would read it.
 ///
 /// # Errors
 /// 400 with cause INVALID_MSG_FORMAT, MANDATORY_IE_MISSING or MANDATORY_IE_INCORRECT. The answer names the member
 /// by JSON pointer and never repeats a value.
 pub fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ProblemDetails> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(ObjectsOnly(&mut deserializer)).map_err(|error| {
         let pointer = json_pointer(error.path());
         json_problem(error.inner(), &pointer)
     })?;

@@ -47,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod answers;
 pub mod assertion;
 pub mod association;
 pub mod audit;
@@ -66,7 +67,6 @@ mod extract;
 mod features;
 mod file_version;
 mod flood_guard;
-mod handshake_slots;
 mod metrics;
 pub mod monitoring_event;
 pub mod naanf;
@@ -74,6 +74,7 @@ pub mod nausf;
 pub mod nef_akma;
 pub mod nrf;
 pub mod nudm;
+mod objects;
 pub mod openapi;
 mod own_certificate;
 mod pauses;
@@ -83,6 +84,7 @@ mod problem;
 mod redirect;
 mod server;
 pub mod services;
+mod slots;
 pub mod ss_gm;
 pub mod ss_upr;
 mod t8;

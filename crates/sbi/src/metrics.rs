@@ -1,5 +1,7 @@
 //! What a server counts, and what functions count of their operations.
 
+use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -76,6 +78,30 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// What the clients of this process count. Each is one of many, made where it is needed: what they count is the process's,
+/// and the admin server shows it besides what its function registered.
+#[derive(Debug, Default)]
+struct ClientMetrics {
+    reloads: Family<Vec<(&'static str, String)>, Counter>,
+}
+
+static CLIENTS: LazyLock<ClientMetrics> = LazyLock::new(ClientMetrics::default);
+
+/// Counts that a client's certificate files, known by the certificate's, were taken anew or could not be used.
+pub(crate) fn client_files_reloaded(certificate: &Path, outcome: &str) {
+    let labels = vec![("certificate", certificate.display().to_string()), ("outcome", outcome.to_owned())];
+    CLIENTS.reloads.get_or_create(&labels).inc();
+}
+
+/// Adds `sbi_client_certificate_reloads_total{certificate,outcome}` to `registry`.
+pub(crate) fn register_clients(registry: &mut Registry) {
+    registry.sub_registry_with_prefix("sbi_client").register(
+        "certificate_reloads",
+        "Changed certificate files of clients taken, or not usable",
+        CLIENTS.reloads.clone(),
+    );
 }
 
 /// What a function answered and how long it took, by operation. A clone counts into the same.

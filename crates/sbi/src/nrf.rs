@@ -23,7 +23,8 @@ pub use api::NrfApi;
 pub use config::{NrfConfig, NrfLimits, peer_fault};
 pub use discovery::{DiscoveryQuery, SearchResult, api_root};
 pub use management::{
-    NFType, NotificationData, NotificationEventType, SubscrCond, SubscriptionData, TypeCond, UriList, UriListLinks,
+    NFType, NotificationData, NotificationEventType, ServiceNameListCondType, SubscrCond, SubscriptionData, TypeCond,
+    UriList, UriListLinks,
 };
 pub use patch::{PATCH_ITEMS_MAX, PatchError, PatchItem, PatchOperation, apply_patch};
 pub use profile::{AanfInfo, IpEndPoint, NFProfile, NFService, NFServiceVersion, NFStatus};

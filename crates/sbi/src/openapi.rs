@@ -5,10 +5,13 @@
 //! function. [`router`] serves the document of a function's APIs at [`DOCUMENT_PATH`].
 
 mod api;
+mod capif;
+mod capif_schemas;
 mod common;
 mod naanf;
 mod nausf;
 mod northbound;
+mod nrf;
 mod nudm;
 mod probe;
 mod schema;
@@ -23,9 +26,11 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
 pub use api::{Api, Operation, Role, document};
-pub use naanf::naanf_akma;
+pub use capif::{aef_security, capif_core_function};
+pub use naanf::{naanf_akma, nef_akma};
 pub use nausf::nausf_ue_authentication;
 pub use northbound::{device_triggering, monitoring_event};
+pub use nrf::{nnrf_access_token, nnrf_nf_discovery, nnrf_nf_management};
 pub use nudm::nudm_ue_authentication;
 pub use schema::{Member, Schema};
 pub use seal::{ss_group_management, ss_user_profile_retrieval};
@@ -37,8 +42,9 @@ pub const DOCUMENT_PATH: &str = "/openapi.json";
 /// Every API that is described.
 #[must_use]
 pub fn all() -> Vec<Api> {
-    vec![
+    let mut apis = vec![
         naanf_akma(),
+        nef_akma(),
         nausf_ue_authentication(),
         nudm_ue_authentication(),
         ss_user_profile_retrieval(),
@@ -49,7 +55,13 @@ pub fn all() -> Vec<Api> {
         bg_delivery(),
         device_triggering(),
         monitoring_event(),
-    ]
+        nnrf_nf_management(),
+        nnrf_nf_discovery(),
+        nnrf_access_token(),
+        aef_security(),
+    ];
+    apis.extend(capif_core_function());
+    apis
 }
 
 /// Serves one document for `apis` at [`DOCUMENT_PATH`]. It is written once: asking for it again and again costs little.

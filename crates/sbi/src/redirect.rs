@@ -4,6 +4,7 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode, Uri};
 use url::Url;
 
+use crate::callback::has_dot_segments;
 use crate::error::SbiError;
 
 /// The URI that an answer sends the request for `asked` on to; `None` when it does not.
@@ -45,6 +46,14 @@ pub(crate) fn target(
 pub(crate) fn authority(uri: &Uri) -> Option<String> {
     let host = uri.host().filter(|host| !host.is_empty())?;
     Some(format!("{}:{}", host.to_ascii_lowercase(), uri.port_u16().unwrap_or(HTTPS_PORT)))
+}
+
+/// Whether `place`, which comes from [`target`], is `uri` or below it. Who may send notifications below a URI may do so below
+/// whatever is below that, so a check of `uri` by prefix holds for `place`, too.
+pub(crate) fn is_below(place: &Uri, uri: &Uri) -> bool {
+    let path = uri.path().trim_end_matches('/');
+    let rest = place.path().strip_prefix(path);
+    !has_dot_segments(place.path()) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether `known`, `host` or `host:port`, is `authority`. Without a port it is the default one.
@@ -114,6 +123,32 @@ mod tests {
         }
         let nowhere = HeaderMap::new();
         assert_eq!(target(StatusCode::PERMANENT_REDIRECT, &nowhere, &asked, "a.example.com:443", &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn below_a_uri_are_its_own_path_and_what_goes_on_from_it() {
+        let below = |place: &str, uri: &str| {
+            is_below(
+                &format!("https://a.example{place}").parse().unwrap(),
+                &format!("https://a.example{uri}").parse().unwrap(),
+            )
+        };
+        for (place, uri) in
+            [("/in", "/in"), ("/in/", "/in"), ("/in/x?y=1", "/in"), ("/in/x", "/in/"), ("/anything", "/")]
+        {
+            assert!(below(place, uri), "{place} {uri}");
+        }
+        for (place, uri) in [
+            ("/", "/in"),
+            ("/inner", "/in"),
+            ("/other/in", "/in"),
+            ("/IN", "/in"),
+            ("/in/%2e%2E/other", "/in"),
+            ("/in/.%2e/other", "/in"),
+            ("/in%2f..", "/in"),
+        ] {
+            assert!(!below(place, uri), "{place} {uri}");
+        }
     }
 
     proptest! {

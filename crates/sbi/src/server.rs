@@ -40,14 +40,15 @@ use transport::capif::{Tls12Session, tls12_session};
 use transport::profile::{
     CertificateFiles, PeerCertificates, PeerIdentity, ReloadOutcome, ReloadingContext, peer_certificates, peer_identity,
 };
-use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle};
+use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle, Source};
 
+use crate::answers::Answers;
 use crate::authorization::{Authorizer, FromNetwork, NdsIpConfig};
 use crate::error::SbiError;
 use crate::flood_guard::FloodGuard;
-use crate::handshake_slots::{HandshakeSlot, HandshakeSlots};
 use crate::metrics::ServerMetrics;
 use crate::problem::{ProblemDetails, cause};
+use crate::slots::{Full, Slot, Slots};
 use crate::{correlation, deadline};
 
 /// What a server listens with.
@@ -69,6 +70,9 @@ pub struct SbiServerConfig {
 pub struct ServerLimits {
     /// Authenticated connections open at once; one more is closed after its handshake.
     pub connections_max: usize,
+    /// The same, of one peer: an NF instance, a certificate without one, a pre-shared key, or for whoever proves nothing an
+    /// IPv4 address or IPv6 /64. One peer cannot take all of `connections_max`.
+    pub connections_per_peer_max: usize,
     /// Handshakes under way at once; one more connection is closed unanswered.
     pub handshakes_max: usize,
     /// The same, from one source, an IPv4 address or an IPv6 /64: strangers in one place cannot take all of `handshakes_max`.
@@ -95,6 +99,8 @@ pub struct ServerLimits {
     pub send_buffer_bytes_max: usize,
     /// Time for a request, its body included; then it gets 504, TIMED_OUT_REQUEST.
     pub request_timeout_seconds: u64,
+    /// Time for a peer to take an answer that is there; then its connection is closed.
+    pub answer_timeout_seconds: u64,
     /// Silence after which a peer is pinged.
     pub keepalive_interval_seconds: u64,
     /// Time for the answer to that ping; then the connection is closed.
@@ -115,6 +121,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connections_per_peer_max: 128,
             handshakes_max: 256,
             handshakes_per_source_max: 64,
             handshake_timeout_seconds: 5,
@@ -128,6 +135,7 @@ impl Default for ServerLimits {
             connection_window_bytes: 1_048_576,
             send_buffer_bytes_max: 65_536,
             request_timeout_seconds: 10,
+            answer_timeout_seconds: 30,
             keepalive_interval_seconds: 30,
             keepalive_timeout_seconds: 10,
             drain_timeout_seconds: 10,
@@ -254,8 +262,8 @@ impl SbiServer {
         let shared = Arc::new(Shared {
             proof,
             router,
-            connections: Arc::new(Semaphore::new(limits.connections_max)),
-            handshakes: HandshakeSlots::new(limits.handshakes_max, limits.handshakes_per_source_max),
+            connections: Slots::new(limits.connections_max, limits.connections_per_peer_max),
+            handshakes: Slots::new(limits.handshakes_max, limits.handshakes_per_source_max),
             requests: Arc::new(Semaphore::new(limits.requests_max)),
             limits,
             metrics,
@@ -315,8 +323,8 @@ pub struct PskPeer(pub String);
 struct Shared {
     proof: PeerProof,
     router: Router,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<HandshakeSlots>,
+    connections: Arc<Slots<Holder>>,
+    handshakes: Arc<Slots<Source>>,
     requests: Arc<Semaphore>,
     limits: ServerLimits,
     metrics: ServerMetrics,
@@ -363,7 +371,7 @@ async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: T
                 continue;
             }
         };
-        let Some(slot) = shared.handshakes.take(source.ip()) else {
+        let Ok(slot) = shared.handshakes.take(Source::from(source.ip())) else {
             shared.metrics.connection_refused("handshakes_max");
             tracing::debug!(target: "security", %source, "too many handshakes under way, connection closed");
             continue;
@@ -372,7 +380,7 @@ async fn accept_connections(listener: TcpListener, shared: Arc<Shared>, tasks: T
     }
 }
 
-async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: HandshakeSlot, shared: Arc<Shared>) {
+async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Source>, shared: Arc<Shared>) {
     let handshake = async {
         let authenticated =
             timeout(Duration::from_secs(shared.limits.handshake_timeout_seconds), prove(stream, source, &shared.proof));
@@ -394,12 +402,16 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Handshake
             return;
         }
     };
-    let Ok(_slot) = Arc::clone(&shared.connections).try_acquire_owned() else {
-        shared.metrics.connection_refused("connections_max");
-        if let Some(unlogged) = TOO_MANY.admit() {
-            tracing::warn!(target: "security", %source, unlogged, "too many connections open, connection closed");
+    let _slot = match shared.connections.take(Holder::of(&peer, source)) {
+        Ok(slot) => slot,
+        Err(full) => {
+            let limit = if full == Full::Total { "connections_max" } else { "connections_per_peer_max" };
+            shared.metrics.connection_refused(limit);
+            if let Some(unlogged) = TOO_MANY.admit() {
+                tracing::warn!(target: "security", %source, limit, unlogged, "too many connections open, connection closed");
+            }
+            return;
         }
-        return;
     };
     let _open = shared.metrics.connection_opened();
     let served = async {
@@ -468,6 +480,30 @@ struct Peer {
     session: Option<Arc<Tls12Session>>,
     psk: Option<PskPeer>,
     network: Option<FromNetwork>,
+}
+
+/// Whose a connection is, for counting.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Holder {
+    NfInstance(String),
+    Certificate([u8; 32]),
+    PreSharedKey(String),
+    Source(Source),
+}
+
+impl Holder {
+    fn of(peer: &Peer, source: SocketAddr) -> Self {
+        let by_source = || Self::Source(Source::from(source.ip()));
+        if peer.network.is_some() {
+            return by_source();
+        }
+        if let Some(PskPeer(identity)) = &peer.psk {
+            return Self::PreSharedKey(identity.clone());
+        }
+        let Some(certificate) = &peer.certificate else { return by_source() };
+        let instance = certificate.nf_instance_id.clone().map(Self::NfInstance);
+        instance.or(certificate.certificate_sha256.map(Self::Certificate)).unwrap_or_else(by_source)
+    }
 }
 
 async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Result<Proven, Refusal> {
@@ -561,7 +597,8 @@ where
 {
     let limits = &shared.limits;
     let drain_timeout = Duration::from_secs(limits.drain_timeout_seconds);
-    let service = PeerService { source, peer, shared: Arc::clone(shared) };
+    let answers = Arc::new(Answers::default());
+    let service = PeerService { source, peer, answers: Arc::clone(&answers), shared: Arc::clone(shared) };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection_max)
@@ -577,6 +614,10 @@ where
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = answers.overdue(Duration::from_secs(limits.answer_timeout_seconds)) => {
+            abused(shared, source, "answers_not_taken");
+            return;
+        }
         () = shared.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             match timeout(drain_timeout, connection).await {
@@ -589,15 +630,17 @@ where
         }
     };
     if let Err(error) = ended {
-        let abuse = abuse(&error);
-        if let Some(reason) = abuse {
-            shared.metrics.connection_abused(reason);
-            if let Some(unlogged) = ABUSED.admit() {
-                tracing::warn!(target: "security", %source, reason, unlogged, "HTTP/2 abused, connection closed");
-            }
-        } else {
-            tracing::debug!(%source, %error, "connection ended");
+        match abuse(&error) {
+            Some(reason) => abused(shared, source, reason),
+            None => tracing::debug!(%source, %error, "connection ended"),
         }
+    }
+}
+
+fn abused(shared: &Shared, source: SocketAddr, reason: &'static str) {
+    shared.metrics.connection_abused(reason);
+    if let Some(unlogged) = ABUSED.admit() {
+        tracing::warn!(target: "security", %source, reason, unlogged, "HTTP/2 abused, connection closed");
     }
 }
 
@@ -618,6 +661,7 @@ fn abuse(error: &hyper::Error) -> Option<&'static str> {
 struct PeerService {
     source: SocketAddr,
     peer: Peer,
+    answers: Arc<Answers>,
     shared: Arc<Shared>,
 }
 
@@ -644,7 +688,8 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
                 Either::Right(ready(problem.into_response()))
             }
         };
-        Box::pin(answer.map(Ok))
+        let answers = Arc::clone(&self.answers);
+        Box::pin(answer.map(move |answer| Ok(answers.watch(answer))))
     }
 }
 

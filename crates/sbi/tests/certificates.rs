@@ -4,16 +4,20 @@
 
 mod raw;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::routing::get;
+use sbi::admin::{AdminServer, Health};
 use sbi::testing::TestAuthority;
 use sbi::{
     CertificateFiles, ClientLimits, Json, SbiClient, SbiClientConfig, SbiError, SbiServer, SbiServerConfig,
     ServerLimits, ServerMetrics,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 const SERVER: &str = "11111111-1111-4111-8111-111111111111";
@@ -89,6 +93,37 @@ async fn a_revoked_server_is_asked_no_more_though_its_connection_stands() {
     let _ = authority.crl(&[SERVER], 2099);
     let late = client.get::<String>(&uri).await;
     assert!(matches!(late, Err(SbiError::Unreachable(_))), "{late:?}");
+}
+
+#[tokio::test]
+async fn files_that_a_client_cannot_use_are_counted_and_the_old_ones_serve_on() {
+    let authority = TestAuthority::new();
+    let (_server, uri) = start(authority.issue(SERVER, &[]), ServerMetrics::default()).await;
+    let files = checking(&authority, CLIENT, &[]);
+    let counted = |outcome: &str| {
+        let labels = format!("{{certificate=\"{}\",outcome=\"{outcome}\"}} ", files.certificate.display());
+        format!("sbi_client_certificate_reloads_total{labels}")
+    };
+    let listen = ([127, 0, 0, 1], 0).into();
+    let admin = AdminServer::start(listen, Arc::default(), Health::new(), CancellationToken::new()).await.unwrap();
+    let client = client(files.clone());
+    client.get::<String>(&uri).await.unwrap();
+    std::fs::write(files.crl.as_ref().unwrap(), "no CRL").unwrap();
+    client.get::<String>(&uri).await.unwrap();
+    let shown = scraped(admin.local_addr()).await;
+    assert!(shown.contains(&counted("failed")) && !shown.contains(&counted("reloaded")), "{shown}");
+    let _ = authority.crl(&[], 2099);
+    client.get::<String>(&uri).await.unwrap();
+    let shown = scraped(admin.local_addr()).await;
+    assert!(shown.contains(&counted("reloaded")) && shown.trim_end().ends_with("# EOF"), "{shown}");
+}
+
+async fn scraped(admin: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]

@@ -25,15 +25,16 @@ struct Fixture {
 
 impl Fixture {
     async fn start() -> Self {
+        Self::start_with(ServerLimits::default()).await
+    }
+
+    async fn start_with(limits: ServerLimits) -> Self {
         let authority = TestAuthority::new();
         let router = Router::new()
             .route("/", get(async || Json("ok")))
+            .route("/long", get(async || Json("x".repeat(100_000))))
             .route("/wait", get(async || std::future::pending::<()>().await));
-        let config = SbiServerConfig {
-            listen: ([127, 0, 0, 1], 0).into(),
-            tls: authority.issue(SERVER, &[]),
-            limits: ServerLimits::default(),
-        };
+        let config = SbiServerConfig { listen: ([127, 0, 0, 1], 0).into(), tls: authority.issue(SERVER, &[]), limits };
         let metrics = ServerMetrics::default();
         let server =
             SbiServer::start_observed(config, router, CancellationToken::new(), metrics.clone()).await.unwrap();
@@ -170,4 +171,42 @@ async fn one_stream_too_many_is_refused_and_the_others_go_on() {
     assert_eq!((id, payload[3]), (513, 7), "REFUSED_STREAM, for the last one");
     let uri = format!("https://localhost:{}/", fixture.server.local_addr().port());
     fixture.authority.client(CLIENT).get::<String>(&uri).await.unwrap();
+}
+
+/// `GET https://localhost/long`, in HPACK.
+const GET_LONG: &[u8] = b"\x82\x87\x44\x05/long\x41\x09localhost";
+/// SETTINGS_INITIAL_WINDOW_SIZE of that many octets.
+fn window(octets: u32) -> Vec<u8> {
+    frame(SETTINGS, 0, 0, &[&[0, 4][..], &octets.to_be_bytes()].concat())
+}
+
+#[tokio::test]
+async fn a_peer_that_lets_no_answer_out_loses_its_connection_although_it_answers_pings() {
+    // Nothing; next to nothing; and as much as all streams of a connection have together by default.
+    for octets in [0, 1, 65_535] {
+        let limits = ServerLimits {
+            answer_timeout_seconds: 1,
+            keepalive_interval_seconds: 1,
+            keepalive_timeout_seconds: 60,
+            ..ServerLimits::default()
+        };
+        let fixture = Fixture::start_with(limits).await;
+        let attacker = fixture.authority.issue(ATTACKER, &[]);
+        let stream = raw::connect(fixture.server.local_addr(), &attacker).await;
+        let (mut read, mut write) = tokio::io::split(stream);
+        write.write_all(&window(octets)).await.unwrap();
+        for number in 0..50 {
+            write.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, GET_LONG)).await.unwrap();
+        }
+        // Until the server hangs up, which is what this waits for.
+        while let Some((kind, flags, _, payload)) = raw::next(&mut read).await {
+            if kind == PING && flags == 0 && write.write_all(&frame(PING, 1, 0, &payload)).await.is_err() {
+                break;
+            }
+        }
+        assert!(fixture.abused("answers_not_taken"), "{octets}");
+        let uri = format!("https://localhost:{}/long", fixture.server.local_addr().port());
+        let whole = fixture.authority.client(CLIENT).get::<String>(&uri).await.unwrap().into_body().unwrap();
+        assert_eq!(whole.len(), 100_000, "others are answered whole");
+    }
 }

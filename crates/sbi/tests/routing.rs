@@ -80,6 +80,32 @@ async fn a_redirection_elsewhere_is_followed_only_where_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_callback_is_sent_on_below_its_own_uri_only_whatever_authorities_are_allowed() {
+    let authority = TestAuthority::new();
+    let (_other, elsewhere) = start(&authority, Router::new().route("/{*any}", any(echo))).await;
+    for (to, sent_on) in [
+        ("/here/below".to_owned(), true),
+        ("/there".to_owned(), false),
+        ("/here/../there".to_owned(), false),
+        ("/here/%2e%2e/there".to_owned(), false),
+        (format!("{elsewhere}/here/below"), false),
+    ] {
+        let router = redirect(StatusCode::PERMANENT_REDIRECT, &to).route("/here/{*below}", any(echo));
+        let (_server, root) = start(&authority, router).await;
+        let allowed = vec![elsewhere.strip_prefix("https://").unwrap().to_owned()];
+        let limits = ClientLimits { redirect_authorities: allowed, ..ClientLimits::default() };
+        let client = client(&authority, limits).for_callbacks();
+        let answer = client.post::<_, Value>(&format!("{root}/here"), &json!({"a": 1})).await;
+        if sent_on {
+            let body = answer.unwrap().into_body().unwrap();
+            assert_eq!(body, json!(["POST", "/here/below", "{\"a\":1}"]));
+        } else {
+            assert!(matches!(answer, Err(SbiError::Redirected(_))), "{to}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_redirection_to_plain_http_is_refused() {
     let authority = TestAuthority::new();
     let (_server, root) = start(&authority, redirect(StatusCode::TEMPORARY_REDIRECT, "http://localhost/there")).await;

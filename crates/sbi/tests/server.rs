@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 const SERVER: &str = "11111111-1111-4111-8111-111111111111";
 const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
+const OTHER_PEER: &str = "33333333-3333-4333-8333-333333333333";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -239,6 +240,23 @@ async fn one_connection_too_many_is_closed_and_the_first_is_served() {
     assert!(matches!(second, Err(SbiError::Unreachable(_))), "{second:?}");
     first.get::<String>(&fixture.uri("/who")).await.unwrap();
     assert!(fixture.counted().contains("reason=\"connections_max\""));
+}
+
+#[tokio::test]
+async fn a_peer_with_all_its_connections_gets_no_other_and_others_do() {
+    let fixture = Fixture::start(ServerLimits { connections_per_peer_max: 2, ..ServerLimits::default() }).await;
+    let held = [fixture.client(), fixture.client()];
+    for client in &held {
+        client.get::<String>(&fixture.uri("/who")).await.unwrap();
+    }
+    let third = fixture.client().get::<String>(&fixture.uri("/who")).await;
+    assert!(matches!(third, Err(SbiError::Unreachable(_))), "{third:?}");
+    assert!(fixture.counted().contains("reason=\"connections_per_peer_max\""));
+    let other = fixture.authority.client(OTHER_PEER);
+    other.get::<String>(&fixture.uri("/who")).await.unwrap();
+    for client in &held {
+        client.get::<String>(&fixture.uri("/who")).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -55,6 +55,11 @@ fn services(api: &Api) -> [(Router, &'static ServiceScopes); 3] {
     ]
 }
 
+/// What their OpenAPI document has.
+pub(crate) fn described() -> Vec<openapi::Api> {
+    vec![openapi::msgs_as_registration(), openapi::msgs_msg_delivery(), openapi::msgs_topiclist_event()]
+}
+
 /// All services for those whom somebody else has authorised.
 pub(crate) fn unprotected(api: &Api) -> Router {
     services(api).into_iter().fold(Router::new(), |router, (service, _)| router.merge(service))
@@ -66,11 +71,7 @@ pub(crate) fn router(api: &Api, authorizer: &Arc<Authorizer>) -> Router {
         .into_iter()
         .fold(Router::new(), |router, (service, scopes)| router.merge(authorizer.protect(service, scopes)))
         .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
-        .merge(openapi::router(&[
-            openapi::msgs_as_registration(),
-            openapi::msgs_msg_delivery(),
-            openapi::msgs_topiclist_event(),
-        ]))
+        .merge(openapi::router(&described()))
 }
 
 /// Registers an AS: 201 with `Location`.

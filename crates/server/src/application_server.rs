@@ -68,7 +68,7 @@ pub(crate) enum Refusal {
 
 impl ApplicationServers {
     pub(crate) fn new(bindings: Vec<ApplicationServerSection>, client: SbiClient) -> Self {
-        Self { bindings, client, registered: Mutex::default() }
+        Self { bindings, client: client.for_callbacks(), registered: Mutex::default() }
     }
 
     /// Whether the holder of this certificate is this AS.

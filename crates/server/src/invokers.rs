@@ -18,10 +18,13 @@ use sbi::audit::{Audit, subject};
 use sbi::capif::aef::{AefConfig, CapifInvoker, ExposingFunction, application_server_apis};
 use sbi::{
     CertificateFiles, PeerIdentity, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics,
+    openapi,
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use transport::ApiPskAcceptor;
+
+use crate::api::described;
 
 /// `[capif]`: the APIs of MSGin5G-3 exposed to API invokers. Without it they are not.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,7 +78,9 @@ pub(crate) async fn serve(
 ) -> Result<Invokers, SbiError> {
     let function = ExposingFunction::start(section.aef, application_server_apis(), audit.clone(), stop.clone())?;
     let services = services.layer(from_fn_with_state(audit.clone(), as_application_server));
-    let router = function.protect(services).merge(function.routes());
+    let mut apis = described();
+    apis.push(openapi::aef_security());
+    let router = function.protect(services).merge(function.routes()).merge(openapi::router(&apis));
     let by_psk = match section.psk_listen {
         Some(listen) => {
             let acceptor = ApiPskAcceptor::new(Arc::new(function))?;

@@ -122,6 +122,12 @@ impl ReloadingContext {
         if due { self.refresh() } else { ReloadOutcome::Unchanged }
     }
 
+    /// The file of the own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.files.certificate
+    }
+
     /// Looks at the files, by identity, size and time of change, and takes them anew if one is another than before.
     /// Reads a few small files: microseconds, or where the disk is slow, as long as that takes.
     pub fn refresh(&self) -> ReloadOutcome {

@@ -75,6 +75,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let client = |tls| SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AF)?;
     // Notifications only, which have no tokens (TS 33.501 clause 13.4.1).
+    let client = |tls| {
+        let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
+        client.map(|client| client.for_callbacks())
+    };
     let (to_all, to_aefs) = (client(config.tls.clone())?, client(own_certificate(&config, &authority)?)?);
     let (audit, server_metrics, health) = (Audit::default(), ServerMetrics::default(), Health::new());
     let mut metrics = MetricsRegistry::default();

@@ -1,8 +1,8 @@
 //! The APIs: who may ask what, and the audit of it.
 //!
-//! Every request but an onboarding, a registration and one for the token keys needs a certificate of the authority whose holder
-//! is known and whose serial number is the one that counts. A path that names an identity must name the holder's own. Each
-//! request is one event of [`sbi::audit`].
+//! Every request but an onboarding, a registration, and one for the token keys or the OpenAPI document needs a certificate of the
+//! authority whose holder is known and whose serial number is the one that counts. A path that names an identity must name the
+//! holder's own. Each request but for the document is one event of [`sbi::audit`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use http::{HeaderValue, StatusCode};
 use sbi::audit::{self, Audit};
 use sbi::capif::identity::{CapifIdentity, Role};
 use sbi::token::TokenSigner;
-use sbi::{Json, PeerIdentity, ProblemDetails};
+use sbi::{Json, PeerIdentity, ProblemDetails, openapi};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -85,6 +85,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         )
         .route(TOKEN_KEYS, get(tokens::keys))
         .route_layer(from_fn_with_state(Arc::clone(&service), audited))
+        .merge(openapi::router(&openapi::capif_core_function()))
         .with_state(service)
 }
 

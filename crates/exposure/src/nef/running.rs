@@ -12,6 +12,8 @@ use sbi::audit::Audit;
 use sbi::capif::aef::ExposingFunction;
 use sbi::nrf::{NrfClient, OwnFunction};
 use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, services};
+use sbi::openapi::Api;
+use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, openapi};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 use transport::ApiPskAcceptor;
@@ -121,6 +123,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     if let Some(exposing) = &exposing {
         router = exposing.protect(router).merge(exposing.routes());
     }
+    router = router.merge(openapi::router(&described(&service, exposing.is_some())));
     let psk = match (exposing, config.capif_psk_listen) {
         (Some(exposing), Some(listen)) => {
             let acceptor = ApiPskAcceptor::new(Arc::new(exposing)).map_err(SbiError::from)?;
@@ -158,6 +161,24 @@ fn router(service: &Arc<Service>) -> Router {
 }
 
 async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry) -> Result<Service, ExposureError> {
+/// What is served outside, as its OpenAPI document has it.
+fn described(service: &Service, exposing: bool) -> Vec<Api> {
+    let mut apis = Vec::new();
+    if service.akma.is_some() {
+        apis.push(openapi::nef_akma());
+    }
+    if service.msgin5g.is_some() {
+        // Messages of UEs behind a gateway come from inside the domain.
+        let deliveries = openapi::msgs_msg_delivery().without("/deliver-ue-message");
+        apis.extend([openapi::msgs_as_registration(), deliveries, openapi::msgs_topiclist_event()]);
+    }
+    if exposing {
+        apis.push(openapi::aef_security());
+    }
+    apis
+}
+
+async fn build(config: &Config, registry: &mut Registry) -> Result<Service, ExposureError> {
     let audit = Audit::default();
     audit.register(registry);
     let operations = OperationMetrics::register(registry.sub_registry_with_prefix("nef"));

@@ -7,7 +7,7 @@
 //! | `/nnrf-nfm/v1/subscriptions` | every network function; its own only |
 //! | `GET /nnrf-disc/v1/nf-instances` | every network function, as the type that its certificate names |
 //! | `POST /oauth2/token` | every network function, in its own name |
-//! | `GET /oauth2/jwks` (ours) | everybody with a certificate |
+//! | `GET /oauth2/jwks` (ours), `GET /openapi.json` | everybody with a certificate |
 //!
 //! Who asks is the NF instance ID in the TLS certificate; at the token endpoint a valid client credentials assertion goes
 //! before it (TS 33.501 clause 13.3.8). What a function is, is what the certificate's nfTypes extension says (RFC 9310).
@@ -36,6 +36,7 @@ use sbi::audit::Audit;
 use sbi::nrf::{DISCOVERY_PATH, MANAGEMENT_PATH, TOKEN_PATH};
 use sbi::token::{PlmnId, TokenSigner};
 use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, openapi};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -221,7 +222,8 @@ pub async fn start_observed(
             request_timeout_milliseconds: limits.notification_timeout_milliseconds,
             ..ClientLimits::default()
         },
-    })?;
+    })?
+    .for_callbacks();
     let wrong = |error: &dyn std::error::Error| LabError::Configuration(error.to_string());
     let api_root = config.api_root.unwrap_or_else(|| format!("https://{}", config.sbi.listen));
     let nrf = Arc::new(Nrf {
@@ -261,6 +263,11 @@ fn router(nrf: Arc<Nrf>) -> Router {
         .nest(DISCOVERY_PATH, discovery)
         .route(TOKEN_PATH, post(token::token))
         .route(JWKS_PATH, get(token::keys))
+        .merge(openapi::router(&[
+            openapi::nnrf_nf_management(),
+            openapi::nnrf_nf_discovery(),
+            openapi::nnrf_access_token(),
+        ]))
         .with_state(nrf)
 }
 

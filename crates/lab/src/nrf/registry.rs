@@ -56,7 +56,7 @@ impl Registry {
     ) -> Result<(bool, Kept, Option<Event>), ProblemDetails> {
         let id = profile.nf_instance_id;
         check(&profile, self.limits.profile_octets_max)?;
-        profile.heart_beat_timer = Some(self.limits.heart_beat_seconds);
+        self.decide(&mut profile);
         let earlier = self.entries.get(&id).map(|entry| entry.profile.clone());
         if earlier.is_none() && self.entries.len() >= self.limits.profiles_max {
             return Err(full());
@@ -68,6 +68,15 @@ impl Registry {
         };
         let kept = self.keep(profile, now);
         Ok((earlier.is_none(), kept, event))
+    }
+
+    /// Says what the NRF decides, and leaves out what belongs to one request or answer (TS 29.510 table 6.1.6.2.2-1): how much of
+    /// the profile an answer is to hold. Ours hold all of it.
+    fn decide(&self, profile: &mut NFProfile) {
+        profile.heart_beat_timer = Some(self.limits.heart_beat_seconds);
+        for name in OF_ONE_EXCHANGE {
+            profile.rest.remove(name);
+        }
     }
 
     /// Changes a profile by a JSON patch, which is a sign of life. What it is afterwards, and what to tell if it changed.
@@ -93,7 +102,7 @@ impl Registry {
                 .with_detail("nfInstanceId and nfType cannot be changed"));
         }
         check(&profile, octets_max)?;
-        profile.heart_beat_timer = Some(self.limits.heart_beat_seconds);
+        self.decide(&mut profile);
         if suspended && profile.nf_status == NFStatus::Suspended {
             // A sign of life of any kind is one.
             profile.nf_status = NFStatus::Registered;
@@ -200,5 +209,7 @@ pub(super) fn full() -> ProblemDetails {
     ProblemDetails::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR).with_cause(cause::INSUFFICIENT_RESOURCES)
 }
 
+const OF_ONE_EXCHANGE: [&str; 3] =
+    ["nfProfileChangesSupportInd", "nfProfilePartialUpdateChangesSupportInd", "nfProfileChangesInd"];
 /// TS 29.500 table 5.2.7.2-1.
 pub(super) const RESOURCE_NOT_FOUND: &str = "RESOURCE_URI_STRUCTURE_NOT_FOUND";

@@ -137,6 +137,10 @@ impl Subscriptions {
             return incorrect(OPTIONAL_IE_INCORRECT, "/validityTime", "it is over");
         }
         data.validity_time = Some(end);
+        // Said with the request, or by the NRF; there are no optional features, and profiles are told whole.
+        for name in OF_ONE_EXCHANGE {
+            data.rest.remove(name);
+        }
         Ok(())
     }
 
@@ -175,7 +179,7 @@ fn wants(data: &SubscriptionData, event: &Event) -> bool {
             }
             Some(SubscrCond::Type(condition)) => condition.nf_type == profile.nf_type,
             Some(SubscrCond::Service { service_name }) => offers(service_name),
-            Some(SubscrCond::Services { service_name_list }) => service_name_list.iter().any(offers),
+            Some(SubscrCond::Services { service_name_list, .. }) => service_name_list.iter().any(offers),
             Some(SubscrCond::Other(_)) => false,
         }
     };
@@ -200,6 +204,7 @@ fn unknown() -> ProblemDetails {
 
 /// Members that say who may use a function or service, `allowedNfTypes` aside.
 const RIGHTS: [&str; 4] = ["allowedPlmns", "allowedSnpns", "allowedNfDomains", "allowedNssais"];
+const OF_ONE_EXCHANGE: [&str; 3] = ["requesterFeatures", "nrfSupportedFeatures", "completeProfileSubscription"];
 const VALIDITY_TIME: &str = "/validityTime";
 /// No cause of TS 29.510 says it; ours.
 const TOO_MANY_SUBSCRIPTIONS: &str = "TOO_MANY_SUBSCRIPTIONS";

@@ -1,10 +1,10 @@
 """Requests that schemathesis makes of the OpenAPI files of 3GPP, asked of the running lab over HTTP/2.
 
-    generated.py LAB_JSON CONTRACTS [EXAMPLES]
+    generated.py LAB_JSON CONTRACTS [EXAMPLES [SEED [FILE...]]]
 
 For each operation that a function serves: bodies that the file allows, the same with some members of ours that exist in
 the lab, and bodies that the file does not allow. Every answer is held to the file: no 5xx, no status that the file does
-not list, no media type, header or body that it does not describe. Requests are the same in each run.
+not list, no media type, header or body that it does not describe. Requests are the same in each run with the same SEED.
 """
 
 import collections
@@ -13,13 +13,15 @@ import pathlib
 import re
 import sys
 import tempfile
+import time
 import urllib.parse
 
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from peer import Lab
+from parties import Onboarding, Outside, Provider
+from peer import Lab, Peer
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.core.transport import Response
@@ -32,8 +34,12 @@ CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 class Api:
-    def __init__(self, file, root, peers, known=None):
+    """An API of `file` at `root`: who asks, what there is in the lab (by the name of the member or parameter), and at which
+    operations that is not used, because nothing could be asked after a success."""
+
+    def __init__(self, file, root, peers, known=None, *, reader=None, ends=()):
         self.file, self.root, self.peers, self.known = file, root, peers, known or {}
+        self.reader, self.ends = reader, set(ends)
 
 
 # What is found and is right nevertheless: (3GPP file, method, path of the file, words of the finding): why.
@@ -41,10 +47,12 @@ KNOWN = {
     ("TS29509_Nausf_UEAuthentication", None, None, "501"):
         "a protection scheme that the home network does not have is 501 UNSUPPORTED_PROTECTION_SCHEME, which the file lists",
     ("TS29503_Nudm_UEAU", None, None, "501"): "the same",
+    ("TS29510_Nnrf_NFManagement", "PUT", "/nf-instances/{nfInstanceID}", "400 JsonSchemaError"):
+        "the file's body of a refusal must name shared data that a profile lacks; there is none at this NRF, nor in most refusals",
 }
 
 
-def plan(lab):
+def plan(lab, folder):
     core, subscriber = lab.core, lab.lab["subscribers"][0]
     billing = lab.application_server(0)
     network = lab.lab["home_network"]
@@ -63,7 +71,7 @@ def plan(lab):
               "timeStamp": "2026-12-01T00:00:00Z", "authType": "5G_AKA", "supiOrSuci": subscriber["supi"], "supi": subscriber["supi"]}
     group = {"valGroupId": "generated@lab.example", "groupDocId": "generated@lab.example", "valServiceIds": ["msgin5g"]}
     both = [lab.peer("server"), lab.peer("ausf")]
-    return [
+    return [*repository(lab), *northbound(lab, message), *framework(lab, folder),
         Api("TS29535_Naanf_AKMA", core["aanf"], both, key),
         Api("TS29509_Nausf_UEAuthentication", core["ausf"], [lab.peer("lab-nf")], authentication),
         Api("TS29503_Nudm_UEAU", core["udm"], [ausf], vector),
@@ -75,8 +83,60 @@ def plan(lab):
     ]
 
 
+def repository(lab):
+    amf, root = lab.peer("lab-nf"), lab.core["nrf"]
+    known = {"nfInstanceID": amf.nf_instance_id, "nfInstanceId": amf.nf_instance_id, "nfType": "AMF", "nfStatus": "REGISTERED",
+             "ipv4Addresses": ["127.0.0.1"], "nfStatusNotificationUri": "https://127.0.0.1:9/", "reqNfInstanceId": amf.nf_instance_id,
+             "reqNfType": "AMF", "target-nf-type": "AUSF", "requester-nf-type": "AMF", "grant_type": "client_credentials",
+             "targetNfType": "AUSF", "scope": "nausf-auth"}
+    return [Api(f"TS29510_Nnrf_{name}", root, [amf], known) for name in ("NFManagement", "NFDiscovery", "AccessToken")]
+
+
+def northbound(lab, message):
+    """The NEF: an application server outside, and for AEF_Security the parties to CAPIF; see `framework`."""
+    weather, root = Outside(lab), lab.core["nef"]
+    me = {"addrType": "AS", "addr": weather.service_id}
+    message = {**message, "oriAddr": me, "asSvcId": weather.service_id}
+    key = {"aKId": "0.generated@5gc.mnc001.mcc001.3gppnetwork.org", "afId": f"{weather.description['fqdn']}:0100000007"}
+    return [Api("TS29522_AKMA", root, [weather], key)] + [
+        Api(f"TS29538_MSGS_{name}", root, [weather], message) for name in ("ASRegistration", "MSGDelivery", "TopiclistEvent")]
+
+
+def framework(lab, folder):
+    root, provider, invoker = lab.core["capif"], Provider(lab), Onboarding(lab, folder, 2).onboard()
+    nobody, coming = Peer(lab, None, None), Onboarding(lab, folder, 3)
+    api_name, api_id = provider.apis[0]
+    agreement = {"securityInfo": [{"aefId": provider.aef_id, "apiId": api_id, "prefSecurityMethods": ["OAUTH"]}],
+                 "notificationDestination": "https://127.0.0.1:9/capif"}
+    agreed = invoker.request("PUT", f"{root}/capif-security/v1/trustedInvokers/{invoker.id}", agreement)
+    assert agreed.status_code == 201, agreed.text
+    profile = {"aefId": provider.aef_id, "versions": [{"apiVersion": "v1"}], "domainName": "nef.lab.example"}
+    known = {**agreement, **coming.details, "aefProfiles": [profile], "apiIds": [api_id], "events": ["SERVICE_API_AVAILABLE"],
+             "apiName": api_name, "api-name": api_name, "apiId": api_id, "serviceApiId": api_id,
+             "registrationId": provider.domain, "apfId": provider.apf_id, "aefId": provider.aef_id, "aef-id": provider.aef_id,
+             "onboardingId": invoker.id, "apiInvokerId": invoker.id, "api-invoker-id": invoker.id, "securityId": invoker.id,
+             "subscriberId": invoker.id, "grant_type": "client_credentials", "client_id": invoker.id,
+             "authenticationInfo": True, "authorizationInfo": True}
+    apis = {
+        "API_Provider_Management_API": ([provider.amf, nobody], ["PUT", "DELETE"]),
+        "Publish_Service_API": ([provider.apf], ["PUT", "PATCH", "DELETE"]),
+        "Discover_Service_API": ([invoker], []),
+        # Its certificate is not to be replaced: with it the others are asked.
+        "API_Invoker_Management_API": ([invoker, nobody], ["PUT", "PATCH", "DELETE"]),
+        "Security_API": ([invoker, provider.aef], []),
+        "Access_Control_Policy_API": ([provider.aef], []),
+        "Logging_API_Invocation_API": ([provider.aef], []),
+        "Auditing_API": ([provider.amf], []),
+        "Events_API": ([invoker, provider.amf], []),
+    }
+    reader = {"reader": nobody}
+    return [Api("TS29222_AEF_Security_API", lab.core["nef"], [invoker, provider.core], known, reader=invoker)] + [
+        Api(f"TS29222_CAPIF_{name}", root, peers, known, ends=ends, **reader) for name, (peers, ends) in apis.items()]
+
+
 class Run:
-    def __init__(self, examples):
+    def __init__(self, examples, number):
+        self.number = number
         self.examples, self.answers, self.findings, self.known = examples, collections.Counter(), {}, collections.Counter()
 
     def operation(self, api, operation, base):
@@ -88,9 +148,10 @@ class Run:
                 continue
             # Which peer asks, and which members are ours, is drawn like everything else.
             kept = st.sets(st.sampled_from(sorted(api.known)), max_size=2)
+            substituted = substituted and operation.method.upper() not in api.ends
             drawn = st.tuples(strategy, st.sampled_from(api.peers), kept)
 
-            @seed(538)
+            @seed(self.number)
             @settings(max_examples=self.examples, database=None, deadline=None, phases=[Phase.generate],
                       suppress_health_check=list(HealthCheck))
             @given(drawn)
@@ -112,10 +173,12 @@ class Run:
         what = case.as_transport_kwargs(base_url=base)
         headers = {name: value for name, value in what["headers"].items()
                    if name.lower() not in ("connection", "accept-encoding", "user-agent")}
+        if isinstance(peer, Outside):
+            headers["authorization"] = f"Bearer {peer.own_token()}"
         try:
             request = peer.http.build_request(
                 what["method"], what["url"], params=what.get("params") or None, headers=headers, json=what.get("json"),
-                **({"content": what["data"]} if isinstance(what.get("data"), (bytes, str)) else {}))
+                **body_of(what.get("data")))
         except (UnicodeEncodeError, ValueError):
             return  # a text that JSON or HTTP cannot carry
         answer = peer.http.send(request)
@@ -142,6 +205,13 @@ class Run:
         self.findings.setdefault(key, f"{str(failure)[:600]}\n    {request.url} {request.content[:300]!r}\n    {answer.text[:300]}")
 
 
+def body_of(data):
+    if isinstance(data, dict):
+        form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in data.items()}
+        return {"data": form}
+    return {"content": data} if isinstance(data, (bytes, str)) else {}
+
+
 def completed(contracts, folder):
     """The files, with an empty schema for each that they refer to in a file that is not there."""
     absent = collections.defaultdict(set)
@@ -158,18 +228,24 @@ def completed(contracts, folder):
     return folder
 
 
-def main(lab_json, contracts, examples="50"):
+def main(lab_json, contracts, examples="50", number="538", *files):
     with tempfile.TemporaryDirectory() as folder:
-        held(Lab(lab_json), completed(contracts, pathlib.Path(folder)), max(1, int(examples) // 3))
+        run = Run(max(1, int(examples) // 3), int(number))
+        held(Lab(lab_json), completed(contracts, pathlib.Path(folder)), run, files)
 
 
-def held(lab, contracts, examples):
-    run, operations, served = Run(examples), 0, {}
-    for api in plan(lab):
-        document = served.setdefault(api.root, lab.peer("lab-nf").get(f"{api.root}/openapi.json").json())
+def held(lab, contracts, run, files):
+    operations, served = 0, {}
+    for api in plan(lab, contracts):
+        if files and api.file not in files:
+            continue
+        if api.root not in served:
+            served[api.root] = (api.reader or api.peers[0]).get(f"{api.root}/openapi.json").json()
+        document, began = served[api.root], time.monotonic()
         paths = {shape(path): item for path, item in document["paths"].items()}
         schema = schemathesis.openapi.from_path(contracts / f"{api.file}.yaml")
-        prefix = urllib.parse.urlparse(schema.raw_schema["servers"][0]["url"].replace("{apiRoot}", "https://root")).path
+        servers = schema.raw_schema.get("servers") or [{"url": "{apiRoot}"}]
+        prefix = urllib.parse.urlparse(servers[0]["url"].replace("{apiRoot}", "https://root")).path
         for result in schema.get_all_operations():
             if not hasattr(result, "ok"):
                 error = result.err()
@@ -180,7 +256,7 @@ def held(lab, contracts, examples):
                 continue
             operations += 1
             run.operation(api, operation, api.root + prefix)
-        print(f"{api.file}: {sorted((s, n) for (f, s), n in run.answers.items() if f == api.file)}", flush=True)
+        print(f"{api.file}, {time.monotonic() - began:.0f} s: {sorted((s, n) for (f, s), n in run.answers.items() if f == api.file)}", flush=True)
     for (file, part, reason), count in sorted(run.known.items()):
         print(f"known: {file} {part} ({count} times): {reason}")
     for key, detail in run.findings.items():

@@ -5,11 +5,15 @@
 Frames are made by hand (hyperframe), because no client library would send them.
 """
 
+import contextlib
+import select
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from hpack import Encoder
 from hyperframe.frame import (ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, PingFrame, PriorityFrame,
@@ -76,8 +80,68 @@ class Rude:
         except OSError:
             return seen
 
+    def answer_pings_until_hung_up(self):
+        def answered(frame):
+            if isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+                self.write(PingFrame(0, opaque_data=frame.opaque_data, flags=["ACK"]).serialize())
+        self.frames(until=answered)
+
     def close(self):
         self.socket.close()
+
+
+class Relay(threading.Thread):
+    """h2load has no certificate of its own: it speaks plain HTTP/2 to here, and goes on from here with mutual TLS."""
+
+    def __init__(self, lab, url, name="lab-nf"):
+        super().__init__(daemon=True)
+        self.host, _, port = url.removeprefix("https://").partition(":")
+        self.port, self.context = int(port), lab.peer(name).context
+        self.context.set_alpn_protocols(["h2"])
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.start()
+
+    def run(self):
+        while True:
+            plain, _ = self.listener.accept()
+            threading.Thread(target=self.carry, args=(plain,), daemon=True).start()
+
+    def carry(self, plain):
+        with plain, socket.create_connection((self.host, self.port)) as raw:
+            secure = self.context.wrap_socket(raw, server_hostname=self.host)
+            # One thread looks at both, because a TLS socket of Python is for one thread at a time.
+            secure.setblocking(False)
+            plain.setblocking(False)
+            ends = {plain: (secure, bytearray()), secure: (plain, bytearray())}
+            with contextlib.suppress(OSError):
+                while self.move(plain, secure, ends):
+                    pass
+
+    @staticmethod
+    def move(plain, secure, ends):
+        wanted = [end for end, (other, waiting) in ends.items() if len(waiting) < 1 << 20]
+        full = [other for other, waiting in ends.values() if waiting]
+        if not secure.pending():
+            select.select(wanted, full, [])
+        for end, (other, waiting) in ends.items():
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if end in wanted:
+                    octets = end.recv(65536)
+                    if not octets:
+                        return False
+                    waiting += octets
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if waiting:
+                    del waiting[:other.send(waiting)]
+        return True
+
+
+def h2load(url, requests, *further):
+    """All of that many requests are answered with success."""
+    done = subprocess.run(["h2load", "-n", str(requests), "-c", "8", "-m", "32", *further, f"{url}/openapi.json"],
+                          capture_output=True, text=True, timeout=600)
+    assert f" {requests} succeeded, 0 failed, 0 errored" in done.stdout, (url, done.stdout, done.stderr)
 
 
 def flood(rude, frames, count, batch=256):
@@ -103,6 +167,7 @@ class Scene:
         self.lab, self.process = Lab(lab_json), process
         self.good = self.lab.peer("lab-nf")
         self.url, self.aanf = self.lab.api, self.lab.core["aanf"]
+        self.relay = Relay(self.lab, self.url)
 
     def served(self):
         response = self.good.get(f"{self.url}/openapi.json")
@@ -251,19 +316,19 @@ def more_streams_than_allowed(scene):
 
 @case
 def answers_that_are_never_let_out(scene):
-    """A window of nothing: the answers stay with the server, whose streams are bounded."""
+    """A window of nothing, of next to nothing, and one that is never opened again. The streams are bounded, and the answers end
+    with the connection, although its pings are answered."""
     held = []
-    for _ in range(8):
-        rude = scene.connect(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
-        try:
-            for stream in range(1, 501, 2):
-                rude.write(rude.request(stream))
-        except OSError:
-            pass
+    for window in [0, 1, 65_535] * 4:
+        rude = scene.connect(settings={SettingsFrame.INITIAL_WINDOW_SIZE: window})
+        rude.socket.settimeout(120)
+        for stream in range(1, 401, 2):
+            rude.write(rude.request(stream))
         held.append(rude)
     for _ in range(10):
         scene.served()
     for rude in held:
+        rude.answer_pings_until_hung_up()
         rude.close()
 
 
@@ -304,9 +369,8 @@ def frames_that_are_none(scene):
 
 
 @case
-def h2load_within_bounds(scene):
+def nghttp_with_many_requests_at_once_and_h2load_without_a_certificate(scene):
     identity = scene.lab.lab["nf_client"]
-    # h2load shows no client certificate of its own choice; nghttp does, so h2load's turn is the refusal at TLS.
     host = scene.url.removeprefix("https://")
     done = subprocess.run(["h2load", "-n", "200", "-c", "4", "-m", "8", f"https://{host}/openapi.json"],
                           capture_output=True, text=True, timeout=60)
@@ -318,9 +382,17 @@ def h2load_within_bounds(scene):
     assert len(statuses) == 500 and set(statuses) == {"200"}, (len(statuses), set(statuses), done.stderr[-500:])
 
 
+def loaded(scene, requests):
+    """h2load, through a relay where a certificate is needed and straight at the CAPIF core function, which needs none."""
+    h2load(scene.relay.url, requests)
+    h2load(scene.lab.core["capif"], requests)
+    print(f"held: h2load, {2 * requests} requests", flush=True)
+
+
 def main(lab_json, process, *names):
     scene = Scene(lab_json, int(process))
     scene.served()
+    loaded(scene, 2_000)
     failures = 0
     for function in CASES:
         if names and function.__name__ not in names:
@@ -328,7 +400,11 @@ def main(lab_json, process, *names):
         before, client, started = resident(scene.process), Client(scene), time.monotonic()
         client.start()
         try:
-            function(scene)
+            with ThreadPoolExecutor(1) as load:
+                # Load of others besides, while the attack goes on.
+                pending = load.submit(h2load, scene.relay.url, 500)
+                function(scene)
+                pending.result()
             served = client.end()
             scene.served()
             growth = resident(scene.process) - before
@@ -339,6 +415,7 @@ def main(lab_json, process, *names):
             failures += 1
             client.done.set()
             print(f"FAILED: {function.__name__}: {type(error).__name__}: {error}", flush=True)
+    loaded(scene, 2_000)
     if failures:
         sys.exit(f"{failures} cases failed")
     print("all held")

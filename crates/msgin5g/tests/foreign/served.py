@@ -18,7 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema_rs
 from inbox import Inbox
-from peer import Lab, refused
+from parties import Outside, Provider
+from peer import Lab, Peer, refused
+from served_network import exposure, framework, repository, withdrawal
 from ue import Connection, Network, Ue, kdf, milenage, subscribers
 
 # Successes that this lab cannot show, with the reason.
@@ -27,15 +29,16 @@ NEVER = {
     ("POST", "/nausf-auth/v1/ue-authentications/{authCtxId}/eap-session", "200 application/3gppHal+json"):
         "takes a USIM that is out of step",
     ("DELETE", "/nausf-auth/v1/ue-authentications/{authCtxId}/eap-session", "204"): "takes an EAP-AKA' peer",
+    ("POST", "/api-provider-management/v1/registrations", "201"): "the lab's NEF has spent the one credential",
 }
 
 
 class Function:
     """A running function, its document, and what was seen of it."""
 
-    def __init__(self, lab, root):
-        self.lab, self.root = lab, root
-        response = lab.peer("lab-nf").get(f"{root}/openapi.json")
+    def __init__(self, lab, root, reader):
+        self.lab, self.root, self.reader = lab, root, reader
+        response = reader.get(f"{root}/openapi.json")
         assert response.status_code == 200, (root, response.status_code)
         self.document = response.json()
         self.seen = set()
@@ -105,6 +108,9 @@ def strict(node):
     return node
 
 
+FORM = "application/x-www-form-urlencoded"
+
+
 # --- refusals that every operation has in common -----------------------------------------------------------
 
 
@@ -121,8 +127,7 @@ def refusals(function, callers, bodies):
         # A method that no resource of ours has.
         response = peer.request("PROPFIND", function.root + path)
         refused(response, 405)
-    stranger = function.lab.peer("lab-nf")
-    refused(stranger.get(f"{function.root}/nothing/of/this/name"), 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND")
+    refused(function.reader.get(f"{function.root}/nothing/of/this/name"), 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND")
 
 
 def concrete(function, operation, template):
@@ -142,13 +147,16 @@ def body_refusals(function, peer, method, path, operation, body):
     example = body or content["example"]
     headers = {"content-type": media_type}
     where = f"{method} {path}"
-    for text in (b"", b"{", b"nul", b"\xff\xfe"):
+    # Nothing is malformed as a form; a wrong one is refused by the operation's own rules.
+    opening = b"[" if content["schema"].get("type") == "array" else b"{"
+    for text in () if media_type == FORM else (b"", opening, b"nul", b"\xff\xfe"):
         response = function.ask(peer, method, path, headers=headers, content=text)
         refused(response, 400, "INVALID_MSG_FORMAT")
     response = function.ask(peer, method, path, headers={"content-type": "text/plain"}, content=json.dumps(example))
-    refused(response, 415)
+    # A token is for whoever asks, which may be looked at before how.
+    refused(response, 403 if media_type == FORM and response.status_code == 403 else 415)
     # By no more than fits into one window: httpx waits for ever for room to send what is not read any more.
-    longest = {function.lab.api: 98_304, function.lab.core["configuration"]: 262_144}.get(function.root, 65_536)
+    longest = {function.lab.api: 98_304, function.lab.core["nef"]: 98_304, function.lab.core["configuration"]: 262_144}.get(function.root, 65_536)
     response = function.ask(peer, method, path, headers=headers, content=b" " * longest + b"{}")
     refused(response, 413)
     if media_type != "application/json":
@@ -261,17 +269,17 @@ def configuration(lab, function):
     refused(function.ask(provisioner, "DELETE", path), 404, "GROUP_NOT_FOUND")
 
 
-def messages(lab, function):
-    billing = lab.application_server(0)
+def messages(lab, function, billing=None, ue=0):
+    billing = billing or lab.application_server(0)
     me, inbox = {"addrType": "AS", "addr": billing.service_id}, Inbox(lab, billing)
     made = function.ask(billing, "POST", "/msgs-asregistration/v1/registrations",
                         {"asSvcId": billing.service_id, "targetUri": f"{inbox.url}/inbox"})
     assert made.status_code == 201 and made.json()["result"]["status"] == 201, made.text
-    registration = made.headers["location"].removeprefix(function.root)
+    registration = urllib.parse.urlparse(made.headers["location"]).path
     network = Network(lab.path("lab.json"))
-    device = Connection(Ue(network, subscribers(network, 1)[0]).authenticate(), "openssl tls1.3")
+    device = Connection(Ue(network, subscribers(network, ue + 1)[ue]).authenticate(), "openssl tls1.3")
     assert device.register()[0] == "2.01"
-    ue = device.ue.address()
+    ue = device.ue.address()  # another than in other plays: what is stored for it is there first
     message = {"oriAddr": me, "destAddr": ue, "msgId": str(uuid.uuid4()), "stoAndFwInd": True, "payload": "aGVsbG8="}
     topics = "/msgs-topiclistevent/v1"
     with ThreadPoolExecutor(1) as pool:
@@ -292,7 +300,8 @@ def messages(lab, function):
             break
         time.sleep(0.1)
     assert answer["status"] == "DELY_STORED", answer
-    refused(function.ask(billing, "POST", "/msgs-msgdelivery/v1/deliver-ue-message", {**message, "oriAddr": ue}), 403)
+    if ("POST", "/msgs-msgdelivery/v1/deliver-ue-message") in function.operations:
+        refused(function.ask(billing, "POST", "/msgs-msgdelivery/v1/deliver-ue-message", {**message, "oriAddr": ue}), 403)
     subscribed = function.ask(billing, "POST", f"{topics}/request-topic-subscription",
                               {"oriAddr": me, "msgTopics": ["lab/served"]})
     assert subscribed.status_code == 200, subscribed.text
@@ -300,7 +309,7 @@ def messages(lab, function):
                           {"oriAddr": me, "destAddr": {"addrType": "AS", "addr": "msgin5g@lab.example"},
                            "notificationURI": "https://127.0.0.1:9/topics"})
     assert listed.status_code == 201, listed.text
-    path = listed.headers["location"].removeprefix(function.root)
+    path = urllib.parse.urlparse(listed.headers["location"]).path
     ended = function.ask(billing, "POST", path, {"oriAddr": me, "destAddr": me})
     assert ended.status_code == 204, ended.text
     left = function.ask(billing, "POST", f"{topics}/request-topic-unsubscription", {"oriAddr": me, "msgTopics": ["lab/served"]})
@@ -308,26 +317,38 @@ def messages(lab, function):
     assert function.ask(billing, "DELETE", registration).status_code == 204
 
 
+def northbound(lab, function):
+    messages(lab, function, Outside(lab), 2)
+    exposure(lab, function)
+
+
 def main(lab_json):
     lab = Lab(lab_json)
     core = lab.core
+    inside, nobody, outside = lab.peer("lab-nf"), Peer(lab, None, None), Outside(lab)
     as_server = lab.application_server(0)
     provisioning = lambda method, path: lab.peer("server" if path.startswith("/ss-upr") else "provisioner")
     anchor = lambda method, path: lab.peer("server" if path.endswith("retrieve-applicationkey") else "ausf")
+    # Whoever has a certificate of the CAPIF authority gets as far as the body.
+    party = lambda method, path: Provider(lab).amf
     plan = [
-        (core["aanf"], akma, anchor),
-        (core["ausf"], authentication, lambda *_: lab.peer("lab-nf")),
-        (core["udm"], data_management, lambda *_: lab.peer("ausf")),
-        (core["configuration"], configuration, provisioning),
-        (lab.api, messages, lambda *_: as_server),
+        (core["aanf"], inside, akma, anchor, None),
+        (core["ausf"], inside, authentication, lambda *_: lab.peer("lab-nf"), None),
+        (core["udm"], inside, data_management, lambda *_: lab.peer("ausf"), None),
+        (core["configuration"], inside, configuration, provisioning, None),
+        (lab.api, inside, messages, lambda *_: as_server, None),
+        (core["nrf"], inside, repository, lambda *_: lab.peer("lab-nf"), None),
+        (core["nef"], outside, northbound, lambda *_: outside, None),
+        (core["capif"], nobody, framework, party, withdrawal),
     ]
     failures, operations = [], 0
-    for root, play, callers in plan:
-        function = Function(lab, root)
+    for root, reader, play, callers, end in plan:
+        function = Function(lab, root, reader)
         operations += len(function.operations)
-        for part in (lambda: play(lab, function), lambda: refusals(function, callers, {})):
+        for part in (play, lambda lab, function: refusals(function, callers, {}), end):
             try:
-                part()
+                if part:
+                    part(lab, function)
             except Exception as failure:
                 failures.append(f"{play.__name__}: {type(failure).__name__}: {failure}")
         failures += [f"{play.__name__}: never seen: {key}" for key in function.unseen()]

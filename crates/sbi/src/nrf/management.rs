@@ -124,11 +124,21 @@ pub enum SubscrCond {
     /// All that offer one of several services (ServiceNameListCond).
     #[serde(rename_all = "camelCase")]
     Services {
+        /// Says that it is this one: another condition may have the same list.
+        condition_type: ServiceNameListCondType,
         /// Their names.
         service_name_list: Vec<String>,
     },
     /// A condition that is not told apart here.
     Other(Value),
+}
+
+/// The one value that `conditionType` has in a ServiceNameListCond (TS 29.510).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceNameListCondType {
+    /// It.
+    #[serde(rename = "SERVICE_NAME_LIST_COND")]
+    ServiceNameListCond,
 }
 
 /// All instances of a type (TS 29.510 NfTypeCond).
@@ -201,6 +211,10 @@ mod tests {
         assert!(matches!(read(json!({"nfType": "UDM", "nfGroupId": "a"})), SubscrCond::Other(_)));
         assert!(matches!(read(json!({"serviceName": "naanf-akma"})), SubscrCond::Service { .. }));
         assert!(matches!(read(json!({"amfSetId": "1"})), SubscrCond::Other(_)));
+        let services = json!({"conditionType": "SERVICE_NAME_LIST_COND", "serviceNameList": ["naanf-akma"]});
+        assert!(matches!(read(services.clone()), SubscrCond::Services { .. }));
+        assert_eq!(serde_json::to_value(read(services.clone())).unwrap(), services, "told with all its members");
+        assert!(matches!(read(json!({"serviceNameList": ["naanf-akma"]})), SubscrCond::Other(_)));
         let id = "4947a69a-f61b-4bc1-b9da-47c9c5d14b64";
         assert!(matches!(read(json!({"nfInstanceId": id})), SubscrCond::Instance { .. }));
         assert!(matches!(read(json!({"nfInstanceIdList": [id]})), SubscrCond::Instances { .. }));

@@ -31,6 +31,8 @@ pub struct Api {
     pub role: Role,
     /// The scopes that a producer here checks.
     pub(super) service: Option<&'static ServiceScopes>,
+    /// Whether who asks is known by its certificate alone, and no access token is looked at.
+    pub(super) certificate_alone: bool,
     /// What can be asked.
     pub operations: Vec<Operation>,
 }
@@ -68,6 +70,8 @@ pub(super) struct Parameter {
 pub(super) const JSON: &str = "application/json";
 pub(super) const HAL_JSON: &str = "application/3gppHal+json";
 pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
+pub(super) const JSON_PATCH: &str = "application/json-patch+json";
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What any request may be refused with, by the server itself or the rules of access.
 const REFUSALS: [u16; 8] = [400, 401, 403, 404, 429, 500, 503, 504];
@@ -76,7 +80,7 @@ const BODY_REFUSALS: [u16; 2] = [413, 415];
 
 impl Api {
     pub(super) fn new(name: &'static str, file: &'static str, path: &'static str) -> Self {
-        Self { name, file, path, role: Role::Producer, service: None, operations: Vec::new() }
+        Self { name, file, path, role: Role::Producer, service: None, certificate_alone: false, operations: Vec::new() }
     }
 
     pub(super) fn consumed(mut self) -> Self {
@@ -90,8 +94,21 @@ impl Api {
         self
     }
 
+    /// No access token is looked at.
+    pub(super) fn by_certificate_alone(mut self) -> Self {
+        self.certificate_alone = true;
+        self
+    }
+
     pub(super) fn with(mut self, operation: Operation) -> Self {
         self.operations.push(operation);
+        self
+    }
+
+    /// The same API without the operation at `path`, for a function that does not serve all of it.
+    #[must_use]
+    pub fn without(mut self, path: &str) -> Self {
+        self.operations.retain(|operation| operation.path != path);
         self
     }
 
@@ -131,6 +148,10 @@ pub(super) fn delete(path: &'static str, summary: &'static str) -> Operation {
     Operation::new("delete", path, summary)
 }
 
+pub(super) fn options(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new("options", path, summary)
+}
+
 impl Operation {
     fn new(method: &'static str, path: &'static str, summary: &'static str) -> Self {
         Self {
@@ -158,6 +179,21 @@ impl Operation {
     /// A query parameter that must be there, the text of a JSON value.
     pub(super) fn json_query(self, name: &'static str, schema: Schema) -> Self {
         self.parameter(Parameter { name, place: "query", schema, required: true, json: true })
+    }
+
+    /// A query parameter that must be there.
+    pub(super) fn needed_query(self, name: &'static str, schema: Schema) -> Self {
+        self.parameter(Parameter { name, place: "query", schema, required: true, json: false })
+    }
+
+    /// A query parameter that may be absent, the text of a JSON value.
+    pub(super) fn optional_json_query(self, name: &'static str, schema: Schema) -> Self {
+        self.parameter(Parameter { name, place: "query", schema, required: false, json: true })
+    }
+
+    /// A header that may be absent.
+    pub(super) fn header(self, name: &'static str, schema: Schema) -> Self {
+        self.parameter(Parameter { name, place: "header", schema, required: false, json: false })
     }
 
     fn parameter(mut self, parameter: Parameter) -> Self {
@@ -260,9 +296,14 @@ impl Operation {
         }
         for status in self.refusal_statuses() {
             let description = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
-            let content = content(PROBLEM_JSON, &problem_details(), components);
-            let response = json!({"description": description.unwrap_or_default(), "content": content});
-            responses.insert(status.to_string(), response);
+            let (media_type, problem) = of_media_type(PROBLEM_JSON, &problem_details(), components);
+            let response = responses
+                .entry(status.to_string())
+                .or_insert_with(|| json!({"description": description.unwrap_or_default(), "content": {}}));
+            // Besides what the operation itself says with this status, if it does.
+            if let Some(Value::Object(contents)) = response.get_mut("content") {
+                contents.insert(media_type, problem);
+            }
         }
         responses.into()
     }
@@ -319,18 +360,28 @@ pub fn document(apis: &[Api]) -> Value {
     for api in apis {
         // TS 29.501: a service's name is the first segment of its path.
         let service = api.path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        scopes.insert(service.to_owned(), format!("Access to {}", api.name).into());
+        if !api.certificate_alone {
+            scopes.insert(service.to_owned(), format!("Access to {}", api.name).into());
+        }
         for operation in &api.operations {
             let finer = api.scopes(operation);
             for scope in finer {
                 scopes.insert((*scope).to_owned(), format!("{} {}", operation.method, operation.path).into());
             }
-            let rendered = operation.render(&mut components, Some(security(service, finer)));
+            let security = if api.certificate_alone { json!([{}]) } else { security(service, finer) };
+            let rendered = operation.render(&mut components, Some(security));
             let path = paths.entry(format!("{}{}", api.path, operation.path)).or_default();
             path.insert(operation.method.to_owned(), rendered);
         }
     }
     let names: Vec<_> = apis.iter().map(|api| api.name).collect();
+    let mut security_schemes = json!({});
+    if !scopes.is_empty() {
+        security_schemes = json!({"oAuth2ClientCredentials": {
+            "type": "oauth2",
+            "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": scopes}}
+        }});
+    }
     json!({
         "openapi": "3.0.3",
         "info": {"title": names.join(", "), "version": env!("CARGO_PKG_VERSION")},
@@ -338,10 +389,7 @@ pub fn document(apis: &[Api]) -> Value {
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"oAuth2ClientCredentials": {
-                "type": "oauth2",
-                "flows": {"clientCredentials": {"tokenUrl": "/oauth2/token", "scopes": scopes}}
-            }}
+            "securitySchemes": security_schemes
         }
     })
 }

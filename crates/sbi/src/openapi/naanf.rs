@@ -32,6 +32,17 @@ pub fn naanf_akma() -> Api {
         )
 }
 
+/// `3gpp-akma` of a NEF (TS 29.522), for application functions outside the domain.
+#[must_use]
+pub fn nef_akma() -> Api {
+    Api::new("AKMA", "TS29522_AKMA", crate::nef_akma::API_PATH).with(
+        post("/retrieve", "Give K_AF and its expiry, and no SUPI")
+            .takes(akma_af_key_request())
+            .answers(200, akma_af_key_data())
+            .answers_nothing(),
+    )
+}
+
 fn service_disable_notification() -> Operation {
     let body = object("ServiceDisableNotif", vec![required("aKId", a_kid())]).of::<ServiceDisableNotif>();
     post("", "Tell that AKMA is not to be used any more").takes(body).answers_nothing()

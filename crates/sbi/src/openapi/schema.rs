@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::probe::{Probe, member_names};
 use crate::extract::parse_json;
-use crate::problem::ProblemDetails;
+use crate::problem::{ProblemDetails, cause};
 
 /// What a JSON value may be. A named one becomes a component of the document.
 #[derive(Debug, Clone)]
@@ -45,6 +45,9 @@ pub(super) enum Kind {
     Object {
         members: Vec<Member>,
         exactly_one: Vec<&'static str>,
+        at_least_one: Vec<&'static str>,
+        /// Members that it does not name are kept, and sent as they came.
+        keeps_others: bool,
     },
     OneOf(Vec<Schema>),
     /// Kept as it came.
@@ -139,7 +142,8 @@ pub(super) fn any() -> Schema {
 
 /// An object. Members that it does not name are ignored.
 pub(super) fn object(name: &'static str, members: Vec<Member>) -> Schema {
-    Schema { name: Some(name), ..Kind::Object { members, exactly_one: Vec::new() }.into() }
+    let kind = Kind::Object { members, exactly_one: Vec::new(), at_least_one: Vec::new(), keeps_others: false };
+    Schema { name: Some(name), ..kind.into() }
 }
 
 /// One of several schemas.
@@ -174,6 +178,22 @@ impl Schema {
         self
     }
 
+    /// One of these members must be there, or several.
+    pub(super) fn at_least_one(mut self, names: &[&'static str]) -> Self {
+        if let Kind::Object { at_least_one, .. } = &mut self.kind {
+            at_least_one.extend(names);
+        }
+        self
+    }
+
+    /// Members that it does not name are kept.
+    pub(super) fn keeping_others(mut self) -> Self {
+        if let Kind::Object { keeps_others, .. } = &mut self.kind {
+            *keeps_others = true;
+        }
+        self
+    }
+
     pub(super) fn up_to(mut self, count: usize) -> Self {
         if let Kind::List { max, .. } = &mut self.kind {
             *max = Some(count);
@@ -194,6 +214,22 @@ impl Schema {
         self
     }
 
+    /// As [`Schema::of`], for a type whose readers check besides what serde cannot say.
+    pub(super) fn of_checked<T: DeserializeOwned + Serialize + WellFormed>(mut self) -> Self {
+        self.probe = Some(Probe {
+            type_name: std::any::type_name::<T>(),
+            reads: |text| {
+                let value: T = parse_json(text)?;
+                if !value.is_well_formed() {
+                    return Err(ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT));
+                }
+                serde_json::to_value(&value).map(Some).map_err(|_| ProblemDetails::internal())
+            },
+            members: member_names::<T>,
+        });
+        self
+    }
+
     /// A value with every member, or with the mandatory ones alone.
     #[must_use]
     pub fn example(&self, whole: bool) -> Value {
@@ -207,13 +243,13 @@ impl Schema {
             Kind::Map(values) => json!({"relation": values.example(whole)}),
             Kind::OneOf(schemas) => schemas.first().map_or(Value::Null, |schema| schema.example(whole)),
             Kind::Any => json!("as it came"),
-            Kind::Object { members, exactly_one } => {
+            Kind::Object { members, exactly_one, at_least_one, .. } => {
                 let chosen = exactly_one.first();
                 let there = members.iter().filter(|member| {
                     if exactly_one.contains(&member.name) {
                         chosen == Some(&member.name)
                     } else {
-                        whole || member.required
+                        whole || member.required || at_least_one.first() == Some(&member.name)
                     }
                 });
                 Value::Object(there.map(|member| (member.name.to_owned(), member.schema.example(whole))).collect())
@@ -264,7 +300,7 @@ impl Schema {
                 json!({"oneOf": schemas.iter().map(|schema| schema.render(components)).collect::<Vec<_>>()})
             }
             Kind::Any => json!({}),
-            Kind::Object { members, exactly_one } => {
+            Kind::Object { members, exactly_one, at_least_one, keeps_others } => {
                 let mut properties = Map::new();
                 for member in members {
                     properties.insert(member.name.to_owned(), member.schema.render(components));
@@ -274,12 +310,20 @@ impl Schema {
                 set(&mut object, "required", (!names.is_empty()).then(|| names.into()));
                 let one: Vec<_> = exactly_one.iter().map(|name| json!({"required": [name]})).collect();
                 set(&mut object, "oneOf", (!one.is_empty()).then(|| one.into()));
+                let some: Vec<_> = at_least_one.iter().map(|name| json!({"required": [name]})).collect();
+                set(&mut object, "anyOf", (!some.is_empty()).then(|| some.into()));
+                set(&mut object, "additionalProperties", keeps_others.then(|| true.into()));
                 object
             }
         };
         set(&mut rendered, "nullable", self.nullable.then(|| true.into()));
         rendered
     }
+}
+
+/// What holds of a value that can be read, and is checked where it is used.
+pub(super) trait WellFormed {
+    fn is_well_formed(&self) -> bool;
 }
 
 fn set(object: &mut Value, name: &str, value: Option<Value>) {

@@ -14,7 +14,7 @@ import sys
 
 import yaml
 
-METHODS = ("get", "put", "post", "delete", "patch")
+METHODS = ("get", "put", "post", "delete", "patch", "options")
 
 
 class Files:
@@ -69,7 +69,7 @@ class Shape:
         self.known = node is not None
         self.type, self.values, self.open, self.nullable = None, None, False, False
         self.members, self.required, self.one_of_required, self.alternatives, self.items = {}, set(), set(), [], None
-        self.additional = None
+        self.additional, self.keeps_others = None, False
         if node:
             self.take(node, self.name)
 
@@ -85,6 +85,7 @@ class Shape:
             self.items = (node["items"], name)
         if isinstance(node.get("additionalProperties"), dict):
             self.additional = (node["additionalProperties"], name)
+        self.keeps_others |= node.get("additionalProperties") is True
         for part in node.get("allOf", []):
             target, where, _ = self.source.resolve(part, name)
             if target:
@@ -99,7 +100,9 @@ class Shape:
         if not parts or any(target is None for target, _, _ in resolved):
             return
         nodes = [target for target, _, _ in resolved]
-        if all(set(node) <= {"required", "not"} for node in nodes):
+        if any("properties" in node.get("not", {}) for node in nodes):
+            return  # a condition on a value, which is not compared
+        if all(set(node) <= {"required", "not", "oneOf", "anyOf"} for node in nodes):
             groups = [frozenset(node.get("required", [])) for node in nodes]
             self.one_of_required |= {name for group in groups for name in group}
         elif all(node.get("type") == "string" for node in nodes) and any("enum" in node for node in nodes):
@@ -115,6 +118,8 @@ class Comparison:
     def __init__(self, file, role, ours, theirs):
         self.file, self.role, self.ours, self.theirs = file, role, Ours(ours), theirs
         self.found, self.seen, self.counts = [], set(), dict(operations=0, schemas=0, members=0)
+        # What is so in many operations alike is said once.
+        self.unread_headers, self.unasked_scopes = set(), set()
 
     def say(self, where, what, theirs=None):
         """Notes a deviation; one of a schema under the file that defines the schema, which other APIs share."""
@@ -144,6 +149,10 @@ class Comparison:
         for key, (at, _) in served.items():
             if key not in wanted:
                 self.say(f"{key[1].upper()} {at}", "ours alone")
+        for names, what in ((self.unread_headers, "header parameters that are not read"),
+                            (self.unasked_scopes, "no access token is looked at, there those with the scopes")):
+            if names:
+                self.say("all operations", f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}")
 
     def operation(self, where, mine, theirs, shared=(), security=None):
         file = f"{self.file}.yaml"
@@ -176,8 +185,12 @@ class Comparison:
         # A variable of the path is known by its place.
         named = lambda parameters: {(p["in"], p["name"]): p for p in parameters if p and p["in"] != "path"}
         mine, theirs = named(mine), named(theirs)
-        for place, name in sorted(theirs.keys() - mine.keys()):
-            self.say(where, f"{place} parameter `{name}` is not read")
+        absent = theirs.keys() - mine.keys()
+        self.unread_headers |= {name for place, name in absent if place == "header"}
+        for place in ("query", "cookie"):
+            names = sorted(name for at, name in absent if at == place)
+            if names:
+                self.say(where, f"{place} parameters that are not read: {', '.join(f'`{name}`' for name in names)}")
         for place, name in sorted(mine.keys() - theirs.keys()):
             self.say(where, f"{place} parameter `{name}` is ours alone")
         for key in mine.keys() & theirs.keys():
@@ -191,6 +204,9 @@ class Comparison:
         mine, theirs = names(mine), names(theirs)
         if not theirs:
             return  # TS 29.500 clause 6.7.3: the scope is then the name of the service, which no file repeats
+        if not mine:
+            self.unasked_scopes |= theirs
+            return
         for scope in sorted(theirs - mine):
             self.say(where, f"scope `{scope}` is not there")
         for scope in sorted(mine - theirs):
@@ -222,7 +238,8 @@ class Comparison:
         for media_type in sorted(mine.keys() - theirs.keys()):
             self.say(where, f"{what} is `{media_type}`, there `{'`, `'.join(sorted(theirs))}`")
         for media_type in sorted(mine):
-            other = theirs.get(media_type) or next(iter(theirs.values()))
+            # A body of another media type alone is compared all the same.
+            other = theirs.get(media_type) or (next(iter(theirs.values())) if len(mine) == 1 else {})
             if "schema" in other:
                 self.schema(f"{where} {what}", mine[media_type]["schema"], other["schema"], name)
 
@@ -257,6 +274,7 @@ class Comparison:
     def alternatives(self, where, mine, theirs):
         """Each of ours has to be one of theirs, by name or by type."""
         options = [Shape(self.theirs, *part) for part in theirs.alternatives] or [theirs]
+        references = {id(option): part for option, part in zip(options, theirs.alternatives, strict=False)}
         parts = mine.alternatives or [({"$ref": f"/{mine.label}"} if mine.label else self.as_node(mine), "")]
         for part, name in parts:
             one = Shape(self.ours, part, name)
@@ -265,8 +283,7 @@ class Comparison:
             if other is None:
                 self.say(where, f"alternative `{one.label or one.type}` is ours alone", theirs)
             elif one.label:
-                index = options.index(other)
-                self.schema(where, part, *(theirs.alternatives[index] if theirs.alternatives else ({}, "")))
+                self.schema(where, part, *references.get(id(other), ({}, "")))
             options = [option for option in options if option is not other]
         for option in options:
             self.say(where, f"alternative `{option.label or option.type}` is not read", theirs)
@@ -278,6 +295,7 @@ class Comparison:
     def values(self, where, mine, theirs):
         if mine.values is None and theirs.values is None:
             return
+        where = theirs.label or where
         if mine.values is None or theirs.values is None:
             self.say(where, f"an enumeration {'there' if mine.values is None else 'here'} alone", theirs)
             return
@@ -289,7 +307,7 @@ class Comparison:
 
     def members(self, where, mine, theirs):
         absent = sorted(theirs.members.keys() - mine.members.keys())
-        if absent:
+        if absent and not mine.keeps_others:
             self.say(where, f"not kept: {', '.join(f'`{name}`' for name in absent)}", theirs)
         added = sorted(mine.members.keys() - theirs.members.keys())
         if added and theirs.type == "object" and theirs.members:
@@ -300,7 +318,7 @@ class Comparison:
             self.say(where, f"`{name}` is mandatory there, not here", theirs)
         if mine.one_of_required != theirs.one_of_required:
             groups = [" or ".join(f"`{name}`" for name in sorted(side.one_of_required)) or "any" for side in (mine, theirs)]
-            self.say(where, f"exactly one of {groups[0]} here, of {groups[1]} there", theirs)
+            self.say(where, f"one of {groups[0]} here, of {groups[1]} there", theirs)
         for name in sorted(mine.members.keys() & theirs.members.keys()):
             self.counts["members"] += 1
             self.schema(f"{where}.{name}", mine.members[name][0], *theirs.members[name])

@@ -55,7 +55,7 @@ pub(crate) enum ListRefusal {
 
 impl Lists {
     pub(super) fn new(client: Option<SbiClient>) -> Self {
-        Self { client, entries: Mutex::default() }
+        Self { client: client.map(|client| client.for_callbacks()), entries: Mutex::default() }
     }
 
     pub(super) fn created(&self, core: &Core, policy: &TopicPolicy, topic: &MessagingTopic) {

@@ -1,0 +1,171 @@
+//! Answers under way on one connection: handed out piece by piece, and each within a time.
+//!
+//! A peer decides by its windows when an answer may leave. One that leaves none out would have the server keep them for as
+//! long as it answers pings. So the oldest answer that is still here has a time, after which the connection is closed; and an
+//! answer is handed to HTTP/2, whose buffers do not end with that time, in small pieces only.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// The answers that a connection has not let out yet.
+#[derive(Default)]
+pub(crate) struct Answers {
+    next: AtomicU64,
+    /// When each was there, oldest first.
+    waiting: Mutex<BTreeMap<u64, Instant>>,
+    /// Told when there is one where there was none.
+    first: Notify,
+}
+
+impl Answers {
+    /// `answer`, watched until its body is handed out or dropped.
+    pub(crate) fn watch(self: &Arc<Self>, answer: Response) -> Response {
+        if answer.body().is_end_stream() {
+            return answer;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let is_first = {
+            let mut waiting = self.list();
+            waiting.insert(number, Instant::now());
+            waiting.len() == 1
+        };
+        if is_first {
+            self.first.notify_one();
+        }
+        let watched = Watched { answers: Arc::clone(self), number };
+        answer.map(|inner| Body::new(Pieces { inner, rest: Bytes::new(), _watched: watched }))
+    }
+
+    /// Waits until an answer has been here for longer than `limit`.
+    pub(crate) async fn overdue(&self, limit: Duration) {
+        loop {
+            let oldest = self.list().first_key_value().map(|(number, since)| (*number, *since));
+            let Some((number, since)) = oldest else {
+                self.first.notified().await;
+                continue;
+            };
+            sleep_until(since + limit).await;
+            if self.list().contains_key(&number) {
+                return;
+            }
+        }
+    }
+
+    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Watched {
+    answers: Arc<Answers>,
+    number: u64,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.answers.list().remove(&self.number);
+    }
+}
+
+/// A body in pieces of at most [`PIECE_OCTETS_MAX`].
+struct Pieces {
+    inner: Body,
+    rest: Bytes,
+    _watched: Watched,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(octets) => this.rest = octets,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                ended => return Poll::Ready(ended),
+            }
+        }
+        let length = this.rest.len().min(PIECE_OCTETS_MAX);
+        Poll::Ready(Some(Ok(Frame::data(this.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, rest) = (self.inner.size_hint(), u64::try_from(self.rest.len()).unwrap_or(u64::MAX));
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower().saturating_add(rest));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
+    }
+}
+
+/// Octets of an answer that HTTP/2 is given at once.
+const PIECE_OCTETS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn answer(octets: usize) -> Response {
+        Response::new(Body::from(vec![7_u8; octets]))
+    }
+
+    #[tokio::test]
+    async fn an_answer_leaves_in_pieces_and_whole() {
+        for octets in [0, 1, PIECE_OCTETS_MAX, PIECE_OCTETS_MAX + 1, 5 * PIECE_OCTETS_MAX] {
+            let answers = Arc::new(Answers::default());
+            let mut body = answers.watch(answer(octets)).into_body();
+            assert_eq!(body.size_hint().exact(), Some(u64::try_from(octets).unwrap()));
+            let mut received = 0;
+            while let Some(frame) = body.frame().await {
+                let piece = frame.unwrap().into_data().unwrap();
+                assert!(piece.len() <= PIECE_OCTETS_MAX);
+                received += piece.len();
+                assert_eq!(body.size_hint().exact(), Some(u64::try_from(octets - received).unwrap()));
+            }
+            assert_eq!(received, octets);
+            drop(body);
+            assert!(answers.list().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_answer_that_stays_is_overdue() {
+        let answers = Arc::new(Answers::default());
+        let (none, long) = (Duration::ZERO, Duration::from_secs(3600));
+        assert!(answers.overdue(none).now_or_never().is_none(), "there is none");
+        drop(answers.watch(answer(10)));
+        assert!(answers.overdue(none).now_or_never().is_none(), "it was taken");
+        let taken = answers.watch(answer(10));
+        assert!(answers.overdue(long).now_or_never().is_none(), "it has time");
+        let stays = answers.watch(answer(10));
+        drop(taken);
+        answers.overdue(Duration::from_millis(1)).await;
+        drop(stays);
+        assert!(answers.watch(answer(0)).body().is_end_stream() && answers.list().is_empty(), "nothing is to be taken");
+    }
+}
