@@ -72,7 +72,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         .unwrap_or_else(|| AuthorityFiles { certificate: config.data.join("ca.pem"), key: config.data.join("ca.key") });
     let authority = Authority::open_or_create(&files, config.certificate_validity_days)?;
     let signer = signer(&config.data.join("token.key"))?;
-    let client = |tls| SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AF)?;
     // Notifications only, which have no tokens (TS 33.501 clause 13.4.1).
     let client = |tls| {

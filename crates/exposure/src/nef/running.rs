@@ -11,9 +11,8 @@ use sbi::admin::{AdminServer, Health};
 use sbi::audit::Audit;
 use sbi::capif::aef::ExposingFunction;
 use sbi::nrf::{NrfClient, OwnFunction};
-use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, services};
 use sbi::openapi::Api;
-use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, openapi};
+use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 use transport::ApiPskAcceptor;
@@ -160,7 +159,6 @@ fn router(service: &Arc<Service>) -> Router {
         .with_state(Arc::clone(service))
 }
 
-async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry) -> Result<Service, ExposureError> {
 /// What is served outside, as its OpenAPI document has it.
 fn described(service: &Service, exposing: bool) -> Vec<Api> {
     let mut apis = Vec::new();
@@ -178,7 +176,7 @@ fn described(service: &Service, exposing: bool) -> Vec<Api> {
     apis
 }
 
-async fn build(config: &Config, registry: &mut Registry) -> Result<Service, ExposureError> {
+async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry) -> Result<Service, ExposureError> {
     let audit = Audit::default();
     audit.register(registry);
     let operations = OperationMetrics::register(registry.sub_registry_with_prefix("nef"));

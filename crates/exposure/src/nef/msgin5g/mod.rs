@@ -64,7 +64,6 @@ impl MsGin5g {
     ) -> Result<Self, ExposureError> {
         let server = SbiClient::new(SbiClientConfig { tls: nef.inside.clone(), limits: config.requests.clone() })?;
         let server = NrfClient::authorized(nrf, server);
-        let outside = SbiClient::new(SbiClientConfig { tls: nef.tls.clone(), limits: nef.requests.clone() })?;
         let outside =
             SbiClient::new(SbiClientConfig { tls: nef.tls.clone(), limits: nef.requests.clone() })?.for_callbacks();
         let target_root = config.target_root.clone().map_or_else(OnceLock::new, OnceLock::from);
