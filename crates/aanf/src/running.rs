@@ -123,7 +123,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     }
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut registry);
-        nrf.keep_registered(&own_function(server.local_addr(), routing_indicators), health.clone(), shutdown.clone());
+        let own = own_function(server.local_addr(), routing_indicators, authorizer.demands_tokens());
+        nrf.keep_registered(&own, health.clone(), shutdown.clone());
     }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
@@ -135,10 +136,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
 }
 
 /// What the NRF is told.
-fn own_function(listen: SocketAddr, routing_indicators: Vec<String>) -> OwnFunction {
+fn own_function(listen: SocketAddr, routing_indicators: Vec<String>, oauth2_required: bool) -> OwnFunction {
     let (name, consumers) = (services::NAANF_AKMA.service, &[services::AUSF, services::AF, services::NEF]);
     let service = OwnService { name, version: "v1", listen, consumers };
-    OwnFunction { services: vec![service], routing_indicators, ..OwnFunction::default() }
+    OwnFunction { services: vec![service], oauth2_required, routing_indicators }
 }
 
 /// Recovery and counting block; they get a thread of their own.

@@ -119,7 +119,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     .await?;
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut registry);
-        nrf.keep_registered(&own_function(server.local_addr()), health.clone(), shutdown.clone());
+        let own = own_function(server.local_addr(), authorizer.demands_tokens());
+        nrf.keep_registered(&own, health.clone(), shutdown.clone());
     }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown.clone()).await?),
@@ -131,7 +132,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
 }
 
 /// What the NRF is told.
-fn own_function(listen: SocketAddr) -> OwnFunction {
+fn own_function(listen: SocketAddr, oauth2_required: bool) -> OwnFunction {
     let served = [&services::SS_UPR, &services::SS_GM, &services::CONFIGURATION];
     let service = |scopes: &sbi::authorization::ServiceScopes| OwnService {
         name: scopes.service,
@@ -139,5 +140,5 @@ fn own_function(listen: SocketAddr) -> OwnFunction {
         listen,
         consumers: &[services::AF],
     };
-    OwnFunction { services: served.into_iter().map(service).collect(), ..OwnFunction::default() }
+    OwnFunction { services: served.into_iter().map(service).collect(), oauth2_required, ..OwnFunction::default() }
 }

@@ -96,6 +96,7 @@ impl Directory {
             "listen": ports.capif,
             "data": self.state("capif"),
             "tls": self.certificate("capif"),
+            "nrf": {"root": format!("https://{}", ports.nrf)},
             "authority": {"certificate": authority.join("ca.pem"), "key": authority.join("ca.key")},
             "onboarding": onboarding,
             "registration": [{"name": "nef", "token_sha256": digest(&credentials.registration)}],

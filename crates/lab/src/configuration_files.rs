@@ -48,7 +48,7 @@ impl Directory {
             "listen": ports.aanf,
             "data": self.state("aanf"),
             "tls": self.certificate("aanf"),
-            "authorization": self.authorization()?,
+            "authorization": self.authorization(&[])?,
             "udm": {"root": format!("https://{}", ports.udm)},
             "nrf": {"root": format!("https://{}", ports.nrf)},
             "af": [
@@ -72,7 +72,7 @@ impl Directory {
             "listen": ports.configuration,
             "data": self.state("configuration"),
             "tls": self.certificate("configuration"),
-            "authorization": self.authorization()?,
+            "authorization": self.authorization(&[self.nf_instance_id("provisioner")?])?,
             "provisioner": [{"nf_instance_id": self.nf_instance_id("provisioner")?}],
             "nrf": {"root": format!("https://{}", ports.nrf)},
             "reader": [{"nf_instance_id": self.nf_instance_id("server")?}],
@@ -113,6 +113,7 @@ impl Directory {
             "data": self.state("nef"),
             "tls": towards_outside,
             "inside": own,
+            "nrf": {"root": format!("https://{}", ports.nrf)},
             "capif": self.nef_capif(ports),
             "capif_psk_listen": ports.nef_psk,
             "akma": {"aanf": format!("https://{}", ports.aanf)},
@@ -132,6 +133,8 @@ impl Directory {
             .iter()
             .map(|server| json!({"as_service_id": server.as_service_id, "nf_instance_id": server.nf_instance_id}))
             .collect();
+        let by_certificate: Vec<_> =
+            self.network().application_servers.iter().map(|server| server.nf_instance_id).collect();
         // Those outside are the NEF to the server.
         let nef = self.nf_instance_id("nef")?;
         application_servers.extend(OUTSIDE_FUNCTIONS.iter().map(|function| {
@@ -149,7 +152,7 @@ impl Directory {
             "configuration_function": {"url": format!("https://{}", ports.configuration)},
             "group_management": {"url": format!("https://{}", ports.configuration)},
             "api": {"listen": ports.api},
-            "authorization": self.authorization()?,
+            "authorization": self.authorization(&by_certificate)?,
             "admin": {"listen": ports.admin},
             "nrf": {"root": format!("https://{}", ports.nrf)},
             "store": {"path": self.state("server")},

@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use akma::{Gpsi, HomeNetwork, Supi};
-use sbi::authorization::{AuthorizationConfig, IssuerConfig};
+use sbi::authorization::{AuthorizationConfig, IssuerConfig, Mode, PeerConfig};
 use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, SbiServerConfig, ServerLimits};
 use serde::{Deserialize, Serialize};
@@ -310,7 +310,7 @@ impl Directory {
         Ok(udm::Config {
             sbi: self.sbi("udm", ports.udm),
             state: self.state("udm"),
-            authorization: self.authorization()?,
+            authorization: self.authorization(&[self.nf_instance_id("provisioner")?])?,
             ausf_callers: [self.nf_instance_id("ausf")?].into(),
             translation_callers: [self.nf_instance_id("aanf")?].into(),
             provisioning_callers: [self.nf_instance_id("provisioner")?].into(),
@@ -334,7 +334,7 @@ impl Directory {
             nrf: Some(self.nrf_section(ports)),
             callers: [self.nf_instance_id("lab-nf")?].into(),
             serving_networks: Vec::new(),
-            authorization: self.authorization()?,
+            authorization: self.authorization(&[self.nf_instance_id("lab-nf")?])?,
             api_root: None,
             limits: ausf::Limits::default(),
             sbi: self.sbi("ausf", ports.ausf),
@@ -369,20 +369,22 @@ impl Directory {
                 scope("naanf-akma:applicationkeyget:supi-access", &["server", "configuration"])?,
                 scope("ss-upr", &["server", "provisioner"])?,
                 scope("ss-gm", &["server", "provisioner"])?,
+                scope("msgin5g-configuration", &["provisioner"])?,
             ],
             limits: nrf::Limits::default(),
             sbi: self.sbi("nrf", ports.nrf),
         })
     }
 
-    /// The section `[authorization]` of every function of the lab: tokens of the lab's NRF are checked; who shows none is
-    /// taken by its certificate.
+    /// The section `[authorization]` of a function of the lab: tokens of the lab's NRF are demanded of everybody but
+    /// `by_certificate`, who need their certificate only, and checked of them, too.
     ///
     /// # Errors
     /// When the network lacks a function.
-    pub fn authorization(&self) -> Result<AuthorizationConfig, LabError> {
+    pub fn authorization(&self, by_certificate: &[Uuid]) -> Result<AuthorizationConfig, LabError> {
         let issuer = IssuerConfig { nf_instance_id: self.nf_instance_id("nrf")?.to_string(), keys: self.nrf_jwks() };
-        Ok(AuthorizationConfig { issuers: vec![issuer], ..AuthorizationConfig::tls_only() })
+        let peers = by_certificate.iter().map(|id| PeerConfig::instance(id.to_string(), Mode::Tls)).collect();
+        Ok(AuthorizationConfig { issuers: vec![issuer], peers, ..AuthorizationConfig::default() })
     }
 
     /// The section `[nrf]` of every function of the lab.

@@ -11,7 +11,7 @@ use lab::{CertificateAuthority, CertificateRequest};
 use sbi::authorization::{AuthorizationConfig, IssuerConfig};
 use sbi::nausf::NausfClient;
 use sbi::token::TokenSigner;
-use sbi::{ClientLimits, SbiClient, SbiClientConfig};
+use sbi::{CertificateFiles, SbiClient, SbiError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -21,6 +21,24 @@ fn user_not_found() -> (u16, String) {
 
 fn caller_not_allowed() -> (u16, String) {
     (403, "CALLER_NOT_ALLOWED".to_owned())
+}
+
+fn token_missing() -> (u16, String) {
+    (401, "TOKEN_MISSING".to_owned())
+}
+
+/// A certificate of the network for another function of type `nf_type`.
+fn another(core: &Core, id: Uuid, nf_type: &str) -> CertificateFiles {
+    let realm = core.directory.home_network().realm();
+    let authority = CertificateAuthority::open_or_create(&core.directory.root().join("pki"), &realm).unwrap();
+    let request = CertificateRequest {
+        common_name: "another".to_owned(),
+        nf_instance_id: id,
+        nf_type: nf_type.to_owned(),
+        dns_names: Vec::new(),
+        addresses: Vec::new(),
+    };
+    authority.issue(&format!("another-{nf_type}"), &request).unwrap()
 }
 
 #[tokio::test]
@@ -49,9 +67,15 @@ async fn only_an_amf_on_the_list_uses_the_ausf() {
     for name in ["as-billing", "server", "provisioner", "ausf"] {
         let stranger = NausfClient::new(core.http(name), core.root_of_ausf());
         let info = core.info(core.subscriber(1).supi.as_str());
-        assert_eq!(refusal(stranger.authenticate(&info).await), caller_not_allowed(), "{name}");
-        assert_eq!(refusal(stranger.deregister(&core.subscriber(1).supi).await), caller_not_allowed(), "{name}");
+        assert_eq!(refusal(stranger.authenticate(&info).await), token_missing(), "{name}");
+        assert_eq!(refusal(stranger.deregister(&core.subscriber(1).supi).await), token_missing(), "{name}");
     }
+    // Another AMF gets a token as every AMF does, and is not on the list.
+    let http = core.authorized(another(&core, Uuid::new_v4(), "AMF"), "AMF");
+    let stranger = NausfClient::new(http, core.root_of_ausf());
+    let info = core.info(core.subscriber(1).supi.as_str());
+    assert_eq!(refusal(stranger.authenticate(&info).await), caller_not_allowed());
+    assert_eq!(refusal(stranger.deregister(&core.subscriber(1).supi).await), caller_not_allowed());
 }
 
 #[tokio::test]
@@ -61,17 +85,7 @@ async fn an_authentication_belongs_to_the_amf_that_began_it() {
         config.callers.insert(other_id);
     })
     .await;
-    let realm = core.directory.home_network().realm();
-    let authority = CertificateAuthority::open_or_create(&core.directory.root().join("pki"), &realm).unwrap();
-    let request = CertificateRequest {
-        common_name: "another AMF".to_owned(),
-        nf_instance_id: other_id,
-        nf_type: "AMF".to_owned(),
-        dns_names: Vec::new(),
-        addresses: Vec::new(),
-    };
-    let tls = authority.issue("other-amf", &request).unwrap();
-    let other = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap();
+    let other = core.authorized(another(&core, other_id, "AMF"), "AMF");
     let context = core.challenge(&core.subscriber(1)).await;
     let meddling = NausfClient::new(other, core.root_of_ausf()).confirm_5g_aka(&context, None).await;
     assert_eq!(refusal(meddling), (404, "CONTEXT_NOT_FOUND".to_owned()));
@@ -85,13 +99,24 @@ async fn only_the_ausf_in_its_own_name_gets_vectors_from_udm() {
     let uri = format!("{}/nudm-ueau/v1/{}/security-information/generate-auth-data", core.root_of_udm(), supi.as_str());
     let ausf_id = core.directory.nf_instance_id("ausf").unwrap();
     let body = |id: Uuid| json!({"servingNetworkName": core.snn().as_str(), "ausfInstanceId": id});
-    for name in ["lab-nf", "provisioner", "aanf", "as-fleet"] {
+    for name in ["lab-nf", "aanf", "as-fleet", "ausf"] {
         let answer = core.http(name).post::<_, Value>(&uri, &body(ausf_id)).await;
-        assert_eq!(refusal(answer), caller_not_allowed(), "{name}");
+        assert_eq!(refusal(answer), token_missing(), "{name}");
     }
-    let answer = core.http("ausf").post::<_, Value>(&uri, &body(Uuid::new_v4())).await;
+    let for_udm = |http: SbiClient| http.for_service("UDM", "nudm-ueau");
+    let answer = for_udm(core.http("provisioner")).post::<_, Value>(&uri, &body(ausf_id)).await;
+    assert_eq!(refusal(answer), caller_not_allowed(), "a certificate is enough for the provisioner, and not for this");
+    let another = for_udm(core.authorized(another(&core, Uuid::new_v4(), "AUSF"), "AUSF"));
+    assert_eq!(refusal(another.post::<_, Value>(&uri, &body(ausf_id)).await), caller_not_allowed());
+    let aanf = core.with_tokens("aanf", "AANF");
+    let answer = for_udm(aanf.clone()).post::<_, Value>(&uri, &body(ausf_id)).await;
+    assert!(matches!(answer, Err(SbiError::NrfRefused { .. })), "no token, no request: {answer:?}");
+    let answer = aanf.for_service("UDM", "nudm-sdm").post::<_, Value>(&uri, &body(ausf_id)).await;
+    assert_eq!(refusal(answer), (403, "TOKEN_SCOPE".to_owned()));
+    let ausf = for_udm(core.with_tokens("ausf", "AUSF"));
+    let answer = ausf.post::<_, Value>(&uri, &body(Uuid::new_v4())).await;
     assert_eq!(refusal(answer), (403, "AUTHENTICATION_REJECTED".to_owned()));
-    core.http("ausf").post::<_, Value>(&uri, &body(ausf_id)).await.unwrap();
+    ausf.post::<_, Value>(&uri, &body(ausf_id)).await.unwrap();
 }
 
 #[tokio::test]
@@ -102,9 +127,9 @@ async fn only_the_provisioner_sees_and_changes_subscribers() {
     let subscription = core.directory.subscriptions().remove(0);
     for name in ["lab-nf", "ausf", "aanf", "server"] {
         let http = core.http(name);
-        assert_eq!(refusal(http.get::<Value>(&uri).await), caller_not_allowed(), "{name}");
-        assert_eq!(refusal(http.put::<_, Value>(&one, &subscription).await), caller_not_allowed(), "{name}");
-        assert_eq!(refusal(http.delete::<Value>(&one).await), caller_not_allowed(), "{name}");
+        assert_eq!(refusal(http.get::<Value>(&uri).await), token_missing(), "{name}");
+        assert_eq!(refusal(http.put::<_, Value>(&one, &subscription).await), token_missing(), "{name}");
+        assert_eq!(refusal(http.delete::<Value>(&one).await), token_missing(), "{name}");
     }
 }
 
@@ -113,13 +138,18 @@ async fn only_the_aanf_translates_identifiers() {
     let core = Core::start().await;
     let subscriber = core.subscriber(1);
     let uri = |ue: &str| format!("{}/nudm-sdm/v2/{ue}/id-translation-result", core.root_of_udm());
-    let by_supi: Value = core.http("aanf").get(&uri(subscriber.supi.as_str())).await.unwrap().into_body().unwrap();
+    let sdm = |name: &str, nf_type: &str| core.with_tokens(name, nf_type).for_service("UDM", "nudm-sdm");
+    let aanf = sdm("aanf", "AANF");
+    let by_supi: Value = aanf.get(&uri(subscriber.supi.as_str())).await.unwrap().into_body().unwrap();
     let expected = json!({"supi": subscriber.supi.as_str(), "gpsi": subscriber.gpsi.as_str()});
     assert_eq!(by_supi, expected);
-    let by_gpsi: Value = core.http("aanf").get(&uri(subscriber.gpsi.as_str())).await.unwrap().into_body().unwrap();
+    let by_gpsi: Value = aanf.get(&uri(subscriber.gpsi.as_str())).await.unwrap().into_body().unwrap();
     assert_eq!(by_gpsi, expected);
-    assert_eq!(refusal(core.http("aanf").get::<Value>(&uri("msisdn-11111")).await), user_not_found());
-    assert_eq!(refusal(core.http("server").get::<Value>(&uri(subscriber.supi.as_str())).await), caller_not_allowed());
+    assert_eq!(refusal(aanf.get::<Value>(&uri("msisdn-11111")).await), user_not_found());
+    assert_eq!(refusal(core.http("server").get::<Value>(&uri(subscriber.supi.as_str())).await), token_missing());
+    // A NEF may in general, and gets a token; this one is not on the list.
+    let nef = sdm("nef", "NEF").get::<Value>(&uri(subscriber.supi.as_str())).await;
+    assert_eq!(refusal(nef), caller_not_allowed());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// One vector from UDM, asked for as the AUSF does: RAND and AUTN.
 async fn vector(core: &Core, subscriber: &LabSubscriber) -> ([u8; 16], [u8; 16]) {
-    let udm = NudmClient::new(core.http("ausf"), core.root_of_udm());
+    let udm = NudmClient::new(core.with_tokens("ausf", "AUSF"), core.root_of_udm());
     let request = AuthenticationInfoRequest {
         supported_features: None,
         serving_network_name: core.snn(),
@@ -48,6 +48,7 @@ async fn a_usim_accepts_every_vector_over_a_restart_of_udm() {
         }
         core.stop_udm().await;
         core.start_udm().await;
+        core.all_registered().await;
     }
 }
 
@@ -164,7 +165,7 @@ async fn a_subscription_that_could_never_be_authenticated_is_refused() {
 async fn udm_keeps_the_latest_authentication_event() {
     let core = Core::start().await;
     let supi = core.subscriber(1).supi.clone();
-    let udm = NudmClient::new(core.http("ausf"), core.root_of_udm());
+    let udm = NudmClient::new(core.with_tokens("ausf", "AUSF"), core.root_of_udm());
     let mut event = AuthEvent {
         nf_instance_id: core.directory.nf_instance_id("ausf").unwrap().to_string(),
         success: true,

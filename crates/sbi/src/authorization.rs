@@ -155,6 +155,13 @@ impl Authorizer {
         router.layer(from_fn_with_state(Protection { authorizer: Arc::clone(self), service }, decide))
     }
 
+    /// Whether peers without an entry of their own need a token: what the NRF is told of the function's services
+    /// (`oauth2Required`, TS 29.510 clause 6.1.6.2.3).
+    #[must_use]
+    pub fn demands_tokens(&self) -> bool {
+        self.config.mode == Mode::Token
+    }
+
     /// The networks that are stated to be protected below IP.
     #[must_use]
     pub fn protected_networks(&self) -> &[NdsIpConfig] {

@@ -84,6 +84,10 @@ pub static MSGS_MSGDELIVERY: ServiceScopes = ServiceScopes { service: "msgs-msgd
 /// MSGS_TopiclistEvent (TS 29.538).
 pub static MSGS_TOPICLISTEVENT: ServiceScopes = ServiceScopes { service: "msgs-topiclistevent", operations: &[] };
 
+/// Scope of MSGG_L3GDelivery (TS 29.538).
+pub const MSGG_L3GDELIVERY: &str = "msgg-l3gdelivery";
+/// Scope of MSGG_N3GDelivery (TS 29.538).
+pub const MSGG_N3GDELIVERY: &str = "msgg-n3gdelivery";
 /// Scope of MSGG_BGDelivery (TS 29.538).
 pub const MSGG_BGDELIVERY: &str = "msgg-bgdelivery";
 

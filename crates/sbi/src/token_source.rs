@@ -27,6 +27,12 @@ pub trait TokenSource: Send + Sync {
 
     /// The producer has refused this token as invalid: it must not be given out again.
     fn rejected(&self, target: &TokenTarget, scope: &str, token: &str);
+
+    /// Whether requests within `scope`, for which there is no token because of `error`, are sent without one. Else they are
+    /// not sent.
+    fn go_without(&self, _scope: &str, _error: &SbiError) -> bool {
+        false
+    }
 }
 
 /// What a client does about tokens: nothing, until it has both a source and a service.
@@ -47,14 +53,12 @@ impl TokenUse {
         self
     }
 
-    /// A token for the next request, if it is to have one. Where the source knows nobody who asks for tokens with this
-    /// scope, the request goes without: whether that will do is for the producer to say, which may be one that the NRF does
-    /// not know, such as a gateway (TS 33.501 clause Y.5).
+    /// A token for the next request, if it is to have one: whether it may go without is for the source to say.
     pub(crate) async fn token(&self) -> Result<Option<Arc<str>>, SbiError> {
         let (Some(source), Some((target, scope))) = (&self.source, &self.service) else { return Ok(None) };
         match source.token(target, scope).await {
-            Err(SbiError::NrfRefused { reason, .. }) if reason == INVALID_SCOPE => {
-                tracing::debug!(nf_type = %target.nf_type, scope, "no token for this scope, the request goes without");
+            Err(error) if source.go_without(scope, &error) => {
+                tracing::debug!(nf_type = %target.nf_type, scope, %error, "the request goes without a token");
                 Ok(None)
             }
             token => token.map(Some),
@@ -74,9 +78,6 @@ impl std::fmt::Debug for TokenUse {
         f.debug_struct("TokenUse").field("source", &self.source.is_some()).field("service", &service).finish()
     }
 }
-
-/// RFC 6749 clause 5.2: the scope is unknown, or nobody's.
-const INVALID_SCOPE: &str = "invalid_scope";
 
 /// The `Authorization` header with a bearer token (RFC 6750 clause 2.1), hidden from Debug output.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue, SbiError> {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 const NRF: &str = "11111111-1111-4111-8111-111111111111";
 const OWN: &str = "22222222-2222-4222-8222-222222222222";
+const PRODUCER: &str = "33333333-3333-4333-8333-333333333333";
 
 /// An NRF below the path `/core` that answers what it is told to.
 #[derive(Clone, Default)]
@@ -169,4 +170,66 @@ async fn signs_of_life_are_given_as_often_as_told_and_who_is_forgotten_registers
     assert_eq!((&service["apiPrefix"], &service["ipEndPoints"]), (&json!("front"), &json!([{"port": 443}])));
     assert_eq!((&service["allowedNfTypes"], &service["oauth2Required"]), (&json!(["AMF"]), &json!(true)));
     assert_eq!(service["versions"], json!([{"apiVersionInUri": "v1", "apiFullVersion": "1.0.0"}]));
+}
+
+/// A producer that notes what tokens it was shown.
+async fn producer(authority: &TestAuthority) -> (String, Arc<Mutex<Vec<Option<String>>>>) {
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&shown);
+    let take = post(async move |headers: HeaderMap| {
+        let token = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        seen.lock().unwrap().push(token);
+        StatusCode::NO_CONTENT
+    });
+    let (listen, tls) = (([127, 0, 0, 1], 0).into(), authority.issue(PRODUCER, &[]));
+    let config = SbiServerConfig { listen, tls, limits: ServerLimits::default() };
+    let router = Router::new().route("/ask", take);
+    let server = SbiServer::start(config, router, CancellationToken::new()).await.unwrap();
+    (format!("https://127.0.0.1:{}/ask", server.local_addr().port()), shown)
+}
+
+#[tokio::test]
+async fn a_request_that_the_nrf_gives_no_token_for_is_not_sent_unless_its_producers_register_nowhere() {
+    let authority = TestAuthority::new();
+    let (nrf, config) = started(&authority).await;
+    let (uri, shown) = producer(&authority).await;
+    let ask = async |config: &NrfConfig, nf_type: &'static str, scope: &'static str| {
+        let client = NrfClient::new(config, &authority.issue(OWN, &[]), "AF").unwrap();
+        let http = client.authorize(authority.client(OWN)).for_service(nf_type, scope);
+        http.post_any(&uri, &json!({})).await.map(drop)
+    };
+    let count = || shown.lock().unwrap().len();
+
+    // Nobody that the NRF knows offers it to us.
+    *nrf.token.lock().unwrap() = (400, json!({"error": "invalid_scope"}));
+    for (nf_type, scope) in [("AANF", "naanf-akma naanf-akma:anchorkey"), ("UDM", "nudm-ueau"), ("AF", "ss-upr")] {
+        let answer = ask(&config, nf_type, scope).await;
+        assert!(matches!(&answer, Err(SbiError::NrfRefused { .. })), "{scope}: {answer:?}");
+    }
+    assert_eq!(count(), 0, "nothing was sent");
+    // Gateways and the northbound APIs of a NEF are not the NRF's to know.
+    for (nf_type, scope) in [("AF", "msgg-bgdelivery"), ("NEF", "3gpp-device-triggering")] {
+        ask(&config, nf_type, scope).await.unwrap();
+        assert_eq!(shown.lock().unwrap().pop().unwrap(), None, "{scope}");
+    }
+    // One that does register is shown a token all the same.
+    *nrf.token.lock().unwrap() = (200, json!({"access_token": "a.b.c", "token_type": "Bearer", "expires_in": 60}));
+    ask(&config, "AF", "msgg-bgdelivery").await.unwrap();
+    assert_eq!(shown.lock().unwrap().pop().unwrap().as_deref(), Some("Bearer a.b.c"));
+
+    // Other refusals, and silence, say nothing about the producer.
+    for (status, body) in [(400, json!({"error": "invalid_client"})), (503, json!({}))] {
+        *nrf.token.lock().unwrap() = (status, body.clone());
+        let answer = ask(&config, "AF", "msgg-bgdelivery").await;
+        assert!(matches!(&answer, Err(SbiError::NrfRefused { .. })), "{body}: {answer:?}");
+    }
+    assert_eq!(count(), 0, "nothing was sent");
+
+    // The list is the operator's.
+    *nrf.token.lock().unwrap() = (400, json!({"error": "invalid_scope"}));
+    let own = NrfConfig { without_token: ["naanf-akma".to_owned()].into(), ..config };
+    ask(&own, "AANF", "naanf-akma naanf-akma:anchorkey").await.unwrap();
+    assert_eq!(shown.lock().unwrap().pop().unwrap(), None);
+    assert!(ask(&own, "AANF", "naanf-akma nudm-sdm").await.is_err(), "every service of the scope must be on it");
+    assert!(ask(&own, "AF", "msgg-bgdelivery").await.is_err());
 }

@@ -183,7 +183,8 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     let notifications = serve_notifications(&core, &config, &clients, &api_stop).await?;
     if let Some(nrf) = &clients.nrf {
         nrf.register_metrics(&mut metrics_registry);
-        nrf.keep_registered(&own_function(api.local_addr()), core.health.clone(), shutdown.clone());
+        let own = own_function(api.local_addr(), authorizer.demands_tokens());
+        nrf.keep_registered(&own, core.health.clone(), shutdown.clone());
     }
     let nrf = clients.nrf;
     let health = core.health.clone();
@@ -302,7 +303,7 @@ impl Clients {
 }
 
 /// What the NRF is told: the APIs for Application Servers.
-fn own_function(listen: SocketAddr) -> OwnFunction {
+fn own_function(listen: SocketAddr, oauth2_required: bool) -> OwnFunction {
     let served = [&services::MSGS_ASREGISTRATION, &services::MSGS_MSGDELIVERY, &services::MSGS_TOPICLISTEVENT];
     let service = |scopes: &sbi::authorization::ServiceScopes| OwnService {
         name: scopes.service,
@@ -310,7 +311,7 @@ fn own_function(listen: SocketAddr) -> OwnFunction {
         listen,
         consumers: &[services::AF, services::NEF],
     };
-    OwnFunction { services: served.into_iter().map(service).collect(), ..OwnFunction::default() }
+    OwnFunction { services: served.into_iter().map(service).collect(), oauth2_required, ..OwnFunction::default() }
 }
 
 fn acceptor_config(config: &Config) -> PskServerConfig {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sbi::capif::policy::{ApiInvokerPolicy, TimeRangeList};
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -45,6 +46,9 @@ pub struct Config {
     /// Below which URIs notifications may go; anywhere if empty.
     #[serde(default)]
     pub notification_prefixes: Vec<String>,
+    /// The NRF inside that it registers at, with the certificate of `tls`; none if absent.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// The tables' sizes.
     #[serde(default)]
     pub tables: TableLimits,
@@ -196,6 +200,9 @@ impl Config {
     fn fault(&self) -> Option<String> {
         if self.id.is_empty() {
             return Some("id must not be empty".to_owned());
+        }
+        if let Some(fault) = self.nrf.as_ref().and_then(NrfConfig::fault) {
+            return Some(fault);
         }
         if self.api_root.as_ref().is_some_and(|root| !root.starts_with("https://")) {
             return Some("api_root must be an https URL".to_owned());

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::{AdminServer, Health};
 use sbi::audit::Audit;
+use sbi::nrf::{NrfClient, OwnFunction};
 use sbi::token::TokenSigner;
-use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::{
+    CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services,
+};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +27,7 @@ use crate::error::ExposureError;
 pub struct Running {
     server: SbiServer,
     admin: Option<AdminServer>,
+    nrf: Option<NrfClient>,
 }
 
 impl Running {
@@ -42,6 +46,9 @@ impl Running {
     /// Waits until the function has stopped: requests answered, connections closed.
     pub async fn stopped(&self) {
         self.server.stopped().await;
+        if let Some(nrf) = &self.nrf {
+            nrf.stopped().await;
+        }
         if let Some(admin) = &self.admin {
             admin.stopped().await;
         }
@@ -66,6 +73,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let authority = Authority::open_or_create(&files, config.certificate_validity_days)?;
     let signer = signer(&config.data.join("token.key"))?;
     let client = |tls| SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() });
+    let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AF)?;
+    // Notifications only, which have no tokens (TS 33.501 clause 13.4.1).
     let (to_all, to_aefs) = (client(config.tls.clone())?, client(own_certificate(&config, &authority)?)?);
     let (audit, server_metrics, health) = (Audit::default(), ServerMetrics::default(), Health::new());
     let mut metrics = MetricsRegistry::default();
@@ -97,12 +106,17 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let server = SbiServerConfig { listen: config.listen, tls, limits: config.limits };
     let router = router(Arc::new(service));
     let server = SbiServer::start_optional_certificate(server, router, shutdown.clone(), server_metrics).await?;
+    if let Some(nrf) = &nrf {
+        nrf.register_metrics(&mut metrics);
+        // Its APIs are no services of an NRF: who may use them, and with what, is CAPIF's own.
+        nrf.keep_registered(&OwnFunction::default(), health.clone(), shutdown.clone());
+    }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(metrics), health, shutdown).await?),
         None => None,
     };
     tracing::info!(address = %server.local_addr(), id = config.id, "CAPIF core function ready");
-    Ok(Running { server, admin })
+    Ok(Running { server, admin, nrf })
 }
 
 /// A certificate of the core function's own authority for itself, made anew at each start.

@@ -13,6 +13,7 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use http::StatusCode;
 use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, NaanfClient};
+use sbi::nrf::NrfClient;
 use sbi::nudm::NudmClient;
 use sbi::{Json, ProblemDetails, SbiClient, SbiClientConfig, SupportedFeatures};
 
@@ -30,13 +31,17 @@ pub(crate) struct Akma {
 }
 
 impl Akma {
-    pub(crate) fn new(config: &AkmaConfig, nef: &Config) -> Result<Self, ExposureError> {
+    pub(crate) fn new(config: &AkmaConfig, nef: &Config, nrf: Option<&NrfClient>) -> Result<Self, ExposureError> {
         let client = SbiClient::new(SbiClientConfig { tls: nef.inside.clone(), limits: config.requests.clone() })?;
+        let client = NrfClient::authorized(nrf, client);
         let translation = config.udm.as_ref().map(|udm| {
             let pause = Duration::from_millis(config.udm_pause_milliseconds);
             Translation::new(NudmClient::new(client.clone(), udm.clone()), pause)
         });
-        Ok(Self { aanf: NaanfClient::new(client, config.aanf.clone()), translation })
+        let aanf = NaanfClient::new(client, config.aanf.clone());
+        // The SUPI is of use for its translation only.
+        let aanf = if translation.is_some() { aanf } else { aanf.without_supi() };
+        Ok(Self { aanf, translation })
     }
 
     /// What the caller may see of the UE's identity.

@@ -8,6 +8,7 @@ use akma::Fqdn;
 use message::{AsServiceId, IdentityPattern};
 use sbi::callback::is_well_formed_below;
 use sbi::capif::aef::AefConfig;
+use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -54,6 +55,9 @@ pub struct Config {
     /// Where API invokers come whose method is TLS with AEF_PSK; nowhere if absent.
     #[serde(default)]
     pub capif_psk_listen: Option<SocketAddr>,
+    /// The NRF inside that it registers at and that gives it access tokens; none if absent.
+    #[serde(default)]
+    pub nrf: Option<NrfConfig>,
     /// Who may do what. Whoever has no entry may do nothing.
     #[serde(default, rename = "af")]
     pub afs: Vec<AfConfig>,
@@ -86,7 +90,8 @@ pub struct AkmaConfig {
     /// Limits on requests to it.
     #[serde(default)]
     pub requests: ClientLimits,
-    /// The UDM's API root: it translates the SUPI where the AAnF tells no GPSI. None: then there is none.
+    /// The UDM's API root: it translates the SUPI where the AAnF tells no GPSI. None: then there is none, and tokens do not
+    /// ask for the SUPI.
     #[serde(default)]
     pub udm: Option<String>,
     /// After a failure UDM is left alone for this long, in milliseconds; answers have no GPSI from it meanwhile.
@@ -173,6 +178,9 @@ impl Config {
         }
         if self.tokens.issuer.is_empty() {
             return fault("nef.tokens.issuer must not be empty".to_owned());
+        }
+        if let Some(wrong) = self.nrf.as_ref().and_then(NrfConfig::fault) {
+            return fault(format!("nef.{wrong}"));
         }
         if self.akma.is_none() && self.msgin5g.is_none() {
             return fault("neither [nef.akma] nor [nef.msgin5g] is there".to_owned());

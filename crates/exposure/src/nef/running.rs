@@ -10,7 +10,8 @@ use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
 use sbi::audit::Audit;
 use sbi::capif::aef::ExposingFunction;
-use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::nrf::{NrfClient, OwnFunction};
+use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 use transport::ApiPskAcceptor;
@@ -32,6 +33,7 @@ pub struct Running {
     inside: Option<SbiServer>,
     psk: Option<SbiServer>,
     admin: Option<AdminServer>,
+    nrf: Option<NrfClient>,
 }
 
 impl Running {
@@ -68,6 +70,9 @@ impl Running {
         if let Some(psk) = &self.psk {
             psk.stopped().await;
         }
+        if let Some(nrf) = &self.nrf {
+            nrf.stopped().await;
+        }
         if let Some(admin) = &self.admin {
             admin.stopped().await;
         }
@@ -85,7 +90,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     outside_metrics.register(registry.sub_registry_with_prefix("nef_outside"));
     inside_metrics.register(registry.sub_registry_with_prefix("nef_inside"));
     let health = Health::new();
-    let service = Arc::new(build(&config, &mut registry).await?);
+    let nrf = NrfClient::optional(config.nrf.as_ref(), &config.inside, services::NEF)?;
+    let service = Arc::new(build(&config, nrf.as_ref(), &mut registry).await?);
     health.ready(STORE_CHECK);
 
     // The inside first: before an AS can register, the server can deliver to it.
@@ -123,12 +129,17 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         _ => None,
     };
     let outside = SbiServer::start_observed(server, router, shutdown.clone(), outside_metrics).await?;
+    if let Some(nrf) = &nrf {
+        nrf.register_metrics(&mut registry);
+        // What it offers is for those outside, who do not ask an NRF, and for the server, whose deliveries have no tokens.
+        nrf.keep_registered(&OwnFunction::default(), health.clone(), shutdown.clone());
+    }
     let admin = match config.admin {
         Some(listen) => Some(AdminServer::start(listen, Arc::new(registry), health, shutdown).await?),
         None => None,
     };
     tracing::info!(address = %outside.local_addr(), "NEF ready");
-    Ok(Running { outside, inside, psk, admin })
+    Ok(Running { outside, inside, psk, admin, nrf })
 }
 
 /// Everything outside may ask: a token, and with a token the rest.
@@ -145,7 +156,7 @@ fn router(service: &Arc<Service>) -> Router {
         .with_state(Arc::clone(service))
 }
 
-async fn build(config: &Config, registry: &mut Registry) -> Result<Service, ExposureError> {
+async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry) -> Result<Service, ExposureError> {
     let audit = Audit::default();
     audit.register(registry);
     let operations = OperationMetrics::register(registry.sub_registry_with_prefix("nef"));
@@ -154,13 +165,13 @@ async fn build(config: &Config, registry: &mut Registry) -> Result<Service, Expo
         Some(msgin5g) => {
             let records = open_records(config, &afs).await?;
             records.store_metrics().register(registry);
-            Some(MsGin5g::new(msgin5g, config, records)?)
+            Some(MsGin5g::new(msgin5g, config, nrf, records)?)
         }
         None => None,
     };
     Ok(Service {
         tokens: Tokens::open(&config.tokens)?,
-        akma: config.akma.as_ref().map(|akma| Akma::new(akma, config)).transpose()?,
+        akma: config.akma.as_ref().map(|akma| Akma::new(akma, config, nrf)).transpose()?,
         retry_after_seconds: config.limits.retry_after_seconds,
         afs,
         audit,

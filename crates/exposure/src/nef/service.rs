@@ -68,7 +68,8 @@ impl Service {
     /// members at fault. Our own trouble inside (credentials, redirections, nonsense) is a fault of ours.
     pub(crate) fn told_inside(&self, error: &SbiError) -> Refused {
         let SbiError::Problem(problem) = error else {
-            return if error.is_transient() {
+            // A producer that the NRF does not know just now is one that is away.
+            return if error.is_transient() || matches!(error, SbiError::NrfRefused { .. }) {
                 tracing::warn!(%error, "no answer from inside");
                 self.inside_unavailable(None)
             } else {

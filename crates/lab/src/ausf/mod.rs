@@ -246,7 +246,8 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
     if let Some(nrf) = &nrf {
         let (name, listen) = (services::NAUSF_AUTH.service, server.local_addr());
         let service = OwnService { name, version: "v1", listen, consumers: &["AMF"] };
-        let own = OwnFunction { services: vec![service], ..OwnFunction::default() };
+        let oauth2_required = authorizer.demands_tokens();
+        let own = OwnFunction { services: vec![service], oauth2_required, ..OwnFunction::default() };
         nrf.keep_registered(&own, Health::new(), shutdown);
     }
     tracing::info!(address = %server.local_addr(), "AUSF ready");

@@ -134,20 +134,22 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     )
     .await?;
     if let Some(nrf) = &nrf {
-        nrf.keep_registered(&own_function(server.local_addr()), Health::new(), shutdown);
+        let own = own_function(server.local_addr(), authorizer.demands_tokens());
+        nrf.keep_registered(&own, Health::new(), shutdown);
     }
     tracing::info!(address = %server.local_addr(), "UDM ready");
     Ok(Running { server, nrf, table })
 }
 
 /// What the NRF is told.
-fn own_function(listen: SocketAddr) -> OwnFunction {
+fn own_function(listen: SocketAddr, oauth2_required: bool) -> OwnFunction {
     let service = |name, version, consumers| OwnService { name, version, listen, consumers };
     OwnFunction {
         services: vec![
             service(services::NUDM_UEAU.service, "v1", &[services::AUSF]),
             service(services::NUDM_SDM.service, "v2", &[services::AANF, services::NEF]),
         ],
+        oauth2_required,
         ..OwnFunction::default()
     }
 }

@@ -5,7 +5,8 @@ use akma::{AKid, AfId, KAf, ServingNetworkName, Supi, UaProtocolId, Usim, UsimCr
 use lab::{Algorithm, Directory, LabSubscriber, Ports, SubscriberClient, ausf, nrf, udm};
 use sbi::naanf::{AkmaAfKeyRequest, NaanfClient};
 use sbi::nausf::{AuthenticationInfo, NausfClient, UEAuthenticationCtx};
-use sbi::{ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiError};
+use sbi::nrf::NrfClient;
+use sbi::{CertificateFiles, ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiError};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -104,9 +105,23 @@ impl Core {
         self.ausf = Some(Function { running, shutdown });
     }
 
-    /// A client with the certificate of `name`.
+    /// A client with the certificate of `name`, without tokens.
     pub fn http(&self, name: &str) -> SbiClient {
-        let tls = self.directory.certificate(name);
+        Self::http_with(self.directory.certificate(name))
+    }
+
+    /// The same, with tokens that the NRF gives this function of type `nf_type`.
+    pub fn with_tokens(&self, name: &str, nf_type: &str) -> SbiClient {
+        self.authorized(self.directory.certificate(name), nf_type)
+    }
+
+    /// A client with this certificate, and with tokens that the NRF gives its function.
+    pub fn authorized(&self, tls: CertificateFiles, nf_type: &str) -> SbiClient {
+        let nrf = NrfClient::new(&self.directory.nrf_section(&self.ports), &tls, nf_type).unwrap();
+        nrf.authorize(Self::http_with(tls))
+    }
+
+    fn http_with(tls: CertificateFiles) -> SbiClient {
         SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).unwrap()
     }
 
@@ -152,7 +167,7 @@ impl Core {
 
     /// What the AAnF gives the MSGin5G Server for an A-KID.
     pub async fn k_af(&self, a_kid: &AKid) -> Option<(KAf, Supi)> {
-        let aanf = NaanfClient::new(self.http("server"), format!("https://{}", self.ports.aanf));
+        let aanf = NaanfClient::new(self.with_tokens("server", "AF"), format!("https://{}", self.ports.aanf));
         let af_id = AfId::new(self.directory.server_fqdn().parse().unwrap(), UaProtocolId::TLS_1_3);
         let data = aanf.retrieve_applicationkey(&AkmaAfKeyRequest::new(af_id, a_kid.clone())).await.unwrap()?;
         Some((data.kaf, data.supi.unwrap()))

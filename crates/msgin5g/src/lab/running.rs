@@ -76,6 +76,7 @@ impl RunningLab {
         let aanf = aanf::start(read(&directory, "aanf")?, core.clone()).await.map_err(|error| start("AAnF")(&error))?;
         let ausf = ausf::start(read(&directory, "ausf")?, core.clone()).await.map_err(|error| start("AUSF")(&error))?;
         provision(&mut directory, &ports).await?;
+        registered(&nrf, &directory, &["udm", "configuration", "aanf", "ausf"]).await?;
 
         let description = directory.lab_json(&ports);
         // As the user wrote it, so that a script finds in the READY line the path it gave.
@@ -96,7 +97,6 @@ impl RunningLab {
         };
         lab.start_server().await?;
         lab.start_exposure().await?;
-        all_registered(&lab.nrf).await?;
         // Last: whoever finds the file finds everything running.
         lab.directory.write_lab_json(&ports).map_err(failure)?;
         Ok(lab)
@@ -125,6 +125,7 @@ impl RunningLab {
                 .await
                 .map_err(|error| start_failure("MSGin5G Server", &error))?;
             self.server = Some(RunningServer { running, shutdown });
+            registered(&self.nrf, &self.directory, &["server"]).await?;
         }
         Ok(())
     }
@@ -137,6 +138,7 @@ impl RunningLab {
                 .await
                 .map_err(|error| start_failure("NEF", &error))?;
             self.exposure = Some(RunningExposure { running, shutdown });
+            registered(&self.nrf, &self.directory, &["nef", "capif"]).await?;
         }
         Ok(())
     }
@@ -184,21 +186,24 @@ async fn renew_crl(authority: CertificateAuthority, stop: CancellationToken) {
     }
 }
 
-/// Functions that register at the NRF.
-const REGISTERED: usize = 5;
-/// How long that may take.
-const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long functions may take to register.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until every function is registered: from then on whoever asks the NRF finds them, and gets tokens for them.
-async fn all_registered(nrf: &nrf::Running) -> Result<(), Failure> {
+/// Waits until these functions are registered: from then on whoever asks the NRF finds them, and gets tokens for them.
+async fn registered(nrf: &nrf::Running, directory: &Directory, names: &[&str]) -> Result<(), Failure> {
+    let ids = names.iter().map(|name| directory.nf_instance_id(name)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
     let registered = async {
-        while nrf.registered().len() < REGISTERED {
+        loop {
+            let known = nrf.registered();
+            if ids.iter().all(|id| known.contains(id)) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(REGISTRATION_TIMEOUT, registered)
         .await
-        .map_err(|_| Failure::new("not every function of the lab has registered at its NRF"))
+        .map_err(|_| Failure::new(format!("not registered at the NRF of the lab in time: one of {}", names.join(", "))))
 }
 
 /// Puts the subscribers of a new lab into UDM, and their UE Service IDs and a group into the Configuration Function, over

@@ -15,8 +15,10 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use openssl::ssl::Ssl;
+use sbi::nrf::{NrfClient, NrfConfig};
 use sbi::{
     CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiError, SbiServer, SbiServerConfig, ServerLimits,
+    services,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,9 +60,31 @@ pub(crate) fn impostor(lab: &Lab) -> CertificateFiles {
     files
 }
 
-/// A client that shows the certificate of one of the lab's functions.
+/// A client that shows the certificate of one of the lab's functions, and tokens that the lab's NRF gives that function;
+/// none where the certificate is enough.
 pub(crate) fn client_of(lab: &Lab, name: &str) -> SbiClient {
-    SbiClient::new(SbiClientConfig { tls: certificate(lab, name), limits: ClientLimits::default() }).unwrap()
+    let tls = certificate(lab, name);
+    let http = SbiClient::new(SbiClientConfig { tls: tls.clone(), limits: ClientLimits::default() }).unwrap();
+    let nf_type = match name {
+        "aanf" => "AANF",
+        "ausf" => "AUSF",
+        "udm" => "UDM",
+        "nef" => "NEF",
+        "server" | "configuration" => "AF",
+        _ => return http,
+    };
+    let nrf = NrfConfig::new(lab.lab_json()["core"]["nrf"].as_str().unwrap());
+    NrfClient::new(&nrf, &tls, nf_type).unwrap().authorize(http)
+}
+
+/// The service that a path belongs to: its producer's type, and what the server asks the NRF for.
+fn service_of(path: &str) -> (&'static str, &'static str) {
+    match path.split('/').nth(1) {
+        Some("naanf-akma") => (services::AANF, services::NAANF_APPLICATIONKEY_SUPI),
+        Some("ss-upr") => (services::AF, services::SS_UPR.service),
+        Some("ss-gm") => (services::AF, services::SS_GM.service),
+        _ => panic!("no service of the lab's: {path}"),
+    }
 }
 
 /// How a [`Relay`] answers.
@@ -168,9 +192,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         }
     }
     let uri = format!("{}{}", shared.root, parts.uri.path_and_query().unwrap());
+    let (nf_type, scope) = service_of(parts.uri.path());
+    let behind = shared.behind.for_service(nf_type, scope);
     let answered = match parts.method {
-        Method::GET => shared.behind.get::<Value>(&uri).await,
-        _ => shared.behind.post::<Value, Value>(&uri, &serde_json::from_slice(&body).unwrap()).await,
+        Method::GET => behind.get::<Value>(&uri).await,
+        _ => behind.post::<Value, Value>(&uri, &serde_json::from_slice(&body).unwrap()).await,
     };
     match answered {
         Ok(answer) => match answer.body {
@@ -276,6 +302,8 @@ pub(crate) async fn ausf_of(lab: &Lab, aanf: &str) -> String {
     let file = std::fs::read_to_string(lab.path("config/ausf.toml")).unwrap();
     let mut config: lab::ausf::Config = toml::from_str(&file).unwrap();
     config.aanf = Some(aanf.to_owned());
+    // It is the lab's once more, and must not take that one's place.
+    config.nrf.as_mut().unwrap().register = false;
     let free = NobodyThere::new();
     config.sbi.listen = free.address();
     drop(free);

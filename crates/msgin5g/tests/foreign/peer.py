@@ -25,8 +25,8 @@ class Lab:
         return self.directory / name
 
     def peer(self, name):
-        """Whoever has the certificate `pki/NAME.pem`."""
-        return Peer(self, self.path(f"pki/{name}.pem"), self.path(f"pki/{name}.key"))
+        """Whoever has the certificate `pki/NAME.pem`. One of the lab's functions shows tokens of the NRF without being told."""
+        return Peer(self, self.path(f"pki/{name}.pem"), self.path(f"pki/{name}.key"), function=name)
 
     def application_server(self, number=0):
         identity = self.lab["application_servers"][number]
@@ -43,10 +43,10 @@ class Lab:
 
 
 class Peer:
-    def __init__(self, lab, cert, key):
+    def __init__(self, lab, cert, key, function=None):
         self.lab, self.cert, self.key = lab, cert, key
         self.context = lab.context(cert, key)
-        self.http = httpx.Client(http2=True, http1=False, verify=self.context, timeout=TIMEOUT_SECONDS)
+        self.http = httpx.Client(http2=True, http1=False, verify=self.context, timeout=TIMEOUT_SECONDS, auth=Tokens(self, function))
         self.tokens = {}
 
     @property
@@ -82,6 +82,31 @@ class Peer:
 
     def post(self, url, body=None, **further):
         return self.request("POST", url, body, **further)
+
+
+# What a function asks the NRF for, by itself and by the service that it uses: the producer's type, and the scope.
+APPLICATION_KEY = ("AANF", "naanf-akma naanf-akma:applicationkeyget naanf-akma:applicationkeyget:supi-access")
+SCOPES = {
+    "ausf": {"naanf-akma": ("AANF", "naanf-akma naanf-akma:anchorkey"), "nudm-ueau": ("UDM", "nudm-ueau")},
+    "aanf": {"nudm-sdm": ("UDM", "nudm-sdm")},
+    "server": {"naanf-akma": APPLICATION_KEY, "ss-upr": ("AF", "ss-upr"), "ss-gm": ("AF", "ss-gm")},
+    "configuration": {"naanf-akma": APPLICATION_KEY},
+    "nef": {"naanf-akma": ("AANF", "naanf-akma naanf-akma:applicationkeyget"),
+            **{name: ("AF", name) for name in ("msgs-asregistration", "msgs-msgdelivery", "msgs-topiclistevent")}},
+}
+
+
+class Tokens(httpx.Auth):
+    """The token that belongs to a request of one of the lab's functions, unless it shows another."""
+
+    def __init__(self, peer, function):
+        self.peer, self.scopes = peer, SCOPES.get(function, {})
+
+    def auth_flow(self, request):
+        wanted = self.scopes.get(request.url.path.split("/")[1])
+        if wanted and "authorization" not in request.headers:
+            request.headers["authorization"] = f"Bearer {self.peer.token(*wanted)}"
+        yield request
 
 
 def b64url(octets):

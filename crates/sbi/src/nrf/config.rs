@@ -1,9 +1,12 @@
 //! The section `[nrf]` of a function's configuration.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::client::ClientLimits;
+use crate::services;
 
 /// Which NRF a function uses, and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,10 @@ pub struct NrfConfig {
     /// certificate, which must be on P-256.
     #[serde(default)]
     pub cca: bool,
+    /// Services whose requests go without a token where no producer that the NRF knows offers them: those of peers that
+    /// register nowhere. A request of any other service is then not sent.
+    #[serde(default = "unregistered_services")]
+    pub without_token: BTreeSet<String>,
     /// Limits on requests to the NRF.
     #[serde(default)]
     pub requests: ClientLimits,
@@ -92,6 +99,7 @@ impl NrfConfig {
             register: true,
             tokens: true,
             cca: false,
+            without_token: unregistered_services(),
             requests: ClientLimits::default(),
             limits: NrfLimits::default(),
         }
@@ -139,6 +147,18 @@ fn is_https(root: &str) -> bool {
     url::Url::parse(root).is_ok_and(|url| {
         url.scheme() == "https" && url.host_str().is_some() && url.query().is_none() && url.fragment().is_none()
     })
+}
+
+/// Message Gateways, for which TS 29.510 has no type, and the NEF's northbound APIs, which are none of an NRF's services.
+fn unregistered_services() -> BTreeSet<String> {
+    let services = [
+        services::MSGG_L3GDELIVERY,
+        services::MSGG_N3GDELIVERY,
+        services::MSGG_BGDELIVERY,
+        services::DEVICE_TRIGGERING,
+        services::MONITORING_EVENT,
+    ];
+    services.into_iter().map(str::to_owned).collect()
 }
 
 fn yes() -> bool {

@@ -9,6 +9,7 @@
 //!
 //! The function works without all this: what the NRF does for it is found and authorised by others, and gets it tokens.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -77,6 +78,7 @@ pub(super) struct Shared {
     pub(super) limits: NrfLimits,
     pub(super) tokens: Kept<Arc<str>>,
     pub(super) metrics: NrfMetrics,
+    pub(super) without_token: BTreeSet<String>,
     with_tokens: bool,
     register: bool,
     fqdn: Option<String>,
@@ -115,6 +117,7 @@ impl NrfClient {
             discoveries: Kept::new(limits.discoveries_max, refusals_last),
             limits,
             metrics: NrfMetrics::default(),
+            without_token: config.without_token.clone(),
             with_tokens: config.tokens,
             register: config.register,
             fqdn: certificate.fqdn,

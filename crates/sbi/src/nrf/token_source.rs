@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::kept::Found;
 use super::registration::{NrfClient, Shared, once};
-use super::token_request::{AccessTokenReq, AccessTokenRsp};
+use super::token_request::{AccessTokenReq, AccessTokenRsp, TokenErrorCode};
 use crate::error::SbiError;
 use crate::token_source::{TokenSource, TokenTarget};
 
@@ -35,6 +35,14 @@ impl TokenSource for NrfClient {
 
     fn rejected(&self, target: &TokenTarget, scope: &str, token: &str) {
         self.shared.tokens.forget(&key(target, scope), tokio::time::Instant::now(), |kept| **kept == *token);
+    }
+
+    /// Fails closed: a producer that the NRF does not know, or does not let us use, gets nothing from us, unless the
+    /// configuration says that its service's producers register nowhere. Whether they then want a token is theirs to say.
+    fn go_without(&self, scope: &str, error: &SbiError) -> bool {
+        let service = |scope: &str| scope.split(':').next().unwrap_or_default().to_owned();
+        matches!(error, SbiError::NrfRefused { reason, .. } if reason == TokenErrorCode::InvalidScope.as_str())
+            && scope.split(' ').all(|scope| self.shared.without_token.contains(&service(scope)))
     }
 }
 

@@ -58,7 +58,7 @@ async fn relay<B: Serialize + Sync>(
         return Err(refuse("recipient_not_allowed", ProblemDetails::forbidden(refusal::RECIPIENT_NOT_ALLOWED)));
     }
     let msgin5g = service.msgin5g()?;
-    let answer = msgin5g.server.post(&msgin5g.operation(path), body).await;
+    let answer = msgin5g.messages.post(&msgin5g.operation(path), body).await;
     let ack = answer.and_then(|answer| answer.into_body()).map_err(|error| service.told_inside(&error))?;
     Ok(("relayed", Json(ack)))
 }

@@ -21,7 +21,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use message::{Address, AsServiceId};
-use sbi::{PeerIdentity, PeerName, ProblemDetails, SbiClient, SbiClientConfig, path_segment};
+use sbi::nrf::NrfClient;
+use sbi::{PeerIdentity, PeerName, ProblemDetails, SbiClient, SbiClientConfig, path_segment, services};
 use url::Url;
 
 pub(crate) use deliveries::router as inside_router;
@@ -40,8 +41,10 @@ const INSIDE_PATH: &str = "/nef-msgin5g/v1";
 
 /// The MSGin5G Server inside, and who is registered there through us.
 pub(crate) struct MsGin5g {
-    /// To the server.
-    server: SbiClient,
+    /// To the server, by API.
+    registrations: SbiClient,
+    messages: SbiClient,
+    topics: SbiClient,
     /// To Application Servers.
     outside: SbiClient,
     url: String,
@@ -53,12 +56,20 @@ pub(crate) struct MsGin5g {
 }
 
 impl MsGin5g {
-    pub(crate) fn new(config: &MsGin5gConfig, nef: &Config, records: Records) -> Result<Self, ExposureError> {
+    pub(crate) fn new(
+        config: &MsGin5gConfig,
+        nef: &Config,
+        nrf: Option<&NrfClient>,
+        records: Records,
+    ) -> Result<Self, ExposureError> {
         let server = SbiClient::new(SbiClientConfig { tls: nef.inside.clone(), limits: config.requests.clone() })?;
+        let server = NrfClient::authorized(nrf, server);
         let outside = SbiClient::new(SbiClientConfig { tls: nef.tls.clone(), limits: nef.requests.clone() })?;
         let target_root = config.target_root.clone().map_or_else(OnceLock::new, OnceLock::from);
         Ok(Self {
-            server,
+            registrations: server.for_service(services::AF, services::MSGS_ASREGISTRATION.service),
+            messages: server.for_service(services::AF, services::MSGS_MSGDELIVERY.service),
+            topics: server.for_service(services::AF, services::MSGS_TOPICLISTEVENT.service),
             outside,
             url: config.url.trim_end_matches('/').to_owned(),
             server_name: config.server.clone(),

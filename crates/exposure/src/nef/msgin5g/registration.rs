@@ -79,7 +79,7 @@ impl MsGin5g {
     pub(super) async fn register_at_server(&self, request: &AsRegistration) -> Result<Option<String>, SbiError> {
         let mut inside = request.clone();
         inside.target_uri = request.target_uri.as_ref().map(|_| self.target_of(&request.as_svc_id));
-        let answer = self.server.post::<_, AsRegistrationAck>(&self.operation(REGISTRATIONS), &inside).await?;
+        let answer = self.registrations.post::<_, AsRegistrationAck>(&self.operation(REGISTRATIONS), &inside).await?;
         Ok(self.resource(answer.location.as_deref()))
     }
 }
@@ -108,7 +108,7 @@ async fn remove(service: &Service, caller: &Caller, registration_id: &str) -> Re
     let _turn = msgin5g.records.turn(id).await;
     let held = msgin5g.records.registration(id).filter(|now| now.id == registration_id).ok_or_else(unknown)?;
     if let Some(resource) = &held.server_resource {
-        match msgin5g.server.delete::<serde_json::Value>(resource).await {
+        match msgin5g.registrations.delete::<serde_json::Value>(resource).await {
             Ok(_) => {}
             // It is gone there already.
             Err(SbiError::Problem(problem)) if problem.status_code() == StatusCode::NOT_FOUND => {}

@@ -95,7 +95,7 @@ async fn keep_list(
     let mut inside = request.clone();
     inside.notification_uri = format!("{}/topic-lists/{id}", msgin5g.target_of(subscriber));
     let answer = msgin5g
-        .server
+        .topics
         .post::<_, TopicListSubscriptionAck>(&msgin5g.operation(LIST_SUBSCRIPTIONS), &inside)
         .await
         .map_err(|error| service.told_inside(&error))?;
@@ -149,7 +149,7 @@ async fn end_list(
             refuse("subscription_unknown", ProblemDetails::not_found(refusal::SUBSCRIPTION_NOT_FOUND))
         })?;
     if let Some(resource) = &list.server_resource {
-        match msgin5g.server.post_any(resource, request).await {
+        match msgin5g.topics.post_any(resource, request).await {
             Ok(_) => {}
             // It has ended there already.
             Err(SbiError::Problem(problem)) if problem.status_code() == StatusCode::NOT_FOUND => {}
@@ -170,7 +170,7 @@ async fn subscribe(
         service.registered(&caller, &request.ori_addr)?;
         check_topics(&caller, &request.msg_topics)?;
         let msgin5g = service.msgin5g()?;
-        let answer = msgin5g.server.post::<_, TopicSubscriptionAck>(&msgin5g.operation(SUBSCRIBE), &request).await;
+        let answer = msgin5g.topics.post::<_, TopicSubscriptionAck>(&msgin5g.operation(SUBSCRIBE), &request).await;
         let ack = answer.and_then(|answer| answer.into_body()).map_err(|error| service.told_inside(&error))?;
         Ok(("subscribed", Json(ack)))
     };
@@ -188,7 +188,7 @@ async fn unsubscribe(
     let outcome = async {
         service.registered(&caller, &request.ori_addr)?;
         let msgin5g = service.msgin5g()?;
-        let answer = msgin5g.server.post_any(&msgin5g.operation(UNSUBSCRIBE), &request).await;
+        let answer = msgin5g.topics.post_any(&msgin5g.operation(UNSUBSCRIBE), &request).await;
         answer.map_err(|error| service.told_inside(&error))?;
         Ok(("unsubscribed", StatusCode::NO_CONTENT))
     };
