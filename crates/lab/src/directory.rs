@@ -364,6 +364,7 @@ impl Directory {
             producers: Vec::new(),
             // AF is what servers, application servers and strangers are alike: what is the server's alone says so.
             scopes: vec![
+                scope("naanf-akma", &["ausf", "server", "configuration", "nef"])?,
                 scope("naanf-akma:anchorkey", &["ausf"])?,
                 scope("naanf-akma:applicationkeyget", &["server", "configuration", "nef"])?,
                 scope("naanf-akma:applicationkeyget:supi-access", &["server", "configuration"])?,

@@ -1,5 +1,6 @@
-"""An application server inside the operator's domain, made of httpx and hypercorn: with its certificate and, where the lab
-has an NRF, with an access token from it. It is reached by a UE, reaches a UE, hears and sends reports, and leaves.
+"""An application server inside the operator's domain, made of httpx and hypercorn: with its certificate; with an access
+token of the NRF; and as a function that registers itself at the NRF and finds the MSGin5G Server there. It is reached by a
+UE, reaches a UE, hears and sends reports, and leaves.
 
     inside.py LAB_JSON
 """
@@ -48,6 +49,23 @@ def exchange(lab, billing, root, device, ue, inbox, tokens):
     return made.headers["location"]
 
 
+def registered_at_the_nrf(lab, billing):
+    """Registers, gives a sign of life, and finds the server's API root."""
+    mine = f"{lab.core['nrf']}/nnrf-nfm/v1/nf-instances/{billing.nf_instance_id}"
+    profile = {"nfInstanceId": billing.nf_instance_id, "nfType": "AF", "nfStatus": "REGISTERED", "ipv4Addresses": ["127.0.0.1"]}
+    made = billing.request("PUT", mine, profile)
+    assert made.status_code == 201 and made.json()["heartBeatTimer"] > 0, (made.status_code, made.text)
+    alive = billing.request("PATCH", mine, [{"op": "replace", "path": "/nfStatus", "value": "REGISTERED"}],
+                            headers={"content-type": "application/json-patch+json"})
+    assert alive.status_code == 204, (alive.status_code, alive.text)
+    found = billing.get(f"{lab.core['nrf']}/nnrf-disc/v1/nf-instances", params={
+        "target-nf-type": "AF", "requester-nf-type": "AF", "service-names": "msgs-msgdelivery"}).json()["nfInstances"]
+    (service,) = [service for one in found for service in one["nfServices"] if service["serviceName"] == "msgs-msgdelivery"]
+    assert service["oauth2Required"] is True, service
+    at = service["ipEndPoints"][0]
+    return mine, f"{service['scheme']}://{at['ipv4Address']}:{at['port']}"
+
+
 def main(lab_json):
     lab, network = Lab(lab_json), Network(lab_json)
     ue = Ue(network, subscribers(network, 1)[0]).authenticate()
@@ -55,16 +73,18 @@ def main(lab_json):
     assert device.register()[0] == "2.01"
     billing = lab.application_server(0)
     inbox = Inbox(lab, billing)
-    ways = {"the certificate alone": lambda scope: None}
-    if lab.core.get("nrf"):
-        ways["a token of the NRF"] = lambda scope: billing.token("AF", scope)
-    for name, tokens in ways.items():
-        location = exchange(lab, billing, lab.api, device, ue, inbox, tokens)
-        left = billing.request("DELETE", f"{lab.api}{location}", token=tokens("msgs-asregistration"))
+    profile, found = registered_at_the_nrf(lab, billing)
+    assert found == lab.api, found
+    with_tokens = lambda scope: billing.token("AF", scope)
+    for name, root, tokens in (("the certificate alone", lab.api, lambda scope: None),
+                               ("a token of the NRF, and the server that it knows", found, with_tokens)):
+        location = exchange(lab, billing, root, device, ue, inbox, tokens)
+        left = billing.request("DELETE", f"{root}{location}", token=tokens("msgs-asregistration"))
         assert left.status_code == 204, left.text
         code, answer = device.send({"addrType": "AS", "addr": billing.service_id}, b"is anybody there")
         assert code == "4.04", (code, answer)
         print(f"held: {name}")
+    assert billing.request("DELETE", profile).status_code == 204
     device.close()
     print("all held")
 
