@@ -443,6 +443,7 @@ impl Directory {
                 configuration: https(ports.configuration),
                 configuration_coaps_tcp: Some(ports.configuration_coaps_tcp),
                 configuration_fqdn: Some(CONFIGURATION_FQDN.to_owned()),
+                admin: Some(format!("http://{}", ports.core_admin)),
             },
             ca: "pki/ca.pem".to_owned(),
             capif_onboarding: self

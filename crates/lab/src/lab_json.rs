@@ -85,6 +85,9 @@ pub struct LabCore {
     /// Its name there, for SNI and AF_ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_fqdn: Option<String>,
+    /// Root of the metrics of UDM, AUSF and NRF; plain HTTP on loopback. Absent where they show none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
 }
 
 /// A credential of an API invoker to come (TS 33.122 clause 6.1).

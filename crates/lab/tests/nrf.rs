@@ -8,8 +8,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use lab::{Directory, Ports, nrf};
+use sbi::assertion::AssertionSigner;
 use sbi::nrf::{
-    AccessTokenReq, ClientCredentials, DiscoveryQuery, NFProfile, NFStatus, NotificationData, NotificationEventType,
+    AccessTokenReq, DiscoveryQuery, NFProfile, NFStatus, NotificationData, NotificationEventType,
     NrfApi, PatchItem, SubscrCond, SubscriptionData,
 };
 use sbi::token::{AccessTokenClaims, Audience, TokenKeys};
@@ -473,7 +474,7 @@ async fn an_assertion_proves_who_asks_where_the_connection_does_not() {
     let profile = network.profile("ausf", "AUSF", &["nausf-auth"], &["AMF"]);
     network.api("ausf").register(&profile).await.unwrap();
     let credentials =
-        |id: &str, files: &str| ClientCredentials::new(network.id(id), &network.directory.certificate(files)).unwrap();
+        |id: &str, files: &str| AssertionSigner::new(network.id(id), &network.directory.certificate(files)).unwrap();
     let request = network.request("ausf", "AUSF", "naanf-akma");
     // The connection is that of lab-nf, as if it were a proxy.
     let relayed = network.api("lab-nf").with_credentials(Some(credentials("ausf", "ausf")));

@@ -4,6 +4,10 @@
 //! An assertion is a JSON Web Token signed with ES256 whose header carries the certificate in `x5c`. Checked are: form and
 //! length; that the certificates lead to the authority that TLS peers must come from; the signature; that `sub` is the NF
 //! instance ID of the certificate; that `aud` names the type of who is asked; and that it is short-lived and of now.
+//!
+//! [`AssertionSigner`] makes them, [`AssertionKeys`] checks them.
+
+mod signer;
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +18,9 @@ use openssl::stack::Stack;
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::{X509, X509Ref, X509StoreContext};
 use serde::{Deserialize, Serialize};
-use transport::profile::ProfileError;
+use transport::profile::PeerIdentity;
+
+pub use signer::AssertionSigner;
 
 use crate::authorization::{InvalidAuthorization, Refusal};
 use crate::token::{JoseHeader, PublicKey, TokenError, forget_errors};
@@ -116,7 +122,8 @@ impl AssertionKeys {
         let key = own.public_key().map_err(|_| Refusal::Assertion("assertion_certificate"))?;
         let key = PublicKey::from_openssl(&*key).map_err(|_| Refusal::Assertion("assertion_certificate"))?;
         let claims: AssertionClaims = key.claims(assertion).map_err(|error| reason(&error))?;
-        if !nf_instance_id(own).is_some_and(|id| id.eq_ignore_ascii_case(&claims.sub)) {
+        let named = PeerIdentity::of_certificate(own).nf_instance_id;
+        if !named.is_some_and(|id| id.eq_ignore_ascii_case(&claims.sub)) {
             return Err(Refusal::Assertion("assertion_subject"));
         }
         if !claims.aud.includes(nf_type) {
@@ -169,25 +176,3 @@ fn certificates(header: &JoseHeader) -> Result<Vec<X509>, Refusal> {
     };
     encoded.iter().map(decode).collect()
 }
-
-/// The NF instance ID of a certificate (TS 33.310 clause 6.1.3c).
-fn nf_instance_id(certificate: &X509Ref) -> Option<String> {
-    let names = certificate.subject_alt_names()?;
-    let mut uris = names.iter().filter_map(|name| name.uri());
-    uris.find_map(|uri| {
-        let prefix = uri.get(..URN_UUID.len())?;
-        prefix
-            .eq_ignore_ascii_case(URN_UUID)
-            .then(|| uri.get(URN_UUID.len()..).unwrap_or_default().to_ascii_lowercase())
-    })
-}
-
-/// The NF instance ID in the first certificate of a PEM file.
-pub(crate) fn own_nf_instance_id(path: &Path) -> Result<Option<String>, ProfileError> {
-    let pem = std::fs::read(path).map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
-    let certificate =
-        X509::from_pem(&pem).map_err(|_| ProfileError::NotPem { path: path.to_owned(), expected: "certificate" })?;
-    Ok(nf_instance_id(&certificate))
-}
-
-const URN_UUID: &str = "urn:uuid:";

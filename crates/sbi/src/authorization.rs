@@ -38,6 +38,7 @@ use crate::CertificateFiles;
 use crate::assertion::{AssertionKeys, CLIENT_CREDENTIALS};
 use crate::audit::{Audit, subject};
 use crate::error::SbiError;
+use crate::own_certificate::OwnCertificate;
 use crate::token::AccessTokenClaims;
 
 pub use config::{
@@ -66,7 +67,7 @@ impl Producer {
     /// # Errors
     /// [`SbiError::Tls`] when the certificate cannot be read.
     pub fn of_certificate(nf_type: &'static str, files: &CertificateFiles) -> Result<Self, SbiError> {
-        let nf_instance_id = crate::assertion::own_nf_instance_id(&files.certificate)?.unwrap_or_default();
+        let nf_instance_id = OwnCertificate::read(files)?.identity.nf_instance_id.unwrap_or_default();
         Ok(Self { nf_type, nf_instance_id })
     }
 }

@@ -74,6 +74,7 @@ pub mod nef_akma;
 pub mod nrf;
 pub mod nudm;
 pub mod openapi;
+mod own_certificate;
 mod pauses;
 mod peer;
 mod problem;

@@ -8,12 +8,10 @@
 
 mod aanf_selection;
 mod api;
-mod assertion;
 mod config;
 mod discovery;
 mod kept;
 mod management;
-mod own_certificate;
 mod patch;
 mod profile;
 mod registration;
@@ -22,7 +20,6 @@ mod token_source;
 
 pub use aanf_selection::AanfSelection;
 pub use api::NrfApi;
-pub use assertion::ClientCredentials;
 pub use config::{NrfConfig, NrfLimits, peer_fault};
 pub use discovery::{DiscoveryQuery, SearchResult, api_root};
 pub use management::{

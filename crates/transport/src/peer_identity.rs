@@ -34,39 +34,44 @@ pub struct PeerIdentity {
 ///
 /// Call it after the handshake: the contexts of [`crate::profile`] have verified the certificate by then.
 pub fn peer_identity(ssl: &SslRef) -> Option<PeerIdentity> {
-    ssl.peer_certificate().map(|certificate| identity_of(&certificate))
+    ssl.peer_certificate().map(|certificate| PeerIdentity::of_certificate(&certificate))
 }
 
-fn identity_of(certificate: &X509Ref) -> PeerIdentity {
-    let mut identity = PeerIdentity::default();
-    if let Some(names) = certificate.subject_alt_names() {
-        for name in &names {
-            if let Some(dns) = name.dnsname() {
-                identity.dns_names.push(dns.to_ascii_lowercase());
-            } else if let Some(address) = name.ipaddress() {
-                identity.ip_addresses.extend(ip_address(address));
-            } else if let Some(uri) = name.uri() {
-                if identity.nf_instance_id.is_none() {
-                    identity.nf_instance_id = nf_instance_id(uri);
+impl PeerIdentity {
+    /// Whom a certificate names. Whether it is to be believed is for the caller to find out: an own certificate is, one that
+    /// comes with a message must lead to a trusted authority.
+    #[must_use]
+    pub fn of_certificate(certificate: &X509Ref) -> Self {
+        let mut identity = Self::default();
+        if let Some(names) = certificate.subject_alt_names() {
+            for name in &names {
+                if let Some(dns) = name.dnsname() {
+                    identity.dns_names.push(dns.to_ascii_lowercase());
+                } else if let Some(address) = name.ipaddress() {
+                    identity.ip_addresses.extend(ip_address(address));
+                } else if let Some(uri) = name.uri() {
+                    if identity.nf_instance_id.is_none() {
+                        identity.nf_instance_id = nf_instance_id(uri);
+                    }
+                    identity.uris.push(uri.to_owned());
                 }
-                identity.uris.push(uri.to_owned());
             }
         }
+        identity.nf_types = certificate.to_der().ok().and_then(|der| nf_types_of_certificate(&der)).unwrap_or_default();
+        identity.certificate_sha256 =
+            certificate.digest(MessageDigest::sha256()).ok().and_then(|digest| <[u8; 32]>::try_from(&*digest).ok());
+        identity.subject_common_name = certificate
+            .subject_name()
+            .entries_by_nid(openssl::nid::Nid::COMMONNAME)
+            .last()
+            .and_then(|entry| entry.data().to_string().ok());
+        identity
     }
-    identity.nf_types = certificate.to_der().ok().and_then(|der| nf_types_of_certificate(&der)).unwrap_or_default();
-    identity.certificate_sha256 =
-        certificate.digest(MessageDigest::sha256()).ok().and_then(|digest| <[u8; 32]>::try_from(&*digest).ok());
-    identity.subject_common_name = certificate
-        .subject_name()
-        .entries_by_nid(openssl::nid::Nid::COMMONNAME)
-        .last()
-        .and_then(|entry| entry.data().to_string().ok());
-    identity
 }
 
 /// The DNS names of a certificate, in lower case.
 pub(crate) fn dns_names(certificate: &X509Ref) -> Vec<String> {
-    identity_of(certificate).dns_names
+    PeerIdentity::of_certificate(certificate).dns_names
 }
 
 /// The octets of an iPAddress name (RFC 5280 clause 4.2.1.6); of another length they name nothing.

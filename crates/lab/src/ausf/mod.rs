@@ -196,7 +196,19 @@ struct Proven {
 ///
 /// # Errors
 /// When a certificate cannot be used or the address is taken.
-pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Running, LabError> {
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, LabError> {
+    start_observed(config, shutdown, &mut Registry::default()).await
+}
+
+/// The same, with its metrics in `registry`.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_observed(
+    mut config: Config,
+    shutdown: CancellationToken,
+    registry: &mut Registry,
+) -> Result<Running, LabError> {
     if config.api_root.is_none() && config.sbi.listen.port() == 0 {
         return Err(LabError::Configuration("ausf: listening on port 0 needs api_root".to_owned()));
     }
@@ -233,17 +245,13 @@ pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Ru
         results: Mutex::new(Contexts::new(limits.results_max, Duration::from_secs(limits.result_lifetime_seconds))),
     });
     config.authorization.check().map_err(|error| LabError::Configuration(format!("ausf: {error}")))?;
-    let authorizer =
-        Authorizer::of_function(config.authorization, services::AUSF, &config.sbi.tls, &mut Registry::default())?;
-    let server = SbiServer::start_authorized(
-        config.sbi,
-        router(ausf, &authorizer),
-        &authorizer,
-        shutdown.clone(),
-        ServerMetrics::default(),
-    )
-    .await?;
+    let authorizer = Authorizer::of_function(config.authorization, services::AUSF, &config.sbi.tls, registry)?;
+    let metrics = ServerMetrics::default();
+    metrics.register(registry);
+    let router = router(ausf, &authorizer);
+    let server = SbiServer::start_authorized(config.sbi, router, &authorizer, shutdown.clone(), metrics).await?;
     if let Some(nrf) = &nrf {
+        nrf.register_metrics(registry);
         let (name, listen) = (services::NAUSF_AUTH.service, server.local_addr());
         let service = OwnService { name, version: "v1", listen, consumers: &["AMF"] };
         let oauth2_required = authorizer.demands_tokens();

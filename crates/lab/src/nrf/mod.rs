@@ -30,11 +30,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post, put};
+use prometheus_client::registry as metrics;
 use sbi::assertion::AssertionKeys;
 use sbi::audit::Audit;
 use sbi::nrf::{DISCOVERY_PATH, MANAGEMENT_PATH, TOKEN_PATH};
 use sbi::token::{PlmnId, TokenSigner};
-use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig};
+use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -194,6 +195,18 @@ pub(crate) fn create_key(token_key: &std::path::Path, jwks: &std::path::Path) ->
 /// # Errors
 /// When a key file or a certificate cannot be used, a policy names no scope, or the address is taken.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, LabError> {
+    start_observed(config, shutdown, &mut metrics::Registry::default()).await
+}
+
+/// The same, with its metrics in `registry`: who was given tokens and who was not, among them.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_observed(
+    config: Config,
+    shutdown: CancellationToken,
+    registry: &mut metrics::Registry,
+) -> Result<Running, LabError> {
     if config.api_root.is_none() && config.sbi.listen.port() == 0 {
         return Err(LabError::Configuration("nrf: listening on port 0 needs api_root".to_owned()));
     }
@@ -224,7 +237,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         token_lifetime_seconds: config.token_lifetime_seconds,
         limits,
     });
-    let server = SbiServer::start(config.sbi, router(Arc::clone(&nrf)), shutdown.clone()).await?;
+    nrf.audit.register(registry);
+    let metrics = ServerMetrics::default();
+    metrics.register(registry);
+    let server = SbiServer::start_observed(config.sbi, router(Arc::clone(&nrf)), shutdown.clone(), metrics).await?;
     tokio::spawn(watch(Arc::clone(&nrf), shutdown));
     tracing::info!(address = %server.local_addr(), key = nrf.signer.key_id(), "NRF ready");
     Ok(Running { server, nrf })

@@ -112,6 +112,18 @@ pub(crate) struct Udm {
 /// # Errors
 /// When the state, a key file or a certificate cannot be used, or the address is taken.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, LabError> {
+    start_observed(config, shutdown, &mut Registry::default()).await
+}
+
+/// The same, with its metrics in `registry`.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_observed(
+    config: Config,
+    shutdown: CancellationToken,
+    registry: &mut Registry,
+) -> Result<Running, LabError> {
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.sbi.tls, services::UDM)?;
     let database = Database::open(&config.state, DatabaseOptions::default())?;
     let table = SubscriberTable::open(&database)?;
@@ -123,17 +135,13 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         provisioning_callers: config.provisioning_callers,
     });
     config.authorization.check().map_err(|error| LabError::Configuration(format!("udm: {error}")))?;
-    let authorizer =
-        Authorizer::of_function(config.authorization, services::UDM, &config.sbi.tls, &mut Registry::default())?;
-    let server = SbiServer::start_authorized(
-        config.sbi,
-        router(&udm, &authorizer),
-        &authorizer,
-        shutdown.clone(),
-        ServerMetrics::default(),
-    )
-    .await?;
+    let authorizer = Authorizer::of_function(config.authorization, services::UDM, &config.sbi.tls, registry)?;
+    let metrics = ServerMetrics::default();
+    metrics.register(registry);
+    let router = router(&udm, &authorizer);
+    let server = SbiServer::start_authorized(config.sbi, router, &authorizer, shutdown.clone(), metrics).await?;
     if let Some(nrf) = &nrf {
+        nrf.register_metrics(registry);
         let own = own_function(server.local_addr(), authorizer.demands_tokens());
         nrf.keep_registered(&own, Health::new(), shutdown);
     }

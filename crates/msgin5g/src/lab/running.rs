@@ -1,15 +1,19 @@
 //! The functions of a lab, running.
 
 use std::{
+    borrow::Cow,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use lab::{CertificateAuthority, Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, nrf, udm};
 use message::{ServiceAddress, UeServiceId};
+use prometheus_client::registry::Registry;
 use sbi::{
     SbiClient, SbiClientConfig,
+    admin::{AdminServer, Health},
     association::AssociationClient,
     ss_gm::{GroupConfiguration, SsGmClient, VALGroupDocument},
 };
@@ -38,6 +42,8 @@ pub(crate) struct RunningLab {
     configuration: configuration::Running,
     udm: udm::Running,
     nrf: nrf::Running,
+    /// Shows the metrics of UDM, AUSF and NRF.
+    admin: AdminServer,
     /// Ends the NRF, which the others still leave when they stop.
     nrf_shutdown: CancellationToken,
     core: CancellationToken,
@@ -66,15 +72,24 @@ impl RunningLab {
         let authority = Directory::authority(directory.root()).map_err(failure)?;
         tokio::spawn(renew_crl(authority, core.clone()));
         let start = |name: &'static str| move |error: &dyn std::error::Error| start_failure(name, error);
+        let mut metrics = Registry::default();
         let nrf_shutdown = CancellationToken::new();
-        let nrf =
-            nrf::start(read(&directory, "nrf")?, nrf_shutdown.clone()).await.map_err(|error| start("NRF")(&error))?;
-        let udm = udm::start(read(&directory, "udm")?, core.clone()).await.map_err(|error| start("UDM")(&error))?;
+        let nrf = nrf::start_observed(read(&directory, "nrf")?, nrf_shutdown.clone(), of(&mut metrics, "nrf"))
+            .await
+            .map_err(|error| start("NRF")(&error))?;
+        let udm = udm::start_observed(read(&directory, "udm")?, core.clone(), of(&mut metrics, "udm"))
+            .await
+            .map_err(|error| start("UDM")(&error))?;
         let configuration = configuration::start(read(&directory, "configuration")?, core.clone())
             .await
             .map_err(|error| start("Configuration Function")(&error))?;
         let aanf = aanf::start(read(&directory, "aanf")?, core.clone()).await.map_err(|error| start("AAnF")(&error))?;
-        let ausf = ausf::start(read(&directory, "ausf")?, core.clone()).await.map_err(|error| start("AUSF")(&error))?;
+        let ausf = ausf::start_observed(read(&directory, "ausf")?, core.clone(), of(&mut metrics, "ausf"))
+            .await
+            .map_err(|error| start("AUSF")(&error))?;
+        let admin = AdminServer::start(ports.core_admin, Arc::new(metrics), Health::new(), nrf_shutdown.clone())
+            .await
+            .map_err(|error| start("metrics of the core")(&error))?;
         provision(&mut directory, &ports).await?;
         registered(&nrf, &directory, &["udm", "configuration", "aanf", "ausf"]).await?;
 
@@ -92,6 +107,7 @@ impl RunningLab {
             configuration,
             udm,
             nrf,
+            admin,
             nrf_shutdown,
             core,
         };
@@ -170,7 +186,13 @@ impl RunningLab {
         self.udm.stopped().await;
         self.nrf_shutdown.cancel();
         self.nrf.stopped().await;
+        self.admin.stopped().await;
     }
+}
+
+/// Where the metrics of `function` go among those of the core.
+fn of<'a>(metrics: &'a mut Registry, function: &'static str) -> &'a mut Registry {
+    metrics.sub_registry_with_label((Cow::Borrowed("function"), Cow::Borrowed(function)))
 }
 
 /// Keeps the CRL from running out while the lab runs.

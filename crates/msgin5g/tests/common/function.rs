@@ -122,8 +122,7 @@ impl Function {
             .program()
             .args(["--json", self.name, "--config"])
             .arg(&self.config)
-            // It is the lab's function once more: at the NRF it must not take that one's place, nor end it when it stops.
-            .env("MSGIN5G_NRF__REGISTER", "false")
+            .envs(self.registers_nowhere())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(log)
@@ -134,6 +133,15 @@ impl Function {
         self.process = Some(process);
         self.ready =
             serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line:?}: {}", self.name, self.log()));
+    }
+
+    /// It is the lab's function once more: at the NRF it must not take that one's place, nor end it when it stops.
+    fn registers_nowhere(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let keys: &[_] = match self.name {
+            "exposure" => &["MSGIN5G_NEF__NRF__REGISTER", "MSGIN5G_CAPIF__NRF__REGISTER"],
+            _ => &["MSGIN5G_NRF__REGISTER"],
+        };
+        keys.iter().map(|key| (*key, "false"))
     }
 
     fn program(&self) -> Command {

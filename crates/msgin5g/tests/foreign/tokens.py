@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 
 from outside import Scene, openssl
@@ -380,6 +381,28 @@ def services_say_at_the_nrf_that_they_want_tokens(stage):
     assert wanted <= seen, wanted - seen
     stranger = stage.lab.peer("nef").nf_instance_id
     assert asks.get(f"{nrf}/{stranger}").json()["nfType"] == "NEF"
+
+
+@case
+def decisions_are_counted(stage):
+    udm, nrf = stage.doors[3], stage.core["nrf"]
+    samples = ('sbi_authorizations_total{function="udm",outcome="refused",reason="token_missing"}',
+               'sbi_authorizations_total{function="udm",outcome="allowed",reason="token"}',
+               'sbi_authorizations_total{function="nrf",outcome="refused",reason="invalid_scope"}')
+    before = [counted(stage.core["admin"], sample) for sample in samples]
+    udm.refuses([], 401, "TOKEN_MISSING", None)
+    udm.opens(bearer(udm.token()))
+    peer = stage.lab.peer("lab-nf")
+    peer.http.post(f"{nrf}/oauth2/token", data={"grant_type": "client_credentials", "nfInstanceId": peer.nf_instance_id,
+                                                "targetNfType": "UDM", "scope": "nudm-sdm"})
+    after = [counted(stage.core["admin"], sample) for sample in samples]
+    assert all(late > early for early, late in zip(before, after, strict=True)), (before, after)
+
+
+def counted(root, sample):
+    with urllib.request.urlopen(f"{root}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return next((int(line.split()[-1]) for line in lines if line.startswith(sample + " ")), 0)
 
 
 # --- certificates -------------------------------------------------------------------------------------------------

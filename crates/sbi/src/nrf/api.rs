@@ -4,13 +4,13 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::assertion::{ClientCredentials, HEADER};
 use super::discovery::{DiscoveryQuery, SearchResult};
 use super::management::SubscriptionData;
 use super::patch::PatchItem;
 use super::profile::NFProfile;
 use super::token_request::{AccessTokenErr, AccessTokenReq, AccessTokenRsp};
 use super::{DISCOVERY_PATH, MANAGEMENT_PATH, TOKEN_PATH};
+use crate::assertion::{AssertionSigner, CLIENT_CREDENTIALS};
 use crate::client::{SbiClient, interpret, json_of};
 use crate::coding::{path_segment, resource};
 use crate::error::SbiError;
@@ -20,7 +20,7 @@ use crate::error::SbiError;
 pub struct NrfApi {
     http: SbiClient,
     root: String,
-    credentials: Option<ClientCredentials>,
+    credentials: Option<AssertionSigner>,
 }
 
 impl NrfApi {
@@ -33,7 +33,7 @@ impl NrfApi {
 
     /// Has token requests carry a client credentials assertion.
     #[must_use]
-    pub fn with_credentials(self, credentials: Option<ClientCredentials>) -> Self {
+    pub fn with_credentials(self, credentials: Option<AssertionSigner>) -> Self {
         Self { credentials, ..self }
     }
 
@@ -112,7 +112,7 @@ impl NrfApi {
     pub async fn token(&self, request: &AccessTokenReq) -> Result<AccessTokenRsp, SbiError> {
         let mut headers = HeaderMap::new();
         if let Some(credentials) = &self.credentials {
-            headers.insert(HEADER, credentials.assertion()?);
+            headers.insert(&CLIENT_CREDENTIALS, credentials.assertion(NRF)?);
         }
         let uri = resource(&self.root, TOKEN_PATH);
         let (parts, body) = self.http.post_form(&uri, request.encode(), headers).await?;
@@ -128,3 +128,6 @@ impl NrfApi {
         resource(&self.root, &format!("{MANAGEMENT_PATH}/nf-instances/{nf_instance_id}"))
     }
 }
+
+/// NF type that assertions are meant for.
+const NRF: &str = "NRF";

@@ -28,16 +28,16 @@ use transport::profile::CertificateFiles;
 use uuid::Uuid;
 
 use super::api::NrfApi;
-use super::assertion::ClientCredentials;
 use super::config::{NrfConfig, NrfLimits};
 use super::discovery::{DiscoveryQuery, SearchResult, api_root};
 use super::kept::{Found, Kept};
 use super::management::NFType;
-use super::own_certificate::OwnCertificate;
-use super::profile::{AanfInfo, IpEndPoint, NFProfile, NFService, NFServiceVersion, NFStatus};
+use super::profile::{AanfInfo, IpEndPoint, NFProfile, NFService, NFServiceVersion, NFStatus, is_fqdn};
 use crate::admin::Health;
+use crate::assertion::AssertionSigner;
 use crate::client::{SbiClient, SbiClientConfig};
 use crate::error::SbiError;
+use crate::own_certificate::OwnCertificate;
 
 /// What a function says of itself; address and name come from its configuration and certificate.
 #[derive(Debug, Clone, Default)]
@@ -101,11 +101,12 @@ impl NrfClient {
     /// neither in the section nor in the certificate, or the key cannot sign assertions.
     pub fn new(config: &NrfConfig, tls: &CertificateFiles, nf_type: &str) -> Result<Self, SbiError> {
         let nf_type = nf_type.parse().map_err(|_| SbiError::InvalidRequest("no NF type".to_owned()))?;
-        let certificate = OwnCertificate::read(tls)?;
-        let nf_instance_id = config.nf_instance_id.or(certificate.nf_instance_id).ok_or_else(|| {
+        let certificate = OwnCertificate::read(tls)?.identity;
+        let certified = certificate.nf_instance_id.and_then(|id| id.parse().ok());
+        let nf_instance_id = config.nf_instance_id.or(certified).ok_or_else(|| {
             SbiError::InvalidRequest("no NF instance ID: none in the certificate, and no nrf.nf_instance_id".to_owned())
         })?;
-        let credentials = if config.cca { Some(ClientCredentials::new(nf_instance_id, tls)?) } else { None };
+        let credentials = if config.cca { Some(AssertionSigner::new(nf_instance_id, tls)?) } else { None };
         let http = SbiClient::new(SbiClientConfig { tls: tls.clone(), limits: config.requests.clone() })?;
         let limits = config.limits.clone();
         let refusals_last = Duration::from_millis(limits.refusal_milliseconds);
@@ -120,7 +121,7 @@ impl NrfClient {
             without_token: config.without_token.clone(),
             with_tokens: config.tokens,
             register: config.register,
-            fqdn: certificate.fqdn,
+            fqdn: certificate.dns_names.into_iter().find(|name| is_fqdn(name)),
             api_root: config.api_root.as_deref().and_then(|root| root.parse().ok()),
             tasks: TaskTracker::new(),
         };
