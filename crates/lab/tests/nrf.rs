@@ -10,8 +10,8 @@ use axum::routing::post;
 use lab::{Directory, Ports, nrf};
 use sbi::assertion::AssertionSigner;
 use sbi::nrf::{
-    AccessTokenReq, DiscoveryQuery, NFProfile, NFStatus, NotificationData, NotificationEventType,
-    NrfApi, PatchItem, SubscrCond, SubscriptionData,
+    AccessTokenReq, DiscoveryQuery, NFProfile, NFStatus, NotificationData, NotificationEventType, NrfApi, PatchItem,
+    SubscrCond, SubscriptionData,
 };
 use sbi::token::{AccessTokenClaims, Audience, TokenKeys};
 use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiError, SbiServer, SbiServerConfig, ServerLimits};

@@ -213,7 +213,8 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until these functions are registered: from then on whoever asks the NRF finds them, and gets tokens for them.
 async fn registered(nrf: &nrf::Running, directory: &Directory, names: &[&str]) -> Result<(), Failure> {
-    let ids = names.iter().map(|name| directory.nf_instance_id(name)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
+    let ids =
+        names.iter().map(|name| directory.nf_instance_id(name)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
     let registered = async {
         loop {
             let known = nrf.registered();
