@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Messages to store for recipients that are away
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     pub stored: usize,
+    /// AKMA contexts registered at the AKMA anchor function
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=9_999_999))]
+    pub contexts: u64,
     /// The msgin5g program to measure [default: beside this program; built first when run by cargo]
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
@@ -41,6 +44,9 @@ pub struct Arguments {
     /// The mosquitto program
     #[arg(long, value_name = "FILE", default_value = "mosquitto")]
     pub mosquitto: PathBuf,
+    /// The nghttpd program
+    #[arg(long, value_name = "FILE", default_value = "nghttpd")]
+    pub nghttpd: PathBuf,
     /// Directory for the servers' files [default: a temporary one]. Durable figures mean something only on the disk
     /// that counts: not on a memory file system
     #[arg(long, value_name = "DIR")]
@@ -60,32 +66,45 @@ pub enum Work {
     Store,
     /// Memory of idle registered connections
     Memory,
+    /// The AKMA anchor function: registrations, memory, a restart, answers with K_AF
+    Aanf,
 }
 
 impl Work {
     pub(crate) fn includes(self, work: Work) -> bool {
         self == Work::All || self == work
     }
+
+    /// Whether UEs connect and send: the MSGin5G Server and mosquitto.
+    pub(crate) fn includes_messaging(self) -> bool {
+        self != Work::Aanf
+    }
 }
 
 /// Which servers to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PeerChoice {
-    /// mosquitto, then msgin5g
+    /// mosquitto or nghttpd, then msgin5g
     Both,
     /// mosquitto only
     Mosquitto,
+    /// nghttpd only
+    Nghttpd,
     /// msgin5g only
     Msgin5g,
 }
 
 impl PeerChoice {
     pub(crate) fn includes_mosquitto(self) -> bool {
-        self != PeerChoice::Msgin5g
+        matches!(self, PeerChoice::Both | PeerChoice::Mosquitto)
+    }
+
+    pub(crate) fn includes_nghttpd(self) -> bool {
+        matches!(self, PeerChoice::Both | PeerChoice::Nghttpd)
     }
 
     pub(crate) fn includes_msgin5g(self) -> bool {
-        self != PeerChoice::Mosquitto
+        matches!(self, PeerChoice::Both | PeerChoice::Msgin5g)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Load, latency, memory and durability figures of the MSGin5G Server, beside mosquitto in the same run.
+//! Load, latency, memory and durability figures of the MSGin5G Server, beside mosquitto in the same run, and of the AKMA
+//! anchor function, beside nghttpd.
 //!
 //! Start from [`Arguments`], what the command line says, and [`run`]. What is measured and how: `README.md`.
 //!
@@ -19,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aanf;
 mod arguments;
 mod error;
 mod latency;
@@ -26,6 +28,7 @@ mod mosquitto;
 mod msgin5g;
 mod peer;
 mod process;
+mod programs;
 mod report;
 mod wire;
 mod workload;
@@ -44,21 +47,37 @@ use report::Report;
 pub async fn run(arguments: Arguments, json: bool) -> Result<(), BenchError> {
     process::raise_file_limit()?;
     let mut report = Report::new(&arguments);
+    if arguments.work.includes_messaging() {
+        messaging(&arguments, &mut report).await?;
+    }
+    if arguments.work.includes(Work::Aanf) {
+        if arguments.peer.includes_nghttpd() {
+            workload::floor(&arguments, &mut report).await?;
+        }
+        // The AAnF of a lab that runs already is one process with everything else.
+        if arguments.peer.includes_msgin5g() && arguments.lab.is_none() {
+            workload::aanf(&arguments, &mut report).await?;
+        }
+    }
+    report.print(json)
+}
+
+async fn messaging(arguments: &Arguments, report: &mut Report) -> Result<(), BenchError> {
     if arguments.peer.includes_mosquitto() {
-        let broker = mosquitto::Mosquitto::start(&arguments, Durability::Snapshots).await?;
-        measure(&broker, &arguments, false, &mut report).await?;
+        let broker = mosquitto::Mosquitto::start(arguments, Durability::Snapshots).await?;
+        measure(&broker, arguments, false, report).await?;
         drop(broker);
         if arguments.work.includes(Work::Store) {
-            let broker = mosquitto::Mosquitto::start(&arguments, Durability::EachChange).await?;
-            workload::store(&broker, &arguments, true, &mut report).await?;
+            let broker = mosquitto::Mosquitto::start(arguments, Durability::EachChange).await?;
+            workload::store(&broker, arguments, true, report).await?;
         }
     }
     if arguments.peer.includes_msgin5g() {
-        let server = msgin5g::Msgin5g::start(&arguments).await?;
-        measure(&server, &arguments, server.may_be_killed(), &mut report).await?;
+        let server = msgin5g::Msgin5g::start(arguments).await?;
+        measure(&server, arguments, server.may_be_killed(), report).await?;
         server.stop().await;
     }
-    report.print(json)
+    Ok(())
 }
 
 async fn measure<P: Peer>(peer: &P, arguments: &Arguments, kill: bool, report: &mut Report) -> Result<(), BenchError> {

@@ -28,7 +28,13 @@ pub(crate) struct Figure {
     /// Memory of the server's process for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes_each: Option<f64>,
-    /// Messages that the server had taken responsibility for and that did not arrive.
+    /// Memory of the server's process in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resident_bytes: Option<u64>,
+    /// From its start until the server listened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ready_seconds: Option<f64>,
+    /// Messages that the server had taken responsibility for and that did not arrive; contexts that it did not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lost: Option<u64>,
     /// Messages that arrived more than once.
@@ -101,12 +107,12 @@ impl Report {
         Ok(())
     }
 
-    /// Our figure over mosquitto's, for what both did.
+    /// Our figure over the peer's, for what both did.
     fn print_ratios(&self, out: &mut impl Write) -> Result<(), BenchError> {
-        let of = |peer: &str, work: &str| self.figures.iter().find(|f| f.peer.starts_with(peer) && f.work == work);
-        let mut heading = Some("\nmsgin5g : mosquitto\n");
+        let mut heading = Some("\nmsgin5g : peer\n");
         for ours in self.figures.iter().filter(|figure| figure.peer == "msgin5g") {
-            let Some(theirs) = of("mosquitto", &ours.work) else { continue };
+            let theirs = self.figures.iter().find(|theirs| theirs.peer != "msgin5g" && theirs.work == ours.work);
+            let Some(theirs) = theirs else { continue };
             let ratio = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs.filter(|theirs| *theirs > 0.0)?);
             let p99 = |figure: &Figure| figure.latency.map(|latency| latency.p99_ms);
             let ratios = [
@@ -118,7 +124,7 @@ impl Report {
             let text: Vec<_> =
                 ratios.iter().filter_map(|(name, ratio)| ratio.map(|ratio| format!("{name} {ratio:.2}"))).collect();
             write!(out, "{}", heading.take().unwrap_or_default())?;
-            writeln!(out, "{}: {}", ours.work, text.join(", "))?;
+            writeln!(out, "{} : {}: {}", ours.work, theirs.peer, text.join(", "))?;
         }
         Ok(())
     }
@@ -139,9 +145,8 @@ impl Machine {
     }
 }
 
-const HEADINGS: &str =
-    "| Work | Server | a second | server time each, us | p50 ms | p99 ms | max ms | memory each | lost |";
-const RULE: &str = "|---|---|---:|---:|---:|---:|---:|---:|---:|";
+const HEADINGS: &str = "| Work | Server | a second | server time each, us | p50 ms | p99 ms | max ms | memory each | in all | ready | lost |";
+const RULE: &str = "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
 
 fn row(figure: &Figure) -> String {
     let number = |number: Option<f64>, digits: usize| number.map_or(String::new(), |n| format!("{n:.digits$}"));
@@ -160,6 +165,8 @@ fn row(figure: &Figure) -> String {
         number(latency.map(|l| l.p99_ms), 2),
         number(latency.map(|l| l.max_ms), 1),
         figure.bytes_each.map_or(String::new(), |bytes| format!("{:.2} KiB", bytes / 1_024.0)),
+        figure.resident_bytes.map_or(String::new(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0)),
+        figure.ready_seconds.map_or(String::new(), |seconds| format!("{seconds:.2} s")),
         lost,
     ];
     format!("| {} |", cells.join(" | "))

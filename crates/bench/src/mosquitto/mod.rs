@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use openssl::ssl::{Ssl, SslContext, SslMethod, SslVersion};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_openssl::SslStream;
 
 use crate::peer::{Peer, Tls, connect_tcp};
 use crate::process::Process;
+use crate::programs::{free_address, in_sbin};
 use crate::wire;
 use crate::{Arguments, BenchError};
 use session::MqttSession;
@@ -50,7 +51,7 @@ impl Mosquitto {
         std::fs::write(directory.path().join("psk"), format!("{IDENTITY}:{}\n", hex(&KEY)))?;
         let configuration = configuration(directory.path(), address, durability);
         std::fs::write(directory.path().join("mosquitto.conf"), configuration)?;
-        let program = program(&arguments.mosquitto);
+        let program = in_sbin(&arguments.mosquitto);
         let child = spawn(&program, directory.path(), address).await?;
         let name = match durability {
             Durability::Snapshots => "mosquitto",
@@ -149,18 +150,6 @@ async fn spawn(program: &Path, directory: &Path, address: SocketAddr) -> Result<
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Err(BenchError::Server { server: "mosquitto", reason: "does not listen".to_owned() })
-}
-
-/// Debian keeps it where only root's PATH looks.
-fn program(named: &Path) -> PathBuf {
-    let sbin = Path::new("/usr/sbin/mosquitto");
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(named).is_file()));
-    if found || named.is_absolute() || !sbin.is_file() { named.to_owned() } else { sbin.to_owned() }
-}
-
-async fn free_address() -> Result<SocketAddr, BenchError> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }
 
 fn context(version: SslVersion) -> Result<SslContext, BenchError> {

@@ -15,6 +15,7 @@ use transport::{ClientStream, OfferedVersions, PskClientConfig, PskConnector};
 
 use crate::peer::{Peer, Tls, connect_tcp};
 use crate::process::Process;
+use crate::programs::find_or_build;
 use crate::wire;
 use crate::{Arguments, BenchError};
 use programs::{Core, ServerProcess};
@@ -51,7 +52,7 @@ impl Msgin5g {
             (Some(lab), Some(pid)) => (lab.clone(), Server::Running(pid), None, None),
             _ => {
                 let directory = arguments.directory()?;
-                let program = programs::find_or_build(arguments)?;
+                let program = find_or_build(arguments)?;
                 let core = Core::start(&program, &directory.path().join("lab")).await?;
                 let process = ServerProcess::start(&core).await?;
                 let (lab, address) = (core.lab_json().to_owned(), process.address());

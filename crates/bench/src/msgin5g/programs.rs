@@ -9,31 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use crate::{Arguments, BenchError};
-
-/// The program to measure: named, or beside this one, or built by the cargo that runs this one.
-pub(super) fn find_or_build(arguments: &Arguments) -> Result<PathBuf, BenchError> {
-    if let Some(program) = &arguments.program {
-        return Ok(program.clone());
-    }
-    let this = std::env::current_exe()?;
-    if this.file_name().is_some_and(|name| name == PROGRAM) {
-        return Ok(this);
-    }
-    let beside = this.with_file_name(PROGRAM);
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = std::process::Command::new(&cargo);
-        build.args(["build", "--package", PROGRAM]).stdout(Stdio::null());
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let status = build.status().map_err(|source| BenchError::Start { program: cargo.into(), source })?;
-        if !status.success() {
-            return Err(BenchError::Server { server: "msgin5g", reason: "it does not build".to_owned() });
-        }
-    }
-    Ok(beside)
-}
+use crate::BenchError;
 
 /// The lab: AUSF, UDM, AAnF and Configuration Function, and a server that is left alone.
 pub(super) struct Core {
@@ -137,7 +113,6 @@ impl ServerProcess {
     }
 }
 
-const PROGRAM: &str = "msgin5g";
 const ANY: &str = "127.0.0.1:0";
 const READY_MAX: Duration = Duration::from_secs(60);
 const START_ATTEMPTS: u32 = 400;

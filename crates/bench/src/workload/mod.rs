@@ -1,5 +1,6 @@
 //! What is done to each server.
 
+mod akma;
 mod handshakes;
 mod memory;
 mod messages;
@@ -7,6 +8,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use akma::{aanf, floor};
 pub(crate) use handshakes::handshakes;
 pub(crate) use memory::memory;
 pub(crate) use messages::messages;
