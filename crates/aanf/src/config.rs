@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use akma::{AfId, Fqdn, RoutingIndicator};
 use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::NotificationUri;
 use sbi::nrf::NrfConfig;
+use sbi::policy::{self, InvalidPolicy};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -63,9 +64,35 @@ pub struct Config {
     /// The NRF that it registers at and that gives it access tokens; none if absent.
     #[serde(default)]
     pub nrf: Option<NrfConfig>,
+    /// File with the entries below, in their place; read again when it changes.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Who may do what. Whoever has no entry may do nothing.
     #[serde(default, rename = "af")]
     pub afs: Vec<AfConfig>,
+}
+
+/// What a policy file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Who may do what. Whoever has no entry may do nothing.
+    #[serde(default, rename = "af")]
+    pub afs: Vec<AfConfig>,
+}
+
+impl PolicyFile {
+    /// Reads one, and finds what is wrong with it.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy`] naming the entry.
+    pub fn read(path: &Path) -> Result<Self, InvalidPolicy> {
+        let this: Self = policy::read(path)?;
+        match fault_of(&this.afs) {
+            Some(reason) => Err(InvalidPolicy::new(path, reason)),
+            None => Ok(this),
+        }
+    }
 }
 
 /// Sizes of the function's tables.
@@ -227,23 +254,61 @@ impl AfConfig {
         PeerName { nf_instance_id: self.nf_instance_id.clone(), dns_name: self.dns_name.clone() }
     }
 
-    fn fault(&self) -> Option<&'static str> {
+    fn fault(&self) -> Option<String> {
         if self.requests_per_second_max == Some(0) {
-            return Some(".requests_per_second_max must be 1 or more");
+            return Some(".requests_per_second_max must be 1 or more".to_owned());
+        }
+        let mut lifetimes = self.kaf_lifetimes.iter().map(|lifetime| lifetime.seconds).chain(self.kaf_lifetime_seconds);
+        if lifetimes.any(|seconds| !KAF_LIFETIME_SECONDS.contains(&seconds)) {
+            return Some(format!(": lifetimes must be within {KAF_LIFETIME_SECONDS:?}"));
         }
         for lifetime in &self.kaf_lifetimes {
             if lifetime.fqdn.is_none() && lifetime.ua_protocol.is_none() {
-                return Some(".kaf_lifetimes needs fqdn or ua_protocol");
+                return Some(".kaf_lifetimes needs fqdn or ua_protocol".to_owned());
             }
             if lifetime.fqdn.as_ref().is_some_and(|fqdn| !self.fqdns.contains(fqdn)) {
-                return Some(".kaf_lifetimes names an FQDN that is not among fqdns");
+                return Some(".kaf_lifetimes names an FQDN that is not among fqdns".to_owned());
             }
         }
         None
     }
 }
 
+/// What is wrong with entries, if anything.
+fn fault_of(afs: &[AfConfig]) -> Option<String> {
+    for (index, af) in afs.iter().enumerate() {
+        if af.peer_name().is_empty() {
+            return Some(format!("af[{index}] needs nf_instance_id or dns_name"));
+        }
+        if af.fqdns.is_empty() && !af.may_register && !af.may_provision {
+            return Some(format!("af[{index}] may do nothing: give it fqdns, may_register or may_provision"));
+        }
+        if let Some(reason) = af.fault() {
+            return Some(format!("af[{index}]{reason}"));
+        }
+        if afs.iter().filter(|other| other.peer_name() == af.peer_name()).count() > 1 {
+            return Some(format!("af[{index}] names the same peer as another entry"));
+        }
+    }
+    None
+}
+
 impl Config {
+    /// The same, with the entries of the policy file in place if one is named.
+    ///
+    /// # Errors
+    /// [`AanfError::Policy`] for an unusable file; [`AanfError::Configuration`] where there are entries here, too.
+    pub fn with_policy(mut self) -> Result<Self, AanfError> {
+        let Some(path) = &self.policy else { return Ok(self) };
+        if !self.afs.is_empty() {
+            return Err(AanfError::Configuration(
+                "policy: the file holds every [[af]], so none may stand here".to_owned(),
+            ));
+        }
+        self.afs = PolicyFile::read(path)?.afs;
+        Ok(self)
+    }
+
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
     /// # Errors
@@ -253,27 +318,11 @@ impl Config {
         if let Err(error) = self.authorization.check() {
             return fault(error.to_string());
         }
-        let own = |af: &AfConfig| {
-            let some = af.kaf_lifetimes.iter().map(|lifetime| lifetime.seconds);
-            some.chain(af.kaf_lifetime_seconds).collect::<Vec<_>>()
-        };
-        let lifetimes = self.afs.iter().flat_map(own).chain([self.kaf_lifetime_seconds]);
-        if lifetimes.into_iter().any(|seconds| !KAF_LIFETIME_SECONDS.contains(&seconds)) {
+        if !KAF_LIFETIME_SECONDS.contains(&self.kaf_lifetime_seconds) {
             return fault(format!("kaf_lifetime_seconds must be within {KAF_LIFETIME_SECONDS:?}"));
         }
-        for (index, af) in self.afs.iter().enumerate() {
-            if af.peer_name().is_empty() {
-                return fault(format!("af[{index}] needs nf_instance_id or dns_name"));
-            }
-            if af.fqdns.is_empty() && !af.may_register && !af.may_provision {
-                return fault(format!("af[{index}] may do nothing: give it fqdns, may_register or may_provision"));
-            }
-            if let Some(reason) = af.fault() {
-                return fault(format!("af[{index}]{reason}"));
-            }
-            if self.afs.iter().filter(|other| other.peer_name() == af.peer_name()).count() > 1 {
-                return fault(format!("af[{index}] names the same peer as another entry"));
-            }
+        if let Some(reason) = fault_of(&self.afs) {
+            return fault(reason);
         }
         let notifications = &self.notifications;
         if notifications.pending_max == 0
@@ -335,6 +384,7 @@ mod tests {
             udm: None,
             authorization: AuthorizationConfig::tls_only(),
             nrf: None,
+            policy: None,
             afs: vec![AfConfig {
                 nf_instance_id: Some("4947a69a-f61b-4bc1-b9da-47c9c5d14b64".to_owned()),
                 may_register: true,

@@ -33,7 +33,9 @@ mod seal;
 mod service;
 mod translation;
 
-pub use config::{AfConfig, Config, KafLifetime, NotificationConfig, TableLimits, UaProtocolPrefix, UdmConfig};
+pub use config::{
+    AfConfig, Config, KafLifetime, NotificationConfig, PolicyFile, TableLimits, UaProtocolPrefix, UdmConfig,
+};
 pub use error::AanfError;
 pub use provisioning::PROVISIONING_PATH;
 pub use running::{Running, start};

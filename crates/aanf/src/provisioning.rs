@@ -9,13 +9,14 @@
 //!
 //! Each is for callers with `may_provision` and leaves an event in the audit log, which never names the UE.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use akma::{Fqdn, UeId};
 use axum::Router;
 use axum::extract::{FromRequestParts, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::put;
 use http::StatusCode;
 use http::request::Parts;
@@ -23,7 +24,7 @@ use sbi::{Path, ProblemDetails, cause};
 
 use crate::contexts::DisableOutcome;
 use crate::disabled_afs::DisableAfOutcome;
-use crate::service::{Caller, Labelled, Refused, Service, refusal, refuse, refuse_caller, to_the_end};
+use crate::service::{Caller, Labelled, Refused, Service, refusal, refuse, refuse_caller, to_the_end, told};
 
 /// Path of the interface below its root.
 pub const PROVISIONING_PATH: &str = "/aanf-provisioning/v1";
@@ -34,115 +35,118 @@ pub(crate) fn router() -> Router<Arc<Service>> {
         .route(&format!("{PROVISIONING_PATH}/disabled-afs/{{fqdn}}"), put(disable_af).delete(enable_af).get(see_af))
 }
 
-/// A [`Caller`] that may provision; who it is, for the audit log.
+/// A [`Caller`] that may provision; what it is called in audit events.
 struct Provisioner(String);
 
 impl FromRequestParts<Arc<Service>> for Provisioner {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        let Caller { entry, .. } = Caller::from_request_parts(parts, service).await?;
-        if !entry.may_provision {
-            return Err(refuse_caller(parts, service, "may not provision"));
-        }
-        let name = entry.nf_instance_id.as_ref().or(entry.dns_name.as_ref());
-        Ok(Self(name.cloned().unwrap_or_default()))
+        let Caller { entry, subject, .. } = Caller::from_request_parts(parts, service).await?;
+        if entry.may_provision { Ok(Self(subject)) } else { Err(refuse_caller(parts, service, "may_not_provision")) }
     }
 }
 
-async fn disable_ue(
-    State(service): State<Arc<Service>>,
-    Provisioner(who): Provisioner,
-    Path(ue_id): Path<String>,
-) -> Response {
-    let since = Instant::now();
-    let own = Arc::clone(&service);
-    let outcome = async {
-        let ue_id: UeId = named(&ue_id)?;
-        to_the_end(async move {
-            let outcome = own.contexts.disable_ue(&ue_id, own.times()).await;
-            own.count();
-            outcome.map_err(|error| own.fault(&error))
-        })
-        .await
-    };
-    let outcome = match outcome.await {
-        Ok(DisableOutcome::Disabled) => Ok("disabled"),
-        Ok(DisableOutcome::Same) => Ok("same"),
-        Ok(DisableOutcome::Full) => Err(full()),
-        Err(refused) => Err(refused),
-    };
-    conclude(&service, since, &Audit { who: &who, action: "disable_ue", af: None }, outcome)
+type Shared = State<Arc<Service>>;
+
+async fn disable_ue(State(service): Shared, who: Provisioner, Path(ue_id): Path<String>) -> Response {
+    change(service, who, "disable-ue", &ue_id, |service: Arc<Service>, ue_id: UeId| async move {
+        let outcome = service.contexts.disable_ue(&ue_id, service.times()).await;
+        service.count();
+        match outcome.map_err(|error| service.fault(&error))? {
+            DisableOutcome::Disabled => Ok("disabled"),
+            DisableOutcome::Same => Ok("same"),
+            DisableOutcome::Full => Err(full()),
+        }
+    })
+    .await
 }
 
-async fn enable_ue(
-    State(service): State<Arc<Service>>,
-    Provisioner(who): Provisioner,
-    Path(ue_id): Path<String>,
-) -> Response {
-    let since = Instant::now();
-    let own = Arc::clone(&service);
-    let outcome = async {
-        let ue_id: UeId = named(&ue_id)?;
-        to_the_end(async move { own.contexts.enable_ue(&ue_id).await.map_err(|error| own.fault(&error)) }).await
-    };
-    let outcome = outcome.await.map(|changed| if changed { "enabled" } else { "same" });
-    conclude(&service, since, &Audit { who: &who, action: "enable_ue", af: None }, outcome)
+async fn enable_ue(State(service): Shared, who: Provisioner, Path(ue_id): Path<String>) -> Response {
+    change(service, who, "enable-ue", &ue_id, |service: Arc<Service>, ue_id: UeId| async move {
+        let changed = service.contexts.enable_ue(&ue_id).await.map_err(|error| service.fault(&error))?;
+        Ok(if changed { "enabled" } else { "same" })
+    })
+    .await
 }
 
-async fn see_ue(State(service): State<Arc<Service>>, _: Provisioner, Path(ue_id): Path<String>) -> Response {
+async fn see_ue(State(service): Shared, Provisioner(who): Provisioner, Path(ue_id): Path<String>) -> Response {
     let since = Instant::now();
     let disabled =
         named(&ue_id).and_then(|ue_id| service.contexts.is_disabled(&ue_id).map_err(|error| service.fault(&error)));
-    service.answer(PROVISION, since, disabled.and_then(seen))
+    service.answer(&who, PROVISION, since, disabled.and_then(seen))
 }
 
-async fn disable_af(
-    State(service): State<Arc<Service>>,
-    Provisioner(who): Provisioner,
-    Path(fqdn): Path<String>,
-) -> Response {
-    let since = Instant::now();
-    let own = Arc::clone(&service);
-    let outcome = async {
-        let fqdn: Fqdn = named(&fqdn)?;
-        to_the_end(async move {
-            let outcome = own.afs.disable(&fqdn).await.map_err(|error| own.fault(&error))?;
-            if matches!(outcome, DisableAfOutcome::Disabled) {
-                withdraw_in_background(&own, fqdn);
+async fn disable_af(State(service): Shared, who: Provisioner, Path(fqdn): Path<String>) -> Response {
+    change(service, who, "disable-af", &fqdn, |service: Arc<Service>, fqdn: Fqdn| async move {
+        match service.afs.disable(&fqdn).await.map_err(|error| service.fault(&error))? {
+            DisableAfOutcome::Disabled => {
+                withdraw_in_background(&service, fqdn);
+                Ok("disabled")
             }
-            Ok(outcome)
-        })
-        .await
-    };
-    let outcome = match outcome.await {
-        Ok(DisableAfOutcome::Disabled) => Ok("disabled"),
-        Ok(DisableAfOutcome::Same) => Ok("same"),
-        Ok(DisableAfOutcome::Full) => Err(full()),
-        Err(refused) => Err(refused),
-    };
-    conclude(&service, since, &Audit { who: &who, action: "disable_af", af: Some(&fqdn) }, outcome)
+            DisableAfOutcome::Same => Ok("same"),
+            DisableAfOutcome::Full => Err(full()),
+        }
+    })
+    .await
 }
 
-async fn enable_af(
-    State(service): State<Arc<Service>>,
-    Provisioner(who): Provisioner,
-    Path(fqdn): Path<String>,
-) -> Response {
-    let since = Instant::now();
-    let own = Arc::clone(&service);
-    let outcome = async {
-        let fqdn: Fqdn = named(&fqdn)?;
-        to_the_end(async move { own.afs.enable(&fqdn).await.map_err(|error| own.fault(&error)) }).await
-    };
-    let outcome = outcome.await.map(|changed| if changed { "enabled" } else { "same" });
-    conclude(&service, since, &Audit { who: &who, action: "enable_af", af: Some(&fqdn) }, outcome)
+async fn enable_af(State(service): Shared, who: Provisioner, Path(fqdn): Path<String>) -> Response {
+    change(service, who, "enable-af", &fqdn, |service: Arc<Service>, fqdn: Fqdn| async move {
+        let changed = service.afs.enable(&fqdn).await.map_err(|error| service.fault(&error))?;
+        Ok(if changed { "enabled" } else { "same" })
+    })
+    .await
 }
 
-async fn see_af(State(service): State<Arc<Service>>, _: Provisioner, Path(fqdn): Path<String>) -> Response {
+async fn see_af(State(service): Shared, Provisioner(who): Provisioner, Path(fqdn): Path<String>) -> Response {
     let since = Instant::now();
     let disabled = named(&fqdn).map(|fqdn| service.afs.is_disabled(&fqdn));
-    service.answer(PROVISION, since, disabled.and_then(seen))
+    service.answer(&who, PROVISION, since, disabled.and_then(seen))
+}
+
+/// What the path names.
+trait Named: FromStr + Send + 'static {
+    /// How the audit log calls it.
+    fn object(&self) -> &str;
+}
+
+impl Named for UeId {
+    fn object(&self) -> &str {
+        "ue"
+    }
+}
+
+impl Named for Fqdn {
+    fn object(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// One change of what the path names, done to the end, then told and counted.
+async fn change<N, F, C>(
+    service: Arc<Service>,
+    Provisioner(who): Provisioner,
+    action: &'static str,
+    name: &str,
+    change: C,
+) -> Response
+where
+    N: Named,
+    C: FnOnce(Arc<Service>, N) -> F,
+    F: Future<Output = Result<&'static str, Refused>> + Send + 'static,
+{
+    let since = Instant::now();
+    let (object, outcome) = match named::<N>(name) {
+        Ok(name) => (name.object().to_owned(), to_the_end(change(Arc::clone(&service), name)).await),
+        // A name that is none is the caller's text, and long perhaps.
+        Err(refused) => (String::new(), Err(refused)),
+    };
+    let outcome = outcome.map(|label| (label, StatusCode::NO_CONTENT));
+    let (label, problem) = told(&outcome);
+    service.audit.changed(&who, action, &object, label, problem);
+    service.metrics.answered(PROVISION, label, since);
+    outcome.map_or_else(|(_, problem)| problem.into_response(), |(_, answer)| answer.into_response())
 }
 
 /// Queues the notifications of an AF that is disabled; goes on after a restart.
@@ -180,26 +184,7 @@ async fn pause(error: &crate::AanfError) {
     tokio::time::sleep(WITHDRAWAL_PAUSE).await;
 }
 
-/// What the audit log says besides the outcome.
-struct Audit<'a> {
-    who: &'a str,
-    action: &'static str,
-    af: Option<&'a str>,
-}
-
-fn conclude(service: &Service, since: Instant, audit: &Audit<'_>, outcome: Result<&'static str, Refused>) -> Response {
-    let label = match &outcome {
-        Ok(label) => label,
-        Err((label, _)) => label,
-    };
-    // A name that is none is the caller's text, and long perhaps.
-    let af = audit.af.and_then(|af| af.parse::<Fqdn>().ok());
-    tracing::info!(target: "security", subject = audit.who, action = audit.action, outcome = label,
-        af = af.as_ref().map_or("", Fqdn::as_str), "AKMA provisioning");
-    service.answer(PROVISION, since, outcome.map(|label| (label, StatusCode::NO_CONTENT)))
-}
-
-fn named<T: std::str::FromStr>(text: &str) -> Result<T, Refused> {
+fn named<T: FromStr>(text: &str) -> Result<T, Refused> {
     text.parse().map_err(|_| {
         let problem = ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT);
         refuse("incorrect", problem.with_detail("in the resource's path"))

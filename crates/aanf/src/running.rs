@@ -1,6 +1,7 @@
 //! Wiring: database, client, servers.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,13 @@ use sbi::admin::{AdminServer, Health};
 use sbi::authorization::Authorizer;
 use sbi::nrf::{NrfClient, OwnFunction, OwnService};
 use sbi::nudm::NudmClient;
+use sbi::policy::Rules;
 use sbi::{SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{AfConfig, Config, PolicyFile};
 use crate::contexts::Contexts;
 use crate::disabled_afs::DisabledAfs;
 use crate::error::AanfError;
@@ -66,6 +68,7 @@ impl Running {
 /// # Errors
 /// [`AanfError`]: the configuration makes no sense, a file or address is unusable, or the storage key is wrong.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, AanfError> {
+    let config = config.with_policy()?;
     config.check()?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -98,10 +101,13 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     let routing_indicators: Vec<String> =
         config.routing_indicators.iter().map(|indicator| indicator.as_str().to_owned()).collect();
+    let policy = Arc::new(policy(config.policy, config.afs, config.kaf_lifetime_seconds)?);
+    let authorizer = Authorizer::of_function(config.authorization, services::AANF, &config.tls, &mut registry)?;
     let service = Arc::new(Service {
         contexts,
         afs,
-        policy: Policy::new(config.afs, config.kaf_lifetime_seconds),
+        policy: Arc::clone(&policy),
+        audit: authorizer.audit().clone(),
         routing_indicators: config.routing_indicators,
         notification_lifetime_seconds: config.notifications.lifetime_seconds,
         translation,
@@ -112,12 +118,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         shutdown: shutdown.clone(),
     });
     service.count();
-    let authorizer = Authorizer::of_function(config.authorization, services::AANF, &config.tls, &mut registry)?;
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
     let api = router(Arc::clone(&service), &authorizer);
     let server = SbiServer::start_authorized(server, api, &authorizer, shutdown.clone(), server_metrics).await?;
     // Only now: a start that fails must leave nothing behind that goes on.
     tasks.spawn(notifier.run(shutdown.clone()));
+    tasks.spawn(policy.follow(shutdown.clone()));
     for fqdn in service.afs.untold() {
         withdraw_in_background(&service, fqdn);
     }
@@ -133,6 +139,12 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     tracing::info!(address = %server.local_addr(), "AKMA anchor function ready");
     tasks.close();
     Ok(Running { server, admin, nrf, tasks })
+}
+
+/// The entries of the policy file, made anew when it changes; those of the configuration where none is named.
+fn policy(path: Option<PathBuf>, afs: Vec<AfConfig>, kaf_lifetime_seconds: u64) -> Result<Rules<Policy>, AanfError> {
+    let Some(path) = path else { return Ok(Rules::fixed(Policy::new(afs, kaf_lifetime_seconds))) };
+    Ok(Rules::of_file(path, move |path| Ok(Policy::new(PolicyFile::read(path)?.afs, kaf_lifetime_seconds)))?)
 }
 
 /// What the NRF is told.

@@ -15,10 +15,12 @@ use axum::{Extension, Router};
 use http::StatusCode;
 use http::request::Parts;
 use sbi::admin::Health;
+use sbi::audit::{Audit, subject};
 use sbi::authorization::{Authorizer, Granted, ServiceScopes};
 use sbi::naanf::{
     API_PATH, AkmaAfKeyData, AkmaAfKeyRequest, AkmaKeyInfo, CtxRemove, FEATURES, NotificationUri, feature,
 };
+use sbi::policy::Rules;
 use sbi::services::{NAANF_AKMA, SUPI_ACCESS};
 use sbi::{Json, PeerIdentity, ProblemDetails, SupportedFeatures, cause, openapi};
 use store::StoreError;
@@ -65,7 +67,8 @@ pub mod refusal {
 pub(crate) struct Service {
     pub(crate) contexts: Contexts,
     pub(crate) afs: DisabledAfs,
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Rules<Policy>>,
+    pub(crate) audit: Audit,
     /// Those served; empty: all.
     pub(crate) routing_indicators: BTreeSet<RoutingIndicator>,
     pub(crate) notification_lifetime_seconds: u64,
@@ -105,23 +108,29 @@ pub(crate) struct Caller {
     pub(crate) entry: Arc<AfConfig>,
     /// The DNS names of its certificate.
     pub(crate) names: Vec<String>,
+    /// What it is called in audit events.
+    pub(crate) subject: String,
 }
 
-/// A [`Caller`] that may register and remove contexts.
-struct Registrar;
+/// A [`Caller`] that may register and remove contexts: what it is called in audit events.
+struct Registrar(String);
 
 impl FromRequestParts<Arc<Service>> for Caller {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
         let Some(peer) = parts.extensions.get::<PeerIdentity>() else {
-            return Err(refuse_caller(parts, service, "no certificate"));
+            return Err(refuse_caller(parts, service, "no_certificate"));
         };
-        match service.policy.admit(peer) {
-            Admission::Entry(entry) => Ok(Self { entry, names: peer.dns_names.clone() }),
-            Admission::Stranger => Err(refuse_caller(parts, service, "no policy entry")),
+        match service.policy.current().admit(peer) {
+            Admission::Entry(entry) => {
+                Ok(Self { entry, names: peer.dns_names.clone(), subject: subject(peer).to_owned() })
+            }
+            Admission::Stranger => Err(refuse_caller(parts, service, "no_policy_entry")),
             Admission::TooOften(seconds) => {
-                service.metrics.answered(operation(parts.uri.path()), "too_often", Instant::now());
+                let operation = operation(parts.uri.path());
+                service.audit.refused(subject(peer), operation, "too_often");
+                service.metrics.answered(operation, "too_often", Instant::now());
                 let mut problem = ProblemDetails::new(StatusCode::TOO_MANY_REQUESTS);
                 problem.retry_after_seconds = Some(seconds);
                 Err(problem.with_cause(cause::NF_CONGESTION_RISK))
@@ -134,17 +143,15 @@ impl FromRequestParts<Arc<Service>> for Registrar {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        let Caller { entry, .. } = Caller::from_request_parts(parts, service).await?;
-        if entry.may_register { Ok(Self) } else { Err(refuse_caller(parts, service, "may not register")) }
+        let Caller { entry, subject, .. } = Caller::from_request_parts(parts, service).await?;
+        if entry.may_register { Ok(Self(subject)) } else { Err(refuse_caller(parts, service, "may_not_register")) }
     }
 }
 
-pub(crate) fn refuse_caller(parts: &Parts, service: &Service, reason: &str) -> ProblemDetails {
-    let peer = parts.extensions.get::<PeerIdentity>();
+pub(crate) fn refuse_caller(parts: &Parts, service: &Service, reason: &'static str) -> ProblemDetails {
     // Not the path: a UE may be named there.
     let operation = operation(parts.uri.path());
-    tracing::warn!(target: "security", operation, reason,
-        nf_instance_id = peer.and_then(|peer| peer.nf_instance_id.as_deref()).unwrap_or("none"), "request refused");
+    service.audit.refused(parts.extensions.get().map_or("nobody", subject), operation, reason);
     service.metrics.answered(operation, "not_allowed", Instant::now());
     ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED)
 }
@@ -160,7 +167,7 @@ fn operation(path: &str) -> &'static str {
 
 async fn register_anchorkey(
     State(service): State<Arc<Service>>,
-    _: Registrar,
+    Registrar(who): Registrar,
     Json(mut info): Json<AkmaKeyInfo>,
 ) -> Response {
     let since = Instant::now();
@@ -172,7 +179,7 @@ async fn register_anchorkey(
         outcome.map(|(label, ())| (label, Json(info)))
     })
     .await;
-    service.answer(REGISTER, since, outcome)
+    service.answer(&who, REGISTER, since, outcome)
 }
 
 async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
@@ -217,7 +224,7 @@ async fn retrieve_applicationkey(
         let answer = data.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |data| Json(data).into_response());
         (label, answer)
     });
-    service.answer(RETRIEVE, since, outcome)
+    service.answer(&caller.subject, RETRIEVE, since, outcome)
 }
 
 async fn retrieve(
@@ -228,14 +235,15 @@ async fn retrieve(
 ) -> Labelled<Option<AkmaAfKeyData>> {
     let entry = &caller.entry;
     if !owns(entry, &request.af_id) {
-        tracing::warn!(target: "security", af_id = %request.af_id,
-            nf_instance_id = entry.nf_instance_id.as_deref().unwrap_or("none"), "K_AF for another's AF_ID refused");
+        tracing::warn!(target: "security", af_id = %request.af_id, subject = caller.subject,
+            "K_AF for another's AF_ID refused");
         return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
     }
     let notify = service.wanted_notification(caller, request)?;
     service.serves(&request.a_kid)?;
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let lifetime = i64::try_from(service.policy.kaf_lifetime_seconds(entry, &request.af_id)).unwrap_or(i64::MAX);
+    let lifetime =
+        i64::try_from(service.policy.current().kaf_lifetime_seconds(entry, &request.af_id)).unwrap_or(i64::MAX);
     let context = match look_up(service, request, notify, now.saturating_add(lifetime)).await? {
         LookupOutcome::Found(context) => context,
         LookupOutcome::Unknown => return Ok(("unknown", None)),
@@ -307,7 +315,11 @@ async fn look_up(
     .await
 }
 
-async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(request): Json<CtxRemove>) -> Response {
+async fn remove_context(
+    State(service): State<Arc<Service>>,
+    Registrar(who): Registrar,
+    Json(request): Json<CtxRemove>,
+) -> Response {
     let since = Instant::now();
     let remover = Arc::clone(&service);
     let outcome = to_the_end(async move {
@@ -318,7 +330,7 @@ async fn remove_context(State(service): State<Arc<Service>>, _: Registrar, Json(
             .map_err(|error| remover.fault(&error))
     })
     .await;
-    service.answer(REMOVE, since, outcome)
+    service.answer(&who, REMOVE, since, outcome)
 }
 
 impl Service {
@@ -346,8 +358,7 @@ impl Service {
         if may_be_notified_at(&caller.entry, &caller.names, uri) {
             return Ok(Some(uri));
         }
-        tracing::warn!(target: "security", host = uri.host(),
-            nf_instance_id = caller.entry.nf_instance_id.as_deref().unwrap_or("none"), "notifUri refused");
+        tracing::warn!(target: "security", host = uri.host(), subject = caller.subject, "notifUri refused");
         let problem = ProblemDetails::forbidden(refusal::NOTIFICATION_URI_NOT_ALLOWED);
         Err(refuse("notification_uri", problem.with_invalid_param("/notifUri", "not among the caller's own")))
     }
@@ -410,18 +421,18 @@ impl Service {
         gpsi
     }
 
+    /// The answer to a request of `subject`, told and counted.
     pub(crate) fn answer<T: IntoResponse>(
         &self,
+        subject: &str,
         operation: &'static str,
         since: Instant,
         outcome: Labelled<T>,
     ) -> Response {
-        let (label, response) = match outcome {
-            Ok((label, answer)) => (label, answer.into_response()),
-            Err((label, problem)) => (label, problem.into_response()),
-        };
+        let (label, problem) = told(&outcome);
+        self.audit.answered(subject, operation, label, problem);
         self.metrics.answered(operation, label, since);
-        response
+        outcome.map_or_else(|(_, problem)| problem.into_response(), |(_, answer)| answer.into_response())
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
@@ -452,6 +463,14 @@ pub(crate) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
     tokio::spawn(change).await.unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())))
+}
+
+/// The label of an outcome, and the problem that it is, if any.
+pub(crate) fn told<T>(outcome: &Labelled<T>) -> (&'static str, Option<&ProblemDetails>) {
+    match outcome {
+        Ok((label, _)) => (label, None),
+        Err((label, problem)) => (label, Some(problem)),
+    }
 }
 
 /// A refusal under its label.
@@ -491,7 +510,8 @@ mod tests {
         Arc::new(Service {
             contexts,
             afs,
-            policy: Policy::new(Vec::new(), 3600),
+            policy: Arc::new(Rules::fixed(Policy::new(Vec::new(), 3600))),
+            audit: Audit::default(),
             routing_indicators: BTreeSet::new(),
             notification_lifetime_seconds: 1,
             translation: None,

@@ -1,11 +1,12 @@
 //! Configuration of the Configuration Function, and its checks.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use akma::Fqdn;
 use sbi::authorization::AuthorizationConfig;
 use sbi::nrf::NrfConfig;
+use sbi::policy::{self, InvalidPolicy};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -46,12 +47,49 @@ pub struct Config {
     /// The NRF that it registers at, that gives it access tokens, and may find the AAnF; none if absent.
     #[serde(default)]
     pub nrf: Option<NrfConfig>,
+    /// File with the entries below, in their place; read again when it changes.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Who may read and change associations and groups.
     #[serde(default, rename = "provisioner")]
     pub provisioners: Vec<PeerName>,
     /// Who may ask for a UE's profile and read groups: MSGin5G Servers.
     #[serde(default, rename = "reader")]
     pub readers: Vec<PeerName>,
+}
+
+/// What a policy file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Who may read and change associations and groups.
+    #[serde(default, rename = "provisioner")]
+    pub provisioners: Vec<PeerName>,
+    /// Who may ask for a UE's profile and read groups: MSGin5G Servers.
+    #[serde(default, rename = "reader")]
+    pub readers: Vec<PeerName>,
+}
+
+impl PolicyFile {
+    /// Reads one, and finds what is wrong with it.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy`] naming the entry.
+    pub fn read(path: &Path) -> Result<Self, InvalidPolicy> {
+        let this: Self = policy::read(path)?;
+        match fault_of(&this.provisioners, &this.readers) {
+            Some(reason) => Err(InvalidPolicy::new(path, reason)),
+            None => Ok(this),
+        }
+    }
+}
+
+/// What is wrong with entries, if anything.
+fn fault_of(provisioners: &[PeerName], readers: &[PeerName]) -> Option<String> {
+    [("provisioner", provisioners), ("reader", readers)].into_iter().find_map(|(key, peers)| {
+        let index = peers.iter().position(PeerName::is_empty)?;
+        Some(format!("{key}[{index}] needs nf_instance_id or dns_name"))
+    })
 }
 
 /// Sizes of the function's tables.
@@ -175,6 +213,21 @@ fn default_limits() -> ServerLimits {
 }
 
 impl Config {
+    /// The same, with the entries of the policy file in place if one is named.
+    ///
+    /// # Errors
+    /// [`ConfigurationError::Policy`] for an unusable file; [`ConfigurationError::Configuration`] where there are entries
+    /// here, too.
+    pub fn with_policy(mut self) -> Result<Self, ConfigurationError> {
+        let Some(path) = &self.policy else { return Ok(self) };
+        if !self.provisioners.is_empty() || !self.readers.is_empty() {
+            let reason = "policy: the file holds every [[provisioner]] and [[reader]], so none may stand here";
+            return Err(ConfigurationError::Configuration(reason.to_owned()));
+        }
+        PolicyFile { provisioners: self.provisioners, readers: self.readers } = PolicyFile::read(path)?;
+        Ok(self)
+    }
+
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
     /// # Errors
@@ -183,12 +236,8 @@ impl Config {
         if let Err(error) = self.authorization.check() {
             return Err(ConfigurationError::Configuration(error.to_string()));
         }
-        for (key, peers) in [("provisioner", &self.provisioners), ("reader", &self.readers)] {
-            if let Some(index) = peers.iter().position(PeerName::is_empty) {
-                return Err(ConfigurationError::Configuration(format!(
-                    "{key}[{index}] needs nf_instance_id or dns_name"
-                )));
-            }
+        if let Some(reason) = fault_of(&self.provisioners, &self.readers) {
+            return Err(ConfigurationError::Configuration(reason));
         }
         if self.tables.page_max == 0 {
             return Err(ConfigurationError::Configuration("tables.page_max must be 1 or more".to_owned()));

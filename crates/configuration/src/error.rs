@@ -9,6 +9,9 @@ pub enum ConfigurationError {
     /// A key of the configuration has a value that makes no sense.
     #[error("configuration: {0}")]
     Configuration(String),
+    /// The policy file is missing, is no TOML, or holds rules that make no sense.
+    #[error(transparent)]
+    Policy(#[from] sbi::policy::InvalidPolicy),
     /// The address is taken, or a certificate, key or authority file is unusable.
     #[error(transparent)]
     Sbi(#[from] sbi::SbiError),

@@ -29,15 +29,15 @@ pub(crate) fn router() -> Router<Arc<Service>> {
         .route(&format!("{documents}/{{group_doc_id}}"), get(retrieve).put(replace).patch(modify).delete(remove))
 }
 
-/// The caller may read groups: an MSGin5G Server, or whoever provisions them.
-struct GroupReader;
+/// A caller that may read groups, an MSGin5G Server or whoever provisions them: what it is called in audit events.
+struct GroupReader(String);
 
 impl FromRequestParts<Arc<Service>> for GroupReader {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        let allowed = service.readers.iter().chain(&service.provisioners);
-        admit(parts, service, allowed, "group-read").map(|()| Self)
+        let policy = service.policy.current();
+        admit(parts, service, policy.readers.iter().chain(&policy.provisioners), "group-read").map(Self)
     }
 }
 
@@ -50,8 +50,13 @@ struct WantedParts {
 }
 
 /// `POST /group-documents`.
-async fn create(State(service): Shared, _: Provisioner, Json(document): Json<VALGroupDocument>) -> Response {
+async fn create(
+    State(service): Shared,
+    Provisioner(who): Provisioner,
+    Json(document): Json<VALGroupDocument>,
+) -> Response {
     let since = Instant::now();
+    let object = document.val_group_id.to_string();
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let document = checked(document, &changer.tables).map_err(|problem| refuse("invalid", *problem))?;
@@ -70,18 +75,18 @@ async fn create(State(service): Shared, _: Provisioner, Json(document): Json<VAL
         let location = HeaderValue::from_str(&path).map_err(|_| service.fault(&ConfigurationError::Corrupt))?;
         Ok((label, (StatusCode::CREATED, [(LOCATION, location)], Json(shown(document)))))
     });
-    service.answer("group-create", since, outcome)
+    service.changed(&who, &object, "group-create", since, outcome)
 }
 
 /// `GET /group-documents`.
-async fn list(State(service): Shared, _: GroupReader, Query(query): Query<GroupQuery>) -> Response {
+async fn list(State(service): Shared, GroupReader(who): GroupReader, Query(query): Query<GroupQuery>) -> Response {
     let since = Instant::now();
     let reader = Arc::clone(&service);
     // A table's worth of documents may have to be looked at.
     let outcome = tokio::task::spawn_blocking(move || documents(&reader, &query))
         .await
         .unwrap_or_else(|_| Err(refuse("failed", ProblemDetails::internal())));
-    service.answer("group-list", since, outcome.map(|(label, documents)| (label, Json(documents))))
+    service.answer(&who, "group-list", since, outcome.map(|(label, documents)| (label, Json(documents))))
 }
 
 fn documents(service: &Service, query: &GroupQuery) -> Labelled<Vec<VALGroupDocument>> {
@@ -112,7 +117,7 @@ fn documents(service: &Service, query: &GroupQuery) -> Labelled<Vec<VALGroupDocu
 /// `GET /group-documents/{groupDocId}`.
 async fn retrieve(
     State(service): Shared,
-    _: GroupReader,
+    GroupReader(who): GroupReader,
     Path(id): Path<ServiceAddress>,
     Query(parts): Query<WantedParts>,
 ) -> Response {
@@ -122,25 +127,27 @@ async fn retrieve(
         Ok(None) => Err(unknown()),
         Err(error) => Err(service.fault(&error)),
     };
-    service.answer("group-get", since, outcome)
+    service.answer(&who, "group-get", since, outcome)
 }
 
 /// `PUT /group-documents/{groupDocId}`.
 async fn replace(
     State(service): Shared,
-    _: Provisioner,
+    who: Provisioner,
     Path(id): Path<ServiceAddress>,
     Json(document): Json<VALGroupDocument>,
 ) -> Response {
     let limits = service.tables.clone();
-    change(service, id, move |before| same_group(&before, document).and_then(|document| checked(document, &limits)))
-        .await
+    change(service, who, id, move |before| {
+        same_group(&before, document).and_then(|document| checked(document, &limits))
+    })
+    .await
 }
 
 /// `PATCH /group-documents/{groupDocId}`.
 async fn modify(
     State(service): Shared,
-    _: Provisioner,
+    who: Provisioner,
     Path(id): Path<ServiceAddress>,
     headers: HeaderMap,
     Json(patch): Json<Value>,
@@ -152,15 +159,17 @@ async fn modify(
             .into_response();
     }
     let limits = service.tables.clone();
-    change(service, id, move |before| patched(before, patch, &limits)).await
+    change(service, who, id, move |before| patched(before, patch, &limits)).await
 }
 
 async fn change(
     service: Arc<Service>,
+    Provisioner(who): Provisioner,
     id: ServiceAddress,
     change: impl FnOnce(VALGroupDocument) -> Result<VALGroupDocument, Box<ProblemDetails>> + Send + 'static,
 ) -> Response {
     let since = Instant::now();
+    let object = id.to_string();
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         match changer.groups.change(&id, change).await {
@@ -171,12 +180,13 @@ async fn change(
         }
     })
     .await;
-    service.answer("group-update", since, outcome)
+    service.changed(&who, &object, "group-update", since, outcome)
 }
 
 /// `DELETE /group-documents/{groupDocId}`.
-async fn remove(State(service): Shared, _: Provisioner, Path(id): Path<ServiceAddress>) -> Response {
+async fn remove(State(service): Shared, Provisioner(who): Provisioner, Path(id): Path<ServiceAddress>) -> Response {
     let since = Instant::now();
+    let object = id.to_string();
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let removed = changer.groups.remove(&id).await;
@@ -188,7 +198,7 @@ async fn remove(State(service): Shared, _: Provisioner, Path(id): Path<ServiceAd
         }
     })
     .await;
-    service.answer("group-delete", since, outcome)
+    service.changed(&who, &object, "group-delete", since, outcome)
 }
 
 fn unknown() -> (&'static str, Box<ProblemDetails>) {

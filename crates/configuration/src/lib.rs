@@ -37,7 +37,7 @@ mod ue_configuration;
 mod ue_session;
 
 pub use coap_limits::CoapLimits;
-pub use config::{CoapConfig, Config, TableLimits};
+pub use config::{CoapConfig, Config, PolicyFile, TableLimits};
 pub use error::ConfigurationError;
 pub use group_service::check_group_patch;
 pub use running::{Running, start};

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use sbi::admin::{AdminServer, Health};
 use sbi::authorization::Authorizer;
 use sbi::nrf::{NrfClient, OwnFunction, OwnService};
+use sbi::policy::Rules;
 use sbi::{SbiServer, SbiServerConfig, ServerMetrics, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::associations::Associations;
 use crate::changes::Changes;
 use crate::coap_listener::CoapServer;
-use crate::config::Config;
+use crate::config::{Config, PolicyFile};
 use crate::error::ConfigurationError;
 use crate::groups::Groups;
 use crate::metrics::Metrics;
@@ -69,6 +70,7 @@ impl Running {
 /// # Errors
 /// [`ConfigurationError`]: the configuration makes no sense, or a file or address is unusable.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ConfigurationError> {
+    let config = config.with_policy()?;
     config.check()?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
@@ -88,13 +90,20 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     metrics.groups(groups.count());
     associations.store_metrics().register(&mut registry);
     health.ready(STORE_CHECK);
+    let rules = PolicyFile { provisioners: config.provisioners, readers: config.readers };
+    let policy = match config.policy {
+        Some(path) => Rules::of_file(path, PolicyFile::read)?,
+        None => Rules::fixed(rules),
+    };
+    let policy = Arc::new(policy);
+    let authorizer = Authorizer::of_function(config.authorization, services::AF, &config.tls, &mut registry)?;
     let service = Arc::new(Service {
         associations,
         groups,
         changes: Changes::default(),
         tables: config.tables,
-        provisioners: config.provisioners,
-        readers: config.readers,
+        policy: Arc::clone(&policy),
+        audit: authorizer.audit().clone(),
         metrics,
         health: health.clone(),
         retry_after_seconds: config.limits.retry_after_seconds,
@@ -107,7 +116,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         }
         None => None,
     };
-    let authorizer = Authorizer::of_function(config.authorization, services::AF, &config.tls, &mut registry)?;
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
     let server = SbiServer::start_authorized(
         server,
@@ -117,6 +125,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         server_metrics,
     )
     .await?;
+    tokio::spawn(policy.follow(shutdown.clone()));
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut registry);
         let own = own_function(server.local_addr(), authorizer.demands_tokens());

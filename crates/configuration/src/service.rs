@@ -13,14 +13,16 @@ use http::request::Parts;
 use message::UeServiceId;
 use sbi::admin::Health;
 use sbi::association::{self, AssociationPage, PageQuery, UeAssociations};
+use sbi::audit::{Audit, subject};
 use sbi::authorization::Authorizer;
+use sbi::policy::Rules;
 use sbi::ss_upr::{self, ProfileDoc, ProfileInformation, ProfileQuery, VAL_SERVICE_ID, ValTargetUe};
 use sbi::{Json, Path, PeerIdentity, PeerName, ProblemDetails, Query, cause, openapi, services};
 use store::StoreError;
 
 use crate::associations::{Added, Associations};
 use crate::changes::Changes;
-use crate::config::TableLimits;
+use crate::config::{PolicyFile, TableLimits};
 use crate::error::ConfigurationError;
 use crate::group_service;
 use crate::groups::Groups;
@@ -50,8 +52,8 @@ pub(crate) struct Service {
     pub(crate) groups: Groups,
     pub(crate) changes: Changes,
     pub(crate) tables: TableLimits,
-    pub(crate) provisioners: Vec<PeerName>,
-    pub(crate) readers: Vec<PeerName>,
+    pub(crate) policy: Arc<Rules<PolicyFile>>,
+    pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) retry_after_seconds: u32,
@@ -79,17 +81,17 @@ pub(crate) type Shared = State<Arc<Service>>;
 /// A label for the metrics, and the answer or refusal that goes with it.
 pub(crate) type Labelled<T> = Result<(&'static str, T), (&'static str, Box<ProblemDetails>)>;
 
-/// The caller may ask for profiles.
-struct Reader;
+/// A caller that may ask for profiles: what it is called in audit events.
+struct Reader(String);
 
-/// The caller may read and change associations and groups.
-pub(crate) struct Provisioner;
+/// A caller that may read and change associations and groups: what it is called in audit events.
+pub(crate) struct Provisioner(pub(crate) String);
 
 impl FromRequestParts<Arc<Service>> for Reader {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        admit(parts, service, &service.readers, "retrieve-profile").map(|()| Self)
+        admit(parts, service, &service.policy.current().readers, "retrieve-profile").map(Self)
     }
 }
 
@@ -97,32 +99,32 @@ impl FromRequestParts<Arc<Service>> for Provisioner {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        admit(parts, service, &service.provisioners, "provision").map(|()| Self)
+        admit(parts, service, &service.policy.current().provisioners, "provision").map(Self)
     }
 }
 
+/// What the caller is called in audit events, if it is one of `allowed`.
 pub(crate) fn admit<'a>(
     parts: &Parts,
     service: &Service,
     allowed: impl IntoIterator<Item = &'a PeerName>,
     operation: &'static str,
-) -> Result<(), ProblemDetails> {
+) -> Result<String, ProblemDetails> {
     let peer = parts.extensions.get::<PeerIdentity>();
+    let who = peer.map_or("nobody", subject);
     if peer.is_some_and(|peer| allowed.into_iter().any(|name| name.names(peer))) {
-        return Ok(());
+        return Ok(who.to_owned());
     }
-    // Not the path: it may hold a SUPI.
-    tracing::warn!(target: "security", operation,
-        nf_instance_id = peer.and_then(|peer| peer.nf_instance_id.as_deref()).unwrap_or("none"), "request refused");
+    service.audit.refused(who, operation, "not_allowed");
     service.metrics.answered(operation, "not_allowed", Instant::now());
     Err(ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED))
 }
 
 /// `GET /ss-upr/v1/val-services` (TS 29.549 clause 7.3.2).
-async fn retrieve_profile(State(service): Shared, _: Reader, RawQuery(query): RawQuery) -> Response {
+async fn retrieve_profile(State(service): Shared, Reader(who): Reader, RawQuery(query): RawQuery) -> Response {
     let since = Instant::now();
     let outcome = profiles(&service, query.as_deref().unwrap_or_default());
-    service.answer("retrieve-profile", since, outcome.map(|(label, profiles)| (label, Json(profiles))))
+    service.answer(&who, "retrieve-profile", since, outcome.map(|(label, profiles)| (label, Json(profiles))))
 }
 
 fn profiles(service: &Service, query: &str) -> Labelled<Vec<ProfileDoc>> {
@@ -149,10 +151,11 @@ fn profiles(service: &Service, query: &str) -> Labelled<Vec<ProfileDoc>> {
 
 async fn add(
     State(service): Shared,
-    _: Provisioner,
+    Provisioner(who): Provisioner,
     Path((ue_id, ue_service_id)): Path<(UeId, UeServiceId)>,
 ) -> Response {
     let since = Instant::now();
+    let object = ue_service_id.to_string();
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let added = changer.associations.add(&ue_id, &ue_service_id).await;
@@ -167,15 +170,16 @@ async fn add(
         }
     })
     .await;
-    service.answer("add", since, outcome)
+    service.changed(&who, &object, "add", since, outcome)
 }
 
 async fn remove(
     State(service): Shared,
-    _: Provisioner,
+    Provisioner(who): Provisioner,
     Path((ue_id, ue_service_id)): Path<(UeId, UeServiceId)>,
 ) -> Response {
     let since = Instant::now();
+    let object = ue_service_id.to_string();
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
         let there = changer.associations.remove(&ue_id, &ue_service_id).await;
@@ -183,10 +187,10 @@ async fn remove(
         changer.removed(there)
     })
     .await;
-    service.answer("remove", since, outcome)
+    service.changed(&who, &object, "remove", since, outcome)
 }
 
-async fn remove_all(State(service): Shared, _: Provisioner, Path(ue_id): Path<UeId>) -> Response {
+async fn remove_all(State(service): Shared, Provisioner(who): Provisioner, Path(ue_id): Path<UeId>) -> Response {
     let since = Instant::now();
     let changer = Arc::clone(&service);
     let outcome = to_the_end(async move {
@@ -195,25 +199,25 @@ async fn remove_all(State(service): Shared, _: Provisioner, Path(ue_id): Path<Ue
         changer.removed(count.map(|count| count > 0))
     })
     .await;
-    service.answer("remove", since, outcome)
+    service.changed(&who, EVERY_ASSOCIATION, "remove", since, outcome)
 }
 
-async fn of_ue(State(service): Shared, _: Provisioner, Path(ue_id): Path<UeId>) -> Response {
+async fn of_ue(State(service): Shared, Provisioner(who): Provisioner, Path(ue_id): Path<UeId>) -> Response {
     let since = Instant::now();
     let outcome = match service.associations.of_ue(&ue_id) {
         Ok(ue_service_ids) => Ok(("found", Json(UeAssociations { ue_id, ue_service_ids }))),
         Err(error) => Err(service.fault(&error)),
     };
-    service.answer("get", since, outcome)
+    service.answer(&who, "get", since, outcome)
 }
 
-async fn list(State(service): Shared, _: Provisioner, Query(query): Query<PageQuery>) -> Response {
+async fn list(State(service): Shared, Provisioner(who): Provisioner, Query(query): Query<PageQuery>) -> Response {
     let since = Instant::now();
     let limit = query.limit.unwrap_or(usize::MAX);
     let page = service.associations.page(query.ue_service_id.as_ref(), query.after.as_deref(), limit);
     let outcome: Labelled<Json<AssociationPage>> =
         page.map(|page| ("found", Json(page))).map_err(|error| service.fault(&error));
-    service.answer("list", since, outcome)
+    service.answer(&who, "list", since, outcome)
 }
 
 impl Service {
@@ -224,18 +228,36 @@ impl Service {
             .map_err(|error| self.fault(&error))
     }
 
+    /// The answer to a request of `subject`, told and counted.
     pub(crate) fn answer<T: IntoResponse>(
         &self,
+        subject: &str,
         operation: &'static str,
         since: Instant,
         outcome: Labelled<T>,
     ) -> Response {
-        let (label, response) = match outcome {
-            Ok((label, answer)) => (label, answer.into_response()),
-            Err((label, problem)) => (label, problem.into_response()),
-        };
-        self.metrics.answered(operation, label, since);
-        response
+        let (label, problem) = told(&outcome);
+        self.audit.answered(subject, operation, label, problem);
+        self.counted(operation, since, outcome)
+    }
+
+    /// The same where `subject` changes `object`.
+    pub(crate) fn changed<T: IntoResponse>(
+        &self,
+        subject: &str,
+        object: &str,
+        operation: &'static str,
+        since: Instant,
+        outcome: Labelled<T>,
+    ) -> Response {
+        let (label, problem) = told(&outcome);
+        self.audit.changed(subject, operation, object, label, problem);
+        self.counted(operation, since, outcome)
+    }
+
+    fn counted<T: IntoResponse>(&self, operation: &'static str, since: Instant, outcome: Labelled<T>) -> Response {
+        self.metrics.answered(operation, told(&outcome).0, since);
+        outcome.map_or_else(|(_, problem)| problem.into_response(), |(_, answer)| answer.into_response())
     }
 
     /// The answer to a fault of our own; the operator reads the reason in the log and at `/readyz`.
@@ -260,6 +282,14 @@ impl Service {
     }
 }
 
+/// The label of an outcome, and the problem that it is, if any.
+fn told<T>(outcome: &Labelled<T>) -> (&'static str, Option<&ProblemDetails>) {
+    match outcome {
+        Ok((label, _)) => (label, None),
+        Err((label, problem)) => (label, Some(problem)),
+    }
+}
+
 pub(crate) fn full() -> ProblemDetails {
     ProblemDetails::new(StatusCode::INTERNAL_SERVER_ERROR).with_cause(cause::INSUFFICIENT_RESOURCES)
 }
@@ -276,6 +306,8 @@ pub(crate) fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static 
     (label, Box::new(problem))
 }
 
+/// What the audit log calls all associations of one UE, which it does not name.
+const EVERY_ASSOCIATION: &str = "every association of a UE";
 /// Name of the health check of the database.
 pub(crate) const STORE_CHECK: &str = "store";
 
@@ -296,8 +328,8 @@ mod tests {
             groups: Groups::open(database, TableLimits::default()).unwrap(),
             changes: Changes::default(),
             tables: TableLimits::default(),
-            provisioners: Vec::new(),
-            readers: Vec::new(),
+            policy: Arc::new(Rules::fixed(PolicyFile::default())),
+            audit: Audit::default(),
             metrics: Metrics::register(&mut Registry::default()),
             health: Health::new(),
             retry_after_seconds: 1,

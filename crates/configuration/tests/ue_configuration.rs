@@ -63,6 +63,7 @@ impl Scene {
             udm: None,
             authorization: sbi::authorization::AuthorizationConfig::tls_only(),
             nrf: None,
+            policy: None,
             afs: vec![
                 aanf::AfConfig {
                     nf_instance_id: Some(AUSF.to_owned()),

@@ -4,18 +4,22 @@
 //! and operation), `outcome` (`allowed` or `refused`) and `reason` (one of few fixed words,
 //! since the counter has a value for each). What was refused is logged at level
 //! INFO, once a second for each subject and reason, `unlogged` saying how many before it were left out; what was allowed
-//! at level DEBUG. The counter counts all of them.
+//! at level DEBUG, and at level INFO, with what it was done to as `object`, where it changes who may do what. The counter
+//! counts all of them.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use transport::LogThrottle;
 use transport::profile::PeerIdentity;
+
+use crate::problem::ProblemDetails;
 
 /// Where decisions are told. A clone counts into the same.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +48,32 @@ impl Audit {
         self.count("allowed", reason);
     }
 
+    /// `subject` was answered. With 403 or 429 it was refused; what failed in another way was allowed all the same, and
+    /// `reason` says what came of it.
+    pub fn answered(&self, subject: &str, action: &str, reason: &'static str, problem: Option<&ProblemDetails>) {
+        if problem.is_some_and(is_refusal) {
+            self.refused(subject, action, reason);
+        } else {
+            self.allowed(subject, action, reason);
+        }
+    }
+
+    /// The same where `action` changes who may do what: `object` is what was changed, a name that is no UE ID.
+    pub fn changed(
+        &self,
+        subject: &str,
+        action: &str,
+        object: &str,
+        reason: &'static str,
+        problem: Option<&ProblemDetails>,
+    ) {
+        if problem.is_some_and(is_refusal) {
+            return self.refused(subject, action, reason);
+        }
+        self.count("allowed", reason);
+        tracing::info!(target: "audit", subject, action, object, outcome = "allowed", reason);
+    }
+
     /// `subject` may not do `action`, because of `reason`.
     pub fn refused(&self, subject: &str, action: &str, reason: impl Into<Cow<'static, str>>) {
         let reason = reason.into();
@@ -56,6 +86,10 @@ impl Audit {
     fn count(&self, outcome: &'static str, reason: Cow<'static, str>) {
         self.decisions.get_or_create(&Decision { outcome, reason }).inc();
     }
+}
+
+fn is_refusal(problem: &ProblemDetails) -> bool {
+    matches!(problem.status_code(), StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// What to call a peer in an audit event: its NF instance ID, else its first DNS name, else `unnamed`.
@@ -105,6 +139,27 @@ mod tests {
         assert!(text.contains(r#"sbi_authorizations_total{outcome="allowed",reason="token"} 1"#), "{text}");
         let throttle = audit.throttles.of("somebody", "token_missing");
         assert!(throttle.is_some_and(|throttle| throttle.admit().is_none()));
+    }
+
+    #[test]
+    fn what_fails_was_allowed_and_what_is_forbidden_was_not() {
+        let audit = Audit::default();
+        let (forbidden, failed) = (ProblemDetails::forbidden("NOT_YOURS"), ProblemDetails::internal());
+        audit.answered("somebody", "retrieve", "found", None);
+        audit.answered("somebody", "retrieve", "failed", Some(&failed));
+        audit.answered("somebody", "retrieve", "not_yours", Some(&forbidden));
+        audit.changed("somebody", "add", "thing", "added", None);
+        audit.changed("somebody", "add", "thing", "too_many", Some(&forbidden));
+        let count = |outcome, reason| audit.decisions.get_or_create(&Decision { outcome, reason }).get();
+        for (outcome, reason) in [
+            ("allowed", "found"),
+            ("allowed", "failed"),
+            ("refused", "not_yours"),
+            ("allowed", "added"),
+            ("refused", "too_many"),
+        ] {
+            assert_eq!(count(outcome, reason), 1, "{outcome} {reason}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub enum ServerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The policy file is missing, is no TOML, or holds something else than rules.
+    #[error(transparent)]
+    Policy(#[from] sbi::policy::InvalidPolicy),
     /// The address of MSGin5G-1 is taken, or not ours.
     #[error("cannot listen on {address}")]
     Listen {

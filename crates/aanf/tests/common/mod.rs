@@ -75,6 +75,7 @@ impl Fixture {
             udm: None,
             authorization: AuthorizationConfig::tls_only(),
             nrf: None,
+            policy: None,
             afs: vec![
                 AfConfig { may_register: true, ..af(AUSF, &[]) },
                 AfConfig { supi_access: true, ..af(INSIDE_AF, &[INSIDE, "msgin5g.example.com"]) },

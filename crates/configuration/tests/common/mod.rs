@@ -51,6 +51,7 @@ impl Fixture {
             tables: TableLimits::default(),
             coap: None,
             nrf: None,
+            policy: None,
             tls: authority.issue(CONFIGURATION, &[]),
             limits: ServerLimits { request_body_bytes_max: 262_144, ..ServerLimits::default() },
             store: DatabaseOptions::default(),

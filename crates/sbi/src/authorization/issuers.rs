@@ -1,7 +1,6 @@
 //! Trusted issuers, their keys, and the tokens that were verified already.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use transport::LogThrottle;
 
 use super::config::{InvalidAuthorization, IssuerConfig};
 use super::refusal::Refusal;
+use crate::file_version::FileVersion;
 use crate::token::{AccessTokenClaims, JoseHeader, TokenError, TokenKeys};
 
 /// Every trusted issuer.
@@ -39,15 +39,6 @@ struct Known {
     verified: HashMap<[u8; 32], Arc<AccessTokenClaims>>,
 }
 
-/// Tells one content of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileVersion {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Issuers {
     pub(super) fn open(configs: &[IssuerConfig]) -> Result<Self, InvalidAuthorization> {
         let open = |config: &IssuerConfig| {
@@ -58,7 +49,7 @@ impl Issuers {
                     config.keys.display()
                 ))
             };
-            let version = FileVersion::of(&config.keys).map_err(fault)?;
+            let version = version(&config.keys).map_err(fault)?;
             let keys = Arc::new(TokenKeys::from_file(&config.keys).map_err(fault)?);
             let state = Known { keys, version, looked_at: Instant::now(), verified: HashMap::new() };
             Ok(Issuer {
@@ -127,7 +118,7 @@ impl Issuer {
     /// Reads the file again if it is another. One that cannot be used leaves the keys as they are.
     fn look(&self, known: &mut Known) {
         known.looked_at = Instant::now();
-        let read = FileVersion::of(&self.path).and_then(|version| {
+        let read = version(&self.path).and_then(|version| {
             if version == known.version {
                 return Ok(None);
             }
@@ -155,17 +146,8 @@ impl Issuer {
     }
 }
 
-impl FileVersion {
-    fn of(path: &Path) -> Result<Self, TokenError> {
-        let metadata =
-            std::fs::metadata(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
-        Ok(Self {
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
+fn version(path: &Path) -> Result<FileVersion, TokenError> {
+    FileVersion::of(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Whose token it says it is, read ahead of the signature to know which keys to try.
