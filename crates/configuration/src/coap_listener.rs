@@ -54,7 +54,7 @@ impl CoapServer {
     ) -> Result<Self, ConfigurationError> {
         let client = SbiClientConfig { tls: certificates.clone(), limits: config.requests.clone() };
         let client = NrfClient::authorized(nrf, SbiClient::new(client)?);
-        let anchor = AanfSelection::key_source(&config.aanf, &[], client, nrf)?;
+        let anchor = AanfSelection::key_source(&config.aanf, &config.aanf_routes, client, nrf)?;
         let metrics = TransportMetrics::register(registry);
         let keys = Arc::new(KeyLookup::new(anchor, config.fqdn.clone(), config.lookups.clone(), metrics));
         let psk = PskServerConfig {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use akma::Fqdn;
 use sbi::authorization::AuthorizationConfig;
+use sbi::naanf::AnchorRoute;
 use sbi::nrf::NrfConfig;
 use sbi::policy::{self, InvalidPolicy};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
@@ -149,6 +150,9 @@ pub struct CoapConfig {
     /// The AAnF's API root, `https://...`; or `nrf`: the NRF finds the one that serves the A-KID's routing indicator. It is
     /// asked with the function's own certificate.
     pub aanf: String,
+    /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
+    #[serde(default)]
+    pub aanf_routes: Vec<AnchorRoute>,
     /// Limits on handshakes.
     #[serde(default)]
     pub handshakes: HandshakeLimits,
@@ -182,6 +186,9 @@ impl CoapConfig {
         }
         if let Some((key, reason)) = sbi::nrf::peer_fault(nrf, "coap.aanf", &self.aanf) {
             return Some(format!("{key} {reason}"));
+        }
+        if let Some(reason) = AnchorRoute::fault(&self.aanf_routes) {
+            return Some(format!("coap.aanf_routes: {reason}"));
         }
         if self.limits.connections_max == 0 || self.limits.connections_per_a_kid_max == 0 {
             return Some("coap.limits must allow a connection".to_owned());

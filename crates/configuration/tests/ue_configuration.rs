@@ -89,6 +89,7 @@ impl Scene {
             segment_size: Some(2048),
             allow_plain_psk_tls12: false,
             aanf: root,
+            aanf_routes: Vec::new(),
             handshakes: HandshakeLimits::default(),
             lookups: LookupLimits::default(),
             requests: ClientLimits::default(),

@@ -53,8 +53,11 @@ fn recognise(file: &Path) -> Result<ConfigKind, Failure> {
     let kinds: Vec<ConfigKind> = [
         (ConfigKind::Client, has(&["ue_service_id", "keys"])),
         (ConfigKind::Server, has(&["akma", "certificates", "configuration_function", "api"])),
-        (ConfigKind::Aanf, has(&["af", "kaf_lifetime_seconds", "storage_key"])),
-        (ConfigKind::Configuration, has(&["provisioner", "reader"])),
+        (
+            ConfigKind::Aanf,
+            has(&["af", "kaf_lifetime_seconds", "storage_key", "udm", "routing_indicators", "notifications"]),
+        ),
+        (ConfigKind::Configuration, has(&["provisioner", "reader", "coap"])),
         (ConfigKind::Exposure, has(&["nef", "capif"])),
     ]
     .into_iter()

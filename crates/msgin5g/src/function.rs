@@ -18,7 +18,7 @@ pub(crate) trait Function {
     /// Its name on the command line.
     const NAME: &'static str;
 
-    /// Checks what the types cannot.
+    /// Checks what the types cannot, and the policy file that it may name.
     fn check(config: &Self::Config) -> Result<(), String>;
 
     /// Starts it; yields where it listens, and a future that ends when it has stopped.
@@ -58,7 +58,7 @@ impl Function for Server {
     const NAME: &'static str = "server";
 
     fn check(config: &Self::Config) -> Result<(), String> {
-        config.check().map_err(|error| chain(&error))
+        config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
     }
 
     async fn start(
@@ -81,7 +81,7 @@ impl Function for Aanf {
     const NAME: &'static str = "aanf";
 
     fn check(config: &Self::Config) -> Result<(), String> {
-        config.check().map_err(|error| chain(&error))
+        config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
     }
 
     async fn start(
@@ -104,7 +104,7 @@ impl Function for Configuration {
     const NAME: &'static str = "configuration";
 
     fn check(config: &Self::Config) -> Result<(), String> {
-        config.check().map_err(|error| chain(&error))
+        config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
     }
 
     async fn start(
@@ -127,7 +127,7 @@ impl Function for Exposure {
     const NAME: &'static str = "exposure";
 
     fn check(config: &Self::Config) -> Result<(), String> {
-        config.check().map_err(|error| chain(&error))
+        config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
     }
 
     async fn start(

@@ -51,6 +51,10 @@ pub struct Config {
     pub admin: AdminSection,
     /// What is durable.
     pub store: StoreSection,
+    /// File with the rules in place of `[[application_server]]`, `[[topic]]`, `[[topic_server]]` and `[[broadcast_area]]`; read
+    /// at start.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Application Servers that may register.
     #[serde(default)]
     pub application_server: Vec<ApplicationServerSection>,
@@ -79,6 +83,20 @@ pub struct Config {
     /// Every limit of the server itself.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// What a policy file holds: the sections of the configuration that say who may do what.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyFile {
+    /// Application Servers that may register.
+    pub application_server: Vec<ApplicationServerSection>,
+    /// Who may publish to and subscribe to which Messaging Topics: the first that names a topic decides.
+    pub topic: Vec<TopicSection>,
+    /// Other servers that may subscribe on behalf of others.
+    pub topic_server: Vec<TopicServerSection>,
+    /// Areas that messages can be broadcast to, and by whom.
+    pub broadcast_area: Vec<BroadcastAreaSection>,
 }
 
 /// `[server]`
@@ -322,6 +340,28 @@ impl AkmaSection {
 }
 
 impl Config {
+    /// The same, with the sections of the policy file in place if one is named.
+    ///
+    /// # Errors
+    /// [`ServerError::Policy`] for an unusable file; [`ServerError::Configuration`] where there are such sections here, too.
+    pub fn with_policy(mut self) -> Result<Self, ServerError> {
+        let Some(path) = self.policy.take() else { return Ok(self) };
+        let empty = self.application_server.is_empty()
+            && self.topic.is_empty()
+            && self.topic_server.is_empty()
+            && self.broadcast_area.is_empty();
+        if !empty {
+            return Err(ServerError::Configuration {
+                key: "policy".to_owned(),
+                reason: "holds every [[application_server]], [[topic]], [[topic_server]] and [[broadcast_area]], so none may \
+                         stand here"
+                    .to_owned(),
+            });
+        }
+        let PolicyFile { application_server, topic, topic_server, broadcast_area } = sbi::policy::read(&path)?;
+        Ok(Self { application_server, topic, topic_server, broadcast_area, ..self })
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors

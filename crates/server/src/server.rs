@@ -113,7 +113,8 @@ impl Running {
 ///
 /// # Errors
 /// [`ServerError`], naming what in the configuration or on this machine is at fault.
-pub async fn start(mut config: Config, shutdown: CancellationToken) -> Result<Running, ServerError> {
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ServerError> {
+    let mut config = config.with_policy()?;
     config.check()?;
     bound_connections(&mut config);
     let mut metrics_registry = MetricsRegistry::default();

@@ -38,7 +38,7 @@ impl Akma {
             let pause = Duration::from_millis(config.udm_pause_milliseconds);
             Translation::new(NudmClient::new(client.clone(), udm.clone()), pause)
         });
-        let aanf = NaanfClient::new(client, config.aanf.clone());
+        let aanf = NaanfClient::selecting(client, &config.aanf, config.aanf_routes.clone());
         // The SUPI is of use for its translation only.
         let aanf = if translation.is_some() { aanf } else { aanf.without_supi() };
         Ok(Self { aanf, translation })

@@ -8,6 +8,7 @@ use akma::Fqdn;
 use message::{AsServiceId, IdentityPattern};
 use sbi::callback::is_well_formed_below;
 use sbi::capif::aef::AefConfig;
+use sbi::naanf::AnchorRoute;
 use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,18 @@ pub struct Config {
     /// The NRF inside that it registers at and that gives it access tokens; none if absent.
     #[serde(default)]
     pub nrf: Option<NrfConfig>,
+    /// File with the entries below, in their place; read at start.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
+    /// Who may do what. Whoever has no entry may do nothing.
+    #[serde(default, rename = "af")]
+    pub afs: Vec<AfConfig>,
+}
+
+/// What a policy file holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
     /// Who may do what. Whoever has no entry may do nothing.
     #[serde(default, rename = "af")]
     pub afs: Vec<AfConfig>,
@@ -87,6 +100,9 @@ impl Default for TokenConfig {
 pub struct AkmaConfig {
     /// The AAnF's API root, `https://...`.
     pub aanf: String,
+    /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
+    #[serde(default)]
+    pub aanf_routes: Vec<AnchorRoute>,
     /// Limits on requests to it.
     #[serde(default)]
     pub requests: ClientLimits,
@@ -168,6 +184,20 @@ pub struct AfConfig {
 }
 
 impl Config {
+    /// The same, with the entries of the policy file in place if one is named.
+    ///
+    /// # Errors
+    /// [`ExposureError::Policy`] for an unusable file; [`ExposureError::Configuration`] where there are entries here, too.
+    pub fn with_policy(mut self) -> Result<Self, ExposureError> {
+        let Some(path) = self.policy.take() else { return Ok(self) };
+        if !self.afs.is_empty() {
+            let reason = "nef.policy: the file holds every [[af]], so no [[nef.af]] may stand here";
+            return Err(ExposureError::Configuration(reason.to_owned()));
+        }
+        self.afs = sbi::policy::read::<PolicyFile>(&path)?.afs;
+        Ok(self)
+    }
+
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
     /// # Errors
@@ -187,6 +217,9 @@ impl Config {
         }
         let akma = self.akma.as_ref();
         let msgin5g = self.msgin5g.as_ref();
+        if let Some(wrong) = akma.and_then(|akma| AnchorRoute::fault(&akma.aanf_routes)) {
+            return fault(format!("nef.akma.aanf_routes: {wrong}"));
+        }
         let roots = [
             ("akma.aanf", akma.map(|akma| &akma.aanf)),
             ("akma.udm", akma.and_then(|akma| akma.udm.as_ref())),
@@ -380,6 +413,42 @@ mod tests {
         assert!(checked(|config| config.akma.as_mut().unwrap().aanf = "http://aanf".to_owned()).is_err());
         assert!(checked(|config| config.msgin5g.as_mut().unwrap().url = "server".to_owned()).is_err());
         assert!(checked(|config| config.afs[0].target_uris = vec!["http://weather".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn entries_stand_in_the_configuration_or_in_the_policy_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.toml");
+        std::fs::write(
+            &path,
+            "[[af]]\naf_id = \"weather\"\ndns_name = \"weather.example.com\"\nfqdns = [\"w.example\"]\n",
+        )
+        .unwrap();
+        let with = |change: &dyn Fn(&mut Config)| {
+            let mut config: Config = toml::from_str(SOUND).unwrap();
+            (config.policy, config.afs) = (Some(path.clone()), Vec::new());
+            change(&mut config);
+            config.with_policy()
+        };
+        let config = with(&|_| {}).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.afs[0].af_id, "weather");
+        let both = with(&|config| config.afs = toml::from_str::<Config>(SOUND).unwrap().afs).unwrap_err();
+        assert!(both.to_string().contains("nef.policy"), "{both}");
+        let none = with(&|config| config.policy = Some(directory.path().join("none.toml"))).unwrap_err();
+        assert!(none.to_string().contains("none.toml"), "{none}");
+    }
+
+    #[test]
+    fn routes_to_anchor_functions_that_make_no_sense_are_found() {
+        let route = |root: &str, indicator: &str| AnchorRoute {
+            root: root.to_owned(),
+            routing_indicators: [indicator.parse().unwrap()].into(),
+        };
+        let routed = |routes: Vec<AnchorRoute>| checked(|config| config.akma.as_mut().unwrap().aanf_routes = routes);
+        assert!(routed(vec![route("https://one", "1"), route("https://two", "2")]).is_ok());
+        assert!(routed(vec![route("https://one", "1"), route("https://two", "1")]).is_err());
+        assert!(routed(vec![route("http://one", "1")]).is_err());
     }
 
     #[test]

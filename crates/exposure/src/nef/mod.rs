@@ -23,6 +23,6 @@ mod service;
 mod token;
 mod translation;
 
-pub use config::{AfConfig, AkmaConfig, Config, MsGin5gConfig, TokenConfig};
+pub use config::{AfConfig, AkmaConfig, Config, MsGin5gConfig, PolicyFile, TokenConfig};
 pub use running::{Running, start};
 pub use token::is_token_request;

@@ -84,6 +84,7 @@ impl Running {
 /// # Errors
 /// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
+    let config = config.with_policy()?;
     config.check()?;
     let mut registry = Registry::default();
     let (outside_metrics, inside_metrics) = (ServerMetrics::default(), ServerMetrics::default());
