@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::{Fixture, GPSI, PROVISIONER, SERVER, STRANGER, SUPI, refused, service, services, ue};
 use configuration::{Config, refusal};
@@ -142,6 +143,65 @@ async fn only_provisioners_provision_and_only_readers_read() {
     let impostor = SsUprClient::new(another_authority.client(SERVER), fixture.root());
     assert!(matches!(impostor.ue_service_ids(&ue(SUPI)).await, Err(SbiError::Unreachable(_))));
     assert_eq!(fixture.may_register(SUPI).await, services(["a"]), "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_provisioner_gets_its_right_from_a_policy_file_and_another_when_the_file_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    // In one step: nobody reads half of it.
+    let write = |provisioner: &str| {
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, format!("[[provisioner]]\nnf_instance_id = '{provisioner}'\n")).unwrap();
+        std::fs::rename(fresh, &path).unwrap();
+    };
+    write(PROVISIONER);
+    let fixture = Fixture::start_with(|config| {
+        config.policy = Some(path.clone());
+        config.provisioners.clear();
+        config.readers.clear();
+    })
+    .await;
+    assert!(fixture.associate(SUPI, "a@lab.example").await);
+    write(STRANGER);
+    let taken = async {
+        while fixture.provisioner(STRANGER).associate(&ue(SUPI), &service("b@lab.example")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), taken).await.unwrap();
+    let gone = refused(fixture.provisioner(PROVISIONER).associate(&ue(SUPI), &service("c@lab.example")).await);
+    assert!(gone.has_cause(refusal::REQUESTER_NOT_ALLOWED));
+}
+
+#[tokio::test]
+async fn a_policy_file_takes_the_place_of_the_entries_and_must_make_sense() {
+    let fixture = Fixture::start().await;
+    let path = fixture.directory.path().join("policy.toml");
+    let told = |config: Config| config.with_policy().unwrap_err().to_string();
+    let both = Config { policy: Some(path.clone()), ..fixture.config.clone() };
+    assert!(told(both.clone()).contains("policy: the file holds every"));
+    let alone = Config { provisioners: Vec::new(), readers: Vec::new(), ..both };
+    assert!(told(alone.clone()).contains("policy.toml: No such file"));
+    std::fs::write(&path, "[[reader]]\n").unwrap();
+    assert!(told(alone.clone()).contains("policy.toml: reader[0] needs"));
+    std::fs::write(&path, "[[reader]]\ndns_name = 'server.example'\n").unwrap();
+    assert_eq!(alone.with_policy().unwrap().readers[0].dns_name.as_deref(), Some("server.example"));
+}
+
+#[tokio::test]
+async fn every_change_and_every_refusal_is_in_the_audit() {
+    let fixture = Fixture::start_with(|config| config.admin = Some(([127, 0, 0, 1], 0).into())).await;
+    assert!(fixture.associate(SUPI, "a@lab.example").await);
+    fixture.may_register(SUPI).await;
+    refused(fixture.provisioner(STRANGER).associate(&ue(SUPI), &service("b@lab.example")).await);
+    let admin = fixture.running.admin_addr().unwrap();
+    let metrics = Command::new("curl").arg("-sS").arg(format!("http://{admin}/metrics")).output().await.unwrap();
+    let metrics = String::from_utf8(metrics.stdout).unwrap();
+    for (outcome, reason) in [("allowed", "added"), ("allowed", "found"), ("refused", "not_allowed")] {
+        let line = format!("sbi_authorizations_total{{outcome=\"{outcome}\",reason=\"{reason}\"}} 1");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -308,3 +308,46 @@ fn the_documented_defaults_of_limits_are_those_of_the_code() {
     compare_defaults::<store::DatabaseOptions>("Database");
     compare_defaults::<store::StoreLimits>("Message store");
 }
+
+/// The examples of a reference page: heading, text.
+fn examples(document: &str) -> Vec<(String, String)> {
+    let (mut heading, mut examples, mut open) = (String::new(), Vec::new(), None::<String>);
+    for line in document.lines() {
+        match (&mut open, line) {
+            (None, "```toml") => open = Some(String::new()),
+            (Some(_), "```") => examples.push((heading.clone(), open.take().unwrap())),
+            (Some(example), line) => *example += &format!("{line}\n"),
+            (None, line) => {
+                if let Some(text) = line.strip_prefix("## ") {
+                    heading = text.to_owned();
+                }
+            }
+        }
+    }
+    examples
+}
+
+#[test]
+fn the_examples_of_policy_files_are_policy_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    let examples = examples(include_str!("../../../docs/reference/policy.md"));
+    assert_eq!(examples.len(), 4);
+    for (function, example) in examples {
+        std::fs::write(&path, example).unwrap();
+        match function.as_str() {
+            "AKMA Anchor Function" => assert_eq!(aanf::PolicyFile::read(&path).unwrap().afs.len(), 4),
+            "Configuration Function" => {
+                let policy = configuration::PolicyFile::read(&path).unwrap();
+                assert_eq!((policy.provisioners.len(), policy.readers.len()), (1, 1));
+            }
+            "NEF" => assert_eq!(sbi::policy::read::<exposure::nef::PolicyFile>(&path).unwrap().afs.len(), 1),
+            "MSGin5G Server" => {
+                let policy: server::PolicyFile = sbi::policy::read(&path).unwrap();
+                let rules = (policy.application_server.len(), policy.topic.len(), policy.topic_server.len());
+                assert_eq!(rules, (1, 1, 1));
+            }
+            other => panic!("no function {other}"),
+        }
+    }
+}

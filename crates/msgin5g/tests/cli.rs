@@ -278,6 +278,18 @@ fn config_check_knows_each_kind_of_file_and_names_what_is_wrong() {
         let told = fails(1, &["config", "check", file, "--kind", "server"]);
         assert!(told.contains(expected), "expected {expected}: {told}");
     }
+    let policy = scene.path("policy.toml");
+    let mut aanf: toml::Table = fs::read_to_string(scene.lab.path("config/aanf.toml")).unwrap().parse().unwrap();
+    let rules = toml::Table::from_iter([("af".to_owned(), aanf.remove("af").unwrap())]);
+    aanf.insert("policy".to_owned(), policy.to_str().unwrap().into());
+    fs::write(&broken, aanf.to_string()).unwrap();
+    let told = fails(1, &["config", "check", file, "--kind", "aanf"]);
+    assert!(told.contains("policy.toml: No such file"), "{told}");
+    fs::write(&policy, "[[af]]\ndns_name = 'af.example'\nfqdn = 'af.example'\n").unwrap();
+    let told = fails(1, &["config", "check", file, "--kind", "aanf"]);
+    assert!(told.contains("policy.toml (line 3, column 1): unknown field `fqdn`"), "{told}");
+    fs::write(&policy, rules.to_string()).unwrap();
+    assert_eq!(json(&["config", "check", file]).remove(0)["kind"], "aanf");
     fs::write(&broken, "listen = \"127.0.0.1:0\"\n").unwrap();
     assert!(fails(2, &["config", "check", file]).contains("--kind"));
 

@@ -122,6 +122,13 @@ const SLOTS: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
     use super::*;
 
     #[test]
@@ -139,6 +146,71 @@ mod tests {
         assert!(text.contains(r#"sbi_authorizations_total{outcome="allowed",reason="token"} 1"#), "{text}");
         let throttle = audit.throttles.of("somebody", "token_missing");
         assert!(throttle.is_some_and(|throttle| throttle.admit().is_none()));
+    }
+
+    /// Notes the fields of events.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<BTreeMap<&'static str, String>>>);
+
+    impl Subscriber for &'static Notes {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "audit"
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            struct Fields(BTreeMap<&'static str, String>);
+            impl Visit for Fields {
+                fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                    self.0.insert(field.name(), format!("{value:?}"));
+                }
+                fn record_str(&mut self, field: &Field, value: &str) {
+                    self.0.insert(field.name(), value.to_owned());
+                }
+            }
+            let mut fields = Fields(BTreeMap::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(fields.0);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn an_event_has_subject_action_outcome_and_reason_and_a_change_its_object() {
+        static NOTES: LazyLock<Notes> = LazyLock::new(Notes::default);
+        let audit = Audit::default();
+        tracing::subscriber::with_default(&*NOTES, || {
+            audit.answered("somebody", "retrieve", "found", None);
+            audit.changed("somebody", "disable-af", "af.example", "disabled", None);
+            audit.changed("stranger", "disable-af", "af.example", "not_allowed", Some(&ProblemDetails::forbidden("X")));
+        });
+        let events = NOTES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen: Vec<Vec<Option<&str>>> = events
+            .iter()
+            .map(|event| {
+                ["subject", "action", "object", "outcome", "reason"]
+                    .map(|field| event.get(field).map(String::as_str))
+                    .to_vec()
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                [Some("somebody"), Some("retrieve"), None, Some("allowed"), Some("found")],
+                [Some("somebody"), Some("disable-af"), Some("af.example"), Some("allowed"), Some("disabled")],
+                [Some("stranger"), Some("disable-af"), None, Some("refused"), Some("not_allowed")],
+            ]
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use message::ts29538::{
     UeMessageDelivery,
 };
 use message::{Address, AsServiceId, DecodeError, FailureCause, MessageId};
+use sbi::audit::{Audit, subject};
 use sbi::authorization::{Authorizer, ServiceScopes};
 use sbi::{Json, Path, PeerIdentity, ProblemDetails, cause, openapi, services};
 use tokio::sync::oneshot;
@@ -33,6 +34,7 @@ const REGISTRATIONS: &str = "/msgs-asregistration/v1/registrations";
 pub(crate) struct Api {
     pub(crate) core: Arc<Core>,
     pub(crate) servers: Arc<ApplicationServers>,
+    pub(crate) audit: Audit,
 }
 
 /// The services, not authorised: registration, delivery, topics.
@@ -79,12 +81,9 @@ async fn register(
 ) -> Result<Response, ProblemDetails> {
     api.refuse_when_stopping()?;
     let as_svc_id = request.as_svc_id.clone();
-    let id = api.servers.register(&api.core, &identity, request).await.map_err(|refusal| {
-        if refusal == Refusal::NotYours {
-            api.not_yours(&identity, as_svc_id.as_str());
-        }
-        api.problem_of(refusal)
-    })?;
+    let registered = api.servers.register(&api.core, &identity, request).await;
+    let registered = registered.map_err(|refusal| api.refusal(&identity, as_svc_id.as_str(), refusal));
+    let id = api.told(&identity, "register", as_svc_id.as_str(), registered)?;
     let location = HeaderValue::from_str(&format!("{REGISTRATIONS}/{id}")).map_err(|_| ProblemDetails::internal())?;
     let ack = AsRegistrationAck { as_svc_id, result: RegistrationResult { status: Some(201), ..Default::default() } };
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(ack)).into_response())
@@ -96,13 +95,11 @@ async fn deregister(
     Extension(identity): Extension<PeerIdentity>,
     Path(registration_id): Path<String>,
 ) -> Result<StatusCode, ProblemDetails> {
-    api.servers.deregister(&api.core, &identity, registration_id.clone()).await.map_err(|refusal| {
-        if refusal == Refusal::NotYours {
-            api.not_yours(&identity, &registration_id);
-        }
-        api.problem_of(refusal)
-    })?;
-    Ok(StatusCode::NO_CONTENT)
+    let removed = api.servers.deregister(&api.core, &identity, registration_id.clone()).await;
+    let removed = removed.map_err(|refusal| api.refusal(&identity, &registration_id, refusal));
+    // Only one that is ours is repeated.
+    let object = if removed.is_ok() { registration_id.as_str() } else { "" };
+    api.told(&identity, "deregister", object, removed).map(|_| StatusCode::NO_CONTENT)
 }
 
 /// A message from an AS.
@@ -112,7 +109,7 @@ async fn deliver_as_message(
     Json(request): Json<AsMessageDelivery>,
 ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
     let message = request.into_message(&api.core.whole_limits).map_err(|error| problem_of_decoding(&error))?;
-    let party = api.sender(&identity, &message.originator)?;
+    let party = api.sender(&identity, &message.originator, "deliver-as-message")?;
     let (originator, message_id) = (message.originator.clone(), message.message_id.clone());
     let (reply, answer) = oneshot::channel();
     api.core.route_message(&party, message, Reply::Api(reply));
@@ -126,6 +123,7 @@ async fn deliver_ue_message(
     Json(request): Json<UeMessageDelivery>,
 ) -> ProblemDetails {
     api.not_yours(&identity, request.ori_addr.addr.as_str());
+    api.audit.refused(subject(&identity), "deliver-ue-message", NOT_ALLOWED);
     ProblemDetails::forbidden(FailureCause::OriginatorNotAllowed.as_str())
 }
 
@@ -136,7 +134,7 @@ async fn deliver_report(
     Json(request): Json<DeliveryStatusReport>,
 ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
     let report = message::DeliveryStatusReport::try_from(request).map_err(|error| problem_of_decoding(&error))?;
-    let party = api.sender(&identity, &report.originator)?;
+    let party = api.sender(&identity, &report.originator, "deliver-report")?;
     let (originator, message_id) = (report.originator.clone(), report.message_id.clone());
     let (reply, answer) = oneshot::channel();
     api.core.route_report(&party, report, Reply::Api(reply));
@@ -145,13 +143,20 @@ async fn deliver_report(
 
 impl Api {
     /// The registered AS that the certificate and the originating address both name.
-    fn sender(&self, identity: &PeerIdentity, originator: &Address) -> Result<Arc<Party>, ProblemDetails> {
+    fn sender(
+        &self,
+        identity: &PeerIdentity,
+        originator: &Address,
+        action: &'static str,
+    ) -> Result<Arc<Party>, ProblemDetails> {
         self.refuse_when_stopping()?;
         let bound = originator.as_application_server().filter(|id: &AsServiceId| self.servers.is_bound(identity, id));
         if bound.is_none() {
             self.not_yours(identity, originator.addr.as_str());
+            self.audit.refused(subject(identity), action, NOT_ALLOWED);
             return Err(self.problem(FailureCause::OriginatorNotAllowed));
         }
+        self.audit.allowed(subject(identity), action, DONE);
         self.core.registry.find(originator).ok_or_else(|| self.problem(FailureCause::NotRegistered))
     }
 
@@ -174,6 +179,26 @@ impl Api {
 
     fn refuse_when_stopping(&self) -> Result<(), ProblemDetails> {
         if self.core.stopping.is_cancelled() { Err(self.problem(FailureCause::Stopping)) } else { Ok(()) }
+    }
+
+    /// Tells what came of a change that the peer asked for.
+    fn told<T>(
+        &self,
+        identity: &PeerIdentity,
+        action: &'static str,
+        object: &str,
+        outcome: Result<T, ProblemDetails>,
+    ) -> Result<T, ProblemDetails> {
+        let problem = outcome.as_ref().err();
+        self.audit.changed(subject(identity), action, object, problem.map_or(DONE, reason), problem);
+        outcome
+    }
+
+    fn refusal(&self, identity: &PeerIdentity, claimed: &str, refusal: Refusal) -> ProblemDetails {
+        if refusal == Refusal::NotYours {
+            self.not_yours(identity, claimed);
+        }
+        self.problem_of(refusal)
     }
 
     fn not_yours(&self, identity: &PeerIdentity, claimed: &str) {
@@ -208,6 +233,21 @@ impl Api {
     }
 }
 
+/// The audit log's word for a problem.
+fn reason(problem: &ProblemDetails) -> &'static str {
+    match problem.status_code() {
+        StatusCode::FORBIDDEN => NOT_ALLOWED,
+        StatusCode::NOT_FOUND => "unknown",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "overloaded",
+        status if status.is_client_error() => "incorrect",
+        _ => "failed",
+    }
+}
+
+/// The audit log's word for what was done.
+const DONE: &str = "done";
+/// The audit log's word for what the operator's rules do not allow this peer.
+const NOT_ALLOWED: &str = "not_allowed";
 /// Cause of the 404 for a registration identifier that names none.
 const NO_SUCH_REGISTRATION: &str = "REGISTRATION_NOT_FOUND";
 /// 403: the host of `targetUri` is neither configured nor named by the certificate.

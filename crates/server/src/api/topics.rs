@@ -40,12 +40,16 @@ async fn subscribe_to_list(
     Extension(identity): Extension<PeerIdentity>,
     Json(request): Json<TopicListSubscription>,
 ) -> Result<Response, ProblemDetails> {
-    let (originator, prefixes) = api.list_subscriber(&identity, &request.ori_addr)?;
-    check_notification_uri(&request.notification_uri, &prefixes, &identity)?;
-    let shown = identity.nf_instance_id.clone().or_else(|| identity.dns_names.first().cloned());
-    let subscribed =
-        topics::list::subscribe(&api.core, originator, request.notification_uri, shown, request.expr_time).await;
-    let (id, expires_at) = subscribed.map_err(|cause| api.problem(cause))?;
+    let subscriber = request.ori_addr.addr.to_string();
+    let subscribed = async {
+        let (originator, prefixes) = api.list_subscriber(&identity, &request.ori_addr)?;
+        check_notification_uri(&request.notification_uri, &prefixes, &identity)?;
+        let shown = identity.nf_instance_id.clone().or_else(|| identity.dns_names.first().cloned());
+        let subscribed =
+            topics::list::subscribe(&api.core, originator, request.notification_uri, shown, request.expr_time).await;
+        subscribed.map_err(|cause| api.problem(cause))
+    };
+    let (id, expires_at) = api.told(&identity, "topiclist-subscribe", &subscriber, subscribed.await)?;
     let location =
         HeaderValue::from_str(&format!("{LIST_SUBSCRIPTIONS}/{id}")).map_err(|_| ProblemDetails::internal())?;
     // No optional feature is defined.
@@ -61,17 +65,20 @@ async fn unsubscribe_from_list(
     Path(subscription_id): Path<String>,
     Json(request): Json<TopicListUnsubscription>,
 ) -> Result<StatusCode, ProblemDetails> {
-    let (originator, _) = api.list_subscriber(&identity, &request.ori_addr)?;
-    let ended = topics::list::unsubscribe(&api.core, &subscription_id, |owner| *owner == originator).await;
-    ended.map_err(|refusal| match refusal {
-        ListRefusal::Unknown => ProblemDetails::not_found(NO_SUCH_SUBSCRIPTION),
-        ListRefusal::NotYours => {
-            api.not_yours(&identity, &subscription_id);
-            api.problem(FailureCause::OriginatorNotAllowed)
-        }
-        ListRefusal::Failed(cause) => api.problem(cause),
-    })?;
-    Ok(StatusCode::NO_CONTENT)
+    let subscriber = request.ori_addr.addr.to_string();
+    let ended = async {
+        let (originator, _) = api.list_subscriber(&identity, &request.ori_addr)?;
+        let ended = topics::list::unsubscribe(&api.core, &subscription_id, |owner| *owner == originator).await;
+        ended.map_err(|refusal| match refusal {
+            ListRefusal::Unknown => ProblemDetails::not_found(NO_SUCH_SUBSCRIPTION),
+            ListRefusal::NotYours => {
+                api.not_yours(&identity, &subscription_id);
+                api.problem(FailureCause::OriginatorNotAllowed)
+            }
+            ListRefusal::Failed(cause) => api.problem(cause),
+        })
+    };
+    api.told(&identity, "topiclist-unsubscribe", &subscriber, ended.await).map(|_| StatusCode::NO_CONTENT)
 }
 
 /// Subscribes `oriAddr` to topics.
@@ -80,10 +87,14 @@ async fn subscribe(
     Extension(identity): Extension<PeerIdentity>,
     Json(request): Json<TopicSubscription>,
 ) -> Result<Json<TopicSubscriptionAck>, ProblemDetails> {
-    let on_behalf_of = api.acts_for(&identity, &request.ori_addr)?;
-    let subscribed =
-        topics::subscribe(&api.core, request.ori_addr, request.msg_topics, request.expr_time, on_behalf_of).await;
-    let expires_at = subscribed.map_err(|cause| api.problem(cause))?;
+    let subscriber = request.ori_addr.addr.to_string();
+    let subscribed = async {
+        let on_behalf_of = api.acts_for(&identity, &request.ori_addr)?;
+        let subscribed =
+            topics::subscribe(&api.core, request.ori_addr, request.msg_topics, request.expr_time, on_behalf_of).await;
+        subscribed.map_err(|cause| api.problem(cause))
+    };
+    let expires_at = api.told(&identity, "topic-subscribe", &subscriber, subscribed.await)?;
     Ok(Json(TopicSubscriptionAck { sub_stat: SUBSCRIBED.to_owned(), expr_time: Some(expires_at) }))
 }
 
@@ -93,10 +104,13 @@ async fn unsubscribe(
     Extension(identity): Extension<PeerIdentity>,
     Json(request): Json<TopicUnsubscription>,
 ) -> Result<StatusCode, ProblemDetails> {
-    api.acts_for(&identity, &request.ori_addr)?;
-    let ended = topics::unsubscribe(&api.core, request.ori_addr, request.msg_topics).await;
-    ended.map_err(|cause| api.problem(cause))?;
-    Ok(StatusCode::NO_CONTENT)
+    let subscriber = request.ori_addr.addr.to_string();
+    let ended = async {
+        api.acts_for(&identity, &request.ori_addr)?;
+        let ended = topics::unsubscribe(&api.core, request.ori_addr, request.msg_topics).await;
+        ended.map_err(|cause| api.problem(cause))
+    };
+    api.told(&identity, "topic-unsubscribe", &subscriber, ended.await).map(|_| StatusCode::NO_CONTENT)
 }
 
 impl Api {

@@ -55,7 +55,8 @@ impl ServedApi {
             &config.tls,
             &mut prometheus_client::registry::Registry::default(),
         );
-        let api = Api { core: Arc::clone(&net.core), servers: Arc::clone(&net.servers) };
+        let api =
+            Api { core: Arc::clone(&net.core), servers: Arc::clone(&net.servers), audit: sbi::audit::Audit::default() };
         let router = api::router(&api, &authorizer.unwrap());
         let server = SbiServer::start(config, router, stop.clone()).await.unwrap();
         Self { address: server.local_addr(), stop }
