@@ -1,10 +1,9 @@
 //! Audit: who may do what was decided so, as events on the tracing target `audit` and as a counter.
 //!
 //! One event for each decision, with the fields `subject` (NF instance ID or DNS name, never a SUPI), `action` (service
-//! and operation), `outcome` (`allowed` or `refused`) and `reason` (one of few fixed words,
-//! since the counter has a value for each). What was refused is logged at level
-//! INFO, once a second for each subject and reason, `unlogged` saying how many before it were left out; what was allowed
-//! at level DEBUG, and at level INFO, with what it was done to as `object`, where it changes who may do what. The counter
+//! and operation), `outcome` (`allowed` or `refused`) and `reason` (one of few fixed words, since the counter has a value
+//! for each). What was refused is logged at level INFO, once a second for each subject and reason, `unlogged` saying how
+//! many before it were left out; what was allowed at level DEBUG, and at level INFO, with what it was done to as `object`, where it changes who may do what. The counter
 //! counts all of them.
 
 use std::borrow::Cow;
@@ -70,7 +69,7 @@ impl Audit {
         if problem.is_some_and(is_refusal) {
             return self.refused(subject, action, reason);
         }
-        self.count("allowed", reason);
+        self.count("allowed", reason.into());
         tracing::info!(target: "audit", subject, action, object, outcome = "allowed", reason);
     }
 
@@ -222,7 +221,9 @@ mod tests {
         audit.answered("somebody", "retrieve", "not_yours", Some(&forbidden));
         audit.changed("somebody", "add", "thing", "added", None);
         audit.changed("somebody", "add", "thing", "too_many", Some(&forbidden));
-        let count = |outcome, reason| audit.decisions.get_or_create(&Decision { outcome, reason }).get();
+        let count = |outcome, reason: &'static str| {
+            audit.decisions.get_or_create(&Decision { outcome, reason: reason.into() }).get()
+        };
         for (outcome, reason) in [
             ("allowed", "found"),
             ("allowed", "failed"),

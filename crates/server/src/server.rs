@@ -160,8 +160,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         &mut metrics_registry,
     )?;
     let api_stop = CancellationToken::new();
-    let for_servers =
-        Api { core: Arc::clone(&core), servers: Arc::clone(&servers), audit: authorizer.audit().clone() };
+    let for_servers = Api { core: Arc::clone(&core), servers: Arc::clone(&servers), audit: authorizer.audit().clone() };
     let api = SbiServer::start_authorized(
         SbiServerConfig {
             listen: config.api.listen,
