@@ -35,7 +35,7 @@ struct Known {
     keys: Arc<TokenKeys>,
     version: FileVersion,
     looked_at: Instant,
-    /// By the token's SHA-256. Only form and signature are settled by being here; the claims are checked every time.
+    /// By the token's SHA-256. Only form, issuer and signature are settled by being here; the claims are checked every time.
     verified: HashMap<[u8; 32], Arc<AccessTokenClaims>>,
 }
 
@@ -63,30 +63,32 @@ impl Issuers {
 
     /// The claims of a token whose issuer is trusted and whose signature is right.
     pub(super) fn verify(&self, token: &str) -> Result<Arc<AccessTokenClaims>, Refusal> {
+        let hash = sha256(token.as_bytes());
+        if let Some(claims) = self.issuers.iter().find_map(|issuer| issuer.known(&hash)) {
+            return Ok(claims);
+        }
         JoseHeader::of_token(token)?;
         let claimed = claimed_issuer(token)?;
         let mut issuers = self.issuers.iter();
         let issuer =
             issuers.find(|issuer| issuer.nf_instance_id.eq_ignore_ascii_case(&claimed)).ok_or(Refusal::Issuer)?;
-        let claims = issuer.verify(token)?;
-        // The signed claims decide, not what was read ahead of the signature.
-        if claims.iss.eq_ignore_ascii_case(&issuer.nf_instance_id) { Ok(claims) } else { Err(Refusal::Issuer) }
+        issuer.verify(token, hash)?.ok_or(Refusal::Issuer)
     }
 }
 
 impl Issuer {
-    fn verify(&self, token: &str) -> Result<Arc<AccessTokenClaims>, TokenError> {
-        let hash = sha256(token.as_bytes());
-        let keys = {
-            let mut known = self.lock();
-            if known.looked_at.elapsed() >= LOOK_INTERVAL {
-                self.look(&mut known);
-            }
-            if let Some(claims) = known.verified.get(&hash) {
-                return Ok(Arc::clone(claims));
-            }
-            Arc::clone(&known.keys)
-        };
+    /// The claims of a token that was verified before, under keys that still stand.
+    fn known(&self, hash: &[u8; 32]) -> Option<Arc<AccessTokenClaims>> {
+        let mut known = self.lock();
+        if known.looked_at.elapsed() >= LOOK_INTERVAL {
+            self.look(&mut known);
+        }
+        known.verified.get(hash).cloned()
+    }
+
+    /// The claims of a token whose signature is right, whatever its form; `None` where they name another issuer.
+    fn verify(&self, token: &str, hash: [u8; 32]) -> Result<Option<Arc<AccessTokenClaims>>, TokenError> {
+        let keys = Arc::clone(&self.lock().keys);
         let (claims, keys) = match keys.verify::<AccessTokenClaims>(token) {
             Ok(claims) => (claims, keys),
             // The issuer may have a new key since the file was last looked at.
@@ -103,6 +105,10 @@ impl Issuer {
             }
             Err(error) => return Err(error),
         };
+        // The signed claims decide, not what was read ahead of the signature.
+        if !claims.iss.eq_ignore_ascii_case(&self.nf_instance_id) {
+            return Ok(None);
+        }
         let claims = Arc::new(claims);
         let mut known = self.lock();
         // Not under keys that were taken away meanwhile.
@@ -112,7 +118,7 @@ impl Issuer {
             }
             known.verified.insert(hash, Arc::clone(&claims));
         }
-        Ok(claims)
+        Ok(Some(claims))
     }
 
     /// Reads the file again if it is another. One that cannot be used leaves the keys as they are.
