@@ -72,13 +72,15 @@ pub struct DatagramCounters {
     pub ignored: u32,
     /// Messages rejected with a Reset, Pings included.
     pub resets_sent: u32,
-    /// Requests answered 4.29 because of [`crate::DatagramLimits::peer_requests_outstanding_max`].
+    /// Requests and blocks answered 4.29 because of [`crate::DatagramLimits::peer_requests_outstanding_max`] or
+    /// [`crate::DatagramLimits::requests_octets_max`].
     pub requests_over_limit: u32,
     /// Requests answered by themselves because of an option, block or method that is not served.
     pub requests_refused: u32,
     /// Responses and notifications of ours that were never acknowledged.
     pub undelivered: u32,
-    /// Datagrams dropped because of [`crate::DatagramLimits::transmit_octets_max`].
+    /// Datagrams dropped because of [`crate::DatagramLimits::transmit_octets_max`] or
+    /// [`crate::DatagramLimits::responses_waiting_max`].
     pub dropped: u32,
 }
 

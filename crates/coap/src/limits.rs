@@ -182,9 +182,15 @@ pub struct DatagramLimits {
     /// Requests of ours without an answer, those included that wait for their turn. Over it:
     /// [`crate::ConnectionError::TooManyRequests`] from [`crate::DatagramConnection::request`].
     pub requests_outstanding_max: usize,
-    /// Requests of the peer that have not been answered. Over it: 4.29 with a Max-Age of
-    /// [`TOO_MANY_REQUESTS_MAX_AGE_SECONDS`], and the request is not handed on.
+    /// Requests of the peer that have not been answered, and those whose response is confirmable and has not been
+    /// acknowledged or given up. Over it: 4.29 with a Max-Age of [`TOO_MANY_REQUESTS_MAX_AGE_SECONDS`], and the request is
+    /// not handed on.
     pub peer_requests_outstanding_max: usize,
+    /// Octets of the peer's requests that are held: those in blocks and incomplete, and those handed over that have not been
+    /// answered, each with its payload and what it is told apart by. Over it, of those incomplete the one that has waited
+    /// longest is thrown away; if that does not help, the request or block is answered 4.29 as above. A request is taken
+    /// if there is nothing besides.
+    pub requests_octets_max: usize,
     /// Octets that wait for [`crate::DatagramConnection::poll_transmit`]. Over it: requests and notifications get
     /// [`crate::ConnectionError::TransmitFull`]; what else would be sent is dropped, as a network drops it, and sent
     /// again when its time has come.
@@ -221,6 +227,12 @@ pub struct DatagramLimits {
     /// Responses held back until the peer's address is proven (RFC 9175 2.4). Over it the oldest is thrown away, and its
     /// request is handed on once more if the peer repeats it.
     pub responses_held_max: usize,
+    /// Octets of the responses kept, and as many of those held back, each with what its request is told apart by. Over it
+    /// the oldest is thrown away, as above, but never the only one.
+    pub responses_octets_max: usize,
+    /// Responses that ask for no acknowledgement and for which no Message ID is free: the peer asked for more than 65,536
+    /// in an EXCHANGE_LIFETIME. Over it a response is dropped, as a network drops it. 0 counts as 1.
+    pub responses_waiting_max: usize,
 }
 
 impl Default for DatagramLimits {
@@ -228,6 +240,8 @@ impl Default for DatagramLimits {
         Self {
             requests_outstanding_max: 256,
             peer_requests_outstanding_max: 256,
+            // Four of the largest.
+            requests_octets_max: 266_240,
             transmit_octets_max: 262_144,
             options_max: 32,
             pings_outstanding_max: 4,
@@ -240,6 +254,9 @@ impl Default for DatagramLimits {
             assemblies_max: 4,
             responses_kept_max: 4,
             responses_held_max: 4,
+            // Two of the largest.
+            responses_octets_max: 133_120,
+            responses_waiting_max: 1,
         }
     }
 }

@@ -265,34 +265,85 @@ fn a_response_that_is_gone_is_answered_4_08_or_made_anew() {
 
 #[test]
 fn over_the_limit_the_oldest_response_is_thrown_away() {
-    let mut net = Net::new(limited(|limits| limits.responses_kept_max = 1), PERFECT, 18);
-    let (now, server) = (net.now, &mut net.sides[1]);
-    for (id, path) in [(1, b'x'), (2, b'y')] {
-        server.receive(&datagram(0, Code::POST, id, &[0xb1, path, 0xc1, 0x00]), now).unwrap();
-        let request = request_of(server.poll_event().unwrap());
-        server.respond(request.exchange, Response::new(Code::CHANGED).with_payload(body(40, path)), now).unwrap();
-        server.poll_transmit().unwrap();
-    }
-    for (id, path, code) in [(3, b'x', Code::REQUEST_ENTITY_INCOMPLETE), (4, b'y', Code::CHANGED)] {
-        server.receive(&datagram(0, Code::POST, id, &[0xb1, path, 0xc1, 0x10]), now).unwrap();
-        assert_eq!(server.poll_transmit().unwrap()[1], code.octet());
+    for config in [limited(|limits| limits.responses_kept_max = 1), limited(|limits| limits.responses_octets_max = 60)]
+    {
+        let mut net = Net::new(config, PERFECT, 18);
+        let (now, server) = (net.now, &mut net.sides[1]);
+        for (id, path) in [(1, b'x'), (2, b'y')] {
+            server.receive(&datagram(0, Code::POST, id, &[0xb1, path, 0xc1, 0x00]), now).unwrap();
+            let request = request_of(server.poll_event().unwrap());
+            server.respond(request.exchange, Response::new(Code::CHANGED).with_payload(body(40, path)), now).unwrap();
+            server.poll_transmit().unwrap();
+        }
+        for (id, path, code) in [(3, b'x', Code::REQUEST_ENTITY_INCOMPLETE), (4, b'y', Code::CHANGED)] {
+            server.receive(&datagram(0, Code::POST, id, &[0xb1, path, 0xc1, 0x10]), now).unwrap();
+            assert_eq!(server.poll_transmit().unwrap()[1], code.octet());
+        }
     }
 }
 
 #[test]
 fn over_the_limit_the_oldest_response_that_waits_for_echo_is_made_anew() {
-    let mut net = Net::new(limited(|limits| limits.responses_held_max = 1), PERFECT, 19);
-    let (now, server) = (net.now, &mut net.sides[1]);
-    server.challenge_address([1; 8]);
-    for (id, path, handed_over) in [(1, b'x', true), (2, b'y', true), (3, b'y', false), (4, b'x', true)] {
-        server.receive(&datagram(0, Code::GET, id, &[0xb1, path]), now).unwrap();
-        let event = server.poll_event();
-        assert_eq!(event.is_some(), handed_over, "{id}");
-        if let Some(event) = event {
-            let exchange = request_of(event).exchange;
-            server.respond(exchange, Response::new(Code::CONTENT).with_payload(body(99, 0)), now).unwrap();
+    for config in [limited(|limits| limits.responses_held_max = 1), limited(|limits| limits.responses_octets_max = 150)]
+    {
+        let mut net = Net::new(config, PERFECT, 19);
+        let (now, server) = (net.now, &mut net.sides[1]);
+        server.challenge_address([1; 8]);
+        for (id, path, handed_over) in [(1, b'x', true), (2, b'y', true), (3, b'y', false), (4, b'x', true)] {
+            server.receive(&datagram(0, Code::GET, id, &[0xb1, path]), now).unwrap();
+            let event = server.poll_event();
+            assert_eq!(event.is_some(), handed_over, "{id}");
+            if let Some(event) = event {
+                let exchange = request_of(event).exchange;
+                server.respond(exchange, Response::new(Code::CONTENT).with_payload(body(99, 0)), now).unwrap();
+            }
+            assert_eq!(server.poll_transmit().unwrap()[1], Code::UNAUTHORIZED.octet());
         }
-        assert_eq!(server.poll_transmit().unwrap()[1], Code::UNAUTHORIZED.octet());
+    }
+}
+
+#[test]
+fn over_the_octet_limit_a_request_or_block_is_answered_4_29_until_others_are_answered() {
+    let mut net = Net::new(limited(|limits| limits.requests_octets_max = 2_500), PERFECT, 24);
+    let (now, server) = (net.now, &mut net.sides[1]);
+    let whole = |id| datagram(0, Code::POST, id, &[&[0xb1, b'x', 0xff][..], &body(1_000, id)].concat());
+    let mut exchanges = Vec::new();
+    for id in [1, 2] {
+        server.receive(&whole(id), now).unwrap();
+        exchanges.push(request_of(server.poll_event().unwrap()).exchange);
+    }
+    for over in [whole(3), block(4, &[0x0d], &[0; 512])] {
+        server.receive(&over, now).unwrap();
+        assert_eq!(server.poll_transmit().unwrap()[1], Code::TOO_MANY_REQUESTS.octet());
+        assert_eq!(server.poll_event(), None);
+    }
+    assert_eq!(server.counters().requests_over_limit, 2);
+    server.respond(exchanges[0], Response::new(Code::CHANGED), now).unwrap();
+    server.receive(&whole(5), now).unwrap();
+    assert_eq!(request_of(server.poll_event().unwrap()).payload, body(1_000, 5));
+    // With nothing besides, one that is larger than the limit is taken all the same.
+    let mut net = Net::new(limited(|limits| limits.requests_octets_max = 100), PERFECT, 24);
+    exchange(&mut net, Code::POST, 9_000, 10);
+}
+
+#[test]
+fn over_the_octet_limit_the_body_that_has_waited_longest_is_thrown_away() {
+    let mut net = Net::new(limited(|limits| limits.requests_octets_max = 1_300), PERFECT, 25);
+    let (mut now, server) = (net.now, &mut net.sides[1]);
+    // Blocks of 512 octets, more to come: number 0 of three requests, then number 1.
+    for (id, path, value, code) in [
+        (1, b'x', 0x0d, Code::CONTINUE),
+        (2, b'y', 0x0d, Code::CONTINUE),
+        (3, b'z', 0x0d, Code::CONTINUE),
+        (4, b'x', 0x1d, Code::REQUEST_ENTITY_INCOMPLETE),
+        (5, b'y', 0x1d, Code::CONTINUE),
+        (6, b'z', 0x1d, Code::REQUEST_ENTITY_INCOMPLETE),
+        (7, b'y', 0x2d, Code::CONTINUE),
+    ] {
+        now += Duration::from_secs(1);
+        let rest = [&[0xb1, path, 0xd1, 3, value, 0xff][..], &[0; 512]].concat();
+        server.receive(&datagram(0, Code::POST, id, &rest), now).unwrap();
+        assert_eq!(server.poll_transmit().unwrap()[1], code.octet(), "{id}");
     }
 }
 
@@ -386,6 +437,37 @@ fn a_large_response_to_an_address_that_is_not_proven_waits_for_echo_and_is_made_
     let (asked, challenged) = (net.sent[0].1.len(), net.sent[1].1.len());
     assert_eq!((net.sent[1].0, net.sent[1].1[1]), (1, Code::UNAUTHORIZED.octet()));
     assert!(challenged <= 3 * asked);
+}
+
+#[test]
+fn a_late_response_counts_with_all_its_transmissions_before_an_address_is_proven() {
+    let mut net = Net::new(DatagramConfig::default(), PERFECT, 26);
+    let (start, server) = (net.now, &mut net.sides[1]);
+    server.challenge_address([1; 8]);
+    let get = datagram(0, Code::GET, 1, &[0xb1, b'x']);
+    server.receive(&get, start).unwrap();
+    let request = request_of(server.poll_event().unwrap());
+    let mut now = start + Duration::from_secs(1);
+    server.handle_timeout(now);
+    // Twice as large as its request, but it would go out five times.
+    let response = Response::new(Code::CONTENT).with_payload(body(8, 0));
+    server.respond(request.exchange, &response, now).unwrap();
+    let mut sent = Vec::new();
+    loop {
+        sent.extend(std::iter::from_fn(|| server.poll_transmit()));
+        let Some(at) = server.poll_timeout().filter(|at| *at < start + Duration::from_secs(100)) else { break };
+        now = at;
+        server.handle_timeout(now);
+    }
+    assert_eq!(sent.len(), 2, "an acknowledgement, and the challenge once");
+    assert_eq!((sent[1][0], sent[1][1]), (0x51, Code::UNAUTHORIZED.octet()));
+    assert!(sent.concat().len() <= 3 * get.len());
+    // The proof brings it, with the acknowledgement.
+    let proof = [&[0xb1, b'x', 0xd8, 228][..], &[1; 8]].concat();
+    server.receive(&datagram(0, Code::GET, 2, &proof), now).unwrap();
+    let answer = server.poll_transmit().unwrap();
+    assert_eq!((answer[0], answer[1], &answer[6..]), (0x61, Code::CONTENT.octet(), &body(8, 0)[..]));
+    assert_eq!(server.poll_event(), None, "asked once");
 }
 
 #[test]

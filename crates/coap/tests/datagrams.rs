@@ -391,6 +391,57 @@ fn a_request_over_the_limit_is_answered_4_29() {
     assert_eq!(server.counters().requests_over_limit, 1);
 }
 
+/// A device that has requests answered too late for the acknowledgement, and acknowledges no answer.
+#[test]
+fn requests_whose_answers_are_not_acknowledged_count_until_they_are() {
+    let mut net = Net::new(limited(|limits| limits.peer_requests_outstanding_max = 3), PERFECT, 22);
+    let (mut now, server) = (net.now, &mut net.sides[1]);
+    let mut sent: Vec<Vec<u8>> = Vec::new();
+    for id in 1..=20 {
+        server.receive(&[0x40, 1, 0, id, 0xb1, b'x'], now).unwrap();
+        let event = server.poll_event();
+        assert_eq!(event.is_some(), id <= 3, "{id}");
+        now += Duration::from_secs(1);
+        server.handle_timeout(now);
+        if let Some(event) = event {
+            server.respond(request_of(event).exchange, Response::new(Code::CONTENT), now).unwrap();
+        }
+        sent.extend(std::iter::from_fn(|| server.poll_transmit()));
+        assert!(id <= 3 || sent.contains(&vec![0x60, 0x9d, 0, id, 0xd1, 1, 1]), "4.29, Max-Age 1");
+    }
+    assert_eq!(server.counters().requests_over_limit, 17);
+    let answer = sent.iter().find(|datagram| datagram[..2] == [0x40, 0x45]).unwrap();
+    server.receive(&[0x60, 0, answer[2], answer[3]], now).unwrap();
+    server.receive(&[0x40, 1, 0, 21, 0xb1, b'x'], now).unwrap();
+    assert!(server.poll_event().is_some(), "one has been acknowledged");
+}
+
+/// More requests than there are Message IDs for the answers.
+#[test]
+fn answers_for_which_no_message_id_is_free_are_dropped_but_for_one() {
+    const FLOOD: u32 = 70_000;
+    let mut net = Net::new(DatagramConfig::default(), PERFECT, 23);
+    let (now, server) = (net.now, &mut net.sides[1]);
+    let mut sent = 0;
+    for id in 0..FLOOD {
+        // Every other one is answered by the machine: Block2 of the reserved size.
+        let options: &[u8] = if id % 2 == 0 { &[0xb1, b'x'] } else { &[0xd1, 10, 7] };
+        server.receive(&[&[0x50, 1, (id >> 8) as u8, id as u8], options].concat(), now).unwrap();
+        if let Some(event) = server.poll_event() {
+            server.respond(request_of(event).exchange, Response::new(Code::CONTENT), now).unwrap();
+        }
+        sent += u32::from(server.poll_transmit().is_some());
+    }
+    assert!((61_000..=65_536).contains(&sent), "{sent}");
+    assert_eq!(server.counters().dropped, FLOOD - sent - 1);
+    // Those that acknowledge need none.
+    server.receive(&[0x40, 1, 0xff, 0xff, 0xd1, 10, 7], now).unwrap();
+    assert_eq!(server.poll_transmit().unwrap()[..4], [0x60, 0x80, 0xff, 0xff]);
+    net.run(Duration::from_secs(500));
+    assert_eq!(types(&net, 1), "N", "the one that waited");
+    assert!(net.sides[1].is_idle());
+}
+
 #[test]
 fn our_limits_are_errors_that_change_nothing() {
     let config = limited(|limits| limits.requests_outstanding_max = 1);

@@ -224,6 +224,12 @@ struct Assembly {
     expires: Instant,
 }
 
+impl Assembly {
+    fn octets(&self) -> usize {
+        self.key.len() + self.body.len()
+    }
+}
+
 /// What becomes of a block.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Assembled {
@@ -262,7 +268,7 @@ impl Assemblies {
         let place = self.0.iter().position(|assembly| assembly.key == key);
         let octets = place.and_then(|place| self.0.get(place)).map_or(0, |assembly| assembly.body.len());
         let announced = announced.map_or(0, |size| size as usize);
-        if block.offset().saturating_add(payload.len()).max(announced) > bounds.body_octets_max {
+        if block.offset().saturating_add(payload.len()).max(announced) > bounds.octets_max {
             return Assembled::Refused(TOO_LARGE);
         }
         if octets != block.offset() {
@@ -274,17 +280,37 @@ impl Assemblies {
             return Assembled::Complete(body);
         }
         if self.0.len() >= bounds.entries_max.max(1) {
-            self.drop_oldest();
+            self.drop_oldest_but(&key);
         }
         self.0.push(Assembly { key, body, expires: bounds.expires });
         Assembled::Continue
     }
 
-    fn drop_oldest(&mut self) {
-        let oldest = self.0.iter().enumerate().min_by_key(|(_, assembly)| assembly.expires);
-        if let Some((place, _)) = oldest {
-            self.0.swap_remove(place);
+    /// Throws away others than that with `key`, those that have waited longest first, until `octets` more are within the
+    /// limit, with `besides` that are held elsewhere. False, and nothing is thrown away, if that would not do. What would be
+    /// there alone is within it.
+    pub(super) fn make_room(&mut self, key: &[u8], octets: usize, besides: usize, octets_max: usize) -> bool {
+        let own = self.0.iter().find(|assembly| *assembly.key == *key).map_or(0, Assembly::octets);
+        if besides > 0 && besides + own + octets > octets_max {
+            return false;
         }
+        while besides + self.octets() + octets > octets_max && self.drop_oldest_but(key) {}
+        true
+    }
+
+    /// Whether an earlier block of that request has come.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.0.iter().any(|assembly| *assembly.key == *key)
+    }
+
+    fn octets(&self) -> usize {
+        self.0.iter().map(Assembly::octets).sum()
+    }
+
+    fn drop_oldest_but(&mut self, key: &[u8]) -> bool {
+        let others = self.0.iter().enumerate().filter(|(_, assembly)| *assembly.key != *key);
+        let oldest = others.min_by_key(|(_, assembly)| assembly.expires).map(|(place, _)| place);
+        oldest.map(|place| self.0.swap_remove(place)).is_some()
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
@@ -304,7 +330,8 @@ impl Assemblies {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) entries_max: usize,
-    pub(super) body_octets_max: usize,
+    /// Of one body that is put together; of all responses that are kept.
+    pub(super) octets_max: usize,
     pub(super) expires: Instant,
 }
 
@@ -315,6 +342,12 @@ pub(super) struct Kept {
     pub(super) response: Response,
     pub(super) etag: [u8; ETAG_OCTETS],
     expires: Instant,
+}
+
+impl Kept {
+    fn octets(&self) -> usize {
+        self.key.len() + self.response.payload.len()
+    }
 }
 
 /// Those responses.
@@ -330,6 +363,9 @@ impl KeptResponses {
         }
         let etag = etag(&response.payload);
         self.0.push(Kept { key, response, etag, expires: bounds.expires });
+        while self.0.len() > 1 && self.0.iter().map(Kept::octets).sum::<usize>() > bounds.octets_max {
+            self.0.remove(0);
+        }
     }
 
     pub(super) fn find(&mut self, key: &[u8], expires: Instant) -> Option<&Kept> {
@@ -395,7 +431,7 @@ mod tests {
     }
 
     fn bounds(start: Instant) -> Bounds {
-        Bounds { entries_max: 2, body_octets_max: 64, expires: start + Duration::from_secs(9) }
+        Bounds { entries_max: 2, octets_max: 64, expires: start + Duration::from_secs(9) }
     }
 
     fn block(number: usize, more: bool) -> Block {

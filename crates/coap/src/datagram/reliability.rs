@@ -67,6 +67,16 @@ impl Sending {
         self.all().filter(|outgoing| outgoing.purpose == Purpose::Ping).count()
     }
 
+    /// Responses that are to be acknowledged and were not, those included that wait for their turn.
+    pub(super) fn unacknowledged_responses(&self) -> usize {
+        self.all().filter(|outgoing| outgoing.purpose == Purpose::Response && outgoing.confirmable).count()
+    }
+
+    /// Responses that ask for no acknowledgement and wait for a Message ID.
+    pub(super) fn waiting_responses(&self) -> usize {
+        self.waiting.iter().filter(|outgoing| outgoing.purpose == Purpose::Response && !outgoing.confirmable).count()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Outgoing> {
         self.in_flight.iter().chain(&self.waiting)
     }

@@ -13,6 +13,8 @@
 
 use std::time::Instant;
 
+use subtle::ConstantTimeEq;
+
 use super::block::{
     Assembled, Block, BlockSize, Bounds, ETAG_OCTETS, Extras, Uint, download_key, etag, is_countable, number,
     repetition_key, upload_key,
@@ -49,13 +51,25 @@ pub(super) struct PeerRequest {
     key: Box<[u8]>,
     /// What a repetition of it looks like; only while the peer's address is not proven.
     repetition: Option<Box<[u8]>>,
+    /// Of the datagram that it came in, the last if there were more.
     octets: usize,
+    /// What it counts for in `requests_octets_max`.
+    octets_held: usize,
     no_response: u8,
 }
 
 impl PeerRequest {
     pub(super) fn acknowledge_at(&self) -> Option<Instant> {
         self.acknowledge_at
+    }
+
+    /// How its response goes: along with the acknowledgement, or in a message of its own.
+    fn response_type(&self) -> Type {
+        match (self.confirmable, self.acknowledge_at) {
+            (true, Some(_)) => Type::Acknowledgement,
+            (true, None) => Type::Confirmable,
+            (false, _) => Type::NonConfirmable,
+        }
     }
 
     fn reply(&self) -> ReplyTo {
@@ -75,6 +89,10 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn expires(&self) -> Instant {
         self.expires
+    }
+
+    fn octets(&self) -> usize {
+        self.repetition.len() + self.response.payload.len()
     }
 }
 
@@ -129,7 +147,7 @@ impl DatagramConnection {
             Err(refusal) => return self.refuse(datagram, refusal, None),
             Ok(extras) => extras,
         };
-        if self.echo.is_some_and(|echo| extras.echo == Some(&echo[..])) {
+        if self.echo.is_some_and(|echo| extras.echo.is_some_and(|value| value.ct_eq(&echo).into())) {
             self.echo = None;
         }
         if self.answer_held(datagram, &extras, now) {
@@ -142,15 +160,16 @@ impl DatagramConnection {
             }
         } else if request.payload.len() > self.config.max_message_size_own as usize {
             return self.refuse_too_large(datagram, None);
+        } else if !self.make_room(&[], datagram.octets) {
+            return self.refuse_for_now(datagram);
         }
         if extras.block2.is_some_and(|block| block.number > 0) && self.answer_block(datagram, &extras, now) {
             return;
         }
-        let outstanding = self.active().peer_requests.len();
+        let active = self.active();
+        let outstanding = active.peer_requests.len() + active.sending.unacknowledged_responses();
         if outstanding >= self.config.limits.peer_requests_outstanding_max {
-            count(&mut self.counters.requests_over_limit);
-            let response = Response::new(Code::TOO_MANY_REQUESTS).with_max_age(TOO_MANY_REQUESTS_MAX_AGE_SECONDS);
-            return self.answer(datagram, &response, &[]);
+            return self.refuse_for_now(datagram);
         }
         self.next_exchange += 1;
         self.end_observation_with_token(frame.token);
@@ -162,7 +181,9 @@ impl DatagramConnection {
     fn await_application(&mut self, datagram: &Datagram<'_>, extras: &Extras<'_>, request: &Request, now: Instant) {
         let confirmable = datagram.kind == Type::Confirmable;
         let wait = self.config.transmission.piggyback_wait;
-        let unproven = self.echo.is_some();
+        let key = download_key(&datagram.frame);
+        let repetition = self.echo.is_some().then(|| repetition_key(&datagram.frame));
+        let octets_held = request.payload.len() + key.len() + repetition.as_ref().map_or(0, |key| key.len());
         self.active().peer_requests.push(PeerRequest {
             exchange: request.exchange,
             token: datagram.frame.token,
@@ -172,11 +193,21 @@ impl DatagramConnection {
             observe: request.observe == Some(Observe::Register),
             block1: extras.block1,
             block2: extras.block2,
-            key: download_key(&datagram.frame),
-            repetition: unproven.then(|| repetition_key(&datagram.frame)),
+            key,
+            repetition,
             octets: datagram.octets,
+            octets_held,
             no_response: extras.no_response,
         });
+    }
+
+    /// Whether so many octets more of the peer's requests are within the limit, once those that it has not completed, but
+    /// for that with `key`, have made room. A request is taken if there is nothing besides.
+    fn make_room(&mut self, key: &[u8], octets: usize) -> bool {
+        let octets_max = self.config.limits.requests_octets_max;
+        let active = self.active();
+        let handed_over = active.peer_requests.iter().map(|request| request.octets_held).sum();
+        active.assemblies.make_room(key, octets, handed_over, octets_max)
     }
 
     /// Takes a block of a request; the whole body once it is complete.
@@ -191,11 +222,16 @@ impl DatagramConnection {
         let limits = &self.config.limits;
         let bounds = Bounds {
             entries_max: limits.assemblies_max,
-            body_octets_max: self.config.max_message_size_own as usize,
+            octets_max: self.config.max_message_size_own as usize,
             expires: now + self.config.transmission.exchange_lifetime(),
         };
         let size = block.size.min(BlockSize::at_most(limits.block_octets_max.into()));
         let key = upload_key(&datagram.frame);
+        let follows = block.number == 0 || self.active().assemblies.has(&key);
+        if follows && !self.make_room(&key, datagram.octets) {
+            self.refuse_for_now(datagram);
+            return None;
+        }
         match self.active().assemblies.take(key, block, payload, extras.size1, &bounds) {
             Assembled::Complete(body) => return Some(body),
             Assembled::Continue => {
@@ -230,7 +266,8 @@ impl DatagramConnection {
         // It was within the limits when its first block went out.
         let Ok(composed) = self.compose(&reply, &response, None) else { return true };
         let payload = composed.payload(&response);
-        if let Some(echo) = self.challenge(datagram.octets, datagram.frame.token, &composed.options, payload) {
+        let octets = octets_of(datagram.frame.token, &composed.options, payload);
+        if let Some(echo) = self.challenge(datagram.octets, octets) {
             self.answer(datagram, &Response::new(Code::UNAUTHORIZED), &[(number::ECHO, &echo)]);
             return true;
         }
@@ -287,7 +324,12 @@ impl DatagramConnection {
             return Ok(());
         }
         let payload = composed.payload(response);
-        if let Some(echo) = self.challenge(request.octets, request.token, &composed.options, payload) {
+        let octets = octets_of(request.token, &composed.options, payload);
+        let times = match request.response_type() {
+            Type::Confirmable => 1 + usize::from(self.config.transmission.max_retransmit),
+            _ => 1,
+        };
+        if let Some(echo) = self.challenge(request.octets, octets.saturating_mul(times)) {
             self.hold(request, response, echo, now);
             return Ok(());
         }
@@ -302,32 +344,21 @@ impl DatagramConnection {
         Ok(())
     }
 
-    /// What the peer is to repeat before it gets so large a response to so small a request.
-    fn challenge(
-        &self,
-        request_octets: usize,
-        token: Token,
-        options: &[u8],
-        payload: &[u8],
-    ) -> Option<[u8; super::ECHO_OCTETS]> {
-        let octets = HEADER_OCTETS + token.as_slice().len() + options.len() + 1 + payload.len();
+    /// What the peer is to repeat before it gets so many octets, all transmissions counted, for so small a request.
+    fn challenge(&self, request_octets: usize, octets: usize) -> Option<[u8; super::ECHO_OCTETS]> {
         self.echo.filter(|_| octets > AMPLIFICATION_MAX * request_octets)
     }
 
     /// The response in the form that goes along with the acknowledgement, or after it.
     fn send_response(&mut self, request: &PeerRequest, code: Code, options: &[u8], payload: &[u8]) {
-        let kind = match (request.confirmable, request.acknowledge_at) {
-            (true, Some(_)) => Type::Acknowledgement,
-            (true, None) => Type::Confirmable,
-            (false, _) => Type::NonConfirmable,
-        };
+        let kind = request.response_type();
         let datagram = wire::write(kind, request.message_id, code, &request.token, options, payload);
         match kind {
             Type::Acknowledgement => {
                 self.remember(request.message_id, Outcome::Answered(datagram.as_slice().into()));
                 self.transmit(datagram);
             }
-            Type::NonConfirmable => self.active().sending.enqueue_first(datagram, Purpose::Response, false),
+            Type::NonConfirmable => self.send_unacknowledged(datagram),
             _ => self.active().sending.enqueue(datagram, Purpose::Response, true),
         }
     }
@@ -335,7 +366,10 @@ impl DatagramConnection {
     /// Keeps the response back and asks the peer to prove where it is.
     fn hold(&mut self, mut request: PeerRequest, response: &Response, echo: [u8; super::ECHO_OCTETS], now: Instant) {
         let entries_max = self.config.limits.responses_held_max.max(1);
+        let octets_max = self.config.limits.responses_octets_max;
         let expires = now + self.config.transmission.exchange_lifetime();
+        // A confirmable one would be sent again and again to whoever is there.
+        request.confirmable = request.acknowledge_at.is_some();
         let challenge = merged(OptionReader::new(&[]), &[], &[(number::ECHO, &echo)]);
         self.send_response(&request, Code::UNAUTHORIZED, &challenge, &[]);
         if let Some(repetition) = request.repetition.take() {
@@ -344,13 +378,16 @@ impl DatagramConnection {
                 active.held.remove(0);
             }
             active.held.push(Held { repetition, exchange: request.exchange, response: response.clone(), expires });
+            while active.held.len() > 1 && active.held.iter().map(Held::octets).sum::<usize>() > octets_max {
+                active.held.remove(0);
+            }
         }
     }
 
     pub(super) fn keep_response(&mut self, key: Box<[u8]>, response: &Response, now: Instant) {
         let bounds = Bounds {
             entries_max: self.config.limits.responses_kept_max,
-            body_octets_max: self.config.max_message_size_peer as usize,
+            octets_max: self.config.limits.responses_octets_max,
             expires: now + self.config.transmission.exchange_lifetime(),
         };
         self.active().kept.keep(key, response.clone(), &bounds);
@@ -421,6 +458,13 @@ impl DatagramConnection {
         self.answer(datagram, &Response::new(refusal.code).with_payload(text), &added);
     }
 
+    /// 4.29: over a limit on what the peer may have under way at once.
+    fn refuse_for_now(&mut self, datagram: &Datagram<'_>) {
+        count(&mut self.counters.requests_over_limit);
+        let response = Response::new(Code::TOO_MANY_REQUESTS).with_max_age(TOO_MANY_REQUESTS_MAX_AGE_SECONDS);
+        self.answer(datagram, &response, &[]);
+    }
+
     /// 4.13 with Size1: what would be taken (RFC 7959 2.9.3, 4).
     fn refuse_too_large(&mut self, datagram: &Datagram<'_>, block1: Option<Block>) {
         count(&mut self.counters.requests_refused);
@@ -450,7 +494,18 @@ impl DatagramConnection {
             self.transmit(answer);
         } else {
             let answer = wire::write(Type::NonConfirmable, 0, composed.code, token, &composed.options, payload);
-            self.active().sending.enqueue_first(answer, Purpose::Response, false);
+            self.send_unacknowledged(answer);
+        }
+    }
+
+    /// Sends a response that asks for no acknowledgement. It waits only where no Message ID is free, and then but few do.
+    fn send_unacknowledged(&mut self, datagram: Vec<u8>) {
+        let waiting_max = self.config.limits.responses_waiting_max.max(1);
+        let sending = &mut self.active().sending;
+        if sending.waiting_responses() >= waiting_max {
+            count(&mut self.counters.dropped);
+        } else {
+            sending.enqueue_first(datagram, Purpose::Response, false);
         }
     }
 
@@ -480,6 +535,11 @@ impl DatagramConnection {
             self.transmit(wire::empty(Type::Acknowledgement, request.message_id));
         }
     }
+}
+
+/// Of a response as a datagram.
+fn octets_of(token: Token, options: &[u8], payload: &[u8]) -> usize {
+    HEADER_OCTETS + token.as_slice().len() + options.len() + 1 + payload.len()
 }
 
 /// The number of the response that begins an observation.
