@@ -62,6 +62,12 @@ pub enum Error {
     /// A sealed form is opened by the start of the server that sealed it, or by an earlier one: its counters could repeat.
     #[error("sealed by this or a later start of the server")]
     SealedNow,
+    /// A sealed form was opened before by this start of the server: its counters would repeat.
+    #[error("opened before by this start of the server")]
+    OpenedBefore,
+    /// This start of the server has opened [`crate::limits::SEALED_OPENED_MAX`] sealed forms.
+    #[error("too many sealed forms opened by this start of the server")]
+    OpenedTooMany,
 
     /// The handshake took longer than [`crate::SessionConfig::handshake_timeout`]. `unauthentic` tells that protected
     /// records came which our key does not open: most likely the peers have different keys.

@@ -1,8 +1,9 @@
 //! Idle sessions as small values, in memory and sealed for a restart.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -15,8 +16,8 @@ use crate::connection::{Connection, Role};
 use crate::connection_id::ConnectionId;
 use crate::crypto;
 use crate::error::Error;
-use crate::limits::{FROZEN_OCTETS_MAX, SEALED_RECORDS_MAX};
-use crate::record::protection::{Direction, Keys};
+use crate::limits::{FROZEN_OCTETS_MAX, SEALED_OPENED_MAX, SEALED_RECORDS_MAX};
+use crate::record::protection::{Direction, Keys, Secret};
 use crate::suite::{CipherSuite, ProtocolVersion};
 
 /// An idle session: keys, counters, replay window, Connection IDs, the peer's address; no more than
@@ -54,17 +55,25 @@ impl Connection {
         });
         frozen.ok_or_else(|| (Box::new(self), Error::NotIdle))
     }
+
+    /// As [`Frozen::stored`], for a session that was thawed before its sealed form was stored.
+    ///
+    /// # Errors
+    /// [`Error::FrozenForm`] if the form is another session's; [`Error::Closed`].
+    pub fn stored(&mut self, sealing: &Sealing) -> Result<(), Error> {
+        sealing.confirm(self.core.keys.as_mut().ok_or(Error::Closed)?)
+    }
 }
 
 impl Frozen {
     /// What the peer writes into its records: how the session is found again.
     pub fn connection_id(&self) -> ConnectionId {
-        self.decode().map(|(state, _)| state.own_id).unwrap_or(ConnectionId::EMPTY)
+        self.state().map(|state| state.own_id).unwrap_or(ConnectionId::EMPTY)
     }
 
     /// The peer's address: how a session without Connection ID is found again.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.decode().map(|(state, _)| state.peer).ok()
+        self.state().map(|state| state.peer).ok()
     }
 
     /// Which version the session speaks.
@@ -82,23 +91,37 @@ impl Frozen {
         self.octets.is_empty()
     }
 
-    /// The session of a server.
+    /// Says that a sealed form of this session is stored, durably and in place of any older one. From now on the session
+    /// may send [`SEALED_RECORDS_MAX`] records from where it was sealed; until now, only what the form stored before
+    /// allows.
     ///
     /// # Errors
-    /// [`Error::FrozenForm`] if it is a client's.
+    /// [`Error::FrozenForm`] if the form is another session's, which changes nothing.
+    pub fn stored(&mut self, sealing: &Sealing) -> Result<(), Error> {
+        let (state, mut keys) = self.decode().map_err(|_| Error::FrozenForm)?;
+        sealing.confirm(&mut keys)?;
+        *self = state.encode(&keys).ok_or(Error::FrozenForm)?;
+        Ok(())
+    }
+
+    /// The session of a server. If it fails, the session is lost.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; [`Error::FrozenForm`] if it is a client's.
     pub fn thaw_server(self, config: Arc<ServerConfig>, now: Instant) -> Result<Connection, Error> {
         self.thaw(Config::Server(config), now)
     }
 
-    /// The session of a client.
+    /// The session of a client. If it fails, the session is lost.
     ///
     /// # Errors
-    /// [`Error::FrozenForm`] if it is a server's.
+    /// [`Error::Config`]; [`Error::FrozenForm`] if it is a server's.
     pub fn thaw_client(self, config: Arc<ClientConfig>, now: Instant) -> Result<Connection, Error> {
         self.thaw(Config::Client(config), now)
     }
 
     fn thaw(self, config: Config, now: Instant) -> Result<Connection, Error> {
+        config.check()?;
         let (state, keys) = self.decode().map_err(|_| Error::FrozenForm)?;
         if state.role != config.role() {
             return Err(Error::FrozenForm);
@@ -108,12 +131,18 @@ impl Frozen {
         core.established = true;
         core.own_id = state.own_id;
         core.peer_id = state.peer_id;
+        core.renewal_advised = keys.is_half_exhausted();
         core.keys = Some(Box::new(keys));
         Ok(Connection::established(core, state.restored))
     }
 
     fn decode(&self) -> Read<(State, Keys)> {
         State::decode(&self.octets)
+    }
+
+    /// What is kept besides the keys, without making them ready.
+    fn state(&self) -> Read<State> {
+        State::read(&mut Reader::new(&self.octets))
     }
 }
 
@@ -146,14 +175,10 @@ impl State {
         put_u16(&mut out, self.suite.code());
         put_vector8(&mut out, self.own_id.as_bytes());
         put_vector8(&mut out, self.peer_id.as_bytes());
-        match self.peer.ip() {
-            IpAddr::V4(address) => put_vector8(&mut out, &address.octets()),
-            IpAddr::V6(address) => put_vector8(&mut out, &address.octets()),
-        }
-        put_u16(&mut out, self.peer.port());
+        put_address(&mut out, &self.peer);
         for direction in [&keys.write, &keys.read] {
-            out.extend_from_slice(direction.key.get(..self.suite.aead().key_octets())?);
-            out.extend_from_slice(direction.iv.get(..self.suite.aead().fixed_iv_octets())?);
+            out.extend_from_slice(&direction.key);
+            out.extend_from_slice(&direction.iv);
         }
         put_u48(&mut out, keys.write_sequence);
         put_u48(&mut out, keys.write_sequence_end);
@@ -164,8 +189,7 @@ impl State {
         Some(Frozen { octets: Zeroizing::new(Box::from(out.as_slice())) })
     }
 
-    fn decode(octets: &[u8]) -> Read<(Self, Keys)> {
-        let mut reader = Reader::new(octets);
+    fn read(reader: &mut Reader<'_>) -> Read<Self> {
         if reader.u8()? != FORM_DTLS12 {
             return Err(Malformed);
         }
@@ -178,13 +202,14 @@ impl State {
         let suite = CipherSuite::from_code(reader.u16()?).ok_or(Malformed)?;
         let own_id = ConnectionId::new(reader.vector8()?).map_err(|_| Malformed)?;
         let peer_id = ConnectionId::new(reader.vector8()?).map_err(|_| Malformed)?;
-        let address = reader.vector8()?;
-        let address = match (<[u8; 4]>::try_from(address), <[u8; 16]>::try_from(address)) {
-            (Ok(four), _) => IpAddr::from(four),
-            (_, Ok(six)) => IpAddr::from(six),
-            _ => return Err(Malformed),
-        };
-        let peer = SocketAddr::new(address, reader.u16()?);
+        let peer = read_address(reader)?;
+        Ok(Self { role, restored, own_id, peer_id, peer, suite })
+    }
+
+    fn decode(octets: &[u8]) -> Read<(Self, Keys)> {
+        let mut reader = Reader::new(octets);
+        let state = Self::read(&mut reader)?;
+        let suite = state.suite;
         let write = direction(&mut reader, suite)?;
         let read = direction(&mut reader, suite)?;
         let mut keys = Keys::new(suite, write, read);
@@ -194,15 +219,46 @@ impl State {
         keys.window.taken = u128::from_be_bytes(reader.array()?);
         keys.unauthentic = u64::from_be_bytes(reader.array()?);
         reader.end()?;
-        Ok((Self { role, restored, own_id, peer_id, peer, suite }, keys))
+        Ok((state, keys))
     }
 }
 
+/// Everything that makes two addresses the same: of IPv6 the scope too, without which a link-local one leads nowhere.
+fn put_address(out: &mut Vec<u8>, address: &SocketAddr) {
+    match address {
+        SocketAddr::V4(address) => put_vector8(out, &address.ip().octets()),
+        SocketAddr::V6(address) => {
+            let mut octets = [0; ADDRESS_V6_OCTETS];
+            let parts =
+                [&address.ip().octets()[..], &address.flowinfo().to_be_bytes(), &address.scope_id().to_be_bytes()];
+            for (to, from) in octets.iter_mut().zip(parts.into_iter().flatten()) {
+                *to = *from;
+            }
+            put_vector8(out, &octets);
+        }
+    }
+    put_u16(out, address.port());
+}
+
+/// Address, flow information, scope.
+const ADDRESS_V6_OCTETS: usize = 16 + 4 + 4;
+
+fn read_address(reader: &mut Reader<'_>) -> Read<SocketAddr> {
+    let octets = reader.vector8()?;
+    let port = reader.u16()?;
+    if let Ok(four) = <[u8; 4]>::try_from(octets) {
+        return Ok(SocketAddr::from((four, port)));
+    }
+    let mut parts = Reader::new(octets);
+    let address = Ipv6Addr::from(parts.array::<16>()?);
+    let (flow, scope) = (u32::from_be_bytes(parts.array()?), u32::from_be_bytes(parts.array()?));
+    parts.end()?;
+    Ok(SocketAddr::V6(SocketAddrV6::new(address, port, flow, scope)))
+}
+
 fn direction(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Direction> {
-    let (mut key, mut iv) = (Zeroizing::new([0; _]), Zeroizing::new([0; _]));
     let aead = suite.aead();
-    key.get_mut(..aead.key_octets()).ok_or(Malformed)?.copy_from_slice(reader.take(aead.key_octets())?);
-    iv.get_mut(..aead.fixed_iv_octets()).ok_or(Malformed)?.copy_from_slice(reader.take(aead.fixed_iv_octets())?);
+    let (key, iv) = (reader.take(aead.key_octets())?, reader.take(aead.fixed_iv_octets())?);
     Direction::new(aead, key, iv).ok_or(Malformed)
 }
 
@@ -210,14 +266,56 @@ fn direction(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Direction> {
 ///
 /// A stored form is older than the session it was made of, so its counters must not be used as they stand. Each start of
 /// the server has a number, larger than any before. A session that was sealed may send [`SEALED_RECORDS_MAX`] records
-/// more; opened `n` starts later, its counter is advanced by `n` times as many. So no nonce repeats, however often the
-/// server starts, as long as a store never gives back an older form than it was given last.
+/// more; opened `n` starts later, its counter is advanced by `n` times as many; in one start it opens once. So no nonce
+/// repeats, however often the server starts and whatever a store loses, as long as
+///
+/// - there is one `SealingKey` for each start, and no two starts have the same number;
+/// - the store never gives back a form that is older than one which it has said to be stored, which is when the driver
+///   calls [`Frozen::stored`] or [`Connection::stored`].
+///
+/// A form that was not stored, or not yet, costs nothing: the session goes on under the limit of the one before.
 ///
 /// Records that came after a session was sealed can be replayed to the restored one, which says so by
 /// [`Connection::is_restored`].
 pub struct SealingKey {
     key: LessSafeKey,
     start: u32,
+    /// The nonces of the forms that were opened.
+    opened: Mutex<HashSet<[u8; 12]>>,
+    opened_max: usize,
+}
+
+/// A sealed form that is to be stored. When it is, say so to its session: [`Frozen::stored`], [`Connection::stored`].
+/// Dropping it changes nothing.
+#[must_use]
+pub struct Sealing {
+    octets: Vec<u8>,
+    /// Of the session, to know it again.
+    write_key: Secret,
+    /// The first record that its copy could send.
+    end: u64,
+}
+
+impl Sealing {
+    /// What to store, at most [`crate::limits::SEALED_OCTETS_MAX`] octets.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    fn confirm(&self, keys: &mut Keys) -> Result<(), Error> {
+        if !crypto::equal(&self.write_key, &keys.write.key) {
+            return Err(Error::FrozenForm);
+        }
+        // Never back: a form sealed later may be stored already.
+        keys.write_sequence_end = keys.write_sequence_end.max(self.end);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Sealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealing").field("octets", &self.octets.len()).finish_non_exhaustive()
+    }
 }
 
 const SEALED_FORM: u8 = 1;
@@ -231,17 +329,20 @@ impl SealingKey {
     /// [`Error::Cryptography`], never met.
     pub fn new(key: &[u8; 32], start: u32) -> Result<Self, Error> {
         let key = UnboundKey::new(&AES_256_GCM_SIV, key).map_err(|_| Error::Cryptography)?;
-        Ok(Self { key: LessSafeKey::new(key), start })
+        Ok(Self { key: LessSafeKey::new(key), start, opened: Mutex::default(), opened_max: SEALED_OPENED_MAX })
     }
 
-    /// The sealed form of a session, at most [`crate::limits::SEALED_OCTETS_MAX`] octets. From now on the session may
-    /// send [`SEALED_RECORDS_MAX`] records until it is sealed anew; then it ends with [`Error::WriteKeyExhausted`].
+    /// The sealed form of a session. From now on the session may send [`SEALED_RECORDS_MAX`] records, or as many as are
+    /// left since it was sealed and stored before; more once this form is [`Frozen::stored`]. Then it ends with
+    /// [`Error::WriteKeyExhausted`].
     ///
     /// # Errors
-    /// [`Error::Random`].
-    pub fn seal(&self, frozen: &mut Frozen) -> Result<Vec<u8>, Error> {
+    /// [`Error::Random`], which changes nothing.
+    pub fn seal(&self, frozen: &mut Frozen) -> Result<Sealing, Error> {
         let (state, mut keys) = frozen.decode().map_err(|_| Error::FrozenForm)?;
-        keys.write_sequence_end = sealed_end(&keys);
+        let end = sealed_end(&keys);
+        // The store may have this form or the one before: the session stays below what either would go on with.
+        keys.write_sequence_end = keys.write_sequence_end.min(end);
         let renewed = state.encode(&keys).ok_or(Error::FrozenForm)?;
 
         let mut nonce = [0; 12];
@@ -259,14 +360,16 @@ impl SealingKey {
         out.extend_from_slice(&data);
         out.extend_from_slice(tag.as_ref());
         *frozen = renewed;
-        Ok(out)
+        Ok(Sealing { octets: out, write_key: keys.write.key, end })
     }
 
-    /// The session of a sealed form, with its counters advanced.
+    /// The session of a sealed form, with its counters advanced. Each form opens once; the session may then send
+    /// [`SEALED_RECORDS_MAX`] records, and the form in the store stays good for the next start.
     ///
     /// # Errors
     /// [`Error::FrozenForm`] if it is not of this key or was changed; [`Error::SealedNow`] if it was sealed by this start
-    /// of the server or a later one; [`Error::WriteKeyExhausted`] if no records are left.
+    /// of the server or a later one; [`Error::WriteKeyExhausted`] if no records are left; [`Error::OpenedBefore`];
+    /// [`Error::OpenedTooMany`].
     pub fn open(&self, sealed: &[u8]) -> Result<Frozen, Error> {
         let (header, ciphertext) = sealed.split_first_chunk::<SEALED_HEADER_OCTETS>().ok_or(Error::FrozenForm)?;
         let (start, nonce) = sealed_header(header).map_err(|_| Error::FrozenForm)?;
@@ -283,7 +386,21 @@ impl SealingKey {
         }
         keys.write_sequence_end = sealed_end(&keys);
         state.restored = true;
+        self.note_opened(nonce)?;
         state.encode(&keys).ok_or(Error::FrozenForm)
+    }
+
+    /// Remembers that the form with `nonce` is opened.
+    fn note_opened(&self, nonce: [u8; 12]) -> Result<(), Error> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.contains(&nonce) {
+            return Err(Error::OpenedBefore);
+        }
+        if opened.len() >= self.opened_max {
+            return Err(Error::OpenedTooMany);
+        }
+        opened.insert(nonce);
+        Ok(())
     }
 }
 
@@ -303,4 +420,161 @@ fn sealed_header(header: &[u8]) -> Read<(u32, [u8; 12])> {
         return Err(Malformed);
     }
     Ok((u32::from_be_bytes(reader.array()?), reader.array()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::connection::{Closed, Disposition, Event};
+    use crate::record::ContentType;
+
+    const SUITE: CipherSuite = CipherSuite::PskAes128Ccm8;
+
+    /// Both directions have the same key, so that the peer's records are made of it too.
+    fn keys() -> Keys {
+        let direction = || Direction::new(SUITE.aead(), &[1; 16], &[2; 4]).unwrap();
+        Keys::new(SUITE, direction(), direction())
+    }
+
+    fn own_id() -> ConnectionId {
+        ConnectionId::new(b"own").unwrap()
+    }
+
+    fn frozen(peer: &str, keys: &Keys) -> Frozen {
+        let (own_id, peer_id, peer) = (own_id(), ConnectionId::EMPTY, peer.parse().unwrap());
+        State { role: Role::Server, restored: false, own_id, peer_id, peer, suite: SUITE }.encode(keys).unwrap()
+    }
+
+    fn from_peer(peer: &mut Keys) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        peer.seal(&own_id(), ContentType::APPLICATION_DATA, b"data", &mut datagram).unwrap();
+        datagram
+    }
+
+    #[test]
+    fn half_of_the_forgeries_that_a_key_stands_advise_a_renewal_once() {
+        let mut keys = keys();
+        let half = SUITE.aead().unauthentic_max() / 2;
+        keys.unauthentic = half - 2;
+        let mut connection = thaw(frozen("192.0.2.1:1", &keys));
+        let mut forged = from_peer(&mut keys);
+        *forged.last_mut().unwrap() ^= 1;
+        let now = Instant::now();
+        let forge = |connection: &mut Connection| {
+            let source = connection.peer_address();
+            assert_eq!(connection.handle_datagram(now, source, &forged), Disposition::Ignored);
+            connection.poll_event()
+        };
+        assert_eq!(forge(&mut connection), None);
+        assert_eq!(forge(&mut connection), Some(Event::RenewalAdvised));
+        assert_eq!(forge(&mut connection), None);
+        // Frozen and thawed it does not say so again.
+        let frozen = connection.freeze().unwrap();
+        let mut connection = thaw(frozen);
+        assert_eq!(forge(&mut connection), None);
+        assert!(connection.is_established());
+    }
+
+    #[test]
+    fn a_probe_with_a_used_up_key_ends_the_session() {
+        let mut keys = keys();
+        keys.write_sequence_end = 0;
+        let mut connection = thaw(frozen("192.0.2.1:1", &keys));
+        let (now, elsewhere) = (Instant::now(), SocketAddr::from(([192, 0, 2, 2], 2)));
+        let moved = from_peer(&mut Keys::new(SUITE, keys.read, keys.write));
+        connection.handle_datagram(now, elsewhere, &moved);
+        while connection.poll_event().is_some() {}
+        assert_eq!(connection.probe(now, b"echo"), Err(Error::WriteKeyExhausted));
+        assert!(connection.is_closed());
+        assert_eq!(connection.poll_event(), Some(Event::Closed(Closed::Failed(Error::WriteKeyExhausted))));
+    }
+
+    #[test]
+    fn an_address_is_kept_with_its_scope() {
+        for peer in ["192.0.2.1:5684", "[2001:db8::1]:5684", "[fe80::1%7]:5684"] {
+            let frozen = frozen(peer, &keys());
+            assert!(frozen.len() <= FROZEN_OCTETS_MAX);
+            assert_eq!(frozen.peer_address(), Some(peer.parse().unwrap()));
+            assert_eq!(thaw(frozen).peer_address(), peer.parse().unwrap());
+        }
+    }
+
+    /// The same session, that has sent all records before `sequence`.
+    fn advanced(frozen: &Frozen, sequence: u64) -> Frozen {
+        let (state, mut keys) = frozen.decode().unwrap();
+        assert!(keys.write_sequence <= sequence);
+        keys.write_sequence = sequence;
+        state.encode(&keys).unwrap()
+    }
+
+    fn thaw(frozen: Frozen) -> Connection {
+        frozen.thaw_server(Arc::new(ServerConfig::default()), Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn a_form_that_is_not_stored_allows_no_record_more() {
+        let sealing = SealingKey::new(&[3; 32], 1).unwrap();
+        let mut session = frozen("192.0.2.1:1", &keys());
+        let first = sealing.seal(&mut session).unwrap();
+        session.stored(&first).unwrap();
+        let mut session = advanced(&session, SEALED_RECORDS_MAX - 1);
+        // The store fails.
+        let _ = sealing.seal(&mut session).unwrap();
+        let mut connection = thaw(session);
+        let now = Instant::now();
+        assert_eq!(connection.send(now, b"the last one"), Ok(()));
+        assert_eq!(connection.send(now, b"one more"), Err(Error::WriteKeyExhausted));
+        // The next start finds the first form: it goes on where the session would have.
+        let opened = SealingKey::new(&[3; 32], 2).unwrap().open(first.octets()).unwrap();
+        assert_eq!(opened.decode().unwrap().1.write_sequence, SEALED_RECORDS_MAX);
+    }
+
+    #[test]
+    fn a_first_form_limits_the_session_before_it_is_stored() {
+        let mut session = frozen("192.0.2.1:1", &keys());
+        let sealed = SealingKey::new(&[3; 32], 1).unwrap().seal(&mut session).unwrap();
+        let mut connection = thaw(advanced(&session, SEALED_RECORDS_MAX));
+        assert_eq!(connection.send(Instant::now(), b"x"), Err(Error::WriteKeyExhausted));
+        assert_eq!(connection.stored(&sealed), Err(Error::Closed));
+    }
+
+    #[test]
+    fn a_form_that_is_stored_late_or_out_of_order_allows_what_the_newest_does() {
+        let sealing = SealingKey::new(&[3; 32], 1).unwrap();
+        let mut session = frozen("192.0.2.1:1", &keys());
+        let first = sealing.seal(&mut session).unwrap();
+        let mut session = advanced(&session, SEALED_RECORDS_MAX - 1);
+        let second = sealing.seal(&mut session).unwrap();
+        let mut connection = thaw(advanced(&session, SEALED_RECORDS_MAX));
+        connection.stored(&second).unwrap();
+        connection.stored(&first).unwrap();
+        assert_eq!(connection.send(Instant::now(), b"x"), Ok(()));
+        connection.poll_transmit();
+        let (_, keys) = connection.freeze().unwrap().decode().unwrap();
+        assert_eq!(keys.write_sequence_end, 2 * SEALED_RECORDS_MAX - 1);
+    }
+
+    #[test]
+    fn a_form_of_another_session_confirms_nothing() {
+        let other = Direction::new(SUITE.aead(), &[9; 16], &[2; 4]).unwrap();
+        let mut other = frozen("192.0.2.1:1", &Keys::new(SUITE, other, keys().read));
+        let sealed = SealingKey::new(&[3; 32], 1).unwrap().seal(&mut other).unwrap();
+        let mut session = frozen("192.0.2.1:1", &keys());
+        assert_eq!(session.stored(&sealed), Err(Error::FrozenForm));
+        assert_eq!(thaw(session).stored(&sealed), Err(Error::FrozenForm));
+    }
+
+    #[test]
+    fn no_more_forms_are_opened_than_can_be_remembered() {
+        let before = SealingKey::new(&[3; 32], 1).unwrap();
+        let sealed: Vec<Sealing> = (0..3).map(|_| before.seal(&mut frozen("192.0.2.1:1", &keys())).unwrap()).collect();
+        let mut now = SealingKey::new(&[3; 32], 2).unwrap();
+        now.opened_max = 2;
+        assert!(now.open(sealed[0].octets()).is_ok());
+        assert!(now.open(sealed[1].octets()).is_ok());
+        assert_eq!(now.open(sealed[2].octets()).unwrap_err(), Error::OpenedTooMany);
+        assert_eq!(now.open(sealed[0].octets()).unwrap_err(), Error::OpenedBefore);
+    }
 }

@@ -66,6 +66,9 @@ pub const PROBE_OCTETS_FACTOR: usize = 3;
 pub const FROZEN_OCTETS_MAX: usize = 300;
 /// Octets of a sealed session at most.
 pub const SEALED_OCTETS_MAX: usize = 350;
-/// Records that a session may send after it was sealed, until it is sealed anew: as far as its counter is advanced for
-/// each start of the server when the sealed form is opened.
+/// Sealed forms that one start of a server opens: each is remembered, about 30 octets, so that none is opened twice.
+/// Beyond, [`crate::Error::OpenedTooMany`]: those clients make new handshakes.
+pub const SEALED_OPENED_MAX: usize = 1 << 20;
+/// Records that a session may send after it was sealed, until it is sealed anew and that form is stored: as far as its
+/// counter is advanced for each start of the server when the sealed form is opened.
 pub const SEALED_RECORDS_MAX: u64 = 1 << 16;

@@ -17,7 +17,7 @@ pub(crate) struct Candidate {
 }
 
 impl Core {
-    /// An authentic record came from `source`, in a datagram of `octets` octets. Only called with a Connection ID of
+    /// An authentic record of `octets` octets came from `source`. Only called with a Connection ID of
     /// ours, or for the peer's address.
     pub(crate) fn note_source(&mut self, source: SocketAddr, newest: bool, octets: usize) {
         if source == self.peer {
@@ -36,23 +36,31 @@ impl Core {
         }
         match self.config.session().address_change {
             AddressChange::Ignore => {}
+            // Nothing moves that the driver would not hear of; the peer's next record tries again.
             AddressChange::Follow => {
-                self.peer = source;
-                self.push_event(Event::PeerAddressChanged { address: source, followed: true });
+                if self.push_event(Event::PeerAddressChanged { address: source, followed: true }) {
+                    self.peer = source;
+                }
             }
             AddressChange::Ask => {
-                let octets_allowed = octets.saturating_mul(PROBE_OCTETS_FACTOR);
-                self.candidate = Some(Candidate { address: source, octets_allowed });
-                self.push_event(Event::PeerAddressChanged { address: source, followed: false });
+                if self.push_event(Event::PeerAddressChanged { address: source, followed: false }) {
+                    let octets_allowed = octets.saturating_mul(PROBE_OCTETS_FACTOR);
+                    self.candidate = Some(Candidate { address: source, octets_allowed });
+                }
             }
         }
     }
 
     pub(crate) fn follow(&mut self, address: SocketAddr) -> Result<(), Error> {
+        self.decline(address)?;
+        self.peer = address;
+        Ok(())
+    }
+
+    pub(crate) fn decline(&mut self, address: SocketAddr) -> Result<(), Error> {
         match self.candidate {
             Some(candidate) if candidate.address == address => {
                 self.candidate = None;
-                self.peer = address;
                 Ok(())
             }
             _ => Err(Error::NoSuchAddress),

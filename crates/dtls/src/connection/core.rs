@@ -38,6 +38,13 @@ impl Config {
         }
     }
 
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Client(config) => config.check(),
+            Self::Server(config) => config.check(),
+        }
+    }
+
     pub(crate) fn role(&self) -> Role {
         match self {
             Self::Client(_) => Role::Client,
@@ -59,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) plain_sequence: u64,
     pub(crate) keys: Option<Box<Keys>>,
     pub(crate) established: bool,
+    /// Whether [`Event::RenewalAdvised`] was told.
+    pub(crate) renewal_advised: bool,
     /// While the handshake lasts; on a server also while it holds its last flight.
     pub(crate) handshake: Option<Box<HandshakeIo>>,
     pub(crate) transmits: VecDeque<Transmit>,
@@ -90,6 +99,7 @@ impl Core {
             plain_sequence: 0,
             keys: None,
             established: false,
+            renewal_advised: false,
             handshake: Some(Box::new(HandshakeIo {
                 reassembler: Reassembler::starting_at(next_receive),
                 transcript: Transcript::new(),
@@ -314,11 +324,22 @@ impl Core {
         }));
     }
 
-    /// Queues an event; those that may come any number of times only if there is room.
-    pub(crate) fn push_event(&mut self, event: Event) {
+    /// Queues an event; those that may come any number of times only if there is room. Returns whether it did.
+    pub(crate) fn push_event(&mut self, event: Event) -> bool {
         let repeats = matches!(event, Event::ApplicationData { .. } | Event::PeerAddressChanged { .. });
-        if self.events.len() < EVENTS_MAX || !repeats {
+        let room = self.events.len() < EVENTS_MAX || !repeats;
+        if room {
             self.events.push_back(event);
+        }
+        room
+    }
+
+    /// A record did not authenticate.
+    pub(crate) fn note_forgery(&mut self) {
+        let half = self.keys.as_ref().is_some_and(|keys| keys.is_half_exhausted());
+        if half && self.established && !self.renewal_advised {
+            self.renewal_advised = true;
+            self.push_event(Event::RenewalAdvised);
         }
     }
 

@@ -87,6 +87,9 @@ pub enum Event {
         /// Whether it is the peer's from now on; if not, [`Connection::follow`] makes it so.
         followed: bool,
     },
+    /// Half of the records that may fail to authenticate under one key have. Anybody who knows the Connection ID can write
+    /// them. A new handshake makes another key; without one the session ends with [`Error::ReadKeyExhausted`].
+    RenewalAdvised,
     /// The session has ended; nothing else happens. What is still in [`Connection::poll_transmit`] is to be sent.
     Closed(Closed),
 }
@@ -104,6 +107,7 @@ impl fmt::Debug for Event {
             Self::PeerAddressChanged { address, followed } => {
                 f.debug_struct("PeerAddressChanged").field("address", address).field("followed", followed).finish()
             }
+            Self::RenewalAdvised => f.write_str("RenewalAdvised"),
             Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
         }
     }
@@ -182,7 +186,7 @@ impl Connection {
             let Some((record, after)) = record::split(rest, self.core.own_id.len()) else { break };
             let octets = rest.get(..rest.len() - after.len()).unwrap_or_default();
             rest = after;
-            match self.handle_record(now, source, &record, octets, datagram.len()) {
+            match self.handle_record(now, source, &record, octets) {
                 Ok(Disposition::Ignored) => {}
                 Ok(Disposition::Taken) => disposition = Disposition::Taken,
                 Ok(Disposition::NewClientHello) => return Disposition::NewClientHello,
@@ -201,11 +205,10 @@ impl Connection {
         source: SocketAddr,
         record: &Record<'_>,
         octets: &[u8],
-        datagram_octets: usize,
     ) -> Result<Disposition, Failure> {
         match record.epoch {
             0 => self.handle_plain(now, source, record),
-            EPOCH => self.handle_protected(now, source, record, octets, datagram_octets),
+            EPOCH => self.handle_protected(now, source, record, octets),
             _ => Ok(Disposition::Ignored),
         }
     }
@@ -248,7 +251,6 @@ impl Connection {
         source: SocketAddr,
         record: &Record<'_>,
         octets: &[u8],
-        datagram_octets: usize,
     ) -> Result<Disposition, Failure> {
         // Once negotiated, a record without our Connection ID is nobody's (RFC 9146 3).
         if record.connection_id != self.core.own_id.as_bytes() {
@@ -265,10 +267,14 @@ impl Connection {
         let opened = match keys.open(record) {
             Ok(opened) => opened,
             Err(Dropped::KeyExhausted) => return Err(Error::ReadKeyExhausted.into()),
-            Err(Dropped::Replayed | Dropped::Unauthentic) => return Ok(Disposition::Ignored),
+            Err(Dropped::Unauthentic) => {
+                self.core.note_forgery();
+                return Ok(Disposition::Ignored);
+            }
+            Err(Dropped::Replayed) => return Ok(Disposition::Ignored),
         };
         if self.core.established {
-            self.core.note_source(source, opened.newest, datagram_octets);
+            self.core.note_source(source, opened.newest, octets.len());
         }
         self.handle_opened(now, source, opened)
     }
@@ -276,6 +282,7 @@ impl Connection {
     fn handle_opened(&mut self, now: Instant, source: SocketAddr, opened: Opened) -> Result<Disposition, Failure> {
         let Opened { content_type, content, .. } = opened;
         match content_type {
+            // Before that, they have overtaken the server's Finished: dropped, as nobody has proven anything yet.
             ContentType::APPLICATION_DATA if self.core.established => {
                 // The client has our last flight.
                 self.core.handshake = None;
@@ -483,6 +490,15 @@ impl Connection {
         self.core.follow(address)
     }
 
+    /// Forgets a new address of [`Event::PeerAddressChanged`]: the peer's stays, and the session can be frozen. A newer
+    /// record from there asks again.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchAddress`], as [`Connection::follow`].
+    pub fn decline(&mut self, address: SocketAddr) -> Result<(), Error> {
+        self.core.decline(address)
+    }
+
     /// Sends application data to the new address that waits for a decision, to see whether the peer answers from there:
     /// with CoAP, an Echo option that it must repeat (RFC 9175 2.3). No more than
     /// [`crate::limits::PROBE_OCTETS_FACTOR`] octets go there for each that came.
@@ -491,7 +507,11 @@ impl Connection {
     /// [`Error::NoSuchAddress`], [`Error::ProbeTooLarge`], and those of [`Connection::send`].
     pub fn probe(&mut self, _now: Instant, payload: &[u8]) -> Result<(), Error> {
         self.check_sendable(payload)?;
-        self.core.probe(payload)
+        let outcome = self.core.probe(payload);
+        if let Err(error @ Error::WriteKeyExhausted) = outcome {
+            self.end(Closed::Failed(error));
+        }
+        outcome
     }
 
     /// Ends the session; the peer is told by close_notify.

@@ -7,8 +7,6 @@ use ccm::consts::{U8, U12, U16};
 
 /// Octets of every nonce here.
 pub(crate) const NONCE_OCTETS: usize = 12;
-/// Octets of the longest key.
-pub(crate) const KEY_OCTETS_MAX: usize = 32;
 
 /// Which AEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -49,29 +49,34 @@ impl Reassembler {
         if ahead >= REASSEMBLY_MESSAGES_MAX || fragment.message_octets > HANDSHAKE_MESSAGE_OCTETS_MAX {
             return Taken::Dropped;
         }
-        if !matches!(self.slots.get(ahead), Some(Some(_))) {
-            let held: usize = self.slots.iter().flatten().map(|partial| partial.body.len()).sum();
-            if held + fragment.message_octets > REASSEMBLY_OCTETS_MAX {
-                if ahead > 0 {
-                    return Taken::Dropped;
-                }
-                // The next one is always taken, so that nobody can block it with what comes later.
-                self.slots.clear();
+        let held = self.slots.get(ahead).and_then(Option::as_ref);
+        let fits = held.is_some_and(|partial| partial.fits(fragment));
+        // Of two that are at odds one is forged; a whole one can be tried, a part of one not.
+        if held.is_some() && !fits && fragment.data.len() < fragment.message_octets {
+            return Taken::Dropped;
+        }
+        if !fits && self.octets_beside(ahead) + fragment.message_octets > REASSEMBLY_OCTETS_MAX {
+            if ahead > 0 {
+                return Taken::Dropped;
             }
+            // The next one is always taken, so that nobody can block it with what comes later.
+            self.slots.clear();
         }
         while self.slots.len() <= ahead {
             self.slots.push_back(None);
         }
         let Some(slot) = self.slots.get_mut(ahead) else { return Taken::Dropped };
-        let partial = slot.get_or_insert_with(|| Partial::of(fragment));
-        if !partial.fits(fragment) {
-            // Of two that are at odds one is forged; a whole one can be tried, a part of one not.
-            if fragment.data.len() < fragment.message_octets {
-                return Taken::Dropped;
-            }
-            *partial = Partial::of(fragment);
+        if !fits {
+            *slot = None;
         }
+        let partial = slot.get_or_insert_with(|| Partial::of(fragment));
         if partial.insert(fragment) { Taken::New } else { Taken::Dropped }
+    }
+
+    /// Octets of all messages being put together but `slots[which]`.
+    fn octets_beside(&self, which: usize) -> usize {
+        let others = self.slots.iter().enumerate().filter(|(at, _)| *at != which);
+        others.filter_map(|(_, slot)| slot.as_ref()).map(|partial| partial.body.len()).sum()
     }
 
     /// The next message in order, once it is whole.
@@ -221,6 +226,27 @@ mod tests {
         assert_eq!(reassembler.insert(&fragment(0, &[9; 9], 0, 1)), Taken::New);
         assert_eq!(reassembler.insert(&fragment(0, &[1, 2], 0, 2)), Taken::New);
         assert_eq!(reassembler.pop().map(|message| message.body), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn a_whole_message_that_takes_the_place_of_a_shorter_part_stays_within_the_budget() {
+        let held = |reassembler: &Reassembler| reassembler.octets_beside(usize::MAX);
+        let mut reassembler = Reassembler::default();
+        let longest = vec![7; HANDSHAKE_MESSAGE_OCTETS_MAX];
+        assert_eq!(reassembler.insert(&fragment(1, &[1, 2], 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(2, &longest, 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(3, &longest[2..], 0, 1)), Taken::New);
+        assert_eq!(held(&reassembler), REASSEMBLY_OCTETS_MAX);
+        assert_eq!(reassembler.insert(&fragment(1, &longest, 0, longest.len())), Taken::Dropped);
+        assert_eq!(held(&reassembler), REASSEMBLY_OCTETS_MAX);
+        // The next one gets the room of those ahead of it.
+        let mut reassembler = Reassembler::default();
+        assert_eq!(reassembler.insert(&fragment(0, &[1, 2], 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(1, &longest, 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(2, &longest[2..], 0, 1)), Taken::New);
+        assert_eq!(reassembler.insert(&fragment(0, &longest, 0, longest.len())), Taken::New);
+        assert!(held(&reassembler) <= REASSEMBLY_OCTETS_MAX);
+        assert_eq!(reassembler.pop().map(|message| message.body), Some(longest));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::codec::{put_u16, put_u48};
 use crate::connection_id::ConnectionId;
-use crate::crypto::aead::{Aead, AeadKey, KEY_OCTETS_MAX, NONCE_OCTETS};
+use crate::crypto::aead::{Aead, AeadKey, NONCE_OCTETS};
 use crate::error::Error;
 use crate::limits::RECORD_CONTENT_OCTETS_MAX;
 use crate::record::replay::ReplayWindow;
@@ -15,27 +15,32 @@ use crate::suite::{CipherSuite, ProtocolVersion};
 /// The one protected epoch of DTLS 1.2 without renegotiation.
 pub(crate) const EPOCH: u16 = 1;
 
+/// Secret octets that stay in one place when what holds them is moved, and are wiped there.
+pub(crate) type Secret = Zeroizing<Box<[u8]>>;
+
 /// One direction's key and the fixed part of its nonces, kept as octets to be frozen.
 pub(crate) struct Direction {
-    pub(crate) key: Zeroizing<[u8; KEY_OCTETS_MAX]>,
-    pub(crate) iv: Zeroizing<[u8; NONCE_OCTETS]>,
+    pub(crate) key: Secret,
+    pub(crate) iv: Secret,
     ready: AeadKey,
 }
 
 impl Direction {
-    /// The first octets of `key` and `iv` count, as many as the AEAD's.
-    pub(crate) fn new(
-        aead: Aead,
-        key: Zeroizing<[u8; KEY_OCTETS_MAX]>,
-        iv: Zeroizing<[u8; NONCE_OCTETS]>,
-    ) -> Option<Self> {
-        let ready = AeadKey::new(aead, key.get(..aead.key_octets())?)?;
-        Some(Self { key, iv, ready })
+    /// `None` if `key` or `iv` has another length than the AEAD's.
+    pub(crate) fn new(aead: Aead, key: &[u8], iv: &[u8]) -> Option<Self> {
+        if iv.len() != aead.fixed_iv_octets() {
+            return None;
+        }
+        let ready = AeadKey::new(aead, key)?;
+        Some(Self { key: Zeroizing::new(Box::from(key)), iv: Zeroizing::new(Box::from(iv)), ready })
     }
 
     /// Fixed part and explicit part; or, of ChaCha20-Poly1305, their exclusive or (RFC 7905 2).
     fn nonce(&self, aead: Aead, explicit: [u8; 8]) -> [u8; NONCE_OCTETS] {
-        let mut nonce = *self.iv;
+        let mut nonce = [0; NONCE_OCTETS];
+        for (to, from) in nonce.iter_mut().zip(self.iv.iter()) {
+            *to = *from;
+        }
         let chained = aead.explicit_nonce_octets() == 0;
         for (to, from) in nonce.iter_mut().skip(4).zip(explicit) {
             *to = if chained { *to ^ from } else { from };
@@ -144,6 +149,11 @@ impl Keys {
         Ok(Opened { content_type, content, newest: self.window.take(record.sequence) })
     }
 
+    /// Whether half of the records have failed to authenticate that may.
+    pub(crate) fn is_half_exhausted(&self) -> bool {
+        self.unauthentic >= self.suite.aead().unauthentic_max() / 2
+    }
+
     fn decrypt(&self, record: &Record<'_>) -> Option<(ContentType, Vec<u8>)> {
         let aead = self.suite.aead();
         let (explicit, ciphertext) = match aead.explicit_nonce_octets() {
@@ -219,8 +229,8 @@ mod tests {
     use crate::record::split;
 
     fn keys(suite: CipherSuite) -> Keys {
-        let direction =
-            || Direction::new(suite.aead(), Zeroizing::new([1; KEY_OCTETS_MAX]), Zeroizing::new([2; NONCE_OCTETS]));
+        let aead = suite.aead();
+        let direction = || Direction::new(aead, &[1; 32][..aead.key_octets()], &[2; 12][..aead.fixed_iv_octets()]);
         Keys::new(suite, direction().unwrap(), direction().unwrap())
     }
 

@@ -2,9 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use crate::codec::put_vector16;
+use crate::codec::{Reader, put_vector16};
 use crate::connection::Role;
-use crate::crypto::aead::{KEY_OCTETS_MAX, NONCE_OCTETS};
 use crate::crypto::prf::prf;
 use crate::error::Error;
 use crate::handshake::hello::RANDOM_OCTETS;
@@ -60,11 +59,10 @@ impl Master {
         let aead = suite.aead();
         let mut block = Zeroizing::new(vec![0; 2 * (aead.key_octets() + aead.fixed_iv_octets())]);
         prf(self.0.as_ref(), b"key expansion", (server_random, client_random), &mut block)?;
-        let mut rest: &[u8] = &block;
-        let client_key: Zeroizing<[u8; KEY_OCTETS_MAX]> = part(&mut rest, aead.key_octets());
-        let server_key = part(&mut rest, aead.key_octets());
-        let client_iv: Zeroizing<[u8; NONCE_OCTETS]> = part(&mut rest, aead.fixed_iv_octets());
-        let server_iv = part(&mut rest, aead.fixed_iv_octets());
+        let mut reader = Reader::new(&block);
+        let mut part = |octets| reader.take(octets).map_err(|_| Error::Cryptography);
+        let (client_key, server_key) = (part(aead.key_octets())?, part(aead.key_octets())?);
+        let (client_iv, server_iv) = (part(aead.fixed_iv_octets())?, part(aead.fixed_iv_octets())?);
         let client = Direction::new(aead, client_key, client_iv).ok_or(Error::Cryptography)?;
         let server = Direction::new(aead, server_key, server_iv).ok_or(Error::Cryptography)?;
         Ok(match role {
@@ -72,15 +70,4 @@ impl Master {
             Role::Server => Keys::new(suite, server, client),
         })
     }
-}
-
-/// The next `octets` octets, at the start of an array.
-fn part<const N: usize>(rest: &mut &[u8], octets: usize) -> Zeroizing<[u8; N]> {
-    let mut out = Zeroizing::new([0; N]);
-    let (taken, left) = rest.split_at_checked(octets).unwrap_or((rest, &[]));
-    for (to, from) in out.iter_mut().zip(taken) {
-        *to = *from;
-    }
-    *rest = left;
-    out
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dtls::limits::PROBE_OCTETS_FACTOR;
+use dtls::limits::{EVENTS_MAX, PROBE_OCTETS_FACTOR};
 use dtls::{AddressChange, CipherSuite, ConnectionId, Error, Event, Transmit};
 
 use crate::scene::{Scene, Side, client_address, client_config, server_config};
@@ -119,16 +119,67 @@ fn an_address_is_followed_on_demand_once_proven_by_a_probe() {
 
 #[test]
 fn an_unproven_address_gets_no_more_than_its_share() {
+    // However many records there are in a datagram, and whether or not all are authentic.
+    for records in 1..5 {
+        for forged in [false, true] {
+            let mut scene = scene(AddressChange::Ask);
+            let now = scene.now;
+            let mut datagram: Vec<u8> = (0..records).flat_map(|_| next_datagram(&mut scene, b"moved")).collect();
+            let authentic = datagram.len();
+            if forged {
+                let mut record = next_datagram(&mut scene, &[0; 200]);
+                *record.last_mut().unwrap() ^= 1;
+                datagram.extend(record);
+            }
+            arrive(&mut scene, elsewhere(), &datagram);
+            let mut sent = 0;
+            while scene.server().probe(now, &[0; 20]).is_ok() {
+                sent += scene.server().poll_transmit().unwrap().payload.len();
+            }
+            assert_eq!(scene.server().probe(now, &[0; 20]), Err(Error::ProbeTooLarge));
+            assert!(sent > 0 && sent <= PROBE_OCTETS_FACTOR * authentic, "{records} records");
+        }
+    }
+}
+
+#[test]
+fn an_address_that_is_declined_no_longer_keeps_a_session_from_being_frozen() {
     let mut scene = scene(AddressChange::Ask);
-    let now = scene.now;
     let datagram = next_datagram(&mut scene, b"moved");
     arrive(&mut scene, elsewhere(), &datagram);
-    let mut sent = 0;
-    while scene.server().probe(now, &[0; 20]).is_ok() {
-        sent += scene.server().poll_transmit().unwrap().payload.len();
+    let (server, error) = scene.server.take().unwrap().freeze().unwrap_err();
+    assert_eq!(error, Error::NotIdle);
+    scene.server = Some(*server);
+    assert_eq!(scene.server().decline(client_address()), Err(Error::NoSuchAddress));
+    assert_eq!(scene.server().decline(elsewhere()), Ok(()));
+    assert_eq!(scene.server().follow(elsewhere()), Err(Error::NoSuchAddress));
+    assert_eq!(answer_goes_to(&mut scene), client_address());
+    // What comes from there once more asks once more.
+    let datagram = next_datagram(&mut scene, b"moved");
+    let asked = Event::PeerAddressChanged { address: elsewhere(), followed: false };
+    assert_eq!(arrive(&mut scene, elsewhere(), &datagram)[0], asked);
+    scene.server().decline(elsewhere()).unwrap();
+    assert!(scene.server.take().unwrap().freeze().is_ok());
+}
+
+#[test]
+fn an_address_changes_only_when_the_driver_hears_of_it() {
+    for (address_change, followed) in [(AddressChange::Follow, true), (AddressChange::Ask, false)] {
+        let mut scene = scene(address_change);
+        let now = scene.now;
+        for _ in 0..EVENTS_MAX {
+            let datagram = next_datagram(&mut scene, b"fills the queue");
+            scene.server().handle_datagram(now, client_address(), &datagram);
+        }
+        let datagram = next_datagram(&mut scene, b"moved");
+        let events = arrive(&mut scene, elsewhere(), &datagram);
+        assert!(events.iter().all(|event| matches!(event, Event::ApplicationData { .. })));
+        assert_eq!(scene.server().follow(elsewhere()), Err(Error::NoSuchAddress));
+        assert_eq!(answer_goes_to(&mut scene), client_address());
+        let datagram = next_datagram(&mut scene, b"moved");
+        let told = Event::PeerAddressChanged { address: elsewhere(), followed };
+        assert_eq!(arrive(&mut scene, elsewhere(), &datagram)[0], told);
     }
-    assert_eq!(scene.server().probe(now, &[0; 20]), Err(Error::ProbeTooLarge));
-    assert!(sent > 0 && sent <= PROBE_OCTETS_FACTOR * datagram.len());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dtls::{CipherSuite, Connection, Disposition, Error, Event, Incoming, KeyRefusal};
 use proptest::prelude::*;
 
-use crate::scene::{Scene, client_address, key, server_address, server_config};
+use crate::scene::{Scene, client_address, client_config, key, server_address, server_config};
 
 /// What a driver may do, sensible or not.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,7 @@ enum Call {
     Send(u16),
     Probe,
     Follow,
+    Decline,
     PollEvents,
     Close,
     Freeze,
@@ -38,6 +39,7 @@ fn call() -> impl Strategy<Value = Call> {
         3 => (0u16..2000).prop_map(Call::Send),
         1 => Just(Call::Probe),
         1 => Just(Call::Follow),
+        1 => Just(Call::Decline),
         3 => Just(Call::PollEvents),
         1 => Just(Call::Close),
         1 => Just(Call::Freeze),
@@ -105,6 +107,7 @@ fn on_one(side: &mut Connection, now: std::time::Instant, call: Call) {
         Call::Send(octets) => drop(side.send(now, &vec![1; usize::from(octets)])),
         Call::Probe => drop(side.probe(now, b"probe")),
         Call::Follow => drop(side.follow(client_address())),
+        Call::Decline => drop(side.decline(client_address())),
         Call::PollEvents => while side.poll_event().is_some() {},
         Call::Close => side.close(now),
         Call::Deliver | Call::DeliverChanged(_) | Call::Wait(_) | Call::Freeze => {}
@@ -157,6 +160,17 @@ fn what_a_driver_holds_may_move_between_threads() {
 }
 
 #[test]
+fn no_debug_output_names_the_identity() {
+    let mut config = client_config(&CipherSuite::ALL);
+    config.identity = b"AAAAAAAA".to_vec();
+    // As text, and as the list of numbers that a vector prints.
+    for shown in [format!("{config:?}"), format!("{config:#?}")] {
+        assert!(!shown.contains("AAAA") && !shown.contains("65"), "{shown}");
+        assert!(shown.contains("identity_octets"));
+    }
+}
+
+#[test]
 fn calls_that_come_too_early_or_too_late_are_errors_that_change_nothing() {
     let mut scene = Scene::simple(&CipherSuite::ALL);
     let now = scene.now;
@@ -164,6 +178,7 @@ fn calls_that_come_too_early_or_too_late_are_errors_that_change_nothing() {
     assert_eq!(scene.client.provide_key(now, &key()), Err(Error::NoKeyAwaited));
     assert_eq!(scene.client.refuse_key(now, KeyRefusal::Unknown), Err(Error::NoKeyAwaited));
     assert_eq!(scene.client.follow(server_address()), Err(Error::NoSuchAddress));
+    assert_eq!(scene.client.decline(server_address()), Err(Error::NoSuchAddress));
     scene.establish();
     let now = scene.now;
     assert_eq!(scene.client.provide_key(now, &key()), Err(Error::NoKeyAwaited));

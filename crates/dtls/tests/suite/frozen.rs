@@ -131,7 +131,8 @@ fn a_sealed_session_survives_starts_without_repeating_a_number() {
         let mut scene = scene(suite, 32);
         let mut frozen = freeze_server(&mut scene);
         let sealed = SealingKey::new(&SEALING, 1).unwrap().seal(&mut frozen).unwrap();
-        assert!(sealed.len() <= SEALED_OCTETS_MAX);
+        assert!(sealed.octets().len() <= SEALED_OCTETS_MAX);
+        frozen.stored(&sealed).unwrap();
         let mut used = HashSet::new();
         // The live session goes on after it was sealed, then the server is killed; and again, from the same form.
         thaw_server(&mut scene, frozen);
@@ -145,7 +146,7 @@ fn a_sealed_session_survives_starts_without_repeating_a_number() {
             }
             scene.run(Duration::from_secs(1));
             assert_eq!(scene.received(Side::Client).len(), 3);
-            let restored = SealingKey::new(&SEALING, start).unwrap().open(&sealed).unwrap();
+            let restored = SealingKey::new(&SEALING, start).unwrap().open(sealed.octets()).unwrap();
             thaw_server(&mut scene, restored);
             assert!(scene.server().is_restored());
         }
@@ -162,7 +163,8 @@ fn a_sealed_session_sends_no_further_than_its_copy_would_start() {
     let mut scene = scene(CipherSuite::PskAes128Ccm8, 8);
     let mut frozen = freeze_server(&mut scene);
     let key = SealingKey::new(&SEALING, 1).unwrap();
-    key.seal(&mut frozen).unwrap();
+    let sealed = key.seal(&mut frozen).unwrap();
+    frozen.stored(&sealed).unwrap();
     thaw_server(&mut scene, frozen);
     let now = scene.now;
     let mut last = 0;
@@ -181,7 +183,7 @@ fn a_form_of_this_start_or_changed_or_of_another_key_is_refused() {
     let mut scene = scene(CipherSuite::EcdhePskChacha20Poly1305, 8);
     let mut frozen = freeze_server(&mut scene);
     let key = SealingKey::new(&SEALING, 7).unwrap();
-    let sealed = key.seal(&mut frozen).unwrap();
+    let sealed = key.seal(&mut frozen).unwrap().octets().to_vec();
     assert_eq!(key.open(&sealed).unwrap_err(), Error::SealedNow);
     assert_eq!(SealingKey::new(&SEALING, 6).unwrap().open(&sealed).unwrap_err(), Error::SealedNow);
     let next = SealingKey::new(&SEALING, 8).unwrap();
@@ -193,6 +195,27 @@ fn a_form_of_this_start_or_changed_or_of_another_key_is_refused() {
     }
     assert_eq!(SealingKey::new(&[4; 32], 8).unwrap().open(&sealed).unwrap_err(), Error::FrozenForm);
     assert!(next.open(&sealed).is_ok());
+}
+
+#[test]
+fn a_form_opens_once_in_each_start() {
+    let mut scene = scene(CipherSuite::EcdhePskAes128Gcm, 8);
+    let mut frozen = freeze_server(&mut scene);
+    let sealed = SealingKey::new(&SEALING, 1).unwrap().seal(&mut frozen).unwrap();
+    for start in 2..4 {
+        let key = SealingKey::new(&SEALING, start).unwrap();
+        assert!(key.open(sealed.octets()).is_ok());
+        assert_eq!(key.open(sealed.octets()).unwrap_err(), Error::OpenedBefore);
+    }
+}
+
+#[test]
+fn a_session_is_not_thawed_with_a_configuration_that_cannot_work() {
+    let mut scene = scene(CipherSuite::EcdhePskAes128Gcm, 8);
+    let frozen = freeze_server(&mut scene);
+    let mut config = server_config(&CipherSuite::ALL);
+    config.session.datagram_octets_max = 0;
+    assert!(matches!(frozen.thaw_server(Arc::new(config), scene.now), Err(Error::Config(_))));
 }
 
 proptest! {

@@ -73,7 +73,7 @@ proptest! {
         }
         if scene.client.is_established() {
             // The client heard the server's Finished.
-            prop_assert!(scene.server.as_ref().is_some_and(|server| server.is_established() || server.is_closed()));
+            prop_assert!(scene.server_events.iter().any(|event| matches!(event, Event::Established(_))));
         }
         prop_assert!(scene.octets_max <= octets.0.max(octets.1));
         prop_assert!(scene.unproven_octets.1 <= scene.unproven_octets.0);
@@ -147,6 +147,25 @@ fn a_server_lets_its_last_flight_go_when_its_time_has_passed() {
     assert!(scene.run(FINAL_FLIGHT_HELD + Duration::from_secs(1)));
     assert!(scene.now.duration_since(established) <= FINAL_FLIGHT_HELD);
     assert!(scene.is_established());
+}
+
+#[test]
+fn data_that_overtake_the_servers_finished_are_lost_and_later_ones_are_not() {
+    let mut scene = Scene::simple(&CipherSuite::ALL);
+    while !scene.server.as_ref().is_some_and(Connection::is_established) {
+        step(&mut scene);
+    }
+    let now = scene.now;
+    let flight = scene.server().poll_transmit().unwrap();
+    scene.server().send(now, b"too early").unwrap();
+    let early = scene.server().poll_transmit().unwrap();
+    scene.post(Side::Client, early);
+    scene.post(Side::Client, flight);
+    scene.run(Duration::from_secs(1));
+    assert!(scene.client.is_established());
+    scene.server().send(now, b"in time").unwrap();
+    scene.run(Duration::from_secs(1));
+    assert_eq!(scene.received(Side::Client), [b"in time"]);
 }
 
 /// Delivers what is on the way, without draining what that brings about.
