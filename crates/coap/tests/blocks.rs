@@ -397,6 +397,33 @@ fn blocks_of_different_responses_are_not_put_together() {
 }
 
 #[test]
+fn large_answers_to_requests_that_are_alike_do_not_mix() {
+    let config = DatagramConfig {
+        transmission: Transmission { nstart: 3, ..Transmission::default() },
+        ..DatagramConfig::default()
+    };
+    for up in [10, 3_000] {
+        let mut net = Net::new(config, Conditions { delay_max: Duration::from_millis(200), ..PERFECT }, 27);
+        let now = net.now;
+        let sent: Vec<Vec<u8>> = (0..3).map(|seed| body(up, seed)).collect();
+        let asked: Vec<ExchangeId> =
+            sent.iter().map(|body| net.sides[0].request(Request::post("x").payload(body), now).unwrap()).collect();
+        let requests: Vec<Request> = (0..3).map(|_| request_of(net.event(1))).collect();
+        let now = net.now;
+        for request in requests {
+            let seed = sent.iter().position(|body| *body == request.payload).unwrap();
+            let response = Response::new(Code::CHANGED).with_payload(body(5_000, 100 + seed as u8));
+            net.sides[1].respond(request.exchange, response, now).unwrap();
+        }
+        for _ in 0..3 {
+            let (exchange, response) = response_of(net.event(0));
+            let seed = asked.iter().position(|asked| *asked == exchange).unwrap();
+            assert!(response.payload == body(5_000, 100 + seed as u8));
+        }
+    }
+}
+
+#[test]
 fn a_resource_that_changes_while_it_is_fetched_is_fetched_anew() {
     let mut net = Net::new(DatagramConfig::default(), PERFECT, 17);
     let now = net.now;

@@ -240,8 +240,9 @@ fn what_asks_for_no_acknowledgement_goes_at_probing_rate_to_who_is_silent() {
     let config = with_transmission(|transmission| transmission.probing_octets_per_second = 2);
     let mut net = Net::new(config, Conditions { loss_percent: 100, ..PERFECT }, 6);
     let now = net.now;
-    for _ in 0..3 {
-        net.sides[0].request(Request::get("x").non_confirmable(), now).unwrap();
+    // No two are alike: such would have a tag.
+    for path in ["x", "y", "z"] {
+        net.sides[0].request(Request::get(path).non_confirmable(), now).unwrap();
     }
     // Ten octets each: header, token and Uri-Path.
     net.run(Duration::from_millis(4_900));
@@ -249,8 +250,8 @@ fn what_asks_for_no_acknowledgement_goes_at_probing_rate_to_who_is_silent() {
     net.run(Duration::from_millis(200));
     assert_eq!(types(&net, 0), "NN");
     // What can wait for an acknowledgement need not wait for that.
-    net.sides[0].request(Request::get("x").non_confirmable(), net.now).unwrap();
-    net.sides[0].request(Request::get("x"), net.now).unwrap();
+    net.sides[0].request(Request::get("v").non_confirmable(), net.now).unwrap();
+    net.sides[0].request(Request::get("w"), net.now).unwrap();
     net.run(Duration::from_secs(4));
     assert_eq!(types(&net, 0), "NNC");
     net.run(Duration::from_secs(100));

@@ -122,6 +122,8 @@ pub(super) struct Extras<'a> {
     pub(super) echo: Option<&'a [u8]>,
     /// RFC 7967: the classes that need no response.
     pub(super) no_response: u8,
+    /// Request-Tag.
+    pub(super) tag: Option<&'a [u8]>,
 }
 
 /// A Block option that is repeated, too long or of the reserved size.
@@ -149,6 +151,7 @@ impl<'a> Extras<'a> {
                 CoapOption::Size2 => extras.size2 = read_uint(value, 4),
                 CoapOption::NoResponse if value.len() <= 1 => extras.no_response = value.first().copied().unwrap_or(0),
                 _ if number == number::ECHO && (1..=40).contains(&value.len()) => extras.echo = Some(value),
+                _ if number == number::REQUEST_TAG && extras.tag.is_none() => extras.tag = Some(value),
                 _ => {}
             }
         }
@@ -339,6 +342,8 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Kept {
     key: Box<[u8]>,
+    /// Request-Tag of the request: tells it from others with the same key (RFC 9175 3.3).
+    tag: Option<Box<[u8]>>,
     pub(super) response: Response,
     pub(super) etag: [u8; ETAG_OCTETS],
     expires: Instant,
@@ -346,7 +351,7 @@ pub(super) struct Kept {
 
 impl Kept {
     fn octets(&self) -> usize {
-        self.key.len() + self.response.payload.len()
+        self.key.len() + self.tag.as_ref().map_or(0, |tag| tag.len()) + self.response.payload.len()
     }
 }
 
@@ -356,26 +361,35 @@ pub(super) struct KeptResponses(Vec<Kept>);
 
 impl KeptResponses {
     /// Keeps a response, in place of an earlier one to the same request.
-    pub(super) fn keep(&mut self, key: Box<[u8]>, response: Response, bounds: &Bounds) {
-        self.0.retain(|kept| kept.key != key);
+    pub(super) fn keep(&mut self, key: Box<[u8]>, tag: Option<Box<[u8]>>, response: Response, bounds: &Bounds) {
+        self.0.retain(|kept| kept.key != key || kept.tag != tag);
         if self.0.len() >= bounds.entries_max.max(1) {
             self.0.remove(0);
         }
         let etag = etag(&response.payload);
-        self.0.push(Kept { key, response, etag, expires: bounds.expires });
+        self.0.push(Kept { key, tag, response, etag, expires: bounds.expires });
         while self.0.len() > 1 && self.0.iter().map(Kept::octets).sum::<usize>() > bounds.octets_max {
             self.0.remove(0);
         }
     }
 
-    pub(super) fn find(&mut self, key: &[u8], expires: Instant) -> Option<&Kept> {
-        let kept = self.0.iter_mut().find(|kept| *kept.key == *key)?;
+    pub(super) fn find(&mut self, key: &[u8], tag: Option<&[u8]>, expires: Instant) -> Option<&Kept> {
+        let place = self.place(key, tag)?;
+        let kept = self.0.get_mut(place)?;
         kept.expires = expires;
         Some(kept)
     }
 
-    pub(super) fn forget(&mut self, key: &[u8]) {
-        self.0.retain(|kept| *kept.key != *key);
+    pub(super) fn forget(&mut self, key: &[u8], tag: Option<&[u8]>) {
+        if let Some(place) = self.place(key, tag) {
+            self.0.remove(place);
+        }
+    }
+
+    /// Where the tag is not repeated, it is the newest of those with the key.
+    fn place(&self, key: &[u8], tag: Option<&[u8]>) -> Option<usize> {
+        let exact = self.0.iter().position(|kept| *kept.key == *key && kept.tag.as_deref() == tag);
+        exact.or_else(|| self.0.iter().rposition(|kept| *kept.key == *key && tag.is_none()))
     }
 
     pub(super) fn expire(&mut self, now: Instant) {

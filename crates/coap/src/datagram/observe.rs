@@ -135,7 +135,7 @@ impl DatagramConnection {
         let datagram =
             wire::write(Type::Confirmable, 0, composed.code, &token, &composed.options, composed.payload(response));
         if composed.more {
-            self.keep_response(key, response, now);
+            self.keep_response(key, None, response, now);
         }
         let active = self.active();
         let purpose = Purpose::Notification(exchange);

@@ -29,6 +29,9 @@ const TOKEN_OCTETS: usize = 4;
 /// What the options that are added to a request for block-wise transfer take at most, Echo aside.
 const BLOCK_OPTIONS_OCTETS: usize = 24;
 
+/// What Request-Tag takes at most.
+const TAG_OPTION_OCTETS: usize = 3 + TOKEN_OCTETS;
+
 /// A request as the application gave it.
 #[derive(Debug)]
 pub(super) struct Template {
@@ -36,6 +39,15 @@ pub(super) struct Template {
     confirmable: bool,
     options: Box<[u8]>,
     payload: Box<[u8]>,
+}
+
+impl Template {
+    /// Whether the peer could take the blocks of the response to one for those of the response to the other.
+    fn is_like(&self, other: &Self) -> bool {
+        self.method == other.method
+            && self.options == other.options
+            && (self.method != Code::FETCH || self.payload == other.payload)
+    }
 }
 
 /// What a request of ours is for.
@@ -58,7 +70,8 @@ pub(super) struct OwnRequest {
     template: Arc<Template>,
     upload: Option<Upload>,
     download: Option<Box<Download>>,
-    /// Request-Tag of what went out in blocks: the requests for the blocks of the response belong to the same operation.
+    /// Request-Tag of what went out in blocks, or is like another that is under way: the requests for the blocks of the
+    /// response belong to the same operation.
     tag: Option<u32>,
     /// To be repeated to the peer in the next message.
     echo: Option<Box<[u8]>>,
@@ -288,11 +301,14 @@ impl DatagramConnection {
         self.check_room_for_request()?;
         request.check()?;
         let template = Arc::new(template(request));
-        let size = self.upload_size(&template)?;
+        let mut under_way = self.active.iter().flat_map(|active| &active.requests);
+        let alike = under_way.any(|own| own.template.is_like(&template));
+        let size = self.upload_size(&template, alike)?;
         let exchange = self.next_exchange();
         let role = if request.asks_to_observe() { Role::ToObserve } else { Role::Plain };
         let mut own = OwnRequest { role, ..OwnRequest::for_blocks(exchange, template, now) };
         own.token = self.fresh_token();
+        own.tag = alike.then_some(own.token);
         if let Some(size) = size {
             own.begin_upload(size);
         }
@@ -310,7 +326,7 @@ impl DatagramConnection {
     ) -> Result<(), ConnectionError> {
         self.check_room_for_request()?;
         let template = Arc::new(template(request));
-        self.upload_size(&template)?;
+        self.upload_size(&template, false)?;
         let own = OwnRequest { role: Role::StopObserving, token, ..OwnRequest::for_blocks(exchange, template, now) };
         self.enqueue_request(own, now);
         Ok(())
@@ -324,7 +340,7 @@ impl DatagramConnection {
     }
 
     /// The block size of a request that does not fit into one datagram; none if it does.
-    fn upload_size(&self, template: &Template) -> Result<Option<BlockSize>, ConnectionError> {
+    fn upload_size(&self, template: &Template, tagged: bool) -> Result<Option<BlockSize>, ConnectionError> {
         let limits = &self.config.limits;
         let octets = template.payload.len() as u64;
         if octets > u64::from(self.config.max_message_size_peer) {
@@ -335,7 +351,8 @@ impl DatagramConnection {
         }
         let head = HEADER_OCTETS + TOKEN_OCTETS + template.options.len();
         let marked = if template.payload.is_empty() { 0 } else { 1 + template.payload.len() };
-        if head + marked <= limits.datagram_octets_max {
+        let tag = if tagged { TAG_OPTION_OCTETS } else { 0 };
+        if head + marked + tag <= limits.datagram_octets_max {
             return Ok(None);
         }
         let room = limits.datagram_octets_max.saturating_sub(head + BLOCK_OPTIONS_OCTETS);

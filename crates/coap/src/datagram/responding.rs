@@ -49,6 +49,7 @@ pub(super) struct PeerRequest {
     block1: Option<Block>,
     block2: Option<Block>,
     key: Box<[u8]>,
+    tag: Option<Box<[u8]>>,
     /// What a repetition of it looks like; only while the peer's address is not proven.
     repetition: Option<Box<[u8]>>,
     /// Of the datagram that it came in, the last if there were more.
@@ -183,7 +184,9 @@ impl DatagramConnection {
         let wait = self.config.transmission.piggyback_wait;
         let key = download_key(&datagram.frame);
         let repetition = self.echo.is_some().then(|| repetition_key(&datagram.frame));
-        let octets_held = request.payload.len() + key.len() + repetition.as_ref().map_or(0, |key| key.len());
+        let tag: Option<Box<[u8]>> = extras.tag.map(Box::from);
+        let keys = key.len() + tag.as_ref().map_or(0, |tag| tag.len());
+        let octets_held = request.payload.len() + keys + repetition.as_ref().map_or(0, |key| key.len());
         self.active().peer_requests.push(PeerRequest {
             exchange: request.exchange,
             token: datagram.frame.token,
@@ -194,6 +197,7 @@ impl DatagramConnection {
             block1: extras.block1,
             block2: extras.block2,
             key,
+            tag,
             repetition,
             octets: datagram.octets,
             octets_held,
@@ -254,7 +258,7 @@ impl DatagramConnection {
             Refusal { code: Code::REQUEST_ENTITY_INCOMPLETE, diagnostic: "that response is no longer here" };
         let expires = now + self.config.transmission.exchange_lifetime();
         let key = download_key(&datagram.frame);
-        let Some(kept) = self.active().kept.find(&key, expires) else {
+        let Some(kept) = self.active().kept.find(&key, extras.tag, expires) else {
             if matches!(datagram.frame.code, Code::GET | Code::FETCH) {
                 return false;
             }
@@ -272,7 +276,7 @@ impl DatagramConnection {
             return true;
         }
         if !composed.more && !composed.out_of_range {
-            self.active().kept.forget(&key);
+            self.active().kept.forget(&key, extras.tag);
         }
         self.answer_composed(datagram, &composed, payload);
         true
@@ -336,7 +340,7 @@ impl DatagramConnection {
         self.send_response(&request, composed.code, &composed.options, payload);
         let size = request.block2.map(|block| block.size);
         if composed.more {
-            self.keep_response(request.key.clone(), response, now);
+            self.keep_response(request.key.clone(), request.tag, response, now);
         }
         if observed {
             self.observed_by_peer(exchange, request.token, FIRST_NUMBER, request.key, size);
@@ -384,13 +388,13 @@ impl DatagramConnection {
         }
     }
 
-    pub(super) fn keep_response(&mut self, key: Box<[u8]>, response: &Response, now: Instant) {
+    pub(super) fn keep_response(&mut self, key: Box<[u8]>, tag: Option<Box<[u8]>>, response: &Response, now: Instant) {
         let bounds = Bounds {
             entries_max: self.config.limits.responses_kept_max,
             octets_max: self.config.limits.responses_octets_max,
             expires: now + self.config.transmission.exchange_lifetime(),
         };
-        self.active().kept.keep(key, response.clone(), &bounds);
+        self.active().kept.keep(key, tag, response.clone(), &bounds);
     }
 
     /// Puts a response into its options and, if it is too large for a datagram or the peer wants it so, the block that was
