@@ -109,5 +109,5 @@ fn an_operator_makes_shows_changes_and_removes_groups() {
             &pki("ca.pem"),
         ],
     );
-    assert!(told.contains("REQUESTER_NOT_ALLOWED") && told.contains("help: "), "{told}");
+    assert!(told.contains("TOKEN_MISSING") && told.contains("help: "), "{told}");
 }

@@ -87,7 +87,7 @@ def main(lab_json):
     stranger = {"cert": network.lab["nf_client"]["cert"], "key": network.lab["nf_client"]["key"]}
     status, problem = network.http("POST", f"{billing.api}/msgs-asregistration/v1/registrations",
                                    {"asSvcId": billing.service_id, "targetUri": "https://127.0.0.1:1/"}, stranger)
-    assert status == 403, (status, problem)
+    assert status == 401 and problem["cause"] == "TOKEN_MISSING", (status, problem)
 
     device.close()
     fleet.process.kill()
