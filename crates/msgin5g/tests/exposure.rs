@@ -159,7 +159,8 @@ impl OutsideServer {
         });
         config.insert("akma".to_owned(), toml::Value::try_from(akma).unwrap());
         config.remove("application_server");
-        config.remove("nrf");
+        // It has tokens for the Configuration Function; the lab's own server is the one that others find.
+        config["nrf"].as_table_mut().unwrap().insert("register".to_owned(), toml::Value::Boolean(false));
         for (section, key, value) in [
             ("server", "fqdn", own["fqdn"].as_str().unwrap().to_owned()),
             ("server", "listen", "127.0.0.1:0".to_owned()),
