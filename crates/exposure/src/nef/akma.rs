@@ -84,7 +84,7 @@ async fn key(
     if !caller.af.owns(&request.af_id) {
         return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
     }
-    // The AAnF notifies nobody outside; see below.
+    // The AAnF notifies nobody outside: an AF here learns from its next request that a key is withdrawn.
     let asked = AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() };
     let answer = akma.aanf.retrieve_applicationkey(&asked).await.map_err(|error| service.told_inside(&error))?;
     let Some(data) = answer else { return Ok(None) };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use sbi::audit::Audit;
-use sbi::{OperationMetrics, ProblemDetails, SbiError, cause};
+use sbi::{InvalidParam, OperationMetrics, ProblemDetails, SbiError, cause};
 
 use super::af::Afs;
 use super::akma::Akma;
@@ -85,7 +85,7 @@ impl Service {
             | StatusCode::TOO_MANY_REQUESTS) => {
                 let mut told = ProblemDetails::new(status);
                 told.cause = problem.cause.clone().filter(|cause| is_cause(cause));
-                told.invalid_params = problem.invalid_params.clone();
+                told.invalid_params = members_at_fault(&problem.invalid_params);
                 told.retry_after_seconds = problem.retry_after_seconds;
                 refuse("inside_refused", told)
             }
@@ -133,9 +133,21 @@ fn is_cause(text: &str) -> bool {
 
 const CAUSE_OCTETS_MAX: usize = 64;
 
+/// Which members are at fault. What a function inside says is wrong with them may repeat what is in them, a SUPI as well.
+fn members_at_fault(told_inside: &[InvalidParam]) -> Vec<InvalidParam> {
+    told_inside.iter().map(|at_fault| InvalidParam { param: at_fault.param.clone(), reason: None }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_member_at_fault_its_name_alone_is_told_outside() {
+        let reason = Some("imsi-001010000000001 is not known".to_owned());
+        let told = members_at_fault(&[InvalidParam { param: "/aKId".to_owned(), reason }]);
+        assert_eq!(told, [InvalidParam { param: "/aKId".to_owned(), reason: None }]);
+    }
 
     #[test]
     fn a_cause_is_a_word_in_capitals() {

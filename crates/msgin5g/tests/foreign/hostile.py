@@ -24,6 +24,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # What the process may grow by through one attack, in KiB: several times what all connections of an attack may hold by
 # the limits of `sbi` together with what the allocator keeps.
 GROWTH_MAX = 128 * 1024
+# And through all of them, one after the other: what one leaves behind the next one uses.
+GROWTH_IN_ALL_MAX = 192 * 1024
 CASES = []
 
 
@@ -393,7 +395,7 @@ def main(lab_json, process, *names):
     scene = Scene(lab_json, int(process))
     scene.served()
     loaded(scene, 2_000)
-    failures = 0
+    failures, at_first = 0, resident(scene.process)
     for function in CASES:
         if names and function.__name__ not in names:
             continue
@@ -416,6 +418,10 @@ def main(lab_json, process, *names):
             client.done.set()
             print(f"FAILED: {function.__name__}: {type(error).__name__}: {error}", flush=True)
     loaded(scene, 2_000)
+    growth = resident(scene.process) - at_first
+    print(f"all cases together: {growth:+} KiB", flush=True)
+    if growth >= GROWTH_IN_ALL_MAX:
+        sys.exit(f"the process grew by {growth} KiB in all")
     if failures:
         sys.exit(f"{failures} cases failed")
     print("all held")
