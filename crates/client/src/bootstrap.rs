@@ -17,7 +17,7 @@ use std::{
 };
 
 use akma::Fqdn;
-use coap::{Code, ExchangeId, Observe, Request, RequestBuilder, Response, StreamEvent};
+use coap::{Code, ConnectionEvent, ExchangeId, Observe, Request, RequestBuilder, Response};
 use message::{DecodeLimits, ErrorBody, UeServiceId};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -189,7 +189,7 @@ impl ConfigurationFunction {
 
     async fn connect(&self, establisher: &Establisher, keys: Keys) -> (Result<Session, ClientError>, Keys) {
         let attempt = establisher.clone().attempt(keys).await;
-        (attempt.result.map(|stream| Session::new(stream, &self.limits)), attempt.keys)
+        (attempt.result.map(|secured| Session::new(secured.carrier, &self.limits)), attempt.keys)
     }
 
     async fn ask_once(&self, session: &mut Session) -> Result<RetrievedConfiguration, ClientError> {
@@ -213,7 +213,7 @@ impl ConfigurationFunction {
         if let Some(observe) = observe {
             request = request.observe(observe);
         }
-        session.coap.request(request).map_err(|error| ClientError::Protocol(error.to_string()))
+        session.request(&request).map_err(|error| ClientError::Protocol(error.to_string()))
     }
 }
 
@@ -335,20 +335,20 @@ impl Follower {
 /// The response to `exchange`, if that is what happened.
 fn answer_to(exchange: ExchangeId, event: SessionEvent) -> Result<Option<Response>, ClientError> {
     match event {
-        SessionEvent::Stream(StreamEvent::Response { exchange: answered, response }) if answered == exchange => {
+        SessionEvent::Coap(ConnectionEvent::Response { exchange: answered, response }) if answered == exchange => {
             Ok(Some(response))
         }
-        SessionEvent::Stream(StreamEvent::Failed { exchange: answered, .. }) if answered == exchange => {
+        SessionEvent::Coap(ConnectionEvent::Failed { exchange: answered, .. }) if answered == exchange => {
             Err(ClientError::Protocol("to the question for the UE configuration".into()))
         }
-        SessionEvent::Stream(StreamEvent::Released { .. }) => {
+        SessionEvent::Coap(ConnectionEvent::Released { .. }) => {
             Err(ClientError::Disconnected("the Configuration Function ended it".into()))
         }
-        SessionEvent::Stream(StreamEvent::Aborted { diagnostic, .. }) => {
+        SessionEvent::Coap(ConnectionEvent::Aborted { diagnostic, .. }) => {
             Err(ClientError::Disconnected(format!("the Configuration Function aborted it: {diagnostic}")))
         }
         SessionEvent::Closed(reason) => Err(ClientError::Disconnected(reason)),
-        SessionEvent::Stream(_) | SessionEvent::Written => Ok(None),
+        SessionEvent::Coap(_) | SessionEvent::Written => Ok(None),
     }
 }
 

@@ -22,7 +22,7 @@ mod sending;
 
 use std::{sync::Arc, time::Duration};
 
-use coap::{ExchangeId, Request, StreamError, StreamEvent};
+use coap::{ConnectionError, ConnectionEvent, ExchangeId, Request};
 use message::{Deregistration, UeMessage};
 use time::OffsetDateTime;
 use tokio::{
@@ -227,7 +227,7 @@ impl Driver {
     /// the application is about to accept need not come again.
     fn leave_if_released(&mut self) {
         let Link::Up { session, phase: Phase::Released { hold_off, deadline } } = &self.link else { return };
-        if *deadline <= Instant::now() || (session.coap.is_settled() && session.is_written()) {
+        if *deadline <= Instant::now() || (session.is_settled() && session.is_written()) {
             let hold_off = *hold_off;
             self.disconnect(ClientError::Disconnected("the server ended it".into()), hold_off);
         }
@@ -240,9 +240,9 @@ impl Driver {
             && let Some((place, body)) = self.requests.next_ready(now)
         {
             let request = Request::post(&self.path).content_format(JSON).payload(body);
-            match session.coap.request(request) {
+            match session.request(&request) {
                 Ok(exchange) => self.requests.sent(place, exchange),
-                Err(StreamError::MessageTooLargeForPeer { octets, octets_max }) => {
+                Err(ConnectionError::MessageTooLargeForPeer { octets, octets_max }) => {
                     let size = |octets: u64| usize::try_from(octets).unwrap_or(usize::MAX);
                     let error = ClientError::TooLarge { octets: size(octets), octets_max: size(octets_max.into()) };
                     if !self.requests.split(place.number) {
@@ -261,7 +261,7 @@ impl Driver {
         let ue_service_id = self.config.ue_service_id.clone();
         let body = UeMessage::Deregistration(Deregistration { ue_service_id }).encode();
         let request = Request::post(&self.path).content_format(JSON).payload(body);
-        *exchange = session.coap.request(request).ok();
+        *exchange = session.request(&request).ok();
     }
 
     /// When something has to be done that no event brings about.
@@ -315,21 +315,21 @@ impl Driver {
                 let hold_off = self.link.hold_off();
                 self.disconnect(ClientError::Disconnected(reason), hold_off);
             }
-            LinkEvent::Session(SessionEvent::Stream(event)) => self.on_stream(event),
+            LinkEvent::Session(SessionEvent::Coap(event)) => self.on_coap(event),
         }
     }
 
     fn on_attempt(&mut self, attempt: Attempt) {
         self.keys = attempt.keys;
         match attempt.result {
-            Ok(stream) => {
-                let (version, cipher) = (stream.tls_version(), stream.cipher());
+            Ok(secured) => {
+                let (version, cipher) = (secured.version, secured.cipher);
                 tracing::info!(%version, cipher, "connected");
                 self.status.send_modify(|status| {
                     status.tls_version = Some(version.to_string());
                     status.cipher = Some(cipher);
                 });
-                self.register(Session::new(stream, &self.config.limits));
+                self.register(Session::new(secured.carrier, &self.config.limits));
             }
             Err(error) => self.disconnect(error, Duration::ZERO),
         }
@@ -337,7 +337,7 @@ impl Driver {
 
     fn register(&mut self, mut session: Session) {
         let body = self.config.registration();
-        match session.coap.request(Request::post(&self.path).content_format(JSON).payload(body)) {
+        match session.request(&Request::post(&self.path).content_format(JSON).payload(body)) {
             Ok(exchange) => {
                 let deadline = Instant::now() + self.config.limits.registration_timeout();
                 self.link = Link::Up { session: Box::new(session), phase: Phase::Registering { exchange, deadline } };
@@ -346,19 +346,19 @@ impl Driver {
         }
     }
 
-    fn on_stream(&mut self, event: StreamEvent) {
+    fn on_coap(&mut self, event: ConnectionEvent) {
         match event {
-            StreamEvent::Request { request } => self.on_request(request),
-            StreamEvent::Response { exchange, response } => self.on_response(exchange, Some(response)),
-            StreamEvent::Failed { exchange, .. } => self.on_response(exchange, None),
-            StreamEvent::Released { release } => {
+            ConnectionEvent::Request { request } => self.on_request(request),
+            ConnectionEvent::Response { exchange, response } => self.on_response(exchange, Some(response)),
+            ConnectionEvent::Failed { exchange, .. } => self.on_response(exchange, None),
+            ConnectionEvent::Released { release } => {
                 let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into()).min(AWAY_MAX);
                 let deadline = Instant::now() + self.config.limits.close_timeout();
                 if let Link::Up { phase, .. } = &mut self.link {
                     *phase = Phase::Released { hold_off, deadline };
                 }
             }
-            StreamEvent::Aborted { diagnostic, .. } => {
+            ConnectionEvent::Aborted { diagnostic, .. } => {
                 let error = ClientError::Disconnected(format!("the server aborted it: {diagnostic}"));
                 self.disconnect(error, Duration::ZERO);
             }

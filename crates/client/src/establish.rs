@@ -7,13 +7,14 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use transport::{ClientHandshakeError, ClientStream, PskConnector};
+use transport::{Carrier, ClientHandshakeError, PskConnector, StreamCarrier, TlsVersion};
 
 use crate::{
     config::ClientConfig,
     error::ClientError,
     key_source::{AkmaMaterial, KeySource},
     limits::ClientLimits,
+    session::stream_config,
 };
 
 /// Whom to connect to, and within which times.
@@ -69,7 +70,15 @@ impl Keys {
 /// How an attempt ended. The keys may have changed either way.
 pub(crate) struct Attempt {
     pub(crate) keys: Keys,
-    pub(crate) result: Result<ClientStream, ClientError>,
+    pub(crate) result: Result<Secured, ClientError>,
+}
+
+/// A connection whose peer is proven.
+pub(crate) struct Secured {
+    pub(crate) carrier: Box<dyn Carrier>,
+    pub(crate) version: TlsVersion,
+    /// The cipher suite's IANA name.
+    pub(crate) cipher: &'static str,
 }
 
 impl Establisher {
@@ -80,7 +89,7 @@ impl Establisher {
         Attempt { keys, result }
     }
 
-    async fn establish(&self, keys: &mut Keys) -> Result<ClientStream, ClientError> {
+    async fn establish(&self, keys: &mut Keys) -> Result<Secured, ClientError> {
         if keys.must_renew && self.may_renew(keys) {
             self.renew_ahead(keys).await;
         } else if keys.must_renew {
@@ -130,7 +139,7 @@ impl Establisher {
         Ok(material)
     }
 
-    async fn connect(&self, material: &AkmaMaterial) -> Result<ClientStream, ClientError> {
+    async fn connect(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
         let server = &self.reach.address;
         let unreachable = |source| ClientError::Unreachable { server: server.clone(), source: Arc::new(source) };
         let connecting = async {
@@ -139,12 +148,16 @@ impl Establisher {
             stream.set_nodelay(true).map_err(unreachable)?;
             let fqdn = &self.reach.fqdn;
             let key = |protocol| k_af(&material.k_akma, &AfId::new(fqdn.clone(), protocol));
-            self.connector.connect(stream, fqdn, &material.a_kid, key).await.map_err(|error| match error {
+            let secured = self.connector.connect(stream, fqdn, &material.a_kid, key).await;
+            let stream = secured.map_err(|error| match error {
                 ClientHandshakeError::UnknownIdentity | ClientHandshakeError::WrongKey => {
                     ClientError::KeysRefused(material.a_kid.clone())
                 }
                 other => ClientError::Handshake(Arc::new(other)),
-            })
+            })?;
+            let (version, cipher) = (stream.tls_version(), stream.cipher());
+            let carrier = Box::new(StreamCarrier::new(stream, stream_config(&self.reach.limits)));
+            Ok(Secured { carrier, version, cipher })
         };
         timeout(self.reach.limits.connect_timeout(), connecting)
             .await

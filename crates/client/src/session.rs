@@ -1,19 +1,14 @@
-//! One connection: octets between the socket and the CoAP state machine, and signs of life.
+//! One connection: CoAP with the server over whatever carries it, and signs of life.
 
-use std::time::Duration;
+use std::{future::poll_fn, task::Poll, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use coap::{Release, StreamConfig, StreamConnection, StreamEvent, StreamLimits};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
-    time::{Instant, sleep_until, timeout, timeout_at},
-};
-use transport::ClientStream;
+use coap::{Connection, ConnectionError, ConnectionEvent, ExchangeId, Release, RequestBuilder, Response};
+use coap::{StreamConfig, StreamLimits};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use transport::{Carrier, Received};
 
 use crate::limits::ClientLimits;
 
-/// Room for reading from the socket.
-const READ_OCTETS: usize = 8_192;
 /// Requests of the server beyond those that wait for the application, which are answered at once.
 const REQUESTS_BESIDES: usize = 16;
 /// What a CoAP message has besides its payload: header, token, options.
@@ -25,7 +20,7 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
     /// A CoAP event.
-    Stream(StreamEvent),
+    Coap(ConnectionEvent),
     /// Everything that waited to be written is written.
     Written,
     /// The connection is over.
@@ -34,50 +29,48 @@ pub(crate) enum SessionEvent {
 
 /// An open connection.
 pub(crate) struct Session {
-    pub(crate) coap: StreamConnection,
-    reader: ReadHalf<ClientStream>,
-    writer: WriteHalf<ClientStream>,
-    inbound: BytesMut,
-    writing: Bytes,
+    carrier: Box<dyn Carrier>,
     /// When the server was last heard of.
     heard: Instant,
     /// When it was asked for a sign of life.
     pinged: Option<Instant>,
     keep_alive: Duration,
     pong_timeout: Duration,
+    /// Everything that waited was written, and nobody has heard so.
+    written: bool,
     /// Why no more is read.
     ended: Option<String>,
     /// When it was opened.
     pub(crate) opened: Instant,
 }
 
+/// How CoAP is spoken over a stream.
+pub(crate) fn stream_config(limits: &ClientLimits) -> StreamConfig {
+    let octets_max = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
+    StreamConfig {
+        max_message_size_own: octets_max.saturating_add(FRAME_OCTETS_MAX),
+        limits: StreamLimits {
+            // Segments and reports are sent besides the application's messages, and a registration.
+            requests_outstanding_max: limits
+                .unanswered_max
+                .saturating_add(limits.segments_unanswered_max)
+                .saturating_add(limits.reports_unanswered_max)
+                .saturating_add(2),
+            peer_requests_outstanding_max: limits.unaccepted_max.saturating_add(REQUESTS_BESIDES),
+            transmit_octets_max: limits.outbound_octets_max,
+            ..StreamLimits::default()
+        },
+    }
+}
+
 impl Session {
-    pub(crate) fn new(stream: ClientStream, limits: &ClientLimits) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        let octets_max = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
-        let config = StreamConfig {
-            max_message_size_own: octets_max.saturating_add(FRAME_OCTETS_MAX),
-            limits: StreamLimits {
-                // Segments and reports are sent besides the application's messages, and a registration.
-                requests_outstanding_max: limits
-                    .unanswered_max
-                    .saturating_add(limits.segments_unanswered_max)
-                    .saturating_add(limits.reports_unanswered_max)
-                    .saturating_add(2),
-                peer_requests_outstanding_max: limits.unaccepted_max.saturating_add(REQUESTS_BESIDES),
-                transmit_octets_max: limits.outbound_octets_max,
-                ..StreamLimits::default()
-            },
-        };
+    pub(crate) fn new(carrier: Box<dyn Carrier>, limits: &ClientLimits) -> Self {
         let now = Instant::now();
         Self {
-            coap: StreamConnection::new(config),
-            reader,
-            writer,
-            inbound: BytesMut::new(),
-            writing: Bytes::new(),
+            carrier,
             heard: now,
             pinged: None,
+            written: false,
             keep_alive: limits.keep_alive(),
             pong_timeout: limits.pong_timeout(),
             ended: None,
@@ -85,82 +78,128 @@ impl Session {
         }
     }
 
+    /// Asks the server.
+    pub(crate) fn request(&mut self, request: &RequestBuilder<'_>) -> Result<ExchangeId, ConnectionError> {
+        self.coap().request(request, Instant::now().into_std())
+    }
+
+    /// Answers the server.
+    pub(crate) fn respond(&mut self, exchange: ExchangeId, response: &Response) -> Result<(), ConnectionError> {
+        self.coap().respond(exchange, response, Instant::now().into_std())
+    }
+
+    /// Gives up waiting for an answer.
+    pub(crate) fn cancel(&mut self, exchange: ExchangeId) {
+        self.coap().cancel(exchange, Instant::now().into_std());
+    }
+
+    fn coap(&mut self) -> &mut dyn Connection {
+        self.carrier.coap_mut()
+    }
+
     /// The next event. May be dropped and called again at any time without losing anything.
     pub(crate) async fn event(&mut self) -> SessionEvent {
         loop {
-            if let Some(event) = self.coap.poll_event() {
-                return SessionEvent::Stream(event);
+            if let Some(event) = self.carrier.poll_event() {
+                return SessionEvent::Coap(event);
             }
             if let Some(reason) = self.ended.take() {
                 self.send_last_words().await;
                 return SessionEvent::Closed(reason);
             }
-            if self.writing.is_empty()
-                && let Some(octets) = self.coap.poll_transmit()
-            {
-                self.writing = octets.into();
+            if std::mem::take(&mut self.written) {
+                return SessionEvent::Written;
             }
-            self.inbound.reserve(READ_OCTETS);
-            let wake = self.pinged.map_or(self.heard + self.keep_alive, |pinged| pinged + self.pong_timeout);
+            let alive = self.pinged.map_or(self.heard + self.keep_alive, |pinged| pinged + self.pong_timeout);
+            let machine = self.carrier.coap().poll_timeout().map(Instant::from_std);
+            let wake = machine.map_or(alive, |at| at.min(alive));
             tokio::select! {
-                read = self.reader.read_buf(&mut self.inbound) => self.take(read),
-                written = self.writer.write_buf(&mut self.writing), if !self.writing.is_empty() => match written {
-                    Ok(_) if self.writing.is_empty() => return SessionEvent::Written,
-                    Ok(_) => {}
-                    Err(error) => self.ended = Some(error.to_string()),
-                },
-                () = sleep_until(wake) => self.ask_for_life(),
+                () = poll_fn(|context| self.poll_io(context)) => {}
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    if machine.is_some_and(|at| at <= now) {
+                        self.coap().handle_timeout(now.into_std());
+                    }
+                    if alive <= now {
+                        self.ask_for_life();
+                    }
+                }
             }
         }
     }
 
-    fn take(&mut self, read: std::io::Result<usize>) {
-        match read {
-            Ok(0) => self.ended = Some("the server closed it".into()),
-            Ok(_) => {
-                self.heard = Instant::now();
-                self.pinged = None;
-                let octets = self.inbound.split();
-                if let Err(error) = self.coap.receive(&octets) {
-                    self.ended = Some(error.to_string());
-                }
+    /// Ready when something came or was written.
+    fn poll_io(&mut self, context: &mut std::task::Context<'_>) -> Poll<()> {
+        let sent = match self.carrier.poll_send(context) {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.ended = Some(error.to_string());
+                return Poll::Ready(());
             }
-            Err(error) => self.ended = Some(error.to_string()),
+        };
+        self.written |= sent.progress && !sent.blocked;
+        let now = Instant::now();
+        match self.carrier.poll_receive(context, now.into_std()) {
+            Poll::Ready(received) => {
+                self.take(received, now);
+                Poll::Ready(())
+            }
+            Poll::Pending if sent.progress => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn take(&mut self, received: Received, now: Instant) {
+        self.ended = match received {
+            Received::Something => None,
+            Received::Offence(error) => Some(error.to_string()),
+            Received::End => Some("the server closed it".into()),
+            Received::Broken(error) => Some(error.to_string()),
+        };
+        (self.heard, self.pinged) = (now, None);
     }
 
     fn ask_for_life(&mut self) {
+        let now = Instant::now();
         if self.pinged.is_some() {
             self.ended = Some("the server gave no sign of life".into());
-        } else if let Err(error) = self.coap.ping() {
+        } else if let Err(error) = self.coap().ping(now.into_std()) {
             self.ended = Some(error.to_string());
         } else {
-            self.pinged = Some(Instant::now());
+            self.pinged = Some(now);
         }
     }
 
     /// Tells the server what it did wrong, as far as it still listens (RFC 8323 clause 5.6).
     async fn send_last_words(&mut self) {
-        let words = async {
-            self.writer.write_all_buf(&mut self.writing).await?;
-            if let Some(octets) = self.coap.poll_transmit() {
-                self.writer.write_all(&octets).await?;
-            }
-            self.writer.shutdown().await
-        };
         // The connection is over whether or not they arrive.
-        let _ = timeout(LINGER, words).await;
+        let _ = timeout(LINGER, self.close()).await;
+    }
+
+    /// Closes our side, once everything is written.
+    async fn close(&mut self) {
+        poll_fn(|context| match self.carrier.poll_send(context) {
+            Ok(sent) if sent.blocked => Poll::Pending,
+            Ok(_) => self.carrier.poll_close(context),
+            Err(_) => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Whether nothing waits to be written.
     pub(crate) fn is_written(&self) -> bool {
-        self.writing.is_empty() && self.coap.transmit_octets() == 0
+        self.carrier.is_sent()
+    }
+
+    /// Whether nothing is under way in either direction.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.carrier.coap().is_settled()
     }
 
     /// Ends the connection in good order (RFC 8323 clause 5.5): what was written arrives, then both sides close.
     pub(crate) async fn finish(mut self, deadline: Instant) {
         // Fails only on a connection that is over already.
-        let _ = self.coap.release(&Release::default());
+        let _ = self.coap().release(&Release::default());
         let closing = async {
             while !self.is_written() {
                 if let SessionEvent::Closed(_) = self.event().await {
@@ -168,12 +207,18 @@ impl Session {
                 }
             }
             // Closing with unread octets resets the connection and may take our last words along.
-            let _ = self.writer.shutdown().await;
-            let drained = async {
-                while matches!(self.reader.read_buf(&mut self.inbound).await, Ok(1..)) {
-                    self.inbound.clear()
+            self.close().await;
+            let drained = poll_fn(|context| {
+                loop {
+                    match self.carrier.poll_receive(context, Instant::now().into_std()) {
+                        Poll::Ready(Received::Something | Received::Offence(_)) => {
+                            while self.carrier.poll_event().is_some() {}
+                        }
+                        Poll::Ready(Received::End | Received::Broken(_)) => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    }
                 }
-            };
+            });
             let _ = timeout(LINGER, drained).await;
         };
         let _ = timeout_at(deadline, closing).await;

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akma::AKid;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
-use transport::{ProvenPeer, PskAcceptor, SecuredStream};
+use transport::{Carrier, ProvenPeer, PskAcceptor, SecuredStream, StreamCarrier};
 
 use crate::core::Core;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
@@ -140,7 +139,8 @@ pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener, acceptor: Psk
             let secured = Box::pin(handshake(Arc::clone(&core), stream, source, acceptor)).await;
             if let Some(stream) = secured {
                 let peer = stream.peer().clone();
-                serve(&core, stream, peer, source.ip(), path).await;
+                let carrier = Box::new(StreamCarrier::new(stream, session::stream_config(&core.limits)));
+                serve(&core, carrier, peer, source.ip(), path).await;
             }
         });
     }
@@ -170,15 +170,18 @@ async fn handshake(
 }
 
 /// Runs the session of a connection whose peer is proven.
-pub(crate) async fn serve<S>(core: &Arc<Core>, stream: S, peer: ProvenPeer, source: IpAddr, path: Arc<str>) -> Ended
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+pub(crate) async fn serve(
+    core: &Arc<Core>,
+    carrier: Box<dyn Carrier>,
+    peer: ProvenPeer,
+    source: IpAddr,
+    path: Arc<str>,
+) -> Ended {
     let a_kid = peer.a_kid.clone();
     tracing::debug!(%a_kid, cipher = peer.cipher, "connected");
     let mailbox = Arc::new(Mailbox::default());
     let entry = Entry::new(core, &mailbox, a_kid.clone());
-    let ended = session::run(Arc::clone(core), stream, peer, source, path, mailbox).await;
+    let ended = session::run(Arc::clone(core), carrier, peer, source, path, mailbox).await;
     drop(entry);
     core.metrics.connection_ended(ended.as_str());
     tracing::debug!(%a_kid, reason = ended.as_str(), "connection ended");

@@ -47,6 +47,7 @@ mod admission;
 mod alert;
 mod breaker;
 pub mod capif;
+mod carrier;
 mod client_hello;
 mod detached;
 mod expiring;
@@ -72,6 +73,7 @@ pub mod record_layer;
 mod reload;
 
 pub use admission::Source;
+pub use carrier::{Carrier, Received, Sent, StreamCarrier};
 pub use handshake_error::HandshakeError;
 pub use key_lookup::{KeyLookup, LookupLimits};
 pub use key_source::{BoxFuture, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};

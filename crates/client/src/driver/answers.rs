@@ -155,7 +155,7 @@ impl Driver {
 
     pub(super) fn cancel(&mut self, exchanges: Vec<ExchangeId>) {
         if let Link::Up { session, .. } = &mut self.link {
-            exchanges.into_iter().for_each(|exchange| session.coap.cancel(exchange));
+            exchanges.into_iter().for_each(|exchange| session.cancel(exchange));
         }
     }
 

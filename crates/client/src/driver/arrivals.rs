@@ -274,7 +274,7 @@ impl Driver {
 
     fn respond(&mut self, exchange: ExchangeId, response: Response) {
         if let Link::Up { session, .. } = &mut self.link
-            && let Err(error) = session.coap.respond(exchange, response)
+            && let Err(error) = session.respond(exchange, &response)
         {
             // The server delivers again, and is answered then.
             tracing::debug!(%error, "an answer was not sent");

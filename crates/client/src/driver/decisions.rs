@@ -171,7 +171,7 @@ impl Driver {
         while let Some(given_up) = self.requests.give_up_report(self.config.limits.reports_owed_max) {
             for exchange in given_up.exchanges() {
                 if let Link::Up { session, .. } = &mut self.link {
-                    session.coap.cancel(exchange);
+                    session.cancel(exchange);
                 }
             }
             tracing::warn!(purpose = ?given_up.purpose, "too many delivery status reports: the oldest is given up");

@@ -1,9 +1,9 @@
 //! Why and how a connection ends, and the deadlines that may end it.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use coap::Release;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::procedure::Outcome;
@@ -81,16 +81,16 @@ pub(super) struct Ending {
     settle: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl Session {
     /// Ends at once, with an Abort for the peer to read.
     pub(super) fn abort(&mut self, reason: Ended) {
-        self.machine.abort(reason.as_str());
+        self.coap().abort(reason.as_str());
         self.begin_ending(reason, self.core.limits.write_timeout());
     }
 
     /// Ends in good order: what is under way is answered first.
     pub(super) fn release(&mut self, reason: Ended, within: Duration) {
-        if self.ending.is_none() && self.machine.release(&Release::default()).is_ok() {
+        if self.ending.is_none() && self.coap().release(&Release::default()).is_ok() {
             self.ending = Some(Ending { reason, by: Instant::now() + within, settle: true });
         }
     }
@@ -116,9 +116,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Whether a decided end has come.
     pub(super) fn check_ending(&self) -> Option<Ended> {
         let ending = self.ending?;
-        let written = self.outbound.is_empty() && !self.unflushed && self.machine.transmit_octets() == 0;
+        let written = self.carrier.is_sent();
         let settled =
-            !ending.settle || (self.machine.is_settled() && self.unanswered.is_empty() && self.sent.is_empty());
+            !ending.settle || (self.carrier.coap().is_settled() && self.unanswered.is_empty() && self.sent.is_empty());
         (written && settled).then_some(ending.reason)
     }
 
@@ -137,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.register_by,
             self.registered.as_ref().map(|_| self.revalidate_at),
             self.expires,
+            self.carrier.coap().poll_timeout().map(Instant::from_std),
             Some(alive),
         ]
         .into_iter()
@@ -146,6 +147,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Does what is due.
     pub(super) fn when_due(&mut self, now: Instant) -> Result<(), Ended> {
+        if self.carrier.coap().poll_timeout().is_some_and(|at| at <= now.into_std()) {
+            self.coap().handle_timeout(now.into_std());
+            self.take_events();
+        }
         let limits = &self.core.limits;
         if let Some(ending) = self.ending {
             return if ending.by <= now { Err(ending.reason) } else { self.check_blocked(now) };
@@ -180,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.pinged_at.is_none() && self.heard_at + self.core.limits.idle_ping() <= now {
             self.pinged_at = Some(now);
             // At most one is under way, which is always allowed.
-            let _ = self.machine.ping();
+            let _ = self.coap().ping(now.into_std());
         }
         if self.pipeline_deadline.is_some_and(|at| at <= now)
             && let Some(registered) = &self.registered
@@ -209,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             });
         }
         if ended.flushes() {
-            let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+            let _ = timeout(Duration::from_secs(1), poll_fn(|context| self.carrier.poll_close(context))).await;
         }
     }
 }

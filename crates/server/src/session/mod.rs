@@ -24,18 +24,15 @@ mod topics;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Buf;
-use coap::{ExchangeId, StreamConfig, StreamConnection, StreamEvent, StreamLimits};
+use coap::{Connection, ConnectionEvent, ExchangeId, StreamConfig, StreamLimits};
 use message::{Address, MessageId};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
-use transport::ProvenPeer;
+use transport::{Carrier, ProvenPeer, Received};
 
 pub(crate) use ending::Ended;
 use ending::Ending;
@@ -44,11 +41,9 @@ use procedure::Procedure;
 pub(crate) use procedure::{fingerprint, profile_of};
 
 use crate::core::Core;
+use crate::limits::Limits;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::registry::Party;
-
-/// Octets read at once: a TLS record's worth is more than a message.
-const READ_OCTETS: usize = 8192;
 
 /// Turns of the loop before other tasks get theirs.
 const TURNS_MAX: usize = 16;
@@ -72,10 +67,9 @@ struct Unanswered {
 }
 
 /// See the module.
-pub(crate) struct Session<S> {
+pub(crate) struct Session {
     core: Arc<Core>,
-    stream: S,
-    machine: StreamConnection,
+    carrier: Box<dyn Carrier>,
     mailbox: Arc<Mailbox>,
     peer: Box<ProvenPeer>,
     source: std::net::IpAddr,
@@ -89,11 +83,7 @@ pub(crate) struct Session<S> {
     /// What the pipeline gave and the window has not let out yet: the rest of one message's segments, or of what was
     /// meant to go out in one.
     waiting: VecDeque<Wagon>,
-    /// What the transport has not taken yet.
-    outbound: bytes::Bytes,
-    /// What it has taken may not have left.
-    unflushed: bool,
-    /// Since when it takes nothing.
+    /// Since when the carrier takes nothing.
     blocked_since: Option<Instant>,
     /// The pipeline may have something to send.
     look: bool,
@@ -112,56 +102,55 @@ pub(crate) struct Session<S> {
 }
 
 /// Runs a connection to its end.
-pub(crate) async fn run<S>(
+pub(crate) async fn run(
     core: Arc<Core>,
-    stream: S,
+    carrier: Box<dyn Carrier>,
     peer: ProvenPeer,
     source: std::net::IpAddr,
     path: Arc<str>,
     mailbox: Arc<Mailbox>,
-) -> Ended
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let mut session = Session::new(core, stream, peer, source, path, mailbox);
+) -> Ended {
+    let mut session = Session::new(core, carrier, peer, source, path, mailbox);
     let ended = poll_fn(|context| session.poll(context)).await;
     session.close(ended).await;
     ended
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+/// How CoAP is spoken over a stream.
+pub(crate) fn stream_config(limits: &Limits) -> StreamConfig {
+    let message_octets = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
+    StreamConfig {
+        max_message_size_own: message_octets.saturating_add(COAP_OVERHEAD_OCTETS),
+        limits: StreamLimits {
+            requests_outstanding_max: limits.delivery_window.saturating_add(1),
+            // Ours is reached first, and says more than a code.
+            peer_requests_outstanding_max: limits.requests_per_connection_max.saturating_mul(2),
+            transmit_octets_max: limits.outbound_octets_max.saturating_mul(2),
+            ..StreamLimits::default()
+        },
+    }
+}
+
+impl Session {
     fn new(
         core: Arc<Core>,
-        stream: S,
+        carrier: Box<dyn Carrier>,
         peer: ProvenPeer,
         source: std::net::IpAddr,
         path: Arc<str>,
         mailbox: Arc<Mailbox>,
     ) -> Self {
         let now = Instant::now();
-        let limits = &core.limits;
-        let message_octets = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
-        let machine = StreamConnection::new(StreamConfig {
-            max_message_size_own: message_octets.saturating_add(COAP_OVERHEAD_OCTETS),
-            limits: StreamLimits {
-                requests_outstanding_max: limits.delivery_window.saturating_add(1),
-                // Ours is reached first, and says more than a code.
-                peer_requests_outstanding_max: limits.requests_per_connection_max.saturating_mul(2),
-                transmit_octets_max: limits.outbound_octets_max.saturating_mul(2),
-                ..StreamLimits::default()
-            },
-        });
         Self {
             expires: expiry_instant(peer.expires_at, now),
-            register_by: Some(now + limits.registration_timeout()),
+            register_by: Some(now + core.limits.registration_timeout()),
             revalidate_at: now,
             revalidate_by: now,
             heard_at: now,
             timer: Box::pin(sleep_until(now)),
             timer_at: now,
             core,
-            stream,
-            machine,
+            carrier,
             mailbox,
             peer: Box::new(peer),
             source,
@@ -172,8 +161,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             sent: VecDeque::new(),
             trains: Vec::new(),
             waiting: VecDeque::new(),
-            outbound: bytes::Bytes::new(),
-            unflushed: false,
             blocked_since: None,
             look: false,
             pipeline_deadline: None,
@@ -248,37 +235,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Reads unless too much waits to be written; handles what came.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.outbound_octets() >= self.core.limits.outbound_octets_max || self.machine.is_closed() {
+        if self.carrier.unsent_octets() >= self.core.limits.outbound_octets_max || self.carrier.coap().is_closed() {
             return Ok(false);
         }
-        let mut octets = [MaybeUninit::<u8>::uninit(); READ_OCTETS];
-        let mut buffer = ReadBuf::uninit(&mut octets);
-        match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+        let now = Instant::now();
+        let offence = match self.carrier.poll_receive(context, now.into_std()) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Err(_)) => return Err(self.ended(Ended::Broken)),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(self.ended(Ended::ByPeer)),
-            Poll::Ready(Ok(())) => {}
-        }
-        self.heard_at = Instant::now();
+            Poll::Ready(Received::Broken(_)) => return Err(self.ended(Ended::Broken)),
+            Poll::Ready(Received::End) => return Err(self.ended(Ended::ByPeer)),
+            Poll::Ready(Received::Something) => None,
+            Poll::Ready(Received::Offence(error)) => Some(error),
+        };
+        self.heard_at = now;
         self.pinged_at = None;
-        let result = self.machine.receive(buffer.filled());
-        while let Some(event) = self.machine.poll_event() {
-            self.handle(event);
-        }
-        if let Err(error) = result {
+        self.take_events();
+        if let Some(error) = offence {
             tracing::info!(a_kid = %self.peer.a_kid, %error, "malformed CoAP, connection aborted");
             self.begin_ending(Ended::Malformed, self.core.limits.write_timeout());
         }
         Ok(true)
     }
 
-    fn handle(&mut self, event: StreamEvent) {
+    fn take_events(&mut self) {
+        while let Some(event) = self.carrier.poll_event() {
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: ConnectionEvent) {
         match event {
-            StreamEvent::Request { request } => self.take_request(request),
-            StreamEvent::Response { exchange, response } => self.take_response(exchange, &response),
-            StreamEvent::Failed { exchange, .. } => self.take_unusable_response(exchange),
-            StreamEvent::Released { .. } => self.released_by_peer(),
-            StreamEvent::Aborted { diagnostic, .. } => {
+            ConnectionEvent::Request { request } => self.take_request(request),
+            ConnectionEvent::Response { exchange, response } => self.take_response(exchange, &response),
+            ConnectionEvent::Failed { exchange, .. } => self.take_unusable_response(exchange),
+            ConnectionEvent::Released { .. } => self.released_by_peer(),
+            ConnectionEvent::Aborted { diagnostic, .. } => {
                 tracing::debug!(a_kid = %self.peer.a_kid, diagnostic, "connection aborted by the peer");
                 self.begin_ending(Ended::ByPeer, Duration::ZERO);
             }
@@ -286,49 +276,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Writes until the transport takes no more.
+    /// Writes until the carrier takes no more.
     fn poll_write(&mut self, context: &mut Context<'_>) -> std::io::Result<bool> {
-        let mut progress = false;
-        loop {
-            if self.outbound.is_empty() {
-                match self.machine.poll_transmit() {
-                    Some(octets) => self.outbound = octets.into(),
-                    None => break,
-                }
-            }
-            match Pin::new(&mut self.stream).poll_write(context, &self.outbound) {
-                Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => {
-                    self.outbound.advance(count);
-                    self.blocked_since = None;
-                    progress = true;
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    self.blocked_since.get_or_insert_with(Instant::now);
-                    return Ok(progress);
-                }
-            }
+        let sent = self.carrier.poll_send(context)?;
+        if sent.progress || !sent.blocked {
+            self.blocked_since = None;
         }
-        if progress {
-            self.outbound = bytes::Bytes::new();
-            self.unflushed = true;
+        if sent.blocked {
+            self.blocked_since.get_or_insert_with(Instant::now);
         }
-        if self.unflushed {
-            match Pin::new(&mut self.stream).poll_flush(context) {
-                Poll::Ready(result) => {
-                    result?;
-                    self.unflushed = false;
-                    self.blocked_since = None;
-                }
-                Poll::Pending => drop(self.blocked_since.get_or_insert_with(Instant::now)),
-            }
-        }
-        Ok(progress)
+        Ok(sent.progress)
     }
 
-    fn outbound_octets(&self) -> usize {
-        self.outbound.len() + self.machine.transmit_octets()
+    fn coap(&mut self) -> &mut dyn Connection {
+        self.carrier.coap_mut()
     }
 
     /// Waits for the next deadline; true if something was due.
@@ -354,7 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-impl<S> Drop for Session<S> {
+impl Drop for Session {
     /// A session that did not get to its close, because something in it panicked, leaves its UE away and not connected to
     /// nobody.
     fn drop(&mut self) {

@@ -13,14 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coap::{Code, ExchangeId, Request, Response, StreamError};
+use coap::{Code, ConnectionError, ExchangeId, Request, Response};
 use message::segmentation::segment;
 use message::{
     Address, AggregatedMessage, AggregatedReport, DeliveryStatus, DeliveryStatusReport, FailureCause, IndividualReport,
     Message, MessageId, MessageResponse, Priority, SegmentationSetId, UeMessage,
 };
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -80,7 +79,7 @@ pub(super) struct Sent {
     pub(super) at: Instant,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl Session {
     /// Sends what the pipeline has, as far as the windows allow.
     pub(super) fn dispatch(&mut self) -> bool {
         if !std::mem::take(&mut self.look) || self.ending.is_some() {
@@ -89,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(registered) = &self.registered else { return false };
         let (party, generation) = (Arc::clone(&registered.party), registered.generation);
         let mut progress = false;
-        while self.outbound_octets() < self.core.limits.outbound_octets_max {
+        while self.carrier.unsent_octets() < self.core.limits.outbound_octets_max {
             let room = self.sent.len() < self.core.limits.delivery_window;
             if room && let Some(next) = self.waiting.front() {
                 progress = true;
@@ -165,22 +164,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Load::Segment(segment) => (segment.encode(), Vec::new()),
             Load::Aggregate(parts, body) => (body, parts),
         };
-        let request = Request::post(&self.path).content_format(JSON).payload(body);
-        match self.machine.request(request) {
+        let now = Instant::now();
+        let path = Arc::clone(&self.path);
+        let request = Request::post(&path).content_format(JSON).payload(body);
+        match self.coap().request(&request, now.into_std()) {
             Ok(exchange) => {
                 if !parts.is_empty() {
                     self.core.metrics.aggregate_sent();
                 }
                 let parts = parts.into_iter().map(|part| (part.tag, part.message_id)).collect();
-                self.sent.push_back(Sent { exchange, tag, parts, at: Instant::now() });
+                self.sent.push_back(Sent { exchange, tag, parts, at: now });
             }
             // One by one, then.
-            Err(StreamError::MessageTooLargeForPeer { .. }) if !parts.is_empty() => {
+            Err(ConnectionError::MessageTooLargeForPeer { .. }) if !parts.is_empty() => {
                 for part in parts.into_iter().rev() {
                     self.waiting.push_front(Wagon { tag: part.tag, priority, load: Load::Whole(part.body) });
                 }
             }
-            Err(StreamError::MessageTooLargeForPeer { .. }) => {
+            Err(ConnectionError::MessageTooLargeForPeer { .. }) => {
                 self.drop_train(tag);
                 self.core.refused(party, generation, tag, FailureCause::PayloadTooLarge);
             }
@@ -263,8 +264,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Nothing sent on this connection is waited for any more.
     pub(super) fn forget_sent(&mut self) {
         (self.trains, self.waiting) = (Vec::new(), VecDeque::new());
+        let now = Instant::now().into_std();
         for sent in self.sent.drain(..) {
-            self.machine.cancel(sent.exchange);
+            self.carrier.coap_mut().cancel(sent.exchange, now);
         }
     }
 

@@ -10,7 +10,6 @@ use coap::{Code, ExchangeId};
 use message::{Address, ClientProfile, Deregistration, FailureCause, Registration, UeServiceId};
 use store::RegistrationRecord;
 use time::OffsetDateTime;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use transport::{BoxFuture, KeyRequest, LookupRefusal, ProvenPeer};
 
@@ -44,7 +43,7 @@ pub(super) enum Invalid {
 /// Pause before a re-validation without an answer is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl Session {
     /// REG (TS 23.554 clause 8.2.1).
     pub(super) fn register(&mut self, exchange: ExchangeId, registration: Registration) {
         let id = registration.ue_service_id.clone();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use coap::{Code, ExchangeId, Request, Response, StreamError};
+use coap::{Code, ConnectionError, ExchangeId, Request, Response};
 use message::{
     Address, AggregatedReport, FailureCause, IndividualResponse, MessageId, MessageResponse, RegistrationResponse,
     UeMessage, UeServiceId,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::{Ended, Session, Unanswered};
 use crate::core::Core;
@@ -19,7 +19,7 @@ use crate::segments::Notice;
 /// Content-Format of JSON (RFC 7252 section 12.3).
 pub(super) const JSON: u16 = 50;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl Session {
     /// A request of the peer.
     pub(super) fn take_request(&mut self, request: Request) {
         let exchange = request.exchange;
@@ -185,8 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     pub(super) fn respond(&mut self, exchange: ExchangeId, response: Response) {
-        match self.machine.respond(exchange, &response) {
-            Ok(()) | Err(StreamError::Closed | StreamError::UnknownExchange) => {}
+        match self.coap().respond(exchange, &response, Instant::now().into_std()) {
+            Ok(()) | Err(ConnectionError::Closed | ConnectionError::UnknownExchange) => {}
             // The peer takes less than an answer has, or reads none of them: nothing can be said to it.
             Err(error) => {
                 tracing::info!(a_kid = %self.peer.a_kid, %error, "answer cannot be sent");

@@ -6,7 +6,6 @@ use message::{
     Address, FailureCause, MessagingTopic, TopicSubscription, TopicSubscriptionResponse, TopicUnsubscription,
 };
 use time::OffsetDateTime;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Session;
 use super::requests::code_of;
@@ -20,7 +19,7 @@ enum Wish {
     Unsubscribe(Vec<MessagingTopic>),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl Session {
     /// `TOPSUB`.
     pub(super) fn subscribe(&mut self, exchange: ExchangeId, request: TopicSubscription) {
         self.change_topics(exchange, request.originator, Wish::Subscribe(request.topics, request.expiration_time));

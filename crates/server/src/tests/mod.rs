@@ -35,11 +35,12 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig};
 use store::{EmbeddedStore, StoreOptions};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use transport::{
-    BoxFuture, KeyLookup, KeySource, KeySourceError, LookupLimits, ProvenKey, ProvenPeer, TlsVersion, TransportMetrics,
+    BoxFuture, Carrier, KeyLookup, KeySource, KeySourceError, LookupLimits, ProvenKey, ProvenPeer, StreamCarrier,
+    TlsVersion, TransportMetrics,
 };
 
 use crate::application_server::ApplicationServers;
@@ -53,7 +54,7 @@ use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::policy::{TopicPolicy, TopicSection};
-use crate::session::Ended;
+use crate::session::{self, Ended};
 
 /// Longer than anything here takes: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -216,6 +217,7 @@ impl Net {
         let (near, far) = duplex(stream_octets);
         let core = Arc::clone(&self.core);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let far = carried(far, &core);
         let session = tokio::spawn(async move { listener::serve(&core, far, peer, source, "msgin5g".into()).await });
         Ue {
             stream: near,
@@ -497,4 +499,9 @@ impl Fate {
 fn registration_cause(response: &Response) -> String {
     let body = RegistrationResponse::decode(&response.payload, &DecodeLimits::default()).unwrap();
     body.failure_cause.unwrap()
+}
+
+/// What the server has of a connection.
+fn carried<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, core: &Core) -> Box<dyn Carrier> {
+    Box::new(StreamCarrier::new(stream, session::stream_config(&core.limits)))
 }

@@ -159,7 +159,8 @@ async fn a_peer_that_is_never_silent_does_not_outrun_its_deadlines() {
         let peer = peer(None, expires_at);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let core = Arc::clone(&net.core);
-        let session = async move { listener::serve(&core, Chatter::default(), peer, source, "msgin5g".into()).await };
+        let chatter = carried(Chatter::default(), &core);
+        let session = async move { listener::serve(&core, chatter, peer, source, "msgin5g".into()).await };
         assert_eq!(timeout(PATIENCE, tokio::spawn(session)).await.unwrap().unwrap(), ended);
     }
 }
@@ -331,9 +332,10 @@ async fn a_session_that_panics_gives_its_place_back() {
     let net = Net::with(Limits { connections_per_a_kid_max: 1, ..Limits::default() }).await;
     let (mut near, far) = duplex(STREAM_OCTETS);
     let core = Arc::clone(&net.core);
+    let far = carried(Panicking(far), &core);
     let session = tokio::spawn(async move {
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        listener::serve(&core, Panicking(far), peer(None, None), source, "msgin5g".into()).await
+        listener::serve(&core, far, peer(None, None), source, "msgin5g".into()).await
     });
     near.write_all(b"panic").await.unwrap();
     assert!(timeout(PATIENCE, session).await.unwrap().unwrap_err().is_panic());

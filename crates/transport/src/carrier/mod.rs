@@ -1,0 +1,78 @@
+//! What carries CoAP with one peer: the machine of its protocol, and the I/O that moves octets between it and the network.
+//!
+//! Whoever has sessions (the server, the client) sees one trait, whatever is below: a TLS connection
+//! ([`StreamCarrier`]), or what else is a [`Carrier`]. It is used as `Box<dyn Carrier>`: a session's code exists once however
+//! many carriers there are, and what differs from carrier to carrier, the larger part of an idle session's memory, is
+//! allocated for itself, in its own size. The calls through the table are few for each message.
+//!
+//! A carrier has no deadline of its own: its machine's ([`Connection::poll_timeout`]) are the session's to look at.
+
+mod stream;
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use coap::{Connection, ConnectionError, ConnectionEvent};
+
+pub use stream::StreamCarrier;
+
+/// CoAP with one peer and its I/O.
+///
+/// Drive it as [`Connection`] says, with [`Carrier::poll_receive`] in the place of [`Connection::receive`] and
+/// [`Carrier::poll_send`] in that of [`Connection::poll_transmit`]: after anything else, take the events, then send.
+pub trait Carrier: Send {
+    /// The machine.
+    fn coap(&self) -> &dyn Connection;
+
+    /// The machine, to be given requests, answers and the time.
+    fn coap_mut(&mut self) -> &mut dyn Connection;
+
+    /// The next thing that happened. A carrier may keep for itself what is between it and its peer only.
+    fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        self.coap_mut().poll_event()
+    }
+
+    /// Gives the machine what has come from the peer, in bounded measure; ready once something has. Where it has not, the
+    /// task is woken when it does.
+    fn poll_receive(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Received>;
+
+    /// Sends what the machine has for the peer, as far as the network takes it; where it does not take all, the task is
+    /// woken when it takes more.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> io::Result<Sent>;
+
+    /// Octets on their way out that the network has not taken, those that the machine still has included.
+    fn unsent_octets(&self) -> usize;
+
+    /// Whether nothing is on its way out.
+    fn is_sent(&self) -> bool;
+
+    /// Sends the last word of what is below CoAP (close_notify), after which nothing can be sent; ready when it is out, or
+    /// cannot be.
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What came of [`Carrier::poll_receive`].
+#[derive(Debug)]
+pub enum Received {
+    /// The machine got something: look for events.
+    Something,
+    /// As [`Received::Something`], and then what ends the connection ([`ConnectionError::is_fatal`]).
+    Offence(ConnectionError),
+    /// The peer has sent its last.
+    End,
+    /// The connection is broken.
+    Broken(io::Error),
+}
+
+/// What came of [`Carrier::poll_send`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// The network took something.
+    pub progress: bool,
+    /// It does not take the rest yet.
+    pub blocked: bool,
+}
