@@ -27,6 +27,8 @@ impl Alert {
     pub const USER_CANCELED: Self = Self(90);
     /// Renegotiation is refused; a warning.
     pub const NO_RENEGOTIATION: Self = Self(100);
+    /// A message lacks an extension that it must have.
+    pub const MISSING_EXTENSION: Self = Self(109);
     /// An extension that was not offered.
     pub const UNSUPPORTED_EXTENSION: Self = Self(110);
     /// The host name of server_name is not served here.

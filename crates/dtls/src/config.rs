@@ -10,12 +10,13 @@ use crate::limits::{
     DATAGRAM_OCTETS_DEFAULT, DATAGRAM_OCTETS_MAX, DATAGRAM_OCTETS_MIN, PSK_IDENTITY_OCTETS_MAX, RETRANSMIT_FIRST,
     RETRANSMIT_MAX, SERVER_NAME_OCTETS_MAX,
 };
-use crate::suite::{CipherSuite, Group};
+use crate::suite::{CipherSuite, Group, ProtocolVersion};
 
 /// What both sides choose.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// The cipher suites, in the order of preference. The server's order decides. Default:
+    /// The cipher suites, in the order of preference, which also say the versions: without one of a version, that version
+    /// is not spoken. DTLS 1.3 goes before 1.2; within a version the server's order decides. Default:
     /// [`CipherSuite::FORWARD_SECRET`].
     pub cipher_suites: Vec<CipherSuite>,
     /// The groups, in the order of preference. Default: [`Group::ALL`].
@@ -45,6 +46,10 @@ impl SessionConfig {
             address_change: AddressChange::Ask,
             key_log: None,
         }
+    }
+
+    pub(crate) fn speaks(&self, version: ProtocolVersion) -> bool {
+        self.cipher_suites.iter().any(|suite| suite.is_of(version))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -86,7 +91,7 @@ pub enum AddressChange {
 pub struct ServerConfig {
     /// What both sides choose.
     pub session: SessionConfig,
-    /// The PSK identity hint (RFC 4279 5.2), `3GPP-AKMA` for AKMA. Default: none.
+    /// The PSK identity hint (RFC 4279 5.2), `3GPP-AKMA` for AKMA; DTLS 1.3 has none. Default: none.
     pub identity_hint: Option<Vec<u8>>,
     /// What a client is told whose identity is not known. Default: [`UnknownIdentity::Tell`].
     pub unknown_identity: UnknownIdentity,
@@ -103,6 +108,10 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    pub(crate) fn speaks(&self, version: ProtocolVersion) -> bool {
+        self.session.speaks(version)
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.session.check()?;
         if self.identity_hint.as_ref().is_some_and(|hint| hint.len() > PSK_IDENTITY_OCTETS_MAX) {
@@ -118,7 +127,8 @@ pub enum UnknownIdentity {
     /// unknown_psk_identity: a device learns that it must authenticate anew. So does everybody who asks.
     Tell,
     /// The handshake goes on with a key that nobody has, so that it ends as one with a wrong key does: with
-    /// decrypt_error when its time has passed. An unknown identity then costs what a half handshake costs.
+    /// decrypt_error when its time has passed; with DTLS 1.3 at once, since the binder tells. An unknown identity then
+    /// costs what a half handshake costs.
     Hide,
 }
 

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use crate::crypto;
 use crate::error::Error;
 use crate::limits::CONNECTION_ID_OCTETS_MAX;
-use crate::record::{self, ContentType};
+use crate::record::{self, ContentType, unified};
 
 /// A Connection ID: what the peer writes into each protected record, so that it reaches this session from any address.
 /// An empty one says that none is wanted.
@@ -47,6 +47,10 @@ impl ConnectionId {
     /// The Connection ID of a datagram's first record, if it has one, for a server whose IDs have `octets` octets. Looks
     /// at the header only: whether the record is authentic turns out in [`crate::Connection::handle_datagram`].
     pub fn of_datagram(datagram: &[u8], octets: usize) -> Option<Self> {
+        if unified::is_unified(datagram) {
+            let (record, _) = unified::split(datagram, octets)?;
+            return Self::new(record.connection_id?).ok();
+        }
         let (record, _) = record::split(datagram, octets)?;
         if record.content_type != ContentType::TLS12_CID {
             return None;

@@ -43,6 +43,12 @@ pub enum Error {
     /// [`crate::limits::TRANSMITS_MAX`] datagrams wait to be sent.
     #[error("too many datagrams wait to be sent")]
     TransmitQueueFull,
+    /// DTLS 1.2 has no KeyUpdate.
+    #[error("no KeyUpdate in this version")]
+    NoKeyUpdate,
+    /// The peer has not acknowledged a KeyUpdate yet, or a client's Finished.
+    #[error("the peer has not acknowledged the KeyUpdate or Finished before")]
+    UpdatePending,
     /// The key has protected as many records as it may; a new handshake makes another.
     #[error("the write key is used up")]
     WriteKeyExhausted,
@@ -69,7 +75,7 @@ pub enum Error {
     #[error("too many sealed forms opened by this start of the server")]
     OpenedTooMany,
 
-    /// The handshake took longer than [`crate::SessionConfig::handshake_timeout`]. `unauthentic` tells that protected
+    /// The handshake, or a KeyUpdate, took longer than [`crate::SessionConfig::handshake_timeout`]. `unauthentic` tells that protected
     /// records came which our key does not open: most likely the peers have different keys.
     #[error("handshake timed out{}", if *.unauthentic { ", most likely the keys differ" } else { "" })]
     HandshakeTimeout {
@@ -85,7 +91,7 @@ pub enum Error {
     /// A message of the handshake came when it may not.
     #[error("unexpected message")]
     UnexpectedMessage,
-    /// The peer does not speak DTLS 1.2.
+    /// No version in common.
     #[error("no common version")]
     Version,
     /// No cipher suite in common.
@@ -100,6 +106,18 @@ pub enum Error {
     /// The server answers with an extension that was not offered.
     #[error("an extension that was not offered")]
     UnsupportedExtension,
+    /// A message lacks an extension that it must have.
+    #[error("{0} is missing")]
+    MissingExtension(&'static str),
+    /// The client offers no pre-shared key with an ephemeral exchange, and nothing else is done here.
+    #[error("no pre-shared key with an ephemeral exchange is offered")]
+    NoPresharedKey,
+    /// The server speaks DTLS 1.3 but answers with 1.2: somebody has changed what was offered (RFC 8446 4.1.3).
+    #[error("downgraded")]
+    Downgrade,
+    /// The client's binder does not verify: it has another key for its identity.
+    #[error("the binder does not verify")]
+    Binder,
     /// The key for the identity is refused.
     #[error("key refused: {0:?}")]
     KeyRefused(crate::KeyRefusal),
@@ -130,10 +148,11 @@ impl From<Error> for Failure {
             Error::Malformed(_) => Alert::DECODE_ERROR,
             Error::UnexpectedMessage | Error::HelloVerifyRequests => Alert::UNEXPECTED_MESSAGE,
             Error::Version => Alert::PROTOCOL_VERSION,
-            Error::CipherSuite | Error::ExtendedMasterSecret => Alert::HANDSHAKE_FAILURE,
-            Error::IllegalParameter(_) | Error::PublicKey => Alert::ILLEGAL_PARAMETER,
+            Error::CipherSuite | Error::ExtendedMasterSecret | Error::NoPresharedKey => Alert::HANDSHAKE_FAILURE,
+            Error::IllegalParameter(_) | Error::PublicKey | Error::Downgrade => Alert::ILLEGAL_PARAMETER,
+            Error::MissingExtension(_) => Alert::MISSING_EXTENSION,
             Error::UnsupportedExtension => Alert::UNSUPPORTED_EXTENSION,
-            Error::Finished => Alert::DECRYPT_ERROR,
+            Error::Finished | Error::Binder => Alert::DECRYPT_ERROR,
             _ => Alert::INTERNAL_ERROR,
         };
         Self { alert, error }

@@ -16,9 +16,14 @@ use crate::connection::{Connection, Role};
 use crate::connection_id::ConnectionId;
 use crate::crypto;
 use crate::error::Error;
-use crate::limits::{FROZEN_OCTETS_MAX, SEALED_OPENED_MAX, SEALED_RECORDS_MAX};
+use crate::limits::{
+    FROZEN_OCTETS_MAX, SEALED_OPENED_MAX, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13, SEALED_STARTS_MAX_DTLS13,
+};
+use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
 use crate::record::protection::{Direction, Keys, Secret};
+use crate::record::replay::ReplayWindow;
 use crate::suite::{CipherSuite, ProtocolVersion};
+use crate::v13::schedule::TrafficSecret;
 
 /// An idle session: keys, counters, replay window, Connection IDs, the peer's address; no more than
 /// [`FROZEN_OCTETS_MAX`] octets. It is wiped when dropped and cannot be copied, so that no nonce repeats.
@@ -27,6 +32,7 @@ pub struct Frozen {
 }
 
 const FORM_DTLS12: u8 = 1;
+const FORM_DTLS13: u8 = 2;
 const ROLE_CLIENT: u8 = 0;
 const ROLE_SERVER: u8 = 1;
 
@@ -41,18 +47,19 @@ impl Connection {
         if !self.is_idle() {
             return Err((Box::new(self), Error::NotIdle));
         }
-        let restored = self.is_restored();
-        let frozen = self.core.keys.as_ref().and_then(|keys| {
-            let state = State {
-                role: self.role(),
-                restored,
-                own_id: self.core.own_id,
-                peer_id: self.core.peer_id,
-                peer: self.core.peer,
-                suite: keys.suite,
-            };
-            state.encode(keys)
+        let state = self.cipher_suite().map(|suite| State {
+            role: self.role(),
+            restored: self.is_restored(),
+            own_id: self.core.own_id,
+            peer_id: self.core.peer_id,
+            peer: self.core.peer,
+            suite,
         });
+        let frozen = match (state, &self.core.keys, &self.core.epochs) {
+            (Some(state), Some(keys), _) => state.encode(|out| put_keys(out, keys)),
+            (Some(state), None, Some(epochs)) => state.encode(|out| put_epochs(out, epochs, self.core.message_numbers)),
+            _ => None,
+        };
         frozen.ok_or_else(|| (Box::new(self), Error::NotIdle))
     }
 
@@ -61,7 +68,14 @@ impl Connection {
     /// # Errors
     /// [`Error::FrozenForm`] if the form is another session's; [`Error::Closed`].
     pub fn stored(&mut self, sealing: &Sealing) -> Result<(), Error> {
-        sealing.confirm(self.core.keys.as_mut().ok_or(Error::Closed)?)
+        match (&mut self.core.keys, &mut self.core.epochs) {
+            (Some(keys), _) => sealing.confirm(&keys.write.key, &mut keys.write_sequence_end),
+            (None, Some(epochs)) => {
+                let write = epochs.write_mut().ok_or(Error::Closed)?;
+                sealing.confirm(write.secret.expose(), &mut write.sequence_end)
+            }
+            (None, None) => Err(Error::Closed),
+        }
     }
 }
 
@@ -78,7 +92,7 @@ impl Frozen {
 
     /// Which version the session speaks.
     pub fn version(&self) -> ProtocolVersion {
-        ProtocolVersion::Dtls12
+        self.state().map_or(ProtocolVersion::Dtls12, |state| state.suite.version())
     }
 
     /// Octets that it takes.
@@ -98,9 +112,10 @@ impl Frozen {
     /// # Errors
     /// [`Error::FrozenForm`] if the form is another session's, which changes nothing.
     pub fn stored(&mut self, sealing: &Sealing) -> Result<(), Error> {
-        let (state, mut keys) = self.decode().map_err(|_| Error::FrozenForm)?;
-        sealing.confirm(&mut keys)?;
-        *self = state.encode(&keys).ok_or(Error::FrozenForm)?;
+        let (state, mut secrets) = self.decode().map_err(|_| Error::FrozenForm)?;
+        let (write_key, _, sequence_end) = secrets.write_mut().ok_or(Error::FrozenForm)?;
+        sealing.confirm(write_key, sequence_end)?;
+        *self = state.freeze(&secrets).ok_or(Error::FrozenForm)?;
         Ok(())
     }
 
@@ -122,7 +137,7 @@ impl Frozen {
 
     fn thaw(self, config: Config, now: Instant) -> Result<Connection, Error> {
         config.check()?;
-        let (state, keys) = self.decode().map_err(|_| Error::FrozenForm)?;
+        let (state, secrets) = self.decode().map_err(|_| Error::FrozenForm)?;
         if state.role != config.role() {
             return Err(Error::FrozenForm);
         }
@@ -131,12 +146,24 @@ impl Frozen {
         core.established = true;
         core.own_id = state.own_id;
         core.peer_id = state.peer_id;
-        core.renewal_advised = keys.is_half_exhausted();
-        core.keys = Some(Box::new(keys));
+        match secrets {
+            Secrets::V12(keys) => {
+                core.renewal_advised = keys.is_half_exhausted();
+                core.keys = Some(Box::new(keys));
+            }
+            Secrets::V13(epochs, message_numbers) => {
+                let read_epoch = epochs.read().filter(|read| read.window.next > 0).map(|read| read.epoch);
+                core.epochs = Some(Box::new(epochs));
+                core.message_numbers = message_numbers;
+                if let Some(epoch) = read_epoch {
+                    core.note_epoch(now, epoch);
+                }
+            }
+        }
         Ok(Connection::established(core, state.restored))
     }
 
-    fn decode(&self) -> Read<(State, Keys)> {
+    fn decode(&self) -> Read<(State, Secrets)> {
         State::decode(&self.octets)
     }
 
@@ -162,11 +189,56 @@ struct State {
     suite: CipherSuite,
 }
 
+/// The keys and counters, by version.
+enum Secrets {
+    V12(Keys),
+    V13(Epochs, (u16, u16)),
+}
+
+impl Secrets {
+    /// The write key, which no other session has, the number of the next record, and the first that may not be written.
+    fn write_mut(&mut self) -> Option<(&[u8], &mut u64, &mut u64)> {
+        match self {
+            Self::V12(keys) => Some((&keys.write.key, &mut keys.write_sequence, &mut keys.write_sequence_end)),
+            Self::V13(epochs, _) => {
+                let write = epochs.write_mut()?;
+                Some((write.secret.expose(), &mut write.sequence, &mut write.sequence_end))
+            }
+        }
+    }
+
+    /// Records after a session was sealed, for each start.
+    fn sealed_records_max(&self) -> u64 {
+        match self {
+            Self::V12(_) => SEALED_RECORDS_MAX,
+            Self::V13(..) => SEALED_RECORDS_MAX_DTLS13,
+        }
+    }
+
+    /// The most records that one key may write.
+    fn records_max(&self) -> u64 {
+        match self {
+            Self::V12(keys) => keys.suite.aead().records_max(),
+            Self::V13(epochs, _) => epochs.sequence_end_of_key(),
+        }
+    }
+}
+
 impl State {
-    fn encode(&self, keys: &Keys) -> Option<Frozen> {
+    fn freeze(&self, secrets: &Secrets) -> Option<Frozen> {
+        match secrets {
+            Secrets::V12(keys) => self.encode(|out| put_keys(out, keys)),
+            Secrets::V13(epochs, message_numbers) => self.encode(|out| put_epochs(out, epochs, *message_numbers)),
+        }
+    }
+
+    fn encode(&self, put_secrets: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<Frozen> {
         // As large as it can become, so that it never moves and leaves keys behind.
         let mut out = Zeroizing::new(Vec::with_capacity(FROZEN_OCTETS_MAX));
-        out.push(FORM_DTLS12);
+        out.push(match self.suite.version() {
+            ProtocolVersion::Dtls12 => FORM_DTLS12,
+            ProtocolVersion::Dtls13 => FORM_DTLS13,
+        });
         out.push(match self.role {
             Role::Client => ROLE_CLIENT,
             Role::Server => ROLE_SERVER,
@@ -176,51 +248,117 @@ impl State {
         put_vector8(&mut out, self.own_id.as_bytes());
         put_vector8(&mut out, self.peer_id.as_bytes());
         put_address(&mut out, &self.peer);
-        for direction in [&keys.write, &keys.read] {
-            out.extend_from_slice(&direction.key);
-            out.extend_from_slice(&direction.iv);
-        }
-        put_u48(&mut out, keys.write_sequence);
-        put_u48(&mut out, keys.write_sequence_end);
-        out.extend_from_slice(&keys.window.next.to_be_bytes());
-        out.extend_from_slice(&keys.window.taken.to_be_bytes());
-        out.extend_from_slice(&keys.unauthentic.to_be_bytes());
+        put_secrets(&mut out)?;
         debug_assert!(out.len() <= FROZEN_OCTETS_MAX);
         Some(Frozen { octets: Zeroizing::new(Box::from(out.as_slice())) })
     }
 
     fn read(reader: &mut Reader<'_>) -> Read<Self> {
-        if reader.u8()? != FORM_DTLS12 {
-            return Err(Malformed);
-        }
+        let version = match reader.u8()? {
+            FORM_DTLS12 => ProtocolVersion::Dtls12,
+            FORM_DTLS13 => ProtocolVersion::Dtls13,
+            _ => return Err(Malformed),
+        };
         let role = match reader.u8()? {
             ROLE_CLIENT => Role::Client,
             ROLE_SERVER => Role::Server,
             _ => return Err(Malformed),
         };
         let restored = reader.u8()? != 0;
-        let suite = CipherSuite::from_code(reader.u16()?).ok_or(Malformed)?;
+        let suite = CipherSuite::from_code(reader.u16()?).filter(|suite| suite.is_of(version)).ok_or(Malformed)?;
         let own_id = ConnectionId::new(reader.vector8()?).map_err(|_| Malformed)?;
         let peer_id = ConnectionId::new(reader.vector8()?).map_err(|_| Malformed)?;
         let peer = read_address(reader)?;
         Ok(Self { role, restored, own_id, peer_id, peer, suite })
     }
 
-    fn decode(octets: &[u8]) -> Read<(Self, Keys)> {
+    fn decode(octets: &[u8]) -> Read<(Self, Secrets)> {
         let mut reader = Reader::new(octets);
         let state = Self::read(&mut reader)?;
-        let suite = state.suite;
-        let write = direction(&mut reader, suite)?;
-        let read = direction(&mut reader, suite)?;
-        let mut keys = Keys::new(suite, write, read);
-        keys.write_sequence = reader.u48()?;
-        keys.write_sequence_end = reader.u48()?;
-        keys.window.next = u64::from_be_bytes(reader.array()?);
-        keys.window.taken = u128::from_be_bytes(reader.array()?);
-        keys.unauthentic = u64::from_be_bytes(reader.array()?);
+        let secrets = match state.suite.version() {
+            ProtocolVersion::Dtls12 => Secrets::V12(read_keys(&mut reader, state.suite)?),
+            ProtocolVersion::Dtls13 => {
+                let (epochs, message_numbers) = read_epochs(&mut reader, state.suite)?;
+                Secrets::V13(epochs, message_numbers)
+            }
+        };
         reader.end()?;
-        Ok((state, keys))
+        Ok((state, secrets))
     }
+}
+
+fn put_keys(out: &mut Vec<u8>, keys: &Keys) -> Option<()> {
+    for direction in [&keys.write, &keys.read] {
+        out.extend_from_slice(&direction.key);
+        out.extend_from_slice(&direction.iv);
+    }
+    put_u48(out, keys.write_sequence);
+    put_u48(out, keys.write_sequence_end);
+    put_window(out, &keys.window, keys.unauthentic);
+    Some(())
+}
+
+fn read_keys(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Keys> {
+    let write = direction(reader, suite)?;
+    let read = direction(reader, suite)?;
+    let mut keys = Keys::new(suite, write, read);
+    keys.write_sequence = reader.u48()?;
+    keys.write_sequence_end = reader.u48()?;
+    (keys.window, keys.unauthentic) = read_window(reader)?;
+    Ok(keys)
+}
+
+/// The epochs that are written and read with, of the latter also the one before, if it is still held.
+fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_receive): (u16, u16)) -> Option<()> {
+    put_u16(out, next_send);
+    put_u16(out, next_receive);
+    out.push(u8::from(epochs.sealed));
+    put_u48(out, epochs.sequence_first);
+    let write = epochs.write()?;
+    put_u48(out, write.epoch);
+    out.extend_from_slice(write.secret.expose());
+    put_u48(out, write.sequence);
+    put_u48(out, write.sequence_end);
+    for read in epochs.reads_held() {
+        put_u48(out, read.epoch);
+        out.extend_from_slice(read.secret.expose());
+        put_window(out, &read.window, read.unauthentic);
+    }
+    Some(())
+}
+
+fn read_epochs(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<(Epochs, (u16, u16))> {
+    let message_numbers = (reader.u16()?, reader.u16()?);
+    let sealed = reader.u8()? != 0;
+    let sequence_first = reader.u48()?;
+    let (epoch, secret) = (reader.u48()?, TrafficSecret::of_octets(&reader.array()?));
+    let mut write = WriteEpoch::new(suite, epoch, secret).map_err(|_| Malformed)?;
+    write.sequence = reader.u48()?;
+    write.sequence_end = reader.u48()?;
+    let mut epochs = Epochs::new(suite, write, read_epoch(reader, suite)?);
+    while !reader.is_empty() {
+        epochs.add_read(read_epoch(reader, suite)?);
+    }
+    (epochs.sealed, epochs.sequence_first) = (sealed, sequence_first);
+    Ok((epochs, message_numbers))
+}
+
+fn read_epoch(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<ReadEpoch> {
+    let (epoch, secret) = (reader.u48()?, TrafficSecret::of_octets(&reader.array()?));
+    let mut read = ReadEpoch::new(suite, epoch, secret).map_err(|_| Malformed)?;
+    (read.window, read.unauthentic) = read_window(reader)?;
+    Ok(read)
+}
+
+fn put_window(out: &mut Vec<u8>, window: &ReplayWindow, unauthentic: u64) {
+    put_u48(out, window.next);
+    out.extend_from_slice(&window.taken.to_be_bytes());
+    put_u48(out, unauthentic);
+}
+
+fn read_window(reader: &mut Reader<'_>) -> Read<(ReplayWindow, u64)> {
+    let window = ReplayWindow { next: reader.u48()?, taken: u128::from_be_bytes(reader.array()?) };
+    Ok((window, reader.u48()?))
 }
 
 /// Everything that makes two addresses the same: of IPv6 the scope too, without which a link-local one leads nowhere.
@@ -266,7 +404,8 @@ fn direction(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Direction> {
 ///
 /// A stored form is older than the session it was made of, so its counters must not be used as they stand. Each start of
 /// the server has a number, larger than any before. A session that was sealed may send [`SEALED_RECORDS_MAX`] records
-/// more; opened `n` starts later, its counter is advanced by `n` times as many; in one start it opens once. So no nonce
+/// more, with DTLS 1.3 [`SEALED_RECORDS_MAX_DTLS13`], in the epoch in which it was sealed and in each further one; opened
+/// `n` starts later, its counter is advanced by `n` times as many; in one start it opens once. So no nonce
 /// repeats, however often the server starts and whatever a store loses, as long as
 ///
 /// - there is one `SealingKey` for each start, and no two starts have the same number;
@@ -302,12 +441,13 @@ impl Sealing {
         &self.octets
     }
 
-    fn confirm(&self, keys: &mut Keys) -> Result<(), Error> {
-        if !crypto::equal(&self.write_key, &keys.write.key) {
+    /// Raises the limit of the session with this key.
+    fn confirm(&self, write_key: &[u8], sequence_end: &mut u64) -> Result<(), Error> {
+        if !crypto::equal(&self.write_key, write_key) {
             return Err(Error::FrozenForm);
         }
         // Never back: a form sealed later may be stored already.
-        keys.write_sequence_end = keys.write_sequence_end.max(self.end);
+        *sequence_end = (*sequence_end).max(self.end);
         Ok(())
     }
 }
@@ -339,11 +479,17 @@ impl SealingKey {
     /// # Errors
     /// [`Error::Random`], which changes nothing.
     pub fn seal(&self, frozen: &mut Frozen) -> Result<Sealing, Error> {
-        let (state, mut keys) = frozen.decode().map_err(|_| Error::FrozenForm)?;
-        let end = sealed_end(&keys);
+        let (state, mut secrets) = frozen.decode().map_err(|_| Error::FrozenForm)?;
+        let (records_max, more) = (secrets.records_max(), secrets.sealed_records_max());
+        let (write_key, sequence, sequence_end) = secrets.write_mut().ok_or(Error::FrozenForm)?;
+        let write_key: Secret = Zeroizing::new(Box::from(write_key));
+        let end = sequence.saturating_add(more).min(records_max);
         // The store may have this form or the one before: the session stays below what either would go on with.
-        keys.write_sequence_end = keys.write_sequence_end.min(end);
-        let renewed = state.encode(&keys).ok_or(Error::FrozenForm)?;
+        *sequence_end = (*sequence_end).min(end);
+        if let Secrets::V13(epochs, _) = &mut secrets {
+            epochs.sealed = true;
+        }
+        let renewed = state.freeze(&secrets).ok_or(Error::FrozenForm)?;
 
         let mut nonce = [0; 12];
         crypto::random(&mut nonce)?;
@@ -360,7 +506,7 @@ impl SealingKey {
         out.extend_from_slice(&data);
         out.extend_from_slice(tag.as_ref());
         *frozen = renewed;
-        Ok(Sealing { octets: out, write_key: keys.write.key, end })
+        Ok(Sealing { octets: out, write_key, end })
     }
 
     /// The session of a sealed form, with its counters advanced. Each form opens once; the session may then send
@@ -368,7 +514,8 @@ impl SealingKey {
     ///
     /// # Errors
     /// [`Error::FrozenForm`] if it is not of this key or was changed; [`Error::SealedNow`] if it was sealed by this start
-    /// of the server or a later one; [`Error::WriteKeyExhausted`] if no records are left; [`Error::OpenedBefore`];
+    /// of the server or a later one; [`Error::WriteKeyExhausted`] if no records are left, or if it was sealed more than
+    /// [`SEALED_STARTS_MAX_DTLS13`] starts ago with DTLS 1.3; [`Error::OpenedBefore`];
     /// [`Error::OpenedTooMany`].
     pub fn open(&self, sealed: &[u8]) -> Result<Frozen, Error> {
         let (header, ciphertext) = sealed.split_first_chunk::<SEALED_HEADER_OCTETS>().ok_or(Error::FrozenForm)?;
@@ -378,16 +525,26 @@ impl SealingKey {
             .key
             .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut data)
             .map_err(|_| Error::FrozenForm)?;
-        let (mut state, mut keys) = State::decode(plain).map_err(|_| Error::FrozenForm)?;
+        let (mut state, mut secrets) = State::decode(plain).map_err(|_| Error::FrozenForm)?;
         let starts = self.start.checked_sub(start).filter(|starts| *starts > 0).ok_or(Error::SealedNow)?;
-        keys.write_sequence = keys.write_sequence.saturating_add(u64::from(starts) * SEALED_RECORDS_MAX);
-        if keys.write_sequence >= keys.suite.aead().records_max() {
+        let (records_max, more) = (secrets.records_max(), secrets.sealed_records_max());
+        let advance = u64::from(starts) * more;
+        if matches!(secrets, Secrets::V13(..)) && u64::from(starts) > SEALED_STARTS_MAX_DTLS13 {
             return Err(Error::WriteKeyExhausted);
         }
-        keys.write_sequence_end = sealed_end(&keys);
+        let (_, sequence, sequence_end) = secrets.write_mut().ok_or(Error::FrozenForm)?;
+        *sequence = sequence.saturating_add(advance);
+        if *sequence >= records_max {
+            return Err(Error::WriteKeyExhausted);
+        }
+        *sequence_end = sequence.saturating_add(more).min(records_max);
+        if let Secrets::V13(epochs, _) = &mut secrets {
+            // What was sealed may have gone on to further epochs: their numbers are not repeated either.
+            epochs.sequence_first = epochs.sequence_first.saturating_add(advance);
+        }
         state.restored = true;
         self.note_opened(nonce)?;
-        state.encode(&keys).ok_or(Error::FrozenForm)
+        state.freeze(&secrets).ok_or(Error::FrozenForm)
     }
 
     /// Remembers that the form with `nonce` is opened.
@@ -408,10 +565,6 @@ impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealingKey").field("start", &self.start).finish_non_exhaustive()
     }
-}
-
-fn sealed_end(keys: &Keys) -> u64 {
-    (keys.write_sequence + SEALED_RECORDS_MAX).min(keys.suite.aead().records_max())
 }
 
 fn sealed_header(header: &[u8]) -> Read<(u32, [u8; 12])> {
@@ -444,7 +597,8 @@ mod tests {
 
     fn frozen(peer: &str, keys: &Keys) -> Frozen {
         let (own_id, peer_id, peer) = (own_id(), ConnectionId::EMPTY, peer.parse().unwrap());
-        State { role: Role::Server, restored: false, own_id, peer_id, peer, suite: SUITE }.encode(keys).unwrap()
+        let state = State { role: Role::Server, restored: false, own_id, peer_id, peer, suite: SUITE };
+        state.encode(|out| put_keys(out, keys)).unwrap()
     }
 
     fn from_peer(peer: &mut Keys) -> Vec<u8> {
@@ -503,10 +657,11 @@ mod tests {
 
     /// The same session, that has sent all records before `sequence`.
     fn advanced(frozen: &Frozen, sequence: u64) -> Frozen {
-        let (state, mut keys) = frozen.decode().unwrap();
-        assert!(keys.write_sequence <= sequence);
-        keys.write_sequence = sequence;
-        state.encode(&keys).unwrap()
+        let (state, mut secrets) = frozen.decode().unwrap();
+        let (_, next, _) = secrets.write_mut().unwrap();
+        assert!(*next <= sequence);
+        *next = sequence;
+        state.freeze(&secrets).unwrap()
     }
 
     fn thaw(frozen: Frozen) -> Connection {
@@ -528,7 +683,7 @@ mod tests {
         assert_eq!(connection.send(now, b"one more"), Err(Error::WriteKeyExhausted));
         // The next start finds the first form: it goes on where the session would have.
         let opened = SealingKey::new(&[3; 32], 2).unwrap().open(first.octets()).unwrap();
-        assert_eq!(opened.decode().unwrap().1.write_sequence, SEALED_RECORDS_MAX);
+        assert_eq!(*opened.decode().unwrap().1.write_mut().unwrap().1, SEALED_RECORDS_MAX);
     }
 
     #[test]
@@ -552,8 +707,8 @@ mod tests {
         connection.stored(&first).unwrap();
         assert_eq!(connection.send(Instant::now(), b"x"), Ok(()));
         connection.poll_transmit();
-        let (_, keys) = connection.freeze().unwrap().decode().unwrap();
-        assert_eq!(keys.write_sequence_end, 2 * SEALED_RECORDS_MAX - 1);
+        let (_, mut secrets) = connection.freeze().unwrap().decode().unwrap();
+        assert_eq!(*secrets.write_mut().unwrap().2, 2 * SEALED_RECORDS_MAX - 1);
     }
 
     #[test]

@@ -41,9 +41,9 @@ impl fmt::Debug for PresharedKey {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRequest {
-    /// The version negotiated.
+    /// The version negotiated; on a client that offers DTLS 1.3 first that one, and again 1.2 if the server wants it.
     pub version: ProtocolVersion,
-    /// The cipher suite negotiated.
+    /// The cipher suite negotiated; on a client of DTLS 1.3, which needs its key before, the first that it offers.
     pub cipher_suite: CipherSuite,
     /// The PSK identity: on the server what the client sent, at most [`crate::limits::PSK_IDENTITY_OCTETS_MAX`] octets,
     /// unproven; on the client its own.
@@ -76,7 +76,7 @@ pub enum KeyRefusal {
     Unavailable,
 }
 
-/// Takes lines of the NSS key log format (`CLIENT_RANDOM ...`). For tests and analysis only: who has them reads the
+/// Takes lines of the NSS key log format (`CLIENT_RANDOM ...`, `CLIENT_TRAFFIC_SECRET_0 ...`). For tests and analysis only: who has them reads the
 /// session.
 #[derive(Clone)]
 pub struct KeyLog(Arc<dyn Fn(&str) + Send + Sync>);

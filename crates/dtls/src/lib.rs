@@ -115,6 +115,7 @@ mod listener;
 mod record;
 mod suite;
 mod v12;
+mod v13;
 
 pub use alert::Alert;
 pub use config::{AddressChange, ClientConfig, ServerConfig, SessionConfig, UnknownIdentity};

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-/// Octets of content in one record (RFC 6347 4.1). A longer record is dropped.
+/// Octets of content in one record (RFC 6347 4.1, RFC 9147 4). A longer record is dropped.
 pub const RECORD_CONTENT_OCTETS_MAX: usize = 1 << 14;
-/// Smallest value of [`crate::SessionConfig::datagram_octets_max`]. Below it a ClientHello would not fit in one datagram.
+/// Smallest value of [`crate::SessionConfig::datagram_octets_max`]. Below it a ClientHello would not fit in one datagram;
+/// one of DTLS 1.3, which has identity and cookie in it, needs more.
 pub const DATAGRAM_OCTETS_MIN: usize = 256;
 /// Default of [`crate::SessionConfig::datagram_octets_max`]: the minimum MTU of IPv6 less the headers of IPv6 and UDP.
 pub const DATAGRAM_OCTETS_DEFAULT: usize = 1232;
@@ -49,6 +50,15 @@ pub const TRANSMITS_MAX: usize = 64;
 pub const EVENTS_MAX: usize = 256;
 /// Records behind the newest one that are still taken, once each (RFC 6347 4.1.2.6 demands 32 and prefers 64).
 pub const REPLAY_WINDOW_RECORDS: u64 = 128;
+/// Records that one ACK of DTLS 1.3 names: the newest that came. Others are named in later ones, or come again.
+pub const ACK_RECORDS_MAX: usize = 32;
+/// Records of a flight that are remembered, the newest, so that an ACK tells what need not be sent again.
+pub const SENT_RECORDS_MAX: usize = 64;
+/// An incomplete flight of the peer is acknowledged after this part of the first interval (RFC 9147 7.1).
+pub const ACK_DELAY_DIVISOR: u32 = 4;
+/// How long the peer's records of the epoch before are read after its first one of a new epoch (RFC 9147 4.2.1), unless
+/// another epoch comes.
+pub const PREVIOUS_EPOCH_HELD: Duration = Duration::from_secs(120);
 /// First interval between retransmissions (RFC 6347 4.2.4.1); it doubles each time.
 pub const RETRANSMIT_FIRST: Duration = Duration::from_secs(1);
 /// Longest interval between retransmissions (RFC 6347 4.2.4.1).
@@ -56,7 +66,8 @@ pub const RETRANSMIT_MAX: Duration = Duration::from_secs(60);
 /// The peer's retransmissions make us retransmit at most once in this part of the first interval.
 pub const RETRANSMIT_ON_DUPLICATE_DIVISOR: u32 = 2;
 /// How long a server keeps its Finished for a client that did not get it (RFC 6347 4.2.4: twice the maximum segment
-/// lifetime), unless application data of the client show before that it did.
+/// lifetime), unless application data of the client show before that it did. With DTLS 1.3: how long it acknowledges the
+/// client's Finished again.
 pub const FINAL_FLIGHT_HELD: Duration = Duration::from_secs(240);
 /// A cookie is valid in the period in which it was made and in the next one.
 pub const COOKIE_PERIOD: Duration = Duration::from_secs(60);
@@ -72,3 +83,9 @@ pub const SEALED_OPENED_MAX: usize = 1 << 20;
 /// Records that a session may send after it was sealed, until it is sealed anew and that form is stored: as far as its
 /// counter is advanced for each start of the server when the sealed form is opened.
 pub const SEALED_RECORDS_MAX: u64 = 1 << 16;
+/// As [`SEALED_RECORDS_MAX`], with DTLS 1.3: a record tells 16 bits of its number, from which the peer must find the rest
+/// although the counter was advanced.
+pub const SEALED_RECORDS_MAX_DTLS13: u64 = 1 << 12;
+/// Starts of the server after which a sealed form of DTLS 1.3 is still opened, and over which a session updates its write
+/// key: further on the peer would not find the numbers. Beyond, [`crate::Error::WriteKeyExhausted`].
+pub const SEALED_STARTS_MAX_DTLS13: u64 = 7;

@@ -9,7 +9,7 @@ use crate::codec::Reader;
 use crate::config::ServerConfig;
 use crate::connection::{Connection, Transmit};
 use crate::connection_id::ConnectionId;
-use crate::cookie::{COOKIE_OCTETS, Cookies};
+use crate::cookie::{COOKIE_OCTETS, Cookies, Retry};
 use crate::error::{Error, Failure};
 use crate::handshake::hello::{ClientHello, HelloVerifyRequest, cookie_bound_parts};
 use crate::handshake::{Fragment, Message, MessageType};
@@ -17,6 +17,7 @@ use crate::limits::HANDSHAKE_MESSAGE_OCTETS_MAX;
 use crate::record::{self, ContentType, Record};
 use crate::suite::ProtocolVersion;
 use crate::v12;
+use crate::v13::{self, schedule::hash};
 
 /// Answers ClientHellos. It keeps nothing about anybody, so it may be shared by all tasks of a server; a client may send
 /// its second ClientHello to a socket of another task.
@@ -28,9 +29,10 @@ pub struct Listener {
 /// What became of a datagram that belongs to no session.
 #[must_use]
 pub enum Incoming {
-    /// Send this, which has no more octets than came; nothing is kept. A HelloVerifyRequest.
+    /// Send this, which has no more octets than came; nothing is kept. A HelloVerifyRequest or HelloRetryRequest.
     Reply(Transmit),
-    /// The address is proven, but nothing can be negotiated: send this alert, nothing is kept.
+    /// Nothing can be negotiated: send this alert, which has no more octets than came; nothing is kept. With DTLS 1.2 the
+    /// address is proven; with 1.3 it may not be.
     Refused(Transmit, Error),
     /// The address is proven: [`ProvenHello::accept`] makes the session, dropping it refuses without a word.
     Hello(Box<ProvenHello>),
@@ -56,6 +58,12 @@ impl Listener {
         let Some(message) = whole_client_hello(&record) else { return Incoming::Ignored };
         let Ok(bound) = cookie_bound_parts(&message.body) else { return Incoming::Ignored };
         let Ok(hello) = ClientHello::parse(&message.body) else { return Incoming::Ignored };
+        if hello.offer.has_dtls13() && self.config.speaks(ProtocolVersion::Dtls13) {
+            let arrival = Arrival { now, source, octets: datagram.len(), record_sequence: record.sequence };
+            return self
+                .handle_hello13(&arrival, bound, &message, &hello)
+                .unwrap_or_else(|error| arrival.refuse(error));
+        }
         if !self.cookies.verify(now, source, bound, &hello.cookie) {
             let cookie = self.cookies.make(now, source, bound);
             return Incoming::Reply(Transmit {
@@ -70,14 +78,71 @@ impl Listener {
                 record_sequence: record.sequence,
                 message,
                 hello,
-                negotiated,
+                negotiated: Negotiated::V12(negotiated),
             })),
             Err(error) => {
-                let alert = Failure::from(error).alert;
-                Incoming::Refused(Transmit { destination: source, payload: plain_alert(record.sequence, alert) }, error)
+                Arrival { now, source, octets: datagram.len(), record_sequence: record.sequence }.refuse(error)
             }
         }
     }
+
+    /// A ClientHello of DTLS 1.3: without a cookie of ours it is asked for one, which carries the hash of this one.
+    fn handle_hello13(
+        &self,
+        arrival: &Arrival,
+        bound: (&[u8], &[u8]),
+        message: &Message,
+        hello: &ClientHello,
+    ) -> Result<Incoming, Error> {
+        let Arrival { now, source, .. } = *arrival;
+        let (suite, group, lacks_share) = v13::select(&self.config, hello)?;
+        let Some(cookie) = &hello.offer.cookie else {
+            let retry = Retry {
+                suite: suite.code(),
+                group: if lacks_share { group.code() } else { 0 },
+                hello_hash: hash(&message.encode_plain()),
+            };
+            let cookie = self.cookies.make_retry(now, source, bound, &retry);
+            let request = v13::hello_retry_request(&retry, cookie, message.sequence);
+            let payload = plain_handshake(arrival.record_sequence, ProtocolVersion::DTLS_1_2_CODE, &request);
+            // Never more than came.
+            let fits = payload.len() <= arrival.octets;
+            let reply = Transmit { destination: source, payload };
+            return Ok(if fits { Incoming::Reply(reply) } else { Incoming::Ignored });
+        };
+        // RFC 9147 5.1: the client starts from scratch.
+        let retry = self.cookies.verify_retry(now, source, bound, cookie).ok_or(Error::IllegalParameter("cookie"))?;
+        let negotiated = v13::Negotiated::of_hello(&self.config, hello, &retry, cookie)?;
+        Ok(Incoming::Hello(Box::new(ProvenHello {
+            config: Arc::clone(&self.config),
+            source,
+            record_sequence: arrival.record_sequence,
+            message: message.clone(),
+            hello: hello.clone(),
+            negotiated: Negotiated::V13(Box::new(negotiated)),
+        })))
+    }
+}
+
+/// A ClientHello's datagram.
+struct Arrival {
+    now: Instant,
+    source: SocketAddr,
+    octets: usize,
+    record_sequence: u64,
+}
+
+impl Arrival {
+    fn refuse(&self, error: Error) -> Incoming {
+        let payload = plain_alert(self.record_sequence, Failure::from(error).alert);
+        Incoming::Refused(Transmit { destination: self.source, payload }, error)
+    }
+}
+
+/// What the hellos agree on, by version.
+pub(crate) enum Negotiated {
+    V12(v12::Negotiated),
+    V13(Box<v13::Negotiated>),
 }
 
 impl std::fmt::Debug for Listener {
@@ -93,13 +158,21 @@ pub struct ProvenHello {
     pub(crate) record_sequence: u64,
     pub(crate) message: Message,
     pub(crate) hello: ClientHello,
-    pub(crate) negotiated: v12::Negotiated,
+    pub(crate) negotiated: Negotiated,
 }
 
 impl ProvenHello {
     /// The proven address.
     pub fn source(&self) -> SocketAddr {
         self.source
+    }
+
+    /// The version negotiated.
+    pub fn version(&self) -> ProtocolVersion {
+        match self.negotiated {
+            Negotiated::V12(_) => ProtocolVersion::Dtls12,
+            Negotiated::V13(_) => ProtocolVersion::Dtls13,
+        }
     }
 
     /// The host name that the client wants, in lower case.
@@ -148,9 +221,14 @@ const MESSAGE_SEQUENCE_MAX: u16 = 16;
 fn hello_verify_request(record: &Record<'_>, sequence: u16, cookie: &[u8; COOKIE_OCTETS]) -> Vec<u8> {
     let version = ProtocolVersion::DTLS_1_0_CODE;
     let body = HelloVerifyRequest { cookie }.encode(version);
-    let message = Message { message_type: MessageType::HELLO_VERIFY_REQUEST, sequence, body }.encode();
+    let message = Message { message_type: MessageType::HELLO_VERIFY_REQUEST, sequence, body };
+    plain_handshake(record.sequence, version, &message)
+}
+
+fn plain_handshake(record_sequence: u64, version: u16, message: &Message) -> Vec<u8> {
+    let message = message.encode();
     let mut payload = Vec::with_capacity(record::HEADER_OCTETS + message.len());
-    record::put_header(&mut payload, ContentType::HANDSHAKE, version, 0, record.sequence, &[], message.len());
+    record::put_header(&mut payload, ContentType::HANDSHAKE, version, 0, record_sequence, &[], message.len());
     payload.extend_from_slice(&message);
     payload
 }

@@ -8,17 +8,29 @@ use crate::crypto::aead::Aead;
 pub enum ProtocolVersion {
     /// RFC 6347.
     Dtls12,
+    /// RFC 9147.
+    Dtls13,
 }
 
 impl ProtocolVersion {
     pub(crate) const DTLS_1_0_CODE: u16 = 0xfeff;
     pub(crate) const DTLS_1_2_CODE: u16 = 0xfefd;
+    pub(crate) const DTLS_1_3_CODE: u16 = 0xfefc;
 }
 
-/// A cipher suite of DTLS 1.2. The Ua* protocol identifier of AKMA, and so K_AF, depends on its [`CipherSuite::code`].
+/// A cipher suite, which says the version too. The Ua* protocol identifier of AKMA, and so K_AF, depends on the
+/// [`CipherSuite::code`] with DTLS 1.2, and on the version alone with DTLS 1.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CipherSuite {
+    /// TLS_CHACHA20_POLY1305_SHA256 of DTLS 1.3 (RFC 8446).
+    Chacha20Poly1305,
+    /// TLS_AES_128_GCM_SHA256 of DTLS 1.3 (RFC 8446).
+    Aes128Gcm,
+    /// TLS_AES_128_CCM_SHA256 of DTLS 1.3 (RFC 8446).
+    Aes128Ccm,
+    /// TLS_AES_128_CCM_8_SHA256 of DTLS 1.3 (RFC 8446): a tag of 8 octets.
+    Aes128Ccm8,
     /// TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256 (RFC 7905).
     EcdhePskChacha20Poly1305,
     /// TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256 (RFC 8442).
@@ -34,12 +46,35 @@ pub enum CipherSuite {
 }
 
 impl CipherSuite {
-    /// Those with forward secrecy, in the order of preference: the default.
-    pub const FORWARD_SECRET: [Self; 3] =
-        [Self::EcdhePskChacha20Poly1305, Self::EcdhePskAes128Gcm, Self::EcdhePskAes128Ccm];
+    /// Those with forward secrecy and a tag of 16 octets, in the order of preference: the default.
+    pub const FORWARD_SECRET: [Self; 6] = [
+        Self::Chacha20Poly1305,
+        Self::Aes128Gcm,
+        Self::Aes128Ccm,
+        Self::EcdhePskChacha20Poly1305,
+        Self::EcdhePskAes128Gcm,
+        Self::EcdhePskAes128Ccm,
+    ];
+
+    /// Those of DTLS 1.3, in the order of preference.
+    pub const DTLS13: [Self; 4] = [Self::Chacha20Poly1305, Self::Aes128Gcm, Self::Aes128Ccm, Self::Aes128Ccm8];
+
+    /// Those of DTLS 1.2, in the order of preference.
+    pub const DTLS12: [Self; 6] = [
+        Self::EcdhePskChacha20Poly1305,
+        Self::EcdhePskAes128Gcm,
+        Self::EcdhePskAes128Ccm,
+        Self::PskAes128Gcm,
+        Self::PskAes128Ccm,
+        Self::PskAes128Ccm8,
+    ];
 
     /// All, in the order of preference.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
+        Self::Chacha20Poly1305,
+        Self::Aes128Gcm,
+        Self::Aes128Ccm,
+        Self::Aes128Ccm8,
         Self::EcdhePskChacha20Poly1305,
         Self::EcdhePskAes128Gcm,
         Self::EcdhePskAes128Ccm,
@@ -51,6 +86,10 @@ impl CipherSuite {
     /// The code point.
     pub const fn code(self) -> u16 {
         match self {
+            Self::Chacha20Poly1305 => 0x1303,
+            Self::Aes128Gcm => 0x1301,
+            Self::Aes128Ccm => 0x1304,
+            Self::Aes128Ccm8 => 0x1305,
             Self::EcdhePskChacha20Poly1305 => 0xccac,
             Self::EcdhePskAes128Gcm => 0xd001,
             Self::EcdhePskAes128Ccm => 0xd005,
@@ -65,17 +104,29 @@ impl CipherSuite {
         Self::ALL.into_iter().find(|suite| suite.code() == code)
     }
 
-    /// Whether the keys come from an ephemeral key exchange besides the pre-shared key.
+    /// The version that it is of.
+    pub const fn version(self) -> ProtocolVersion {
+        match self {
+            Self::Chacha20Poly1305 | Self::Aes128Gcm | Self::Aes128Ccm | Self::Aes128Ccm8 => ProtocolVersion::Dtls13,
+            _ => ProtocolVersion::Dtls12,
+        }
+    }
+
+    /// Whether the keys come from an ephemeral key exchange besides the pre-shared key: with DTLS 1.3 always.
     pub const fn is_forward_secret(self) -> bool {
-        matches!(self, Self::EcdhePskChacha20Poly1305 | Self::EcdhePskAes128Gcm | Self::EcdhePskAes128Ccm)
+        !matches!(self, Self::PskAes128Gcm | Self::PskAes128Ccm | Self::PskAes128Ccm8)
+    }
+
+    pub(crate) fn is_of(self, version: ProtocolVersion) -> bool {
+        self.version() == version
     }
 
     pub(crate) const fn aead(self) -> Aead {
         match self {
-            Self::EcdhePskChacha20Poly1305 => Aead::Chacha20Poly1305,
-            Self::EcdhePskAes128Gcm | Self::PskAes128Gcm => Aead::Aes128Gcm,
-            Self::EcdhePskAes128Ccm | Self::PskAes128Ccm => Aead::Aes128Ccm,
-            Self::PskAes128Ccm8 => Aead::Aes128Ccm8,
+            Self::Chacha20Poly1305 | Self::EcdhePskChacha20Poly1305 => Aead::Chacha20Poly1305,
+            Self::Aes128Gcm | Self::EcdhePskAes128Gcm | Self::PskAes128Gcm => Aead::Aes128Gcm,
+            Self::Aes128Ccm | Self::EcdhePskAes128Ccm | Self::PskAes128Ccm => Aead::Aes128Ccm,
+            Self::Aes128Ccm8 | Self::PskAes128Ccm8 => Aead::Aes128Ccm8,
         }
     }
 }

@@ -69,7 +69,7 @@ impl Core {
 
     pub(crate) fn probe(&mut self, payload: &[u8]) -> Result<(), Error> {
         let candidate = self.candidate.ok_or(Error::NoSuchAddress)?;
-        let octets = self.overhead(crate::record::protection::EPOCH) + payload.len();
+        let octets = self.application_octets(payload.len());
         let octets_left = candidate.octets_allowed.checked_sub(octets).ok_or(Error::ProbeTooLarge)?;
         if self.transmits.len() >= TRANSMITS_MAX {
             return Err(Error::TransmitQueueFull);

@@ -11,16 +11,18 @@ use crate::connection::address::Candidate;
 use crate::connection::{Established, Event, Role, Transmit};
 use crate::connection_id::ConnectionId;
 use crate::error::Error;
-use crate::handshake::flight::{Flight, FlightItem};
+use crate::handshake::flight::{Flight, FlightItem, Sent};
 use crate::handshake::hello::RANDOM_OCTETS;
-use crate::handshake::reassembly::Reassembler;
+use crate::handshake::reassembly::{Ranges, Reassembler};
 use crate::handshake::transcript::Transcript;
 use crate::handshake::{self, Message, MessageType};
 use crate::limits::{
     DATAGRAM_FALLBACK_TIMEOUTS, DATAGRAM_OCTETS_FALLBACK, EARLY_RECORD_OCTETS_MAX, EARLY_RECORDS_MAX, EVENTS_MAX,
     FINAL_FLIGHT_HELD, TRANSMITS_MAX,
 };
+use crate::record::epochs::{Epochs, RecordNumber};
 use crate::record::protection::Keys;
+use crate::record::unified::Form;
 use crate::record::{self, ContentType};
 use crate::suite::{CipherSuite, Group, ProtocolVersion};
 
@@ -64,11 +66,20 @@ pub(crate) struct Core {
     pub(crate) peer_id: ConnectionId,
     /// Of the next record of epoch 0.
     pub(crate) plain_sequence: u64,
+    /// Whether records in clear say 1.2 whatever they carry: a ClientHello after a HelloRetryRequest (RFC 9147 4).
+    pub(crate) plain_version_settled: bool,
+    /// Of DTLS 1.2.
     pub(crate) keys: Option<Box<Keys>>,
+    /// Of DTLS 1.3.
+    pub(crate) epochs: Option<Box<Epochs>>,
+    /// The next message's numbers, ours and the peer's, while `handshake` is not there.
+    pub(crate) message_numbers: (u16, u16),
+    /// Until when the peer's epoch before the present one is read.
+    pub(crate) previous_until: Option<Instant>,
     pub(crate) established: bool,
     /// Whether [`Event::RenewalAdvised`] was told.
     pub(crate) renewal_advised: bool,
-    /// While the handshake lasts; on a server also while it holds its last flight.
+    /// While the handshake lasts; while a last flight is held; while a message after the handshake is under way.
     pub(crate) handshake: Option<Box<HandshakeIo>>,
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
@@ -78,13 +89,38 @@ pub(crate) struct Core {
 pub(crate) struct HandshakeIo {
     pub(crate) reassembler: Reassembler,
     transcript: Transcript,
-    next_send: u16,
+    pub(crate) next_send: u16,
     pub(crate) flight: Option<Flight>,
     /// When the handshake is given up or, once established, the last flight.
     pub(crate) until: Instant,
     /// Protected records that came before their key.
     pub(crate) early: Vec<Vec<u8>>,
+    /// Records to be acknowledged.
+    pub(crate) to_acknowledge: Vec<RecordNumber>,
+    /// When they are.
+    pub(crate) acknowledge_at: Option<Instant>,
+    /// Those that were.
+    pub(crate) acknowledged: Vec<RecordNumber>,
 }
+
+impl HandshakeIo {
+    fn new(next_send: u16, next_receive: u16, until: Instant) -> Self {
+        Self {
+            reassembler: Reassembler::starting_at(next_receive),
+            transcript: Transcript::new(),
+            next_send,
+            flight: None,
+            until,
+            early: Vec::new(),
+            to_acknowledge: Vec::new(),
+            acknowledge_at: None,
+            acknowledged: Vec::new(),
+        }
+    }
+}
+
+/// The epoch of a message that goes under the newest key.
+pub(crate) const NEWEST_EPOCH: u16 = u16::MAX;
 
 impl Core {
     /// For a handshake that starts with message `next_send` of ours and `next_receive` of the peer.
@@ -97,20 +133,29 @@ impl Core {
             own_id: ConnectionId::EMPTY,
             peer_id: ConnectionId::EMPTY,
             plain_sequence: 0,
+            plain_version_settled: false,
             keys: None,
+            epochs: None,
+            message_numbers: (0, 0),
+            previous_until: None,
             established: false,
             renewal_advised: false,
-            handshake: Some(Box::new(HandshakeIo {
-                reassembler: Reassembler::starting_at(next_receive),
-                transcript: Transcript::new(),
-                next_send,
-                flight: None,
-                until,
-                early: Vec::new(),
-            })),
+            handshake: Some(Box::new(HandshakeIo::new(next_send, next_receive, until))),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
+    }
+
+    /// The version of an established session.
+    pub(crate) fn version(&self) -> ProtocolVersion {
+        if self.epochs.is_some() { ProtocolVersion::Dtls13 } else { ProtocolVersion::Dtls12 }
+    }
+
+    /// What a message after the handshake needs, if it is not there.
+    pub(crate) fn open_handshake(&mut self, now: Instant) -> &mut HandshakeIo {
+        let until = now + self.config.session().handshake_timeout;
+        let (next_send, next_receive) = self.message_numbers;
+        self.handshake.get_or_insert_with(|| Box::new(HandshakeIo::new(next_send, next_receive, until)))
     }
 
     pub(crate) fn transcript_add(&mut self, message: &Message) {
@@ -175,22 +220,33 @@ impl Core {
     }
 
     /// Queues the flight's datagrams, in records that have never been used. Left out if the driver does not send.
-    fn queue_flight(&mut self) {
+    pub(crate) fn queue_flight(&mut self) {
         let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) else { return };
         let items = std::mem::take(&mut flight.items);
         let mut octets_max = self.config.session().datagram_octets_max;
         if flight.timeouts >= DATAGRAM_FALLBACK_TIMEOUTS {
             octets_max = octets_max.min(DATAGRAM_OCTETS_FALLBACK);
         }
+        let missing: Vec<Ranges> = items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| match item {
+                FlightItem::Handshake { message, .. } => flight.missing(at, message.body.len()),
+                FlightItem::ChangeCipherSpec => Ranges::new(),
+            })
+            .collect();
+        let mut sent = Vec::new();
         if self.transmits.len() < TRANSMITS_MAX {
             let mut datagram = Vec::new();
-            for item in &items {
+            for (at, (item, missing)) in items.iter().zip(missing).enumerate() {
                 match item {
                     FlightItem::ChangeCipherSpec => {
                         self.pack(&mut datagram, octets_max, 0, ContentType::CHANGE_CIPHER_SPEC, &[1]);
                     }
                     FlightItem::Handshake { epoch, message } => {
-                        self.pack_message(&mut datagram, octets_max, *epoch, message);
+                        for part in missing {
+                            self.pack_message(&mut datagram, octets_max, (at, *epoch, message), part, &mut sent);
+                        }
                     }
                 }
             }
@@ -198,15 +254,23 @@ impl Core {
         }
         if let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) {
             flight.items = items;
+            sent.into_iter().for_each(|sent| flight.note_sent(sent));
         }
     }
 
-    /// A message in as many fragments as the path wants.
-    fn pack_message(&mut self, datagram: &mut Vec<u8>, octets_max: usize, epoch: u16, message: &Message) {
+    /// A part of a message in as many fragments as the path wants.
+    fn pack_message(
+        &mut self,
+        datagram: &mut Vec<u8>,
+        octets_max: usize,
+        (item, epoch, message): (usize, u16, &Message),
+        (start, end): (usize, usize),
+        sent: &mut Vec<Sent>,
+    ) {
         let overhead = self.overhead(epoch) + handshake::HEADER_OCTETS;
-        let mut offset = 0;
+        let mut offset = start;
         loop {
-            let left = message.body.len() - offset;
+            let left = end - offset;
             let mut room = octets_max.saturating_sub(datagram.len() + overhead);
             if room < left.min(FRAGMENT_OCTETS_WORTH) || datagram.len() + overhead > octets_max {
                 self.queue(std::mem::take(datagram));
@@ -215,9 +279,10 @@ impl Core {
             let octets = left.min(room);
             let mut content = Vec::with_capacity(handshake::HEADER_OCTETS + octets);
             message.put_fragment(offset, octets, &mut content);
-            self.put_record(datagram, epoch, ContentType::HANDSHAKE, &content);
+            let number = self.put_record(datagram, epoch, ContentType::HANDSHAKE, &content);
+            sent.extend(number.map(|number| Sent { number, item, start: offset, end: offset + octets }));
             offset += octets;
-            if offset >= message.body.len() {
+            if offset >= end {
                 return;
             }
         }
@@ -239,30 +304,65 @@ impl Core {
 
     /// Octets of a record beyond its content.
     pub(crate) fn overhead(&self, epoch: u16) -> usize {
-        match &self.keys {
-            Some(keys) if epoch > 0 => Keys::overhead(keys.suite, &self.peer_id),
+        match (&self.keys, &self.epochs) {
+            (Some(keys), _) if epoch > 0 => Keys::overhead(keys.suite, &self.peer_id),
+            (_, Some(epochs)) if epoch > 0 => Epochs::overhead(epochs.suite, &self.peer_id, Form::WITH_LENGTH),
             _ => record::HEADER_OCTETS,
         }
     }
 
-    /// A record. Without key, or with one that is used up, there is none: the session is ending.
-    fn put_record(&mut self, datagram: &mut Vec<u8>, epoch: u16, content_type: ContentType, content: &[u8]) {
+    /// Octets of a datagram of application data beyond them.
+    pub(crate) fn application_overhead(&self) -> usize {
+        match &self.epochs {
+            // The least that a record has, for the shortest payloads (RFC 9147 4.2.3).
+            Some(epochs) => Epochs::overhead(epochs.suite, &self.peer_id, Form::ALONE),
+            None => self.overhead(record::protection::EPOCH),
+        }
+    }
+
+    /// Octets of a datagram of application data.
+    pub(crate) fn application_octets(&self, payload_octets: usize) -> usize {
+        let octets_min = self.epochs.as_ref().map_or(0, |epochs| Epochs::content_octets_min(epochs.suite));
+        self.application_overhead() + payload_octets.max(octets_min)
+    }
+
+    /// A record, and its number with DTLS 1.3. Without key, or with one that is used up, there is none: the session is
+    /// ending.
+    pub(crate) fn put_record(
+        &mut self,
+        datagram: &mut Vec<u8>,
+        epoch: u16,
+        content_type: ContentType,
+        content: &[u8],
+    ) -> Option<RecordNumber> {
         if epoch > 0 {
-            if let Some(keys) = &mut self.keys {
-                let before = datagram.len();
-                if keys.seal(&self.peer_id, content_type, content, datagram).is_err() {
-                    datagram.truncate(before);
+            let before = datagram.len();
+            let sealed = match (&mut self.keys, &mut self.epochs) {
+                (Some(keys), _) => keys.seal(&self.peer_id, content_type, content, datagram).map(|()| None),
+                (None, Some(epochs)) => {
+                    let epoch = (epoch != NEWEST_EPOCH).then_some(u64::from(epoch));
+                    epochs.seal(epoch, &self.peer_id, Form::WITH_LENGTH, content_type, content, datagram).map(Some)
                 }
+                (None, None) => return None,
+            };
+            if sealed.is_err() {
+                datagram.truncate(before);
             }
-            return;
+            return sealed.ok().flatten();
         }
         // RFC 6347 4.1: what comes before the version is known says 1.0, so that old servers read on.
         let is_client_hello =
             content_type == ContentType::HANDSHAKE && content.first() == Some(&MessageType::CLIENT_HELLO.0);
-        let version = if is_client_hello { ProtocolVersion::DTLS_1_0_CODE } else { ProtocolVersion::DTLS_1_2_CODE };
+        let version = if is_client_hello && !self.plain_version_settled {
+            ProtocolVersion::DTLS_1_0_CODE
+        } else {
+            ProtocolVersion::DTLS_1_2_CODE
+        };
         record::put_header(datagram, content_type, version, 0, self.plain_sequence, &[], content.len());
         datagram.extend_from_slice(content);
+        let number = RecordNumber { epoch: 0, sequence: self.plain_sequence };
         self.plain_sequence = self.plain_sequence.wrapping_add(1);
+        Some(number)
     }
 
     /// Queues a datagram to the peer's address.
@@ -274,7 +374,8 @@ impl Core {
 
     /// Queues an alert, in clear if there is no key that the peer could have.
     pub(crate) fn queue_alert(&mut self, alert: Alert, protected: bool) {
-        let epoch = u16::from(protected && self.keys.is_some());
+        let protected = protected && (self.keys.is_some() || self.epochs.is_some());
+        let epoch = if protected { NEWEST_EPOCH } else { 0 };
         let mut datagram = Vec::new();
         self.put_record(&mut datagram, epoch, ContentType::ALERT, &alert.encode());
         self.queue(datagram);
@@ -282,6 +383,12 @@ impl Core {
 
     /// A datagram of application data.
     pub(crate) fn application_datagram(&mut self, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        if let Some(epochs) = &mut self.epochs {
+            let octets = Epochs::overhead(epochs.suite, &self.peer_id, Form::ALONE) + payload.len();
+            let mut datagram = Vec::with_capacity(octets);
+            epochs.seal(None, &self.peer_id, Form::ALONE, ContentType::APPLICATION_DATA, payload, &mut datagram)?;
+            return Ok(datagram);
+        }
         let keys = self.keys.as_mut().ok_or(Error::NotEstablished)?;
         let mut datagram = Vec::with_capacity(Keys::overhead(keys.suite, &self.peer_id) + payload.len());
         keys.seal(&self.peer_id, ContentType::APPLICATION_DATA, payload, &mut datagram)?;
@@ -307,16 +414,20 @@ impl Core {
     pub(crate) fn establish(&mut self, cipher_suite: CipherSuite, group: Option<Group>, now: Instant) {
         self.established = true;
         match self.config.role() {
+            // Its Finished is still to be acknowledged.
+            Role::Client if self.epochs.is_some() => {}
             Role::Client => self.handshake = None,
             Role::Server => {
                 if let Some(handshake) = &mut self.handshake {
                     handshake.until = now + FINAL_FLIGHT_HELD;
-                    handshake.early = Vec::new();
+                    if self.epochs.is_none() {
+                        handshake.early = Vec::new();
+                    }
                 }
             }
         }
         self.events.push_back(Event::Established(Established {
-            version: ProtocolVersion::Dtls12,
+            version: self.version(),
             cipher_suite,
             group,
             connection_id: self.own_id,

@@ -1,7 +1,9 @@
 //! One session, from the first flight to the last alert.
 
+mod acknowledge;
 pub(crate) mod address;
 pub(crate) mod core;
+mod later;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,11 +20,13 @@ use crate::handshake::reassembly::Taken;
 use crate::handshake::{Fragment, MessageType, hello};
 use crate::key::{KeyRefusal, KeyRequest, PresharedKey};
 use crate::limits::{RECORD_CONTENT_OCTETS_MAX, TRANSMITS_MAX};
-use crate::listener::ProvenHello;
+use crate::listener::{Negotiated, ProvenHello};
+use crate::record::epochs::RecordNumber;
 use crate::record::protection::{Dropped, EPOCH, Opened};
-use crate::record::{self, ContentType, Record};
+use crate::record::{self, ContentType, Record, unified};
 use crate::suite::{CipherSuite, Group, ProtocolVersion};
 use crate::v12;
+use crate::v13;
 
 /// Which side of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +75,8 @@ pub struct Established {
 pub enum Event {
     /// The handshake waits for a key. Nobody has proven anything but its address yet.
     KeyNeeded(KeyRequest),
-    /// Both sides have proven that they have the key.
+    /// The peer has proven that it has the key. With DTLS 1.3 a client may send at once, though the server has not heard its
+    /// Finished yet.
     Established(Established),
     /// Application data of the peer, in the order of arrival.
     ApplicationData {
@@ -88,7 +93,8 @@ pub enum Event {
         followed: bool,
     },
     /// Half of the records that may fail to authenticate under one key have. Anybody who knows the Connection ID can write
-    /// them. A new handshake makes another key; without one the session ends with [`Error::ReadKeyExhausted`].
+    /// them. A new handshake makes another key; without one the session ends with [`Error::ReadKeyExhausted`]. With DTLS 1.3
+    /// the peer is asked for another key at the same time, and most likely nothing is to be done.
     RenewalAdvised,
     /// The session has ended; nothing else happens. What is still in [`Connection::poll_transmit`] is to be sent.
     Closed(Closed),
@@ -146,20 +152,27 @@ pub struct Connection {
 enum Machine {
     Client(Box<v12::Client>),
     Server(Box<v12::Server>),
+    Client13(Box<v13::Client>),
+    Server13(Box<v13::Server>),
     Established,
     Closed,
 }
 
 impl Connection {
-    /// Starts a session as a client.
+    /// Starts a session as a client. With a suite of DTLS 1.3 it asks for that version's key first; if the server then wants
+    /// DTLS 1.2, it asks again.
     ///
     /// # Errors
     /// [`Error::Config`], [`Error::Random`].
     pub fn client(config: Arc<ClientConfig>, now: Instant, server: SocketAddr) -> Result<Self, Error> {
         config.check()?;
         let mut core = Core::new(Config::Client(Arc::clone(&config)), server, now, 0, 0);
-        let client = v12::Client::start(&mut core, now, config)?;
-        Ok(Self { core, machine: Machine::Client(Box::new(client)), restored: false })
+        let machine = if config.session.speaks(ProtocolVersion::Dtls13) {
+            Machine::Client13(Box::new(v13::Client::start(&mut core, config)?))
+        } else {
+            Machine::Client(Box::new(v12::Client::start(&mut core, now, config)?))
+        };
+        Ok(Self { core, machine, restored: false })
     }
 
     pub(crate) fn server(proven: ProvenHello, now: Instant, connection_id: ConnectionId) -> Result<Self, Error> {
@@ -168,8 +181,19 @@ impl Connection {
         let mut core = Core::new(config, proven.source, now, sequence, sequence.saturating_add(1));
         // Our records go on where the HelloVerifyRequest's numbers, which are the client's, left off.
         core.plain_sequence = proven.record_sequence;
-        let server = v12::Server::start(&mut core, now, proven, connection_id)?;
-        Ok(Self { core, machine: Machine::Server(Box::new(server)), restored: false })
+        let ProvenHello { config, message, hello, negotiated, .. } = proven;
+        match negotiated {
+            Negotiated::V12(negotiated) => {
+                let server = v12::Server::start(&mut core, now, config, &message, hello, negotiated, connection_id)?;
+                Ok(Self { core, machine: Machine::Server(Box::new(server)), restored: false })
+            }
+            Negotiated::V13(negotiated) => {
+                let server = v13::Server::start(&mut core, config, hello, &message, *negotiated, connection_id);
+                let mut connection = Self { core, machine: Machine::Server13(Box::new(server)), restored: false };
+                connection.check_identity(now);
+                Ok(connection)
+            }
+        }
     }
 
     /// A session that is established already.
@@ -182,11 +206,19 @@ impl Connection {
     pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Disposition {
         let mut disposition = Disposition::Ignored;
         let mut rest = datagram;
-        while !matches!(self.machine, Machine::Closed) {
-            let Some((record, after)) = record::split(rest, self.core.own_id.len()) else { break };
-            let octets = rest.get(..rest.len() - after.len()).unwrap_or_default();
-            rest = after;
-            match self.handle_record(now, source, &record, octets) {
+        while !matches!(self.machine, Machine::Closed) && !rest.is_empty() {
+            let outcome = if unified::is_unified(rest) {
+                let first = rest.len() == datagram.len();
+                let Some((outcome, after)) = self.handle_unified(now, source, rest, first) else { break };
+                rest = after;
+                outcome
+            } else {
+                let Some((record, after)) = record::split(rest, self.core.own_id.len()) else { break };
+                let octets = rest.get(..rest.len() - after.len()).unwrap_or_default();
+                rest = after;
+                self.handle_record(now, source, &record, octets)
+            };
+            match outcome {
                 Ok(Disposition::Ignored) => {}
                 Ok(Disposition::Taken) => disposition = Disposition::Taken,
                 Ok(Disposition::NewClientHello) => return Disposition::NewClientHello,
@@ -208,7 +240,7 @@ impl Connection {
     ) -> Result<Disposition, Failure> {
         match record.epoch {
             0 => self.handle_plain(now, source, record),
-            EPOCH => self.handle_protected(now, source, record, octets),
+            EPOCH if self.core.epochs.is_none() => self.handle_protected(now, source, record, octets),
             _ => Ok(Disposition::Ignored),
         }
     }
@@ -217,13 +249,20 @@ impl Connection {
         if self.is_new_client_hello(source, record) {
             return Ok(Disposition::NewClientHello);
         }
-        if self.core.established || source != self.core.peer {
+        // Before its first ClientHello nobody has anything to say to a client.
+        let silent = matches!(&self.machine, Machine::Client13(client) if client.awaits_key());
+        if self.core.established || source != self.core.peer || silent {
             return Ok(Disposition::Ignored);
         }
         match record.content_type {
+            ContentType::HANDSHAKE if self.is_13() => {
+                self.handle_fragments13(now, RecordNumber { epoch: 0, sequence: record.sequence }, record.fragment)
+            }
             ContentType::HANDSHAKE => self.handle_fragments(now, 0, record.fragment),
             ContentType::CHANGE_CIPHER_SPEC => Ok(Disposition::Taken),
-            // Anybody can write it, but a refusal of the server comes in no other form (RFC 4279 2).
+            // Anybody can write it, but a refusal of the server comes in no other form (RFC 4279 2); until the peer has
+            // keys.
+            ContentType::ALERT if self.peer_has_keys13() => Ok(Disposition::Ignored),
             ContentType::ALERT => Ok(self.handle_alert(record.fragment)),
             _ => Ok(Disposition::Ignored),
         }
@@ -241,6 +280,7 @@ impl Connection {
         let Some(random) = hello::client_random(fragment.data) else { return false };
         match &self.machine {
             Machine::Server(server) => source != self.core.peer || random != *server.client_random(),
+            Machine::Server13(server) => source != self.core.peer || random != *server.client_random(),
             _ => true,
         }
     }
@@ -322,7 +362,7 @@ impl Connection {
             }
             let Some(handshake) = &mut self.core.handshake else { break };
             match handshake.reassembler.insert(&fragment) {
-                Taken::Dropped => {}
+                Taken::Dropped | Taken::Old => {}
                 Taken::Repeated => {
                     self.core.retransmit_on_duplicate(now);
                     disposition = Disposition::Taken;
@@ -342,6 +382,17 @@ impl Connection {
             let done = match &mut self.machine {
                 Machine::Client(client) => client.handle(&mut self.core, now, message)?,
                 Machine::Server(server) => server.handle(&mut self.core, now, message)?,
+                Machine::Server13(server) => server.handle(&mut self.core, now, &message)?,
+                Machine::Client13(client) => match client.handle(&mut self.core, now, &message)? {
+                    v13::Step::On => false,
+                    v13::Step::Established => true,
+                    v13::Step::Older(mut older) => {
+                        let done = older.handle(&mut self.core, now, message)?;
+                        self.machine = Machine::Client(older);
+                        done
+                    }
+                },
+                Machine::Established if self.core.epochs.is_some() => self.handle_post_handshake(now, &message)?,
                 Machine::Established | Machine::Closed => return Ok(()),
             };
             if done {
@@ -374,19 +425,27 @@ impl Connection {
 
     /// When [`Connection::handle_timeout`] is to be called. An idle session has none.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let handshake = self.core.handshake.as_ref()?;
-        let retransmit_at = handshake.flight.as_ref().and_then(|flight| flight.retransmit_at());
-        Some(retransmit_at.map_or(handshake.until, |at| at.min(handshake.until)))
+        let handshake = self.core.handshake.as_ref().map(|handshake| {
+            let retransmit_at = handshake.flight.as_ref().and_then(|flight| flight.retransmit_at());
+            let others = [retransmit_at, handshake.acknowledge_at];
+            others.into_iter().flatten().fold(handshake.until, std::cmp::min)
+        });
+        [handshake, self.core.previous_until].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`; nothing if nothing is.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.drop_previous_when_due(now);
         let Some(handshake) = &self.core.handshake else { return };
         if handshake.until > now {
+            self.core.acknowledge_when_due(now);
             self.core.retransmit_when_due(now);
+        } else if self.core.established && self.core.epochs.is_some() && handshake.flight.is_some() {
+            self.end(Closed::Failed(Error::HandshakeTimeout { unauthentic: false }));
         } else if self.core.established {
-            self.core.handshake = None;
+            self.core.let_handshake_go();
         } else {
+            let unauthentic13 = self.core.epochs.as_ref().is_some_and(|epochs| epochs.has_unauthentic());
             let unauthentic = self.core.keys.as_ref().is_some_and(|keys| keys.unauthentic > 0);
             if unauthentic {
                 // The peer, whose key differs, reads only what is in clear.
@@ -396,6 +455,7 @@ impl Connection {
                 Machine::Server(server) => server.refused(),
                 _ => None,
             };
+            let unauthentic = unauthentic || unauthentic13;
             let error = refused.map_or(Error::HandshakeTimeout { unauthentic }, Error::KeyRefused);
             self.end(Closed::Failed(error));
         }
@@ -409,6 +469,8 @@ impl Connection {
         let outcome = match &mut self.machine {
             Machine::Client(client) if client.awaits_key() => client.provide_key(&mut self.core, now, key),
             Machine::Server(server) if server.awaits_key() => server.provide_key(&mut self.core, key),
+            Machine::Client13(client) if client.awaits_key() => client.provide_key(&mut self.core, now, key),
+            Machine::Server13(server) if server.awaits_key() => server.provide_key(&mut self.core, now, key),
             _ => return Err(Error::NoKeyAwaited),
         };
         match outcome {
@@ -419,7 +481,7 @@ impl Connection {
     }
 
     /// Takes the records that came before their key.
-    fn replay_early(&mut self, now: Instant) {
+    pub(crate) fn replay_early(&mut self, now: Instant) {
         let early = self.core.handshake.as_mut().map(|handshake| std::mem::take(&mut handshake.early));
         for record in early.unwrap_or_default() {
             self.handle_datagram(now, self.core.peer, &record);
@@ -435,6 +497,12 @@ impl Connection {
         let outcome = match &mut self.machine {
             Machine::Client(client) if client.awaits_key() => Err(client.refusal(refusal)),
             Machine::Server(server) if server.awaits_key() => server.refuse_key(&mut self.core, refusal),
+            Machine::Client13(client) if client.awaits_key() => {
+                // Nobody has heard of it yet: there is nobody to tell.
+                self.end(Closed::Failed(Error::KeyRefused(refusal)));
+                return Ok(());
+            }
+            Machine::Server13(server) if server.awaits_key() => server.refuse_key(&mut self.core, now, refusal),
             _ => return Err(Error::NoKeyAwaited),
         };
         match outcome {
@@ -449,7 +517,7 @@ impl Connection {
     /// # Errors
     /// [`Error::NotEstablished`], [`Error::Closed`], [`Error::PayloadTooLarge`], [`Error::TransmitQueueFull`] change
     /// nothing; [`Error::WriteKeyExhausted`] ends the session.
-    pub fn send(&mut self, _now: Instant, payload: &[u8]) -> Result<(), Error> {
+    pub fn send(&mut self, now: Instant, payload: &[u8]) -> Result<(), Error> {
         self.check_sendable(payload)?;
         if self.core.transmits.len() >= TRANSMITS_MAX {
             return Err(Error::TransmitQueueFull);
@@ -457,6 +525,7 @@ impl Connection {
         match self.core.application_datagram(payload) {
             Ok(datagram) => {
                 self.core.queue(datagram);
+                self.update_keys_when_due(now);
                 Ok(())
             }
             Err(error) => {
@@ -470,7 +539,9 @@ impl Connection {
         match self.machine {
             Machine::Established => {}
             Machine::Closed => return Err(Error::Closed),
-            Machine::Client(_) | Machine::Server(_) => return Err(Error::NotEstablished),
+            Machine::Client(_) | Machine::Server(_) | Machine::Client13(_) | Machine::Server13(_) => {
+                return Err(Error::NotEstablished);
+            }
         }
         let octets_max = self.payload_octets_max();
         if payload.len() > octets_max { Err(Error::PayloadTooLarge { octets_max }) } else { Ok(()) }
@@ -478,7 +549,7 @@ impl Connection {
 
     /// Octets that [`Connection::send`] takes at once.
     pub fn payload_octets_max(&self) -> usize {
-        let room = self.core.config.session().datagram_octets_max.saturating_sub(self.core.overhead(EPOCH));
+        let room = self.core.config.session().datagram_octets_max.saturating_sub(self.core.application_overhead());
         room.min(RECORD_CONTENT_OCTETS_MAX)
     }
 
@@ -540,7 +611,13 @@ impl Connection {
 
     /// The cipher suite, once there are keys.
     pub fn cipher_suite(&self) -> Option<CipherSuite> {
-        self.core.keys.as_ref().map(|keys| keys.suite)
+        let older = self.core.keys.as_ref().map(|keys| keys.suite);
+        older.or(self.core.epochs.as_ref().map(|epochs| epochs.suite))
+    }
+
+    /// The version, once it is settled.
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        self.cipher_suite().map(CipherSuite::version)
     }
 
     /// Whether data can be sent.
@@ -569,6 +646,8 @@ impl Connection {
     fn end(&mut self, closed: Closed) {
         self.machine = Machine::Closed;
         self.core.keys = None;
+        self.core.epochs = None;
+        self.core.previous_until = None;
         self.core.handshake = None;
         self.core.candidate = None;
         self.core.push_event(Event::Closed(closed));

@@ -2,6 +2,8 @@
 
 pub(crate) mod aead;
 pub(crate) mod exchange;
+pub(crate) mod hkdf;
+pub(crate) mod mask;
 pub(crate) mod prf;
 
 use subtle::ConstantTimeEq;

@@ -1,9 +1,13 @@
-//! What we sent last, to be sent again until the peer's answer shows that it arrived (RFC 6347 4.2.4).
+//! What we sent last, to be sent again until the peer's answer, or with DTLS 1.3 its ACK, shows that it arrived (RFC 6347
+//! 4.2.4, RFC 9147 5.8, 7).
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::handshake::Message;
-use crate::limits::{RETRANSMIT_MAX, RETRANSMIT_ON_DUPLICATE_DIVISOR};
+use crate::handshake::reassembly::{Ranges, united};
+use crate::handshake::{Message, MessageType};
+use crate::limits::{RETRANSMIT_MAX, RETRANSMIT_ON_DUPLICATE_DIVISOR, SENT_RECORDS_MAX};
+use crate::record::epochs::RecordNumber;
 
 /// One part of a flight.
 #[derive(Clone, Debug)]
@@ -12,10 +16,39 @@ pub(crate) enum FlightItem {
     ChangeCipherSpec,
 }
 
+impl FlightItem {
+    fn message_type(&self) -> Option<MessageType> {
+        match self {
+            Self::Handshake { message, .. } => Some(message.message_type),
+            Self::ChangeCipherSpec => None,
+        }
+    }
+
+    fn octets(&self) -> usize {
+        match self {
+            Self::Handshake { message, .. } => message.body.len(),
+            Self::ChangeCipherSpec => 0,
+        }
+    }
+}
+
+/// A part of an item in a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) number: RecordNumber,
+    pub(crate) item: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
 /// A flight with its timer.
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) items: Vec<FlightItem>,
+    /// What of each item the peer has acknowledged.
+    acknowledged: Vec<Ranges>,
+    /// Which parts went in which records.
+    sent: VecDeque<Sent>,
     first: Duration,
     interval: Duration,
     /// When it is sent again, if a timer makes it so: a last flight is sent again only on demand.
@@ -29,13 +62,85 @@ impl Flight {
     /// A flight that is being sent now. `timed`: an answer is expected.
     pub(crate) fn new(items: Vec<FlightItem>, first: Duration, timed: bool, now: Instant) -> Self {
         Self {
+            acknowledged: vec![Ranges::new(); items.len()],
             items,
+            sent: VecDeque::new(),
             first,
             interval: first,
             retransmit_at: timed.then(|| now + first),
             not_before: now + first / RETRANSMIT_ON_DUPLICATE_DIVISOR,
             timeouts: 0,
         }
+    }
+
+    /// One more item.
+    pub(crate) fn push(&mut self, item: FlightItem) {
+        self.items.push(item);
+        self.acknowledged.push(Ranges::new());
+    }
+
+    pub(crate) fn note_sent(&mut self, sent: Sent) {
+        if self.sent.len() >= SENT_RECORDS_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(sent);
+    }
+
+    /// The peer says that these records arrived. Returns the types of the messages that are now known to have arrived whole.
+    pub(crate) fn acknowledge(&mut self, numbers: &[RecordNumber]) -> Vec<MessageType> {
+        let before: Vec<bool> = (0..self.items.len()).map(|item| self.has_arrived(item)).collect();
+        for sent in self.sent.iter().filter(|sent| numbers.contains(&sent.number)) {
+            if let Some(ranges) = self.acknowledged.get_mut(sent.item)
+                && let Some(more) = united(ranges, sent.start, sent.end)
+            {
+                *ranges = more;
+            }
+        }
+        self.sent.retain(|sent| !numbers.contains(&sent.number));
+        let arrived = before.iter().enumerate().filter(|(item, before)| !**before && self.has_arrived(*item));
+        arrived.filter_map(|(item, _)| self.items.get(item)?.message_type()).collect()
+    }
+
+    /// The messages of `epoch` have arrived: something that answers them came.
+    pub(crate) fn acknowledge_epoch(&mut self, epoch: u16) {
+        for (item, ranges) in self.items.iter().zip(&mut self.acknowledged) {
+            if let FlightItem::Handshake { epoch: of, message } = item
+                && *of == epoch
+            {
+                *ranges = vec![(0, message.body.len())];
+            }
+        }
+    }
+
+    fn has_arrived(&self, item: usize) -> bool {
+        let octets = self.items.get(item).map_or(0, FlightItem::octets);
+        self.acknowledged.get(item).is_some_and(|ranges| ranges.as_slice() == [(0, octets)])
+    }
+
+    /// Whether everything has arrived.
+    pub(crate) fn has_all_arrived(&self) -> bool {
+        (0..self.items.len()).all(|item| self.has_arrived(item))
+    }
+
+    pub(crate) fn contains(&self, message_type: MessageType) -> bool {
+        self.items.iter().any(|item| item.message_type() == Some(message_type))
+    }
+
+    /// The parts of an item that are to be sent: those not acknowledged.
+    pub(crate) fn missing(&self, item: usize, octets: usize) -> Ranges {
+        let mut missing = Ranges::new();
+        let mut from = 0;
+        for (start, end) in self.acknowledged.get(item).into_iter().flatten().copied() {
+            if from < start {
+                missing.push((from, start));
+            }
+            from = end;
+        }
+        // An empty message has one part, which is empty.
+        if from < octets || (octets == 0 && from == 0) {
+            missing.push((from, octets));
+        }
+        missing
     }
 
     pub(crate) fn retransmit_at(&self) -> Option<Instant> {

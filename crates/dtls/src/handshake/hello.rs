@@ -1,10 +1,12 @@
-//! ClientHello, HelloVerifyRequest, ServerHello (RFC 6347 4.2.1, RFC 5246 7.4.1) and their extensions.
+//! ClientHello, HelloVerifyRequest, ServerHello (RFC 6347 4.2.1, RFC 5246 7.4.1) and their extensions. What only DTLS 1.3
+//! says in them is in [`offer`](super::offer).
 
 use crate::codec::{Malformed, Read, Reader, put_u16, put_vector8, put_vector16};
 use crate::config::is_host_name;
 use crate::connection_id::ConnectionId;
+use crate::handshake::offer::{Answer, Offer};
 use crate::limits::SERVER_NAME_OCTETS_MAX;
-use crate::suite::{CipherSuite, Group};
+use crate::suite::{CipherSuite, Group, ProtocolVersion};
 
 const SERVER_NAME: u16 = 0;
 const SUPPORTED_GROUPS: u16 = 10;
@@ -20,6 +22,13 @@ const COMPRESSION_NULL: u8 = 0;
 const NAME_TYPE_HOST: u8 = 0;
 /// Octets of a hello's random.
 pub(crate) const RANDOM_OCTETS: usize = 32;
+/// The random by which a ServerHello is a HelloRetryRequest (RFC 8446 4.1.3).
+pub(crate) const HELLO_RETRY_REQUEST: [u8; RANDOM_OCTETS] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
+    0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+/// What a server that speaks DTLS 1.3 and answers with 1.2 writes at the end of its random (RFC 8446 4.1.3).
+pub(crate) const DOWNGRADED: [u8; 8] = *b"DOWNGRD\x01";
 
 /// A ClientHello, as far as it concerns us. Suites and groups that are not spoken here are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +49,8 @@ pub(crate) struct ClientHello {
     pub(crate) renegotiates: bool,
     pub(crate) connection_id: Option<Vec<u8>>,
     pub(crate) server_name: Option<String>,
+    /// What only DTLS 1.3 says.
+    pub(crate) offer: Offer,
 }
 
 impl ClientHello {
@@ -69,6 +80,7 @@ impl ClientHello {
             renegotiates: false,
             connection_id: None,
             server_name: None,
+            offer: Offer::default(),
         };
         each_extension(reader, |number, data| hello.take_extension(number, data))?;
         Ok(hello)
@@ -76,6 +88,7 @@ impl ClientHello {
 
     fn take_extension(&mut self, number: u16, data: &[u8]) -> Read<()> {
         let mut reader = Reader::new(data);
+        self.offer.note_extension();
         match number {
             SERVER_NAME => self.server_name = host_name(&mut reader)?,
             SUPPORTED_GROUPS => {
@@ -90,7 +103,7 @@ impl ClientHello {
                 self.secure_renegotiation = true;
                 self.renegotiates = !reader.vector8()?.is_empty();
             }
-            _ => return Ok(()),
+            _ => return self.offer.take_extension(number, reader),
         }
         reader.end()
     }
@@ -112,16 +125,22 @@ impl ClientHello {
             put_vector16(&mut entry, name.as_bytes());
             extensions.put(SERVER_NAME, |data| put_vector16(data, &entry));
         }
-        extensions.put(EXTENDED_MASTER_SECRET, |_| {});
-        extensions.put(RENEGOTIATION_INFO, |data| put_vector8(data, &[]));
+        // They say nothing to DTLS 1.3.
+        if self.cipher_suites.iter().any(|suite| suite.is_of(ProtocolVersion::Dtls12)) {
+            extensions.put(EXTENDED_MASTER_SECRET, |_| {});
+            extensions.put(RENEGOTIATION_INFO, |data| put_vector8(data, &[]));
+        }
         if !self.groups.is_empty() {
             let groups: Vec<u8> = self.groups.iter().flat_map(|group| group.code().to_be_bytes()).collect();
             extensions.put(SUPPORTED_GROUPS, |data| put_vector16(data, &groups));
-            extensions.put(EC_POINT_FORMATS, |data| put_vector8(data, &[POINT_FORMAT_UNCOMPRESSED]));
+            if self.point_format_uncompressed.is_some() {
+                extensions.put(EC_POINT_FORMATS, |data| put_vector8(data, &[POINT_FORMAT_UNCOMPRESSED]));
+            }
         }
         if let Some(id) = &self.connection_id {
             extensions.put(CONNECTION_ID, |data| put_vector8(data, id));
         }
+        self.offer.put(&mut extensions);
         extensions.end(&mut out);
         out
     }
@@ -185,6 +204,8 @@ pub(crate) struct ServerHello {
     pub(crate) point_formats: bool,
     pub(crate) server_name: bool,
     pub(crate) connection_id: Option<Vec<u8>>,
+    /// What only DTLS 1.3 says.
+    pub(crate) answer: Answer,
     /// An extension that we never offer.
     pub(crate) unknown_extension: bool,
 }
@@ -203,6 +224,7 @@ impl ServerHello {
             point_formats: false,
             server_name: false,
             connection_id: None,
+            answer: Answer::default(),
             unknown_extension: false,
         };
         each_extension(reader, |number, data| hello.take_extension(number, data))?;
@@ -221,7 +243,8 @@ impl ServerHello {
             SERVER_NAME => self.server_name = true,
             CONNECTION_ID => self.connection_id = Some(reader.vector8()?.to_vec()),
             _ => {
-                self.unknown_extension = true;
+                let known = self.answer.take_extension(number, reader, self.random == HELLO_RETRY_REQUEST)?;
+                self.unknown_extension |= !known;
                 return Ok(());
             }
         }
@@ -251,6 +274,7 @@ impl ServerHello {
         if let Some(id) = &self.connection_id {
             extensions.put(CONNECTION_ID, |data| put_vector8(data, id));
         }
+        self.answer.put(&mut extensions);
         extensions.end(&mut out);
         out
     }
@@ -262,17 +286,17 @@ pub(crate) fn peer_connection_id(extension: &[u8]) -> Option<ConnectionId> {
 }
 
 #[derive(Default)]
-struct Extensions(Vec<u8>);
+pub(crate) struct Extensions(Vec<u8>);
 
 impl Extensions {
-    fn put(&mut self, number: u16, data: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn put(&mut self, number: u16, data: impl FnOnce(&mut Vec<u8>)) {
         let mut octets = Vec::new();
         data(&mut octets);
         put_u16(&mut self.0, number);
         put_vector16(&mut self.0, &octets);
     }
 
-    fn end(self, out: &mut Vec<u8>) {
+    pub(crate) fn end(self, out: &mut Vec<u8>) {
         if !self.0.is_empty() {
             put_vector16(out, &self.0);
         }
@@ -280,7 +304,7 @@ impl Extensions {
 }
 
 /// Calls `take` for each extension. A hello may end without the list; an extension may come once.
-fn each_extension(mut reader: Reader<'_>, mut take: impl FnMut(u16, &[u8]) -> Read<()>) -> Read<()> {
+pub(crate) fn each_extension(mut reader: Reader<'_>, mut take: impl FnMut(u16, &[u8]) -> Read<()>) -> Read<()> {
     if reader.is_empty() {
         return Ok(());
     }
@@ -302,7 +326,7 @@ fn each_extension(mut reader: Reader<'_>, mut take: impl FnMut(u16, &[u8]) -> Re
 /// Extensions of one hello; more are malformed, so that looking for repeated ones stays cheap.
 const EXTENSIONS_MAX: usize = 64;
 
-fn u16_list(octets: &[u8]) -> Read<Vec<u16>> {
+pub(crate) fn u16_list(octets: &[u8]) -> Read<Vec<u16>> {
     let (pairs, rest) = octets.as_chunks::<2>();
     if pairs.is_empty() || !rest.is_empty() {
         return Err(Malformed);

@@ -1,8 +1,9 @@
-//! Handshake messages (RFC 6347 4.2, RFC 5246 7.4): header, fragments, bodies.
+//! Handshake messages (RFC 6347 4.2, RFC 5246 7.4, RFC 9147 5.2): header, fragments, bodies.
 
 pub(crate) mod exchange;
 pub(crate) mod flight;
 pub(crate) mod hello;
+pub(crate) mod offer;
 pub(crate) mod reassembly;
 pub(crate) mod transcript;
 
@@ -17,10 +18,16 @@ impl MessageType {
     pub(crate) const CLIENT_HELLO: Self = Self(1);
     pub(crate) const SERVER_HELLO: Self = Self(2);
     pub(crate) const HELLO_VERIFY_REQUEST: Self = Self(3);
+    pub(crate) const NEW_SESSION_TICKET: Self = Self(4);
+    pub(crate) const ENCRYPTED_EXTENSIONS: Self = Self(8);
+    pub(crate) const REQUEST_CONNECTION_ID: Self = Self(9);
+    pub(crate) const NEW_CONNECTION_ID: Self = Self(10);
     pub(crate) const SERVER_KEY_EXCHANGE: Self = Self(12);
     pub(crate) const SERVER_HELLO_DONE: Self = Self(14);
     pub(crate) const CLIENT_KEY_EXCHANGE: Self = Self(16);
     pub(crate) const FINISHED: Self = Self(20);
+    pub(crate) const KEY_UPDATE: Self = Self(24);
+    pub(crate) const MESSAGE_HASH: Self = Self(254);
 }
 
 /// Octets of a fragment's header.
@@ -50,6 +57,15 @@ impl Message {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_OCTETS + self.body.len());
         self.put_fragment(0, self.body.len(), &mut out);
+        out
+    }
+
+    /// As TLS 1.3 would send it: the form that the transcript of DTLS 1.3 is made of (RFC 9147 5.2).
+    pub(crate) fn encode_plain(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(4 + self.body.len());
+        out.push(self.message_type.0);
+        put_u24(&mut out, u32::try_from(self.body.len()).unwrap_or(u32::MAX));
+        out.extend_from_slice(&self.body);
         out
     }
 }

@@ -14,7 +14,9 @@ pub(crate) enum Taken {
     New,
     /// Of the last message handled, its end: the peer sends its flight again.
     Repeated,
-    /// Older, too far ahead, too large, or at odds with what came before.
+    /// Of a message handled before, but not as `Repeated` says.
+    Old,
+    /// Too far ahead, too large, or at odds with what came before.
     Dropped,
 }
 
@@ -30,9 +32,12 @@ pub(crate) struct Reassembler {
 struct Partial {
     message_type: MessageType,
     body: Vec<u8>,
-    /// What is there: disjoint, not touching, ascending.
-    ranges: Vec<(usize, usize)>,
+    /// What is there.
+    ranges: Ranges,
 }
+
+/// Parts of a message: from each first octet up to before each second, disjoint, not touching, ascending.
+pub(crate) type Ranges = Vec<(usize, usize)>;
 
 impl Reassembler {
     pub(crate) fn starting_at(next: u16) -> Self {
@@ -43,7 +48,7 @@ impl Reassembler {
     pub(crate) fn insert(&mut self, fragment: &Fragment<'_>) -> Taken {
         let Some(ahead) = fragment.sequence.checked_sub(self.next) else {
             let last = self.next.checked_sub(1) == Some(fragment.sequence);
-            return if last && fragment.is_last() { Taken::Repeated } else { Taken::Dropped };
+            return if last && fragment.is_last() { Taken::Repeated } else { Taken::Old };
         };
         let ahead = usize::from(ahead);
         if ahead >= REASSEMBLY_MESSAGES_MAX || fragment.message_octets > HANDSHAKE_MESSAGE_OCTETS_MAX {
@@ -71,6 +76,26 @@ impl Reassembler {
         }
         let partial = slot.get_or_insert_with(|| Partial::of(fragment));
         if partial.insert(fragment) { Taken::New } else { Taken::Dropped }
+    }
+
+    /// The next message's number.
+    pub(crate) fn next(&self) -> u16 {
+        self.next
+    }
+
+    /// Whether nothing is being put together.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+
+    /// Whether something came before what precedes it.
+    pub(crate) fn has_gap(&self) -> bool {
+        let front_from_start = match self.slots.front() {
+            Some(Some(partial)) => matches!(partial.ranges.as_slice(), [(0, _)]),
+            Some(None) => false,
+            None => true,
+        };
+        !front_from_start || self.slots.len() > 1
     }
 
     /// Octets of all messages being put together but `slots[which]`.
@@ -116,7 +141,7 @@ impl Partial {
 }
 
 /// `ranges` with `start..end`; `None` if that makes too many.
-fn united(ranges: &[(usize, usize)], mut start: usize, mut end: usize) -> Option<Vec<(usize, usize)>> {
+pub(crate) fn united(ranges: &[(usize, usize)], mut start: usize, mut end: usize) -> Option<Ranges> {
     let mut out = Vec::with_capacity(ranges.len() + 1);
     let mut after = Vec::new();
     for (from, to) in ranges.iter().copied() {
@@ -206,7 +231,7 @@ mod tests {
         let body = [1, 2, 3];
         reassembler.insert(&fragment(0, &body, 0, 3));
         assert!(reassembler.pop().is_some());
-        assert_eq!(reassembler.insert(&fragment(0, &body, 0, 2)), Taken::Dropped);
+        assert_eq!(reassembler.insert(&fragment(0, &body, 0, 2)), Taken::Old);
         assert_eq!(reassembler.insert(&fragment(0, &body, 2, 3)), Taken::Repeated);
     }
 

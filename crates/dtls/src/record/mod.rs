@@ -1,7 +1,10 @@
-//! Records (RFC 6347 4.1, RFC 9146 4): taking a datagram apart. What protects them is in [`protection`].
+//! Records (RFC 6347 4.1, RFC 9146 4): taking a datagram apart. What protects them is in [`protection`]. The
+//! protected records of DTLS 1.3 are in [`unified`] and [`epochs`].
 
+pub(crate) mod epochs;
 pub(crate) mod protection;
 pub(crate) mod replay;
+pub(crate) mod unified;
 
 use crate::codec::{Reader, put_u16, put_u48};
 use crate::limits::RECORD_CONTENT_OCTETS_MAX;
@@ -16,12 +19,13 @@ impl ContentType {
     pub(crate) const HANDSHAKE: Self = Self(22);
     pub(crate) const APPLICATION_DATA: Self = Self(23);
     pub(crate) const TLS12_CID: Self = Self(25);
+    pub(crate) const ACK: Self = Self(26);
 }
 
 /// Octets of a record's header without Connection ID.
 pub(crate) const HEADER_OCTETS: usize = 13;
 /// What a protected record may be longer than its content (RFC 5246 6.2.3).
-const EXPANSION_OCTETS_MAX: usize = 2048;
+pub(crate) const EXPANSION_OCTETS_MAX: usize = 2048;
 
 /// One record as it came.
 #[derive(Clone, Copy, Debug)]

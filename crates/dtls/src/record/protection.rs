@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_read_key_ends_after_as_many_forgeries_as_its_aead_allows() {
-        for suite in CipherSuite::ALL {
+        for suite in CipherSuite::DTLS12 {
             let mut keys = keys(suite);
             let mut datagram = sealed(&mut keys, &ConnectionId::EMPTY, b"x");
             *datagram.last_mut().unwrap() ^= 1;
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_write_key_ends_after_as_many_records_as_its_aead_allows() {
-        for suite in CipherSuite::ALL {
+        for suite in CipherSuite::DTLS12 {
             let mut keys = keys(suite);
             keys.write_sequence = suite.aead().records_max() - 1;
             sealed(&mut keys, &ConnectionId::EMPTY, b"x");

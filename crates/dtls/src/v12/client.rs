@@ -12,6 +12,7 @@ use crate::error::{Error, Failure};
 use crate::handshake::exchange::{ClientKeyExchange, ServerKeyExchange};
 use crate::handshake::flight::FlightItem;
 use crate::handshake::hello::{ClientHello, HelloVerifyRequest, RANDOM_OCTETS, ServerHello, peer_connection_id};
+use crate::handshake::offer::{Answer, Offer};
 use crate::handshake::{self, Message, MessageType};
 use crate::key::{KeyRefusal, KeyRequest, PresharedKey};
 use crate::limits::HELLO_VERIFY_REQUESTS_MAX;
@@ -57,13 +58,15 @@ impl Client {
         let mut random = [0; RANDOM_OCTETS];
         crypto::random(&mut random)?;
         let session = &config.session;
-        let forward_secret = session.cipher_suites.iter().any(|suite| suite.is_forward_secret());
+        let suites = session.cipher_suites.iter().copied().filter(|suite| suite.is_of(ProtocolVersion::Dtls12));
+        let cipher_suites: Vec<CipherSuite> = suites.collect();
+        let forward_secret = cipher_suites.iter().any(|suite| suite.is_forward_secret());
         let hello = ClientHello {
             version: ProtocolVersion::DTLS_1_2_CODE,
             random,
             session_id: Vec::new(),
             cookie: Vec::new(),
-            cipher_suites: session.cipher_suites.clone(),
+            cipher_suites,
             compression_null: true,
             groups: if forward_secret { session.groups.clone() } else { Vec::new() },
             point_format_uncompressed: Some(true),
@@ -72,6 +75,7 @@ impl Client {
             renegotiates: false,
             connection_id: config.connection_id.map(|id| id.as_bytes().to_vec()),
             server_name: config.server_name.as_ref().map(|name| name.to_ascii_lowercase()),
+            offer: Offer::default(),
         };
         let octets = record::HEADER_OCTETS + handshake::HEADER_OCTETS + hello.encode().len() + COOKIE_OCTETS_EXPECTED;
         if octets > session.datagram_octets_max {
@@ -80,6 +84,12 @@ impl Client {
         let mut client = Self { config, random, state: State::Done };
         client.say_hello(core, now, Box::new(hello), 0);
         Ok(client)
+    }
+
+    /// Goes on with a ServerHello that answers `hello`, which offered DTLS 1.3 too.
+    pub(crate) fn resume(config: Arc<ClientConfig>, hello: ClientHello, verify_requests: u8) -> Self {
+        let random = hello.random;
+        Self { config, random, state: State::ServerHello { hello: Box::new(hello), verify_requests } }
     }
 
     fn say_hello(&mut self, core: &mut Core, now: Instant, hello: Box<ClientHello>, verify_requests: u8) {
@@ -130,7 +140,7 @@ impl Client {
             return Err(Error::Version.into());
         }
         let suite = CipherSuite::from_code(hello.cipher_suite)
-            .filter(|suite| self.config.session.cipher_suites.contains(suite))
+            .filter(|suite| suite.is_of(ProtocolVersion::Dtls12) && self.config.session.cipher_suites.contains(suite))
             .ok_or(Error::IllegalParameter("cipher suite"))?;
         if hello.compression != 0 {
             return Err(Error::IllegalParameter("compression method").into());
@@ -145,6 +155,7 @@ impl Client {
             });
         }
         let unoffered = hello.unknown_extension
+            || hello.answer != Answer::default()
             || (hello.server_name && self.config.server_name.is_none())
             || (hello.connection_id.is_some() && self.config.connection_id.is_none());
         if unoffered {

@@ -14,11 +14,11 @@ use crate::crypto::{self, exchange::KeyShare};
 use crate::error::{Error, Failure};
 use crate::handshake::exchange::{ClientKeyExchange, ServerKeyExchange};
 use crate::handshake::flight::FlightItem;
-use crate::handshake::hello::{ClientHello, RANDOM_OCTETS, ServerHello, peer_connection_id};
+use crate::handshake::hello::{ClientHello, DOWNGRADED, RANDOM_OCTETS, ServerHello, peer_connection_id};
+use crate::handshake::offer::Answer;
 use crate::handshake::{Message, MessageType};
 use crate::key::{KeyRefusal, KeyRequest, PresharedKey};
 use crate::limits::PSK_IDENTITY_OCTETS_MAX;
-use crate::listener::ProvenHello;
 use crate::record::protection;
 use crate::suite::{CipherSuite, Group, ProtocolVersion};
 use crate::v12::schedule::{Master, VERIFY_OCTETS};
@@ -36,8 +36,11 @@ pub(crate) struct Negotiated {
 impl Negotiated {
     /// What a server of this configuration answers, or why it cannot.
     pub(crate) fn of_hello(config: &ServerConfig, hello: &ClientHello) -> Result<Self, Error> {
+        if !config.session.cipher_suites.iter().any(|suite| suite.is_of(ProtocolVersion::Dtls12)) {
+            return Err(Error::Version);
+        }
         // Later versions have lower numbers, and their clients speak 1.2 if they say nothing else (RFC 6347 4.1).
-        if hello.version > ProtocolVersion::DTLS_1_2_CODE {
+        if hello.version > ProtocolVersion::DTLS_1_2_CODE || !hello.offer.allows_dtls12() {
             return Err(Error::Version);
         }
         if !hello.compression_null {
@@ -63,6 +66,7 @@ impl Negotiated {
             .cipher_suites
             .iter()
             .copied()
+            .filter(|suite| suite.is_of(ProtocolVersion::Dtls12))
             .find(|suite| hello.cipher_suites.contains(suite) && (group.is_some() || !suite.is_forward_secret()))
             .ok_or(Error::CipherSuite)?;
         Ok(Self { suite, group: group.filter(|_| suite.is_forward_secret()), peer_id })
@@ -93,18 +97,25 @@ impl Server {
     pub(crate) fn start(
         core: &mut Core,
         now: Instant,
-        proven: ProvenHello,
+        config: Arc<ServerConfig>,
+        message: &Message,
+        hello: ClientHello,
+        negotiated: Negotiated,
         own_id: ConnectionId,
     ) -> Result<Self, Error> {
-        let ProvenHello { config, message, hello, negotiated, .. } = proven;
         let mut server_random = [0; RANDOM_OCTETS];
         crypto::random(&mut server_random)?;
+        if config.speaks(ProtocolVersion::Dtls13)
+            && let Some(end) = server_random.last_chunk_mut()
+        {
+            *end = DOWNGRADED;
+        }
         let share = negotiated.group.map(KeyShare::generate).transpose()?;
         if let Some(peer_id) = negotiated.peer_id {
             core.own_id = own_id;
             core.peer_id = peer_id;
         }
-        core.transcript_add(&message);
+        core.transcript_add(message);
 
         let server_hello = ServerHello {
             version: ProtocolVersion::DTLS_1_2_CODE,
@@ -117,6 +128,7 @@ impl Server {
             point_formats: hello.point_format_uncompressed.is_some() && negotiated.group.is_some(),
             server_name: false,
             connection_id: negotiated.peer_id.map(|_| own_id.as_bytes().to_vec()),
+            answer: Answer::default(),
             unknown_extension: false,
         };
         let mut items = vec![core.message(0, MessageType::SERVER_HELLO, server_hello.encode())];

@@ -112,7 +112,7 @@ fn record(suite: CipherSuite, with_ids: bool) -> (Vec<u8>, String) {
 #[test]
 fn tshark_reads_every_suite_without_complaint() {
     let folder = tempfile::tempdir().unwrap();
-    for suite in CipherSuite::ALL {
+    for suite in CipherSuite::DTLS12 {
         for with_ids in [false, true] {
             let (capture, key_log) = record(suite, with_ids);
             let (capture_file, key_file) = (folder.path().join("pcap"), folder.path().join("keys"));

@@ -41,8 +41,13 @@ fn thaw_server(scene: &mut Scene, frozen: Frozen) {
     scene.server = Some(frozen.thaw_server(Arc::new(server_config(&CipherSuite::ALL)), scene.now).unwrap());
 }
 
-/// Explicit sequence number of a datagram's first record.
-fn sequence(datagram: &[u8]) -> u64 {
+/// What no two records of a session may have in common: of DTLS 1.2 the explicit sequence number; of DTLS 1.3, where it is
+/// hidden, the whole record, which repeats when its number does, since all carry the same.
+fn sequence(datagram: &[u8]) -> Vec<u8> {
+    if datagram[0] & 0xe0 == 0x20 { datagram.to_vec() } else { datagram[5..11].to_vec() }
+}
+
+fn sequence_number(datagram: &[u8]) -> u64 {
     datagram[5..11].iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
 }
 
@@ -72,7 +77,13 @@ fn a_session_of_each_suite_goes_on_after_it_was_frozen() {
 
 #[test]
 fn a_frozen_session_is_as_small_as_documented() {
-    for (suite, octets) in [(CipherSuite::EcdhePskAes128Gcm, 114), (CipherSuite::EcdhePskChacha20Poly1305, 162)] {
+    let sizes = [
+        (CipherSuite::EcdhePskAes128Gcm, 110),
+        (CipherSuite::EcdhePskChacha20Poly1305, 158),
+        (CipherSuite::Aes128Gcm, 157),
+        (CipherSuite::Chacha20Poly1305, 157),
+    ];
+    for (suite, octets) in sizes {
         let mut scene = scene(suite, 8);
         assert_eq!(freeze_server(&mut scene).len(), octets);
     }
@@ -96,9 +107,9 @@ fn what_came_before_is_not_taken_again_after() {
 
 #[test]
 fn only_an_idle_session_is_frozen() {
-    let mut scene = Scene::simple(&CipherSuite::ALL);
+    let mut scene = Scene::simple(&CipherSuite::DTLS12);
     // In the handshake.
-    let other = Scene::simple(&CipherSuite::ALL).client;
+    let other = Scene::simple(&CipherSuite::DTLS12).client;
     let (client, error) = std::mem::replace(&mut scene.client, other).freeze().unwrap_err();
     assert_eq!(error, Error::NotIdle);
     scene.client = *client;
@@ -170,7 +181,7 @@ fn a_sealed_session_sends_no_further_than_its_copy_would_start() {
     let mut last = 0;
     for _ in 0..SEALED_RECORDS_MAX {
         scene.server().send(now, b"").unwrap();
-        last = sequence(&scene.server().poll_transmit().unwrap().payload);
+        last = sequence_number(&scene.server().poll_transmit().unwrap().payload);
     }
     // Sealed anew it could have gone on; as it is, it ends.
     assert_eq!(scene.server().send(now, b""), Err(Error::WriteKeyExhausted));
@@ -224,7 +235,7 @@ proptest! {
     /// Frozen and thawed at any moment, a session takes and sends what it would have without.
     #[test]
     fn freezing_at_any_moment_changes_nothing(
-        suite in 0usize..6,
+        suite in 0usize..10,
         steps in prop::collection::vec((0u8..4, any::<bool>()), 1..40),
         seed: u64,
     ) {

@@ -183,6 +183,18 @@ impl Ours {
         self.drain();
     }
 
+    /// Makes a new write key, once the one before is acknowledged.
+    pub fn update_keys(&mut self, request: bool) {
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = self.connection.as_mut().unwrap().update_keys(Instant::now(), request) {
+            assert_eq!(error, dtls::Error::UpdatePending);
+            assert!(Instant::now() < end, "never acknowledged");
+            let mut once = false;
+            self.until("an acknowledgement", |_| std::mem::replace(&mut once, true));
+        }
+        self.drain();
+    }
+
     pub fn is_established(&self) -> bool {
         self.connection.as_ref().is_some_and(Connection::is_established)
     }

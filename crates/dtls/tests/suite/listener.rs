@@ -101,7 +101,7 @@ pub fn handshake_record(
 }
 
 pub fn listener(now: Instant) -> Listener {
-    Listener::new(Arc::new(server_config(&CipherSuite::ALL)), now).unwrap()
+    Listener::new(Arc::new(server_config(&CipherSuite::DTLS12)), now).unwrap()
 }
 
 fn accept(incoming: Incoming, now: Instant) -> Connection {

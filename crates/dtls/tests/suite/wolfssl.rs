@@ -18,15 +18,19 @@ const SUITES: [(CipherSuite, &str); 5] = [
 
 /// `cargo xtask setup` builds it.
 fn peer(role: &str, port: u16, suite: &str) -> Program {
+    peer_with(role, port, suite, &[])
+}
+
+fn peer_with(role: &str, port: u16, suite: &str, options: &[&str]) -> Program {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin/wolfssl-peer");
-    Program::start(Command::new(program).args([role, &port.to_string(), suite]))
+    Program::start(Command::new(program).args([role, &port.to_string(), suite]).args(options))
 }
 
 #[test]
 fn wolfssl_as_client_moves_from_port_to_port_in_mid_session() {
     for (suite, name) in SUITES {
         let mut ours = Ours::server_that(|config| {
-            config.session.cipher_suites = CipherSuite::ALL.to_vec();
+            config.session.cipher_suites = CipherSuite::DTLS12.to_vec();
             config.session.address_change = AddressChange::Follow;
         });
         let peer = peer("client", ours.port(), name);
@@ -51,7 +55,7 @@ fn wolfssl_as_server_reads_and_writes_connection_ids() {
         let port = free_port();
         let peer = peer("server", port, name);
         let mut ours = Ours::client_that(loopback(port), |config| {
-            config.session.cipher_suites = CipherSuite::ALL.to_vec();
+            config.session.cipher_suites = CipherSuite::DTLS12.to_vec();
             config.session.retransmit_first = Duration::from_millis(200);
             config.connection_id = Some(ConnectionId::new(b"ours").unwrap());
         });
@@ -63,5 +67,73 @@ fn wolfssl_as_server_reads_and_writes_connection_ids() {
         ours.until("Connection IDs at the peer", |_| peer.printed("Connection IDs 4 3"));
         ours.close();
         ours.until("the end at the peer", |_| peer.printed("done"));
+    }
+}
+
+const SUITES_13: [(CipherSuite, &str); 4] = [
+    (CipherSuite::Chacha20Poly1305, "TLS13-CHACHA20-POLY1305-SHA256"),
+    (CipherSuite::Aes128Gcm, "TLS13-AES128-GCM-SHA256"),
+    (CipherSuite::Aes128Ccm, "TLS13-AES128-CCM-SHA256"),
+    (CipherSuite::Aes128Ccm8, "TLS13-AES128-CCM-8-SHA256"),
+];
+
+fn moves(ours: &Ours) -> usize {
+    ours.events.iter().filter(|event| matches!(event, Event::PeerAddressChanged { .. })).count()
+}
+
+/// With Connection IDs it moves from port to port; it updates its key in between, and so do we.
+#[test]
+fn wolfssl_as_client_of_dtls_1_3_moves_and_updates_its_key() {
+    for (suite, name) in SUITES_13 {
+        for with_ids in [true, false] {
+            let mut ours = Ours::server_that(|config| {
+                config.session.cipher_suites = CipherSuite::ALL.to_vec();
+                config.session.address_change = AddressChange::Follow;
+            });
+            let options: &[&str] = if with_ids { &["update"] } else { &["update", "no-cid"] };
+            let peer = peer_with("client", ours.port(), name, options);
+            ours.until("handshake", Ours::is_established);
+            assert_eq!(ours.suite(), Some(suite));
+            let id = if with_ids { ConnectionId::new(b"CLI").unwrap() } else { ConnectionId::EMPTY };
+            assert_eq!(ours.peer_connection_id(), Some(id));
+            for round in 0..4 {
+                let payload = format!("round {round}");
+                ours.until(&payload, |ours| ours.has_received(&payload));
+                ours.send(payload.as_bytes());
+            }
+            ours.until("the last answer at the peer", |_| peer.printed("answered round 3"));
+            assert!(peer.printed("updated"));
+            ours.until("close_notify", |ours| ours.closed() == Some(Closed::Peer));
+            assert_eq!(moves(&ours) >= 3, with_ids, "{} moves", moves(&ours));
+        }
+    }
+}
+
+#[test]
+fn wolfssl_as_server_of_dtls_1_3_follows_our_key_updates() {
+    for (suite, name) in SUITES_13 {
+        for with_ids in [true, false] {
+            let port = free_port();
+            let peer = peer_with("server", port, name, if with_ids { &[] } else { &["no-cid"] });
+            let mut ours = Ours::client_that(loopback(port), |config| {
+                config.session.cipher_suites = CipherSuite::ALL.to_vec();
+                config.session.retransmit_first = Duration::from_millis(200);
+                config.connection_id = with_ids.then(|| ConnectionId::new(b"ours").unwrap());
+            });
+            ours.until("handshake", Ours::is_established);
+            assert_eq!(ours.suite(), Some(suite));
+            for round in 0..4 {
+                let payload = format!("round {round}");
+                ours.send(payload.as_bytes());
+                ours.until(&payload, |ours| ours.has_received(&payload));
+                ours.update_keys(round % 2 == 0);
+            }
+            ours.send(b"the last one");
+            ours.until("the echo", |ours| ours.has_received("the last one"));
+            let ids = if with_ids { "Connection IDs 4 3" } else { "Connection IDs 0 0" };
+            ours.until("Connection IDs at the peer", |_| peer.printed(ids));
+            ours.close();
+            ours.until("the end at the peer", |_| peer.printed("done"));
+        }
     }
 }

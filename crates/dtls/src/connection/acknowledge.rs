@@ -1,0 +1,180 @@
+//! ACKs of DTLS 1.3 (RFC 9147 7), messages after the handshake, and what is let go when.
+
+use std::time::Instant;
+
+use crate::connection::Role;
+use crate::connection::core::{Core, NEWEST_EPOCH};
+use crate::handshake::MessageType;
+use crate::handshake::flight::Flight;
+use crate::limits::{ACK_DELAY_DIVISOR, ACK_RECORDS_MAX, PREVIOUS_EPOCH_HELD, TRANSMITS_MAX};
+use crate::record::ContentType;
+use crate::record::epochs::RecordNumber;
+use crate::v13::ack;
+
+/// The epoch of the handshake's protected part, as flights have it.
+const EPOCH_HANDSHAKE: u16 = 2;
+
+impl Core {
+    /// A record with a part of the handshake came.
+    pub(crate) fn note_to_acknowledge(&mut self, number: RecordNumber) {
+        if let Some(handshake) = &mut self.handshake {
+            handshake.to_acknowledge.retain(|noted| *noted != number);
+            if handshake.to_acknowledge.len() >= ACK_RECORDS_MAX {
+                handshake.to_acknowledge.remove(0);
+            }
+            handshake.to_acknowledge.push(number);
+        }
+    }
+
+    /// Acknowledges in a while, unless the rest of the flight comes before.
+    pub(crate) fn acknowledge_soon(&mut self, now: Instant) {
+        let delay = self.config.session().retransmit_first / ACK_DELAY_DIVISOR;
+        if let Some(handshake) = &mut self.handshake
+            && handshake.acknowledge_at.is_none()
+        {
+            handshake.acknowledge_at = Some(now + delay);
+        }
+    }
+
+    pub(crate) fn acknowledge_when_due(&mut self, now: Instant) {
+        let due = self.handshake.as_ref().and_then(|handshake| handshake.acknowledge_at).is_some_and(|at| at <= now);
+        if due {
+            self.acknowledge();
+        }
+    }
+
+    /// Acknowledges what is noted. Left out without keys, or if the driver does not send: the peer sends again.
+    pub(crate) fn acknowledge(&mut self) {
+        let Some(handshake) = &mut self.handshake else { return };
+        handshake.acknowledge_at = None;
+        let numbers = std::mem::take(&mut handshake.to_acknowledge);
+        if numbers.is_empty() || self.epochs.is_none() || self.transmits.len() >= TRANSMITS_MAX {
+            return;
+        }
+        let mut datagram = Vec::new();
+        self.put_record(&mut datagram, NEWEST_EPOCH, ContentType::ACK, &ack::encode(&numbers));
+        self.queue(datagram);
+        if let Some(handshake) = &mut self.handshake {
+            handshake.acknowledged = numbers;
+        }
+    }
+
+    /// Our flight says what an ACK would.
+    pub(crate) fn forget_to_acknowledge(&mut self) {
+        if let Some(handshake) = &mut self.handshake {
+            handshake.to_acknowledge.clear();
+            handshake.acknowledge_at = None;
+        }
+    }
+
+    /// The peer acknowledges these records. Returns the types of the messages that have arrived whole.
+    pub(crate) fn take_acknowledgement(&mut self, now: Instant, numbers: &[RecordNumber]) -> Vec<MessageType> {
+        let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) else {
+            return Vec::new();
+        };
+        let arrived = flight.acknowledge(numbers);
+        if flight.has_all_arrived() {
+            self.end_flight();
+            if self.established && self.config.role() == Role::Client {
+                self.drop_handshake_keys();
+            }
+            self.settle();
+        } else {
+            // The rest was lost, as it seems.
+            self.retransmit_on_duplicate(now);
+        }
+        arrived
+    }
+
+    /// Sends a message after the handshake, again and again until it is acknowledged.
+    pub(crate) fn send_post_handshake(&mut self, now: Instant, message_type: MessageType, body: Vec<u8>) {
+        let until = now + self.config.session().handshake_timeout;
+        let first = self.config.session().retransmit_first;
+        self.open_handshake(now).until = until;
+        let item = self.message(NEWEST_EPOCH, message_type, body);
+        if let Some(handshake) = &mut self.handshake {
+            match &mut handshake.flight {
+                Some(flight) => flight.push(item),
+                None => handshake.flight = Some(Flight::new(vec![item], first, true, now)),
+            }
+        }
+        self.queue_flight();
+    }
+
+    /// Whether a message of ours waits for its ACK.
+    pub(crate) fn awaits_acknowledgement(&self) -> bool {
+        self.handshake.as_ref().is_some_and(|handshake| handshake.flight.is_some())
+    }
+
+    /// Application data came: the peer has what we sent last in the handshake.
+    pub(crate) fn note_application_data(&mut self) {
+        if !self.epochs.as_ref().is_some_and(|epochs| epochs.holds_handshake()) {
+            return;
+        }
+        match self.config.role() {
+            Role::Server => {
+                // It may not have come: once more, before it can no longer be asked for.
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.to_acknowledge.append(&mut handshake.acknowledged);
+                }
+                self.acknowledge();
+            }
+            Role::Client => {
+                if let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) {
+                    flight.acknowledge_epoch(EPOCH_HANDSHAKE);
+                    if flight.has_all_arrived() {
+                        self.end_flight();
+                    }
+                }
+            }
+        }
+        self.drop_handshake_keys();
+        self.settle();
+    }
+
+    fn drop_handshake_keys(&mut self) {
+        if let Some(epochs) = &mut self.epochs {
+            epochs.drop_handshake();
+        }
+    }
+
+    /// Lets everything go that only a handshake needs, if nothing of it is under way.
+    pub(crate) fn settle(&mut self) {
+        let idle = self.handshake.as_ref().is_some_and(|handshake| {
+            handshake.flight.is_none() && handshake.to_acknowledge.is_empty() && handshake.reassembler.is_empty()
+        });
+        let held = self.epochs.as_ref().is_some_and(|epochs| epochs.holds_handshake());
+        if self.established && idle && !held {
+            self.let_handshake_go();
+        }
+    }
+
+    pub(crate) fn let_handshake_go(&mut self) {
+        if let Some(handshake) = self.handshake.take() {
+            self.message_numbers = (handshake.next_send, handshake.reassembler.next());
+        }
+        self.drop_handshake_keys();
+    }
+
+    /// A record of the present epoch came: the one before is read for a while only.
+    pub(crate) fn note_epoch(&mut self, now: Instant, epoch: u64) {
+        let present = self.epochs.as_ref().and_then(|epochs| epochs.read()).map(|read| read.epoch);
+        let holds_previous = self.epochs.as_ref().is_some_and(|epochs| epochs.holds_previous());
+        if holds_previous
+            && !self.epochs.as_ref().is_some_and(|epochs| epochs.holds_handshake())
+            && present == Some(epoch)
+            && self.previous_until.is_none()
+        {
+            self.previous_until = Some(now + PREVIOUS_EPOCH_HELD);
+        }
+    }
+
+    pub(crate) fn drop_previous_when_due(&mut self, now: Instant) {
+        if self.previous_until.is_some_and(|until| until <= now) {
+            self.previous_until = None;
+            if let Some(epochs) = &mut self.epochs {
+                epochs.drop_previous();
+            }
+        }
+    }
+}
