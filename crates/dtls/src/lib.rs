@@ -1,8 +1,10 @@
 //! DTLS with external PSK and Connection ID, client and server, no I/O.
 //!
 //! DTLS 1.2 (RFC 6347) with the PSK suites of RFC 4279, RFC 5487, RFC 6655, RFC 8442 and RFC 7905, extended master secret
-//! (RFC 7627) required, and Connection IDs both ways (RFC 9146). Renegotiation, compression, resumption, tickets and
-//! certificates do not exist here.
+//! (RFC 7627) required. DTLS 1.3 (RFC 9147) with external PSK and an ephemeral exchange (psk_dhe_ke). Connection IDs both
+//! ways (RFC 9146) with both. The suites of [`SessionConfig::cipher_suites`] say which versions are spoken; where both are,
+//! a client offers both, a server takes 1.3 from a client that offers it, and a downgrade is noticed. Renegotiation,
+//! compression, resumption, tickets, 0-RTT, middlebox compatibility and certificates do not exist here.
 //!
 //! Start from [`Listener`], which answers a server's unknown peers, and [`Connection`], one session of either side.
 //!
@@ -15,7 +17,8 @@
 //! it may not is an error or does nothing; no order of calls and no datagram makes it panic.
 //!
 //! A handshake stops at [`Event::KeyNeeded`] until [`Connection::provide_key`] or [`Connection::refuse_key`]; meanwhile
-//! nothing blocks, and what the peer sends on is kept within limits. After [`Event::Closed`] the session does nothing
+//! nothing blocks, and what the peer sends on is kept within limits. A client of DTLS 1.3 needs its key for the first
+//! ClientHello, so it asks at once; it asks again if the server then wants 1.2. [`KeyRequest::version`] tells for which. After [`Event::Closed`] the session does nothing
 //! more; send what is left in `poll_transmit` and drop it.
 //!
 //! A server finds the session of a datagram by [`ConnectionId::of_datagram`] and, if it has none, by the source address.
@@ -29,7 +32,9 @@
 //! use std::sync::Arc;
 //! use std::time::Instant;
 //!
-//! use dtls::{ClientConfig, Connection, ConnectionId, Event, Incoming, Listener, PresharedKey, ServerConfig};
+//! use dtls::{
+//!     ClientConfig, Connection, ConnectionId, Event, Incoming, Listener, PresharedKey, ProtocolVersion, ServerConfig,
+//! };
 //!
 //! /// Carries datagrams until both are silent; returns the application data that came out.
 //! fn run(now: Instant, from: SocketAddr, client: &mut Connection, server: &mut Connection) -> Vec<Vec<u8>> {
@@ -65,6 +70,9 @@
 //! let (here, there) = ("192.0.2.1:40000".parse().unwrap(), "192.0.2.2:5684".parse().unwrap());
 //! let listener = Listener::new(Arc::new(ServerConfig::default()), now)?;
 //! let mut client = Connection::client(Arc::new(ClientConfig::new(b"meter-7")), now, there)?;
+//! let Some(Event::KeyNeeded(request)) = client.poll_event() else { panic!() };
+//! assert_eq!(request.version, ProtocolVersion::Dtls13);
+//! client.provide_key(now, &PresharedKey::new(&[7; 32])?)?;
 //!
 //! // The first ClientHello is answered with a cookie, and nothing is kept.
 //! let hello = client.poll_transmit().unwrap();
