@@ -17,17 +17,17 @@ use openssl::ssl::{Ssl, SslRef, SslVersion};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_openssl::SslStream;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::detached::Detached;
 use crate::expiring::later;
 use crate::ffi;
+use crate::found_key::{Found, tell_refusal};
 use crate::gate::Gate;
 use crate::handshake_error::HandshakeError;
 use crate::handshake_io::{next_item, step};
 use crate::handshake_sniffer::{ClientHello, HandshakeSniffer, Sniffed};
-use crate::key_source::{KeyRequest, LookupRefusal, ProvenKey};
-use crate::log_throttle::LogThrottle;
+use crate::key_source::LookupRefusal;
 use crate::psk::{ServerPsk, attach_server_psk};
 use crate::psk_profile::{self, CODES_TLS13, TlsVersion};
 use crate::psk_server::{Acceptor, ProvenPeer, SecuredStream};
@@ -51,13 +51,6 @@ struct Opening {
     psk: Arc<ServerPsk>,
     /// In TLS 1.3; in TLS 1.2 the key comes later.
     found: Option<Found>,
-}
-
-/// A key that was found, and for whom.
-struct Found {
-    a_kid: AKid,
-    protocol: UaProtocolId,
-    key: ProvenKey,
 }
 
 impl<'a> Handshake<'a> {
@@ -165,15 +158,7 @@ impl<'a> Handshake<'a> {
     fn proven_peer(&self, ssl: &SslRef, found: Option<Found>) -> Result<ProvenPeer, HandshakeError> {
         let (tls_version, suite, cipher) = psk_profile::outcome(ssl, self.acceptor.config.allow_plain_psk_tls12)
             .ok_or(HandshakeError::Protocol("the handshake did not use the key"))?;
-        let protocol = match tls_version {
-            TlsVersion::Tls13 => UaProtocolId::TLS_1_3,
-            TlsVersion::Tls12 => UaProtocolId::tls_1_2(suite),
-        };
-        let Found { a_kid, key, .. } = found
-            .filter(|found| found.protocol == protocol)
-            .ok_or(HandshakeError::Protocol("the key belongs to another protocol"))?;
-        let ProvenKey { ue_id, gpsi, expires_at, .. } = key;
-        Ok(ProvenPeer { a_kid, ue_id, gpsi, expires_at, protocol, tls_version, cipher })
+        Found::proven_peer(found, tls_version, suite, cipher)
     }
 
     async fn client_hello(&mut self, socket: &mut TcpStream) -> Result<(ClientHello, Vec<u8>), HandshakeError> {
@@ -237,9 +222,7 @@ impl<'a> Handshake<'a> {
 
     async fn look_up(&mut self, a_kid: AKid, protocol: UaProtocolId) -> Result<Found, LookupRefusal> {
         self.a_kid = Some(a_kid.clone());
-        let request = KeyRequest { a_kid: a_kid.clone(), protocol, source: self.source };
-        let key = self.acceptor.lookup.resolve(request).await?;
-        Ok(Found { a_kid, protocol, key })
+        Found::look_up(&self.acceptor.lookup, a_kid, protocol, self.source).await
     }
 
     /// [`step`]. What fails there OpenSSL has told the peer itself.
@@ -252,18 +235,7 @@ impl<'a> Handshake<'a> {
     /// Tells the log, and the peer as far as it would understand, and leaves nothing unread: closing a socket with
     /// unread octets resets the connection, and the alert might be lost.
     fn refuse(&self, socket: &TcpStream, error: HandshakeError) -> HandshakeError {
-        let (source, reason) = (self.source, error.label());
-        let a_kid = self.a_kid.as_ref().map(tracing::field::display);
-        match &error {
-            // An A-KID is seen on the wire: anybody can try a key with it.
-            HandshakeError::WrongKey => {
-                if let Some(unlogged) = WRONG_KEYS.admit() {
-                    warn!(target: "security", %source, a_kid, reason, unlogged, "peer refused");
-                }
-            }
-            // Anybody can cause these over and over with no A-KID, or with one made up.
-            _ => debug!(target: "security", %source, a_kid, reason, %error, "handshake failed"),
-        }
+        tell_refusal(self.source, self.a_kid.as_ref(), &error);
         if let Some(alert) = error.alert(self.version).filter(|_| self.may_alert) {
             // Seven octets fit into a fresh socket's buffer; if they do not, the peer does not listen.
             let _ = socket.try_write(&alert.record());
@@ -278,8 +250,6 @@ impl<'a> Handshake<'a> {
         error
     }
 }
-
-static WRONG_KEYS: LogThrottle = LogThrottle::new();
 
 /// What is read at once of what a refused peer has sent.
 const READ_OCTETS: usize = 4_096;

@@ -56,6 +56,15 @@ pub enum HandshakeError {
     /// A breach of the TLS protocol. OpenSSL has sent the alert.
     #[error("TLS failed: {0}")]
     Protocol(&'static str),
+    /// A breach of the DTLS protocol, or a failure of ours; the alert is the protocol's.
+    #[error("DTLS failed: {0}")]
+    Dtls(dtls::Error),
+    /// DTLS: another handshake has begun at the same address. Nothing is sent.
+    #[error("another handshake has begun at this address")]
+    Displaced,
+    /// DTLS: there are as many sessions as there may be. Nothing is sent.
+    #[error("too many sessions")]
+    TooManySessions,
     /// OpenSSL could not set the connection up; most likely memory is short. TCP closed, no alert.
     #[error("OpenSSL cannot take another connection")]
     OpenSsl(#[from] ErrorStack),
@@ -86,7 +95,9 @@ impl HandshakeError {
             Self::Lookup(LookupRefusal::Unavailable) => "lookup_unavailable",
             Self::WrongKey => "wrong_key",
             Self::PeerAlert(_) => "peer_alert",
-            Self::Protocol(_) => "protocol",
+            Self::Protocol(_) | Self::Dtls(_) => "protocol",
+            Self::Displaced => "displaced",
+            Self::TooManySessions => "too_many_sessions",
             Self::OpenSsl(_) => "openssl",
         }
     }
@@ -94,8 +105,8 @@ impl HandshakeError {
     /// The alert to send, unless OpenSSL has sent its own; `None` when nothing is to be said.
     pub(crate) fn alert(&self, version: TlsVersion) -> Option<Alert> {
         let no_identity = match version {
-            TlsVersion::Tls13 => Alert::HandshakeFailure,
-            TlsVersion::Tls12 => Alert::UnknownPskIdentity,
+            TlsVersion::Tls13 | TlsVersion::Dtls13 => Alert::HandshakeFailure,
+            TlsVersion::Tls12 | TlsVersion::Dtls12 => Alert::UnknownPskIdentity,
         };
         match self {
             Self::Sniff(SniffError::RecordTooLong) => Some(Alert::RecordOverflow),

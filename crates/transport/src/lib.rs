@@ -52,6 +52,7 @@ mod client_hello;
 mod detached;
 mod expiring;
 mod ffi;
+mod found_key;
 mod gate;
 mod handshake;
 mod handshake_error;
@@ -71,9 +72,10 @@ mod psk_profile;
 mod psk_server;
 pub mod record_layer;
 mod reload;
+mod ua_dtls;
 
 pub use admission::Source;
-pub use carrier::{Carrier, Received, Sent, StreamCarrier};
+pub use carrier::{Carrier, DatagramCarrier, DatagramLink, LinkReceived, Received, Sent, StreamCarrier};
 pub use handshake_error::HandshakeError;
 pub use key_lookup::{KeyLookup, LookupLimits};
 pub use key_source::{BoxFuture, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
@@ -84,3 +86,7 @@ pub use psk_api::{ApiKeySource, ApiPskAcceptor, ApiPskStream, connect_api_psk};
 pub use psk_client::{ClientHandshakeError, ClientStream, OfferedVersions, PskClientConfig, PskConnector};
 pub use psk_profile::TlsVersion;
 pub use psk_server::{HandshakeLimits, ProvenPeer, PskAcceptor, PskServerConfig, SecuredStream};
+pub use ua_dtls::{
+    DtlsArrival, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsError, DtlsLimits, DtlsListener,
+    DtlsServerConfig, DtlsSession, DtlsSocket,
+};

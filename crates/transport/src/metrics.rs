@@ -19,6 +19,18 @@ pub struct TransportMetrics {
     lookups_in_flight: Gauge,
     lookup_seconds: Histogram,
     breaker_open: Gauge,
+    dtls_handshakes: Family<Outcome, Counter>,
+    dtls_handshakes_in_progress: Gauge,
+    dtls_handshake_seconds: Histogram,
+    dtls_sessions: Gauge,
+    dtls_cookies: Counter,
+    dtls_dropped: Family<Reason, Counter>,
+    dtls_address_changes: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +49,13 @@ impl Default for TransportMetrics {
             lookups_in_flight: Gauge::default(),
             lookup_seconds: seconds(),
             breaker_open: Gauge::default(),
+            dtls_handshakes: Family::default(),
+            dtls_handshakes_in_progress: Gauge::default(),
+            dtls_handshake_seconds: seconds(),
+            dtls_sessions: Gauge::default(),
+            dtls_cookies: Counter::default(),
+            dtls_dropped: Family::default(),
+            dtls_address_changes: Counter::default(),
         }
     }
 }
@@ -72,7 +91,62 @@ impl TransportMetrics {
             "1 while the key server is left alone after failures in a row",
             metrics.breaker_open.clone(),
         );
+        metrics.register_dtls(registry);
         metrics
+    }
+
+    fn register_dtls(&self, registry: &mut Registry) {
+        registry.register("dtls_handshakes", "DTLS handshakes ended, by outcome", self.dtls_handshakes.clone());
+        registry.register(
+            "dtls_handshakes_in_progress",
+            "DTLS handshakes under way",
+            self.dtls_handshakes_in_progress.clone(),
+        );
+        registry.register(
+            "dtls_handshake_seconds",
+            "Duration of accepted DTLS handshakes, key lookup included",
+            self.dtls_handshake_seconds.clone(),
+        );
+        registry.register("dtls_sessions", "DTLS sessions, handshakes included", self.dtls_sessions.clone());
+        registry.register("dtls_cookies", "ClientHellos answered with a cookie", self.dtls_cookies.clone());
+        registry.register(
+            "dtls_datagrams_dropped",
+            "Datagrams of DTLS dropped on their way in or out, by reason",
+            self.dtls_dropped.clone(),
+        );
+        registry.register(
+            "dtls_address_changes",
+            "Sessions found at another address by their Connection ID",
+            self.dtls_address_changes.clone(),
+        );
+    }
+
+    pub(crate) fn dtls_handshake_begins(&self) -> InProgress {
+        InProgress::of(&self.dtls_handshakes_in_progress)
+    }
+
+    pub(crate) fn dtls_handshake_ended(&self, outcome: &'static str) {
+        self.dtls_handshakes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn dtls_handshake_took(&self, elapsed: Duration) {
+        self.dtls_handshake_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    pub(crate) fn dtls_session_begins(&self) -> InProgress {
+        InProgress::of(&self.dtls_sessions)
+    }
+
+    pub(crate) fn cookie_sent(&self) {
+        self.dtls_cookies.inc();
+    }
+
+    pub(crate) fn datagram_dropped(&self, reason: &'static str) {
+        self.dtls_dropped.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn address_changed(&self) {
+        self.dtls_address_changes.inc();
     }
 
     pub(crate) fn handshake_begins(&self) -> InProgress {

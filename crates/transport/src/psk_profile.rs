@@ -3,18 +3,33 @@
 use std::ffi::CStr;
 use std::fmt;
 
+use akma::UaProtocolId;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslMethod, SslRef, SslVersion};
 
 use crate::profile::harden;
 
-/// The TLS version of a connection.
+/// The version of TLS, or of DTLS, of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
     Tls12,
     /// TLS 1.3 (RFC 8446).
     Tls13,
+    /// DTLS 1.2 (RFC 6347).
+    Dtls12,
+    /// DTLS 1.3 (RFC 9147).
+    Dtls13,
+}
+
+impl TlsVersion {
+    /// The Ua* protocol that K_AF is derived for, with this cipher suite (TS 33.220 clause H.3).
+    pub(crate) fn protocol(self, suite: u16) -> UaProtocolId {
+        match self {
+            Self::Tls13 | Self::Dtls13 => UaProtocolId::TLS_1_3,
+            Self::Tls12 | Self::Dtls12 => UaProtocolId::tls_1_2(suite),
+        }
+    }
 }
 
 impl fmt::Display for TlsVersion {
@@ -22,6 +37,8 @@ impl fmt::Display for TlsVersion {
         f.write_str(match self {
             Self::Tls12 => "TLS 1.2",
             Self::Tls13 => "TLS 1.3",
+            Self::Dtls12 => "DTLS 1.2",
+            Self::Dtls13 => "DTLS 1.3",
         })
     }
 }

@@ -106,7 +106,7 @@ pub struct ProvenPeer {
     pub expires_at: Option<SystemTime>,
     /// The Ua* protocol K_AF was derived for.
     pub protocol: UaProtocolId,
-    /// The TLS version.
+    /// The version of TLS or DTLS.
     pub tls_version: TlsVersion,
     /// The cipher suite's IANA name.
     pub cipher: &'static str,
@@ -198,10 +198,10 @@ pub(crate) fn copy_key(key: &[u8], into: &mut [u8]) -> usize {
 }
 
 /// The file that secrets are written to.
-struct KeyLog(Mutex<File>);
+pub(crate) struct KeyLog(Mutex<File>);
 
 impl KeyLog {
-    fn open(path: &Path) -> Result<Self, ProfileError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ProfileError> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -212,7 +212,7 @@ impl KeyLog {
         Ok(Self(Mutex::new(file)))
     }
 
-    fn append(&self, line: &str) {
+    pub(crate) fn append(&self, line: &str) {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writeln!(file, "{line}") {
             debug!(%error, "the key log cannot be written");

@@ -1,12 +1,13 @@
 //! What carries CoAP with one peer: the machine of its protocol, and the I/O that moves octets between it and the network.
 //!
 //! Whoever has sessions (the server, the client) sees one trait, whatever is below: a TLS connection
-//! ([`StreamCarrier`]), or what else is a [`Carrier`]. It is used as `Box<dyn Carrier>`: a session's code exists once however
+//! ([`StreamCarrier`]), a DTLS session ([`DatagramCarrier`]), or what else is a [`Carrier`]. It is used as `Box<dyn Carrier>`: a session's code exists once however
 //! many carriers there are, and what differs from carrier to carrier, the larger part of an idle session's memory, is
 //! allocated for itself, in its own size. The calls through the table are few for each message.
 //!
-//! A carrier has no deadline of its own: its machine's ([`Connection::poll_timeout`]) are the session's to look at.
+//! Deadlines, the machine's and the carrier's own, are the session's to keep: [`Carrier::poll_timeout`].
 
+mod datagram;
 mod stream;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use coap::{Connection, ConnectionError, ConnectionEvent};
 
+pub use datagram::{DatagramCarrier, DatagramLink, LinkReceived};
 pub use stream::StreamCarrier;
 
 /// CoAP with one peer and its I/O.
@@ -53,6 +55,27 @@ pub trait Carrier: Send {
     /// Sends the last word of what is below CoAP (close_notify), after which nothing can be sent; ready when it is out, or
     /// cannot be.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// When [`Carrier::handle_timeout`] is to be called.
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.coap().poll_timeout()
+    }
+
+    /// Does what is due. Look for events, and send.
+    fn handle_timeout(&mut self, now: Instant) {
+        self.coap_mut().handle_timeout(now);
+    }
+
+    /// Whether requests of ours may go out. Not while they would go to an address that the peer has not proven.
+    fn may_ask(&self) -> bool {
+        true
+    }
+
+    /// Whether each message goes for itself. Then nothing tells that a peer is gone but that it answers nothing, and it may
+    /// be asleep: it is not asked for signs of life.
+    fn is_datagram(&self) -> bool {
+        false
+    }
 }
 
 /// What came of [`Carrier::poll_receive`].

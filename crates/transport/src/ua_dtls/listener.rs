@@ -1,0 +1,280 @@
+//! The sockets and their readers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dtls::{AddressChange, Alert, ConnectionId, Disposition, Incoming, ProvenHello, ServerConfig};
+use tokio::net::UdpSocket;
+use tracing::debug;
+
+use super::arrival::DtlsArrival;
+use super::peer::Peer;
+use super::table::Table;
+use super::{CONNECTION_ID_OCTETS, DATAGRAM_READ_OCTETS, DtlsError, DtlsServerConfig, choose};
+use crate::admission::{Admission, Full};
+use crate::handshake_error::HandshakeError;
+use crate::key_lookup::KeyLookup;
+use crate::metrics::TransportMetrics;
+use crate::psk_profile::IDENTITY_HINT;
+use crate::psk_server::KeyLog;
+
+/// Accepts DTLS sessions whose key is looked up while the handshake waits. Cheap to clone.
+#[derive(Clone)]
+pub struct DtlsListener {
+    shared: Arc<Shared>,
+    local: SocketAddr,
+}
+
+/// What all sockets and handshakes share.
+pub(super) struct Shared {
+    config: DtlsServerConfig,
+    listener: dtls::Listener,
+    pub(super) lookup: Arc<KeyLookup>,
+    admission: Arc<Admission>,
+    table: Arc<Table>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn metrics(&self) -> &TransportMetrics {
+        self.lookup.metrics()
+    }
+}
+
+impl DtlsListener {
+    /// Binds `address`, whose port 0 takes a free one; the sockets are to be read from at once.
+    ///
+    /// # Errors
+    /// [`DtlsError`].
+    pub fn bind(
+        address: SocketAddr,
+        config: DtlsServerConfig,
+        lookup: Arc<KeyLookup>,
+    ) -> Result<(Self, Vec<DtlsSocket>), DtlsError> {
+        let limits = config.limits.clone();
+        let mut server = ServerConfig {
+            identity_hint: Some(IDENTITY_HINT.to_bytes().to_vec()),
+            // A peer that has moved is answered where it is; whoever has the session sees to it that the address is proven.
+            ..ServerConfig::default()
+        };
+        server.session.address_change = AddressChange::Follow;
+        let timeout = Duration::from_millis(limits.handshake_timeout_ms);
+        choose(&mut server.session, config.allow_plain_psk, timeout, limits.datagram_octets_max);
+        if let Some(path) = &config.key_log {
+            let log = KeyLog::open(path)?;
+            server.session.key_log = Some(dtls::KeyLog::new(move |line| log.append(line)));
+        }
+        let shared = Arc::new(Shared {
+            listener: dtls::Listener::new(Arc::new(server), Instant::now())?,
+            lookup,
+            admission: Admission::new(limits.in_progress_max, limits.in_progress_per_source_max),
+            table: Arc::new(Table::new()),
+            stopping: AtomicBool::new(false),
+            config,
+        });
+        let sockets = bind_all(address, limits.sockets.max(1))?;
+        let local = sockets.first().map_or(Ok(address), UdpSocket::local_addr)?;
+        let sockets = sockets
+            .into_iter()
+            .map(|socket| DtlsSocket {
+                socket: Arc::new(socket),
+                shared: Arc::clone(&shared),
+                buffer: vec![0; DATAGRAM_READ_OCTETS].into_boxed_slice(),
+            })
+            .collect();
+        Ok((Self { shared, local }, sockets))
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Takes no further handshake: a ClientHello is dropped. Sessions go on as long as the sockets are read.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Sessions, those in their handshake included.
+    pub fn sessions(&self) -> usize {
+        self.shared.table.sessions()
+    }
+}
+
+/// One socket of a [`DtlsListener`]. It must be read all the time: what its sessions get comes through it.
+pub struct DtlsSocket {
+    socket: Arc<UdpSocket>,
+    shared: Arc<Shared>,
+    buffer: Box<[u8]>,
+}
+
+impl DtlsSocket {
+    /// Reads until somebody new has proven its address: run [`DtlsArrival::handshake`] in a task of its own. Datagrams of
+    /// sessions are handed to them meanwhile. May be dropped and called again without losing anything.
+    ///
+    /// # Errors
+    /// The socket cannot be read just now; call it again.
+    pub async fn accept(&mut self) -> io::Result<DtlsArrival> {
+        loop {
+            let (octets, source) = self.socket.recv_from(&mut self.buffer).await?;
+            let datagram = self.buffer.get(..octets).unwrap_or_default();
+            if let Some(arrival) = self.shared.take(&self.socket, source, datagram) {
+                return Ok(arrival);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Gives a datagram to whom it belongs.
+    fn take(self: &Arc<Self>, socket: &Arc<UdpSocket>, source: SocketAddr, datagram: &[u8]) -> Option<DtlsArrival> {
+        let now = Instant::now();
+        if let Some(id) = ConnectionId::of_datagram(datagram, CONNECTION_ID_OCTETS) {
+            match self.table.of_id(&id) {
+                Some(peer) => drop(self.hand(&peer, now, source, datagram)),
+                // Of a session that has ended, or a guess.
+                None => self.metrics().datagram_dropped("unknown_connection_id"),
+            }
+            return None;
+        }
+        let at = self.table.at(source);
+        let mut known = false;
+        for peer in [at.handshaking, at.established].into_iter().flatten() {
+            known = true;
+            match self.hand(&peer, now, source, datagram) {
+                Disposition::Taken => return None,
+                Disposition::NewClientHello => break,
+                Disposition::Ignored => {}
+            }
+        }
+        self.greet(socket, now, source, datagram, known)
+    }
+
+    fn hand(&self, peer: &Arc<Peer>, now: Instant, source: SocketAddr, datagram: &[u8]) -> Disposition {
+        let handled = peer.handle(now, source, datagram);
+        if let Some((from, to)) = handled.moved {
+            self.table.moved(peer, from, to);
+        }
+        handled.disposition
+    }
+
+    /// Answers somebody who has no session, or wants another.
+    fn greet(
+        self: &Arc<Self>,
+        socket: &Arc<UdpSocket>,
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        known: bool,
+    ) -> Option<DtlsArrival> {
+        let reply = match self.listener.handle_datagram(now, source, datagram) {
+            Incoming::Hello(hello) => match self.admit(socket, now, *hello) {
+                Ok(arrival) => return Some(arrival),
+                Err(reply) => reply?,
+            },
+            Incoming::Reply(reply) => {
+                self.metrics().cookie_sent();
+                reply
+            }
+            Incoming::Refused(reply, error) => {
+                self.refuse(source, &HandshakeError::of_dtls(error));
+                reply
+            }
+            Incoming::Ignored => {
+                self.metrics().datagram_dropped(if known { "unusable" } else { "unknown_peer" });
+                return None;
+            }
+        };
+        if socket.try_send_to(&reply.payload, reply.destination).is_err() {
+            self.metrics().datagram_dropped("socket_full");
+        }
+        None
+    }
+
+    /// Somebody whose address is proven: a session, unless a limit is reached. What is refused may get a reply.
+    fn admit(
+        self: &Arc<Self>,
+        socket: &Arc<UdpSocket>,
+        now: Instant,
+        hello: ProvenHello,
+    ) -> Result<DtlsArrival, Option<dtls::Transmit>> {
+        let source = hello.source();
+        let name_fits = match hello.server_name() {
+            Some(name) => name.eq_ignore_ascii_case(self.config.fqdn.as_str()),
+            None => !self.config.require_sni,
+        };
+        if !name_fits {
+            self.refuse(source, &HandshakeError::ServerName);
+            return Err(Some(hello.refuse(Alert::UNRECOGNIZED_NAME)));
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            self.metrics().datagram_dropped("stopping");
+            return Err(None);
+        }
+        if self.table.sessions() >= self.config.limits.sessions_max {
+            self.refuse(source, &HandshakeError::TooManySessions);
+            return Err(None);
+        }
+        let slot = self.admission.admit(source.ip()).map_err(|full| {
+            let error = match full {
+                Full::Source => HandshakeError::TooManyFromSource,
+                Full::All => HandshakeError::TooMany,
+            };
+            self.refuse(source, &error);
+            None
+        })?;
+        let connection = self.fresh_id().and_then(|id| hello.accept(now, id)).map_err(|error| {
+            self.refuse(source, &HandshakeError::of_dtls(error));
+            None
+        })?;
+        let inbound_max = self.config.limits.inbound_datagrams_max;
+        let peer = Peer::new(connection, Arc::clone(socket), self.metrics().clone(), inbound_max);
+        let entry = self.table.enter(peer, source);
+        Ok(DtlsArrival::new(Arc::clone(self), entry, slot, source))
+    }
+
+    fn fresh_id(&self) -> Result<ConnectionId, dtls::Error> {
+        loop {
+            let id = ConnectionId::random(CONNECTION_ID_OCTETS)?;
+            if self.table.of_id(&id).is_none() {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Of somebody who is told so in plain, or not at all.
+    fn refuse(&self, source: SocketAddr, error: &HandshakeError) {
+        debug!(target: "security", %source, reason = error.label(), "ClientHello refused");
+        self.metrics().dtls_handshake_ended(error.label());
+    }
+}
+
+/// Sockets that share one address.
+fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    let mut address = address;
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        if count > 1 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        // As much as the system allows: a burst waits there, and what does not fit is lost.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_OCTETS);
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        address = socket.local_addr()?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+/// What is asked of the system for datagrams that have not been read.
+const RECEIVE_BUFFER_OCTETS: usize = 4 * 1024 * 1024;
