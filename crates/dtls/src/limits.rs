@@ -56,6 +56,9 @@ pub const ACK_RECORDS_MAX: usize = 32;
 pub const SENT_RECORDS_MAX: usize = 64;
 /// An incomplete flight of the peer is acknowledged after this part of the first interval (RFC 9147 7.1).
 pub const ACK_DELAY_DIVISOR: u32 = 4;
+/// First intervals between retransmissions after which a server of DTLS 1.3 that has data of the client no longer
+/// acknowledges its Finished.
+pub const FINISHED_HELD_INTERVALS: u32 = 8;
 /// How long the peer's records of the epoch before are read after its first one of a new epoch (RFC 9147 4.2.1), unless
 /// another epoch comes.
 pub const PREVIOUS_EPOCH_HELD: Duration = Duration::from_secs(120);
@@ -67,7 +70,7 @@ pub const RETRANSMIT_MAX: Duration = Duration::from_secs(60);
 pub const RETRANSMIT_ON_DUPLICATE_DIVISOR: u32 = 2;
 /// How long a server keeps its Finished for a client that did not get it (RFC 6347 4.2.4: twice the maximum segment
 /// lifetime), unless application data of the client show before that it did. With DTLS 1.3: how long it acknowledges the
-/// client's Finished again.
+/// client's Finished again; after the client's first data only for [`FINISHED_HELD_INTERVALS`].
 pub const FINAL_FLIGHT_HELD: Duration = Duration::from_secs(240);
 /// A cookie is valid in the period in which it was made and in the next one.
 pub const COOKIE_PERIOD: Duration = Duration::from_secs(60);

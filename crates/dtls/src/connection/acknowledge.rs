@@ -6,7 +6,7 @@ use crate::connection::Role;
 use crate::connection::core::{Core, NEWEST_EPOCH};
 use crate::handshake::MessageType;
 use crate::handshake::flight::Flight;
-use crate::limits::{ACK_DELAY_DIVISOR, ACK_RECORDS_MAX, PREVIOUS_EPOCH_HELD, TRANSMITS_MAX};
+use crate::limits::{ACK_DELAY_DIVISOR, ACK_RECORDS_MAX, FINISHED_HELD_INTERVALS, PREVIOUS_EPOCH_HELD, TRANSMITS_MAX};
 use crate::record::ContentType;
 use crate::record::epochs::RecordNumber;
 use crate::v13::ack;
@@ -54,9 +54,6 @@ impl Core {
         let mut datagram = Vec::new();
         self.put_record(&mut datagram, NEWEST_EPOCH, ContentType::ACK, &ack::encode(&numbers));
         self.queue(datagram);
-        if let Some(handshake) = &mut self.handshake {
-            handshake.acknowledged = numbers;
-        }
     }
 
     /// Our flight says what an ACK would.
@@ -107,17 +104,17 @@ impl Core {
     }
 
     /// Application data came: the peer has what we sent last in the handshake.
-    pub(crate) fn note_application_data(&mut self) {
+    pub(crate) fn note_application_data(&mut self, now: Instant) {
         if !self.epochs.as_ref().is_some_and(|epochs| epochs.holds_handshake()) {
             return;
         }
         match self.config.role() {
+            // Our ACK of its Finished may still be lost: the client asks for it again in a while or never.
             Role::Server => {
-                // It may not have come: once more, before it can no longer be asked for.
-                if let Some(handshake) = &mut self.handshake {
-                    handshake.to_acknowledge.append(&mut handshake.acknowledged);
+                let until = now + self.config.session().retransmit_first * FINISHED_HELD_INTERVALS;
+                if let Some(handshake) = self.handshake.as_mut().filter(|handshake| handshake.flight.is_none()) {
+                    handshake.until = handshake.until.min(until);
                 }
-                self.acknowledge();
             }
             Role::Client => {
                 if let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) {
@@ -126,10 +123,10 @@ impl Core {
                         self.end_flight();
                     }
                 }
+                self.drop_handshake_keys();
+                self.settle();
             }
         }
-        self.drop_handshake_keys();
-        self.settle();
     }
 
     fn drop_handshake_keys(&mut self) {
@@ -158,13 +155,10 @@ impl Core {
 
     /// A record of the present epoch came: the one before is read for a while only.
     pub(crate) fn note_epoch(&mut self, now: Instant, epoch: u64) {
-        let present = self.epochs.as_ref().and_then(|epochs| epochs.read()).map(|read| read.epoch);
-        let holds_previous = self.epochs.as_ref().is_some_and(|epochs| epochs.holds_previous());
-        if holds_previous
-            && !self.epochs.as_ref().is_some_and(|epochs| epochs.holds_handshake())
-            && present == Some(epoch)
-            && self.previous_until.is_none()
-        {
+        let Some(epochs) = &self.epochs else { return };
+        let is_present = epochs.read().is_some_and(|read| read.epoch == epoch);
+        let holds_previous = epochs.holds_previous() && !epochs.holds_handshake();
+        if is_present && holds_previous && self.previous_until.is_none() {
             self.previous_until = Some(now + PREVIOUS_EPOCH_HELD);
         }
     }

@@ -99,8 +99,6 @@ pub(crate) struct HandshakeIo {
     pub(crate) to_acknowledge: Vec<RecordNumber>,
     /// When they are.
     pub(crate) acknowledge_at: Option<Instant>,
-    /// Those that were.
-    pub(crate) acknowledged: Vec<RecordNumber>,
 }
 
 impl HandshakeIo {
@@ -114,7 +112,6 @@ impl HandshakeIo {
             early: Vec::new(),
             to_acknowledge: Vec::new(),
             acknowledge_at: None,
-            acknowledged: Vec::new(),
         }
     }
 }

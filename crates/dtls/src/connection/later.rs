@@ -168,7 +168,7 @@ impl Connection {
         let Opened { content_type, content, .. } = opened;
         match content_type {
             ContentType::APPLICATION_DATA if self.core.established && number.epoch >= APPLICATION => {
-                self.core.note_application_data();
+                self.core.note_application_data(now);
                 self.core.push_event(Event::ApplicationData { payload: content, source });
                 Ok(Disposition::Taken)
             }
@@ -370,4 +370,265 @@ fn new_connection_id(body: &[u8]) -> Read<(Option<&[u8]>, u8)> {
         return Err(Malformed);
     }
     Ok((first, usage))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{ClientConfig, ServerConfig};
+    use crate::connection::Closed;
+    use crate::connection::core::{Config, Core};
+    use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
+    use crate::record::unified::Form;
+    use crate::suite::CipherSuite;
+    use crate::v13::schedule::TrafficSecret;
+
+    const SUITE: CipherSuite = CipherSuite::Aes128Gcm;
+
+    fn peer_address() -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], 1))
+    }
+
+    /// Both directions have the same secret, so that the peer's records are made of it too.
+    fn epochs() -> Epochs {
+        let secret = || TrafficSecret::of_octets(&[7; 32]);
+        let write = WriteEpoch::new(SUITE, APPLICATION, secret()).unwrap();
+        Epochs::new(SUITE, write, ReadEpoch::new(SUITE, APPLICATION, secret()).unwrap())
+    }
+
+    /// An established session and its peer, whose messages are written by hand.
+    struct Scene {
+        now: Instant,
+        connection: Connection,
+        peer: Epochs,
+        next_message: u16,
+    }
+
+    impl Scene {
+        fn new(role: Role) -> Self {
+            let now = Instant::now();
+            let config = match role {
+                Role::Client => Config::Client(Arc::new(ClientConfig::new(b"meter-7"))),
+                Role::Server => Config::Server(Arc::new(ServerConfig::default())),
+            };
+            let mut core = Core::new(config, peer_address(), now, 0, 0);
+            core.handshake = None;
+            core.established = true;
+            core.epochs = Some(Box::new(epochs()));
+            core.own_id = ConnectionId::new(b"own").unwrap();
+            core.peer_id = ConnectionId::new(b"peer").unwrap();
+            Self { now, connection: Connection::established(core, false), peer: epochs(), next_message: 0 }
+        }
+
+        fn record(&mut self, content_type: ContentType, content: &[u8]) -> Vec<u8> {
+            let mut datagram = Vec::new();
+            let id = ConnectionId::new(b"own").unwrap();
+            self.peer.seal(None, &id, Form::ALONE, content_type, content, &mut datagram).unwrap();
+            datagram
+        }
+
+        /// The peer sends something.
+        fn arrive(&mut self, content_type: ContentType, content: &[u8]) -> Vec<Event> {
+            let datagram = self.record(content_type, content);
+            self.connection.handle_datagram(self.now, peer_address(), &datagram);
+            std::iter::from_fn(|| self.connection.poll_event()).collect()
+        }
+
+        /// The peer sends a message.
+        fn say(&mut self, message_type: MessageType, body: &[u8]) -> Vec<Event> {
+            let message = Message { message_type, sequence: self.next_message, body: body.to_vec() };
+            self.next_message += 1;
+            self.arrive(ContentType::HANDSHAKE, &message.encode())
+        }
+
+        /// What the session sends, as the peer opens it.
+        fn sent(&mut self) -> Vec<(RecordNumber, ContentType, Vec<u8>)> {
+            let datagrams: Vec<_> = std::iter::from_fn(|| self.connection.poll_transmit()).collect();
+            let mut open = |datagram: &[u8]| {
+                let (record, _) = unified::split(datagram, self.connection.core.peer_id.len()).unwrap();
+                let (number, opened) = self.peer.open(&record).ok().unwrap();
+                (number, opened.content_type, opened.content)
+            };
+            datagrams.iter().map(|transmit| &transmit.payload).map(|datagram| open(datagram)).collect()
+        }
+
+        fn types_sent(&mut self) -> Vec<ContentType> {
+            self.sent().into_iter().map(|(_, content_type, _)| content_type).collect()
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_acknowledged_and_ignored() {
+        let mut scene = Scene::new(Role::Client);
+        assert_eq!(scene.say(MessageType::NEW_SESSION_TICKET, &[0; 40]), []);
+        let [(_, ContentType::ACK, content)] = &scene.sent()[..] else { panic!() };
+        assert_eq!(ack::parse(content).unwrap(), [RecordNumber { epoch: 3, sequence: 0 }]);
+        assert!(scene.connection.is_idle());
+    }
+
+    #[test]
+    fn a_message_that_comes_again_is_acknowledged_again_and_does_nothing() {
+        let mut scene = Scene::new(Role::Client);
+        scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
+        assert_eq!(scene.types_sent(), [ContentType::ACK]);
+        let epoch = scene.connection.core.epochs.as_ref().unwrap().read().unwrap().epoch;
+        assert_eq!(epoch, 4);
+        // The peer, which did not hear the ACK, is still in its epoch 3.
+        for _ in 0..3 {
+            scene.next_message = 0;
+            scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
+            assert_eq!(scene.types_sent(), [ContentType::ACK]);
+            assert_eq!(scene.connection.core.epochs.as_ref().unwrap().read().unwrap().epoch, epoch);
+        }
+        scene.peer.advance_write().unwrap();
+        assert_eq!(scene.arrive(ContentType::APPLICATION_DATA, b"new").len(), 1);
+    }
+
+    #[test]
+    fn messages_that_may_not_come_end_the_session() {
+        let cases = [
+            (Role::Server, MessageType::NEW_SESSION_TICKET, vec![0; 40], Error::UnexpectedMessage),
+            (Role::Client, MessageType::CLIENT_HELLO, vec![0; 40], Error::UnexpectedMessage),
+            (Role::Client, MessageType::FINISHED, vec![0; 32], Error::UnexpectedMessage),
+            (Role::Client, MessageType::KEY_UPDATE, vec![2], Error::IllegalParameter("KeyUpdate")),
+            (Role::Client, MessageType::KEY_UPDATE, vec![], Error::Malformed("KeyUpdate")),
+            (Role::Client, MessageType::KEY_UPDATE, vec![0, 0], Error::Malformed("KeyUpdate")),
+            (Role::Server, MessageType::NEW_CONNECTION_ID, vec![0, 0, 2], Error::Malformed("NewConnectionId")),
+            (Role::Server, MessageType::NEW_CONNECTION_ID, vec![0, 0, 0], Error::IllegalParameter("NewConnectionId")),
+            (Role::Server, MessageType::REQUEST_CONNECTION_ID, vec![], Error::Malformed("RequestConnectionId")),
+        ];
+        for (role, message_type, body, error) in cases {
+            let mut scene = Scene::new(role);
+            assert_eq!(scene.say(message_type, &body), [Event::Closed(Closed::Failed(error))]);
+            assert_eq!(scene.types_sent().last(), Some(&ContentType::ALERT));
+        }
+        // Without Connection IDs nobody asks for more.
+        for message_type in [MessageType::NEW_CONNECTION_ID, MessageType::REQUEST_CONNECTION_ID] {
+            let mut scene = Scene::new(Role::Client);
+            scene.connection.core.peer_id = ConnectionId::EMPTY;
+            if message_type == MessageType::NEW_CONNECTION_ID {
+                let events = scene.say(message_type, &[0, 0, 1]);
+                assert_eq!(events, [Event::Closed(Closed::Failed(Error::UnexpectedMessage))]);
+            } else {
+                assert_eq!(scene.say(message_type, &[1]), []);
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_asks_for_connection_ids_gets_none_more() {
+        let mut scene = Scene::new(Role::Server);
+        assert_eq!(scene.say(MessageType::REQUEST_CONNECTION_ID, &[3]), []);
+        let sent = scene.sent();
+        let [(number, ContentType::HANDSHAKE, content), (_, ContentType::ACK, _)] = &sent[..] else { panic!() };
+        assert_eq!(content[0], MessageType::NEW_CONNECTION_ID.0);
+        assert!(content.ends_with(&[0, 0, CID_SPARE]));
+        // Again, until it is acknowledged.
+        scene.now += Duration::from_secs(1);
+        scene.connection.handle_timeout(scene.now);
+        assert_eq!(scene.types_sent(), [ContentType::HANDSHAKE]);
+        scene.arrive(ContentType::ACK, &ack::encode(&[*number]));
+        assert!(scene.connection.is_idle());
+    }
+
+    #[test]
+    fn a_new_connection_id_of_the_peer_is_used_when_it_says_so() {
+        let mut scene = Scene::new(Role::Client);
+        scene.say(MessageType::NEW_CONNECTION_ID, &[0, 4, 3, b'n', b'e', b'w', CID_SPARE]);
+        assert_eq!(scene.connection.core.peer_id.as_bytes(), b"peer");
+        scene.say(MessageType::NEW_CONNECTION_ID, &[0, 4, 3, b'n', b'e', b'w', CID_IMMEDIATE]);
+        assert_eq!(scene.connection.core.peer_id.as_bytes(), b"new");
+        scene.connection.send(scene.now, b"data").unwrap();
+        let last = std::iter::from_fn(|| scene.connection.poll_transmit()).last().unwrap().payload;
+        assert_eq!(&last[1..4], b"new");
+        let too_long = [&[0, 34, 33][..], &[0; 33], &[CID_IMMEDIATE]].concat();
+        let events = scene.say(MessageType::NEW_CONNECTION_ID, &too_long);
+        assert_eq!(events, [Event::Closed(Closed::Failed(Error::IllegalParameter("Connection ID")))]);
+    }
+
+    #[test]
+    fn a_write_key_is_updated_at_half_of_what_it_may_write() {
+        let mut scene = Scene::new(Role::Client);
+        let half = SUITE.aead().records_max() / 2;
+        scene.connection.core.epochs.as_mut().unwrap().write_mut().unwrap().sequence = half - 2;
+        scene.peer.read_mut().unwrap().window.next = half - 2;
+        scene.connection.send(scene.now, b"x").unwrap();
+        assert_eq!(scene.types_sent(), [ContentType::APPLICATION_DATA]);
+        scene.connection.send(scene.now, b"x").unwrap();
+        let sent = scene.sent();
+        let [_, (number, ContentType::HANDSHAKE, _)] = &sent[..] else { panic!() };
+        scene.arrive(ContentType::ACK, &ack::encode(&[*number]));
+        let write = scene.connection.core.epochs.as_ref().unwrap().write().unwrap();
+        assert_eq!((write.epoch, write.sequence), (4, 0));
+    }
+
+    #[test]
+    fn half_of_the_forgeries_that_a_key_stands_ask_for_another() {
+        let mut scene = Scene::new(Role::Client);
+        let half = SUITE.aead().unauthentic_max() / 2;
+        scene.connection.core.epochs.as_mut().unwrap().read_mut().unwrap().unauthentic = half - 2;
+        let mut forged = scene.record(ContentType::APPLICATION_DATA, b"x");
+        *forged.last_mut().unwrap() ^= 1;
+        let now = scene.now;
+        scene.connection.handle_datagram(now, peer_address(), &forged);
+        assert_eq!(scene.connection.poll_event(), None);
+        scene.connection.handle_datagram(now, peer_address(), &forged);
+        assert_eq!(scene.connection.poll_event(), Some(Event::RenewalAdvised));
+        scene.connection.handle_datagram(now, peer_address(), &forged);
+        assert_eq!(scene.connection.poll_event(), None);
+        let sent = scene.sent();
+        let [(_, ContentType::HANDSHAKE, content)] = &sent[..] else { panic!() };
+        assert!(content.ends_with(&[UPDATE_REQUESTED]));
+        // The peer's new key counts anew.
+        scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
+        assert!(!scene.connection.core.epochs.as_ref().unwrap().read_is_half_exhausted());
+    }
+
+    #[test]
+    fn what_is_neither_data_nor_handshake_nor_ack_nor_alert_ends_the_session() {
+        for content_type in [ContentType::CHANGE_CIPHER_SPEC, ContentType::TLS12_CID, ContentType(99)] {
+            let mut scene = Scene::new(Role::Server);
+            let events = scene.arrive(content_type, &[1]);
+            assert_eq!(events, [Event::Closed(Closed::Failed(Error::UnexpectedMessage))]);
+        }
+        let mut scene = Scene::new(Role::Server);
+        let events = scene.arrive(ContentType::ACK, &[0, 1, 0]);
+        assert_eq!(events, [Event::Closed(Closed::Failed(Error::Malformed("ACK")))]);
+    }
+
+    proptest! {
+        /// An authentic peer may send what it likes: nothing panics, and each session ends or stays.
+        #[test]
+        fn a_hostile_peer_with_keys_makes_nothing_panic(
+            server: bool,
+            records in prop::collection::vec((20_u8..28, prop::collection::vec(any::<u8>(), 0..40), any::<bool>()), 0..30),
+        ) {
+            let mut scene = Scene::new(if server { Role::Server } else { Role::Client });
+            for (content_type, mut content, tidy) in records {
+                if tidy && content_type == 22 && content.len() > 12 {
+                    // A message with a header that fits.
+                    let octets = (content.len() - 12) as u8;
+                    let message_type = content[0] % 26;
+                    let sequence = scene.next_message as u8;
+                    let header = [message_type, 0, 0, octets, 0, sequence, 0, 0, 0, 0, 0, octets];
+                    content[..12].copy_from_slice(&header);
+                    scene.next_message += 1;
+                }
+                scene.arrive(ContentType(content_type), &content);
+                scene.now += Duration::from_millis(500);
+                scene.connection.handle_timeout(scene.now);
+                while scene.connection.poll_transmit().is_some() {}
+            }
+            scene.now += Duration::from_secs(1000);
+            scene.connection.handle_timeout(scene.now);
+            prop_assert_eq!(scene.connection.poll_timeout(), None);
+        }
+    }
 }

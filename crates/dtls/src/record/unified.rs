@@ -169,8 +169,8 @@ mod tests {
         #[test]
         fn a_number_is_found_again_from_its_low_bits(
             expected in prop_oneof![0..1_000_u64, 0..SEQUENCE_END, SEQUENCE_END - 1_000..SEQUENCE_END],
-            ahead in -128_i64..128,
-            far in -32_768_i64..32_768,
+            ahead in -127_i64..=128,
+            far in -32_767_i64..=32_768,
         ) {
             for (distance, bits) in [(ahead, 8), (far, 16)] {
                 let Some(sequence) = expected.checked_add_signed(distance).filter(|number| *number < SEQUENCE_END) else {

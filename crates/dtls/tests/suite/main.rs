@@ -4,8 +4,10 @@
 mod address;
 mod calls;
 mod capture;
+mod dtls13;
 mod frozen;
 mod handshake;
+mod hello13;
 mod hostile;
 mod interop;
 mod listener;
