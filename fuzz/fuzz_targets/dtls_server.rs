@@ -77,8 +77,14 @@ impl Scene {
                 self.handle_timeouts();
                 let now = self.now;
                 let _ = self.client.send(now, UP);
+                if at % 5 == 0 {
+                    let _ = self.client.update_keys(now, at % 2 == 0);
+                }
                 if let Some(server) = &mut self.server {
                     let _ = server.send(now, DOWN);
+                    if at % 3 == 0 {
+                        let _ = server.update_keys(now, at % 2 == 0);
+                    }
                 }
             }
         }

@@ -51,6 +51,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "dtls_handshake",
     "dtls_record",
     "dtls_server",
+    "dtls_session13",
     "eap_packet",
     "exposure_notification",
     "group_document",

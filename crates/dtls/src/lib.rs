@@ -114,6 +114,7 @@ mod cookie;
 mod crypto;
 mod error;
 mod frozen;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
