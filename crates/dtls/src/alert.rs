@@ -44,6 +44,11 @@ impl Alert {
         matches!(self, Self::CLOSE_NOTIFY | Self::USER_CANCELED | Self::NO_RENEGOTIATION)
     }
 
+    /// Whether it ends a session without an error.
+    pub(crate) fn is_closure(self) -> bool {
+        matches!(self, Self::CLOSE_NOTIFY | Self::USER_CANCELED)
+    }
+
     pub(crate) fn encode(self) -> [u8; 2] {
         [if self.is_warning() { Self::WARNING } else { Self::FATAL }, self.0]
     }

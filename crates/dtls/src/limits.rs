@@ -13,7 +13,7 @@ pub const DATAGRAM_OCTETS_DEFAULT: usize = 1232;
 /// Largest value of [`crate::SessionConfig::datagram_octets_max`].
 pub const DATAGRAM_OCTETS_MAX: usize = 16_384;
 /// After [`DATAGRAM_FALLBACK_TIMEOUTS`] retransmissions without an answer a flight goes in datagrams of at most this size
-/// (RFC 6347 4.1.1.1): what any path of IPv4 carries.
+/// (RFC 6347 4.1.1.1): what any path of IPv4 carries. A ClientHello stays whole, as a server without memory wants it.
 pub const DATAGRAM_OCTETS_FALLBACK: usize = 548;
 /// See [`DATAGRAM_OCTETS_FALLBACK`].
 pub const DATAGRAM_FALLBACK_TIMEOUTS: u32 = 3;

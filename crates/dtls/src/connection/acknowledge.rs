@@ -103,7 +103,7 @@ impl Core {
         self.handshake.as_ref().is_some_and(|handshake| handshake.flight.is_some())
     }
 
-    /// Application data came: the peer has what we sent last in the handshake.
+    /// Something of an epoch after the handshake came: the peer has what we sent last in it.
     pub(crate) fn note_application_data(&mut self, now: Instant) {
         if !self.epochs.as_ref().is_some_and(|epochs| epochs.holds_handshake()) {
             return;

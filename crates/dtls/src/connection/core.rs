@@ -219,11 +219,12 @@ impl Core {
     /// Queues the flight's datagrams, in records that have never been used. Left out if the driver does not send.
     pub(crate) fn queue_flight(&mut self) {
         let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) else { return };
-        let items = std::mem::take(&mut flight.items);
         let mut octets_max = self.config.session().datagram_octets_max;
-        if flight.timeouts >= DATAGRAM_FALLBACK_TIMEOUTS {
+        let whole = flight.contains(MessageType::CLIENT_HELLO);
+        if flight.timeouts >= DATAGRAM_FALLBACK_TIMEOUTS && !whole {
             octets_max = octets_max.min(DATAGRAM_OCTETS_FALLBACK);
         }
+        let items = std::mem::take(&mut flight.items);
         let missing: Vec<Ranges> = items
             .iter()
             .enumerate()

@@ -172,7 +172,13 @@ impl Connection {
                 self.core.push_event(Event::ApplicationData { payload: content, source });
                 Ok(Disposition::Taken)
             }
-            ContentType::HANDSHAKE => self.handle_fragments13(now, number, &content),
+            ContentType::HANDSHAKE => {
+                // What comes after the handshake says, as data do, that it is done.
+                if self.core.established && number.epoch >= APPLICATION {
+                    self.core.note_application_data(now);
+                }
+                self.handle_fragments13(now, number, &content)
+            }
             ContentType::ALERT => Ok(self.handle_alert(&content)),
             ContentType::ACK => self.handle_ack(now, &content),
             _ => Err(Error::UnexpectedMessage.into()),

@@ -404,6 +404,8 @@ impl Connection {
 
     fn handle_alert(&mut self, content: &[u8]) -> Disposition {
         let Some((alert, fatal)) = Alert::parse(content) else { return Disposition::Ignored };
+        // DTLS 1.3 has no warnings but these two (RFC 8446 6).
+        let fatal = fatal || (self.core.epochs.is_some() && !alert.is_closure());
         if alert == Alert::CLOSE_NOTIFY && self.core.established {
             self.core.queue_alert(Alert::CLOSE_NOTIFY, true);
             self.end(Closed::Peer);

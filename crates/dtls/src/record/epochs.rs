@@ -235,7 +235,7 @@ impl Epochs {
         SAMPLE_OCTETS.saturating_sub(suite.aead().tag_octets() + 1)
     }
 
-    /// Appends a protected record of `epoch`, or of the newest if that is not there.
+    /// Appends a protected record of `epoch`, or else of the newest.
     pub(crate) fn seal(
         &mut self,
         epoch: Option<u64>,
@@ -246,10 +246,11 @@ impl Epochs {
         out: &mut Vec<u8>,
     ) -> Result<RecordNumber, Error> {
         let aead = self.suite.aead();
-        let at = epoch
-            .and_then(|epoch| self.writes.iter().position(|write| write.epoch == epoch))
-            .unwrap_or(self.writes.len().saturating_sub(1));
-        let write = self.writes.get_mut(at).ok_or(Error::WriteKeyExhausted)?;
+        let write = match epoch {
+            Some(epoch) => self.writes.iter_mut().find(|write| write.epoch == epoch),
+            None => self.writes.last_mut(),
+        };
+        let write = write.ok_or(Error::WriteKeyExhausted)?;
         if write.sequence >= write.sequence_end {
             return Err(Error::WriteKeyExhausted);
         }

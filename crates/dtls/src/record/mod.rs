@@ -51,7 +51,8 @@ pub(crate) fn split(datagram: &[u8], connection_id_octets: usize) -> Option<(Rec
         ContentType::CHANGE_CIPHER_SPEC
         | ContentType::ALERT
         | ContentType::HANDSHAKE
-        | ContentType::APPLICATION_DATA => &[],
+        | ContentType::APPLICATION_DATA
+        | ContentType::ACK => &[],
         _ => return None,
     };
     // Both versions of DTLS of this generation: a first ClientHello may say 1.0.
