@@ -173,7 +173,6 @@ enum State {
 /// What waits for the key.
 struct Waiting {
     negotiated: Negotiated,
-    own_id: ConnectionId,
     /// Over everything before the binders.
     binder_hash: Hash,
 }
@@ -197,6 +196,11 @@ impl Server {
         own_id: ConnectionId,
     ) -> Self {
         core.plain_version_settled = true;
+        // From here on, so that the driver finds the session by it.
+        if let Some(peer_id) = negotiated.peer_id {
+            core.own_id = own_id;
+            core.peer_id = peer_id;
+        }
         let binders_octets = hello.offer.pre_shared_key.as_ref().map_or(0, |psks| psks.binders_octets());
         let mut partial = negotiated.transcript.clone();
         partial.add_plain_without(hello_message, binders_octets);
@@ -211,7 +215,7 @@ impl Server {
                 identity_hint: None,
             }));
         }
-        let waiting = Waiting { negotiated, own_id, binder_hash: partial.hash() };
+        let waiting = Waiting { negotiated, binder_hash: partial.hash() };
         Self { config, client_random: hello.random, state: State::Key(Box::new(waiting)) }
     }
 
@@ -255,7 +259,7 @@ impl Server {
         let State::Key(waiting) = std::mem::replace(&mut self.state, State::Done) else {
             return Err(Error::NoKeyAwaited.into());
         };
-        let Waiting { negotiated, own_id, binder_hash } = *waiting;
+        let Waiting { negotiated, binder_hash } = *waiting;
         let Negotiated { suite, group, public, peer_id, binder, mut transcript, .. } = negotiated;
         let early = Early::new(key.expose());
         if !crypto::equal(&early.binder(&binder_hash)?, &binder) {
@@ -266,7 +270,7 @@ impl Server {
         let mut random = [0; RANDOM_OCTETS];
         crypto::random(&mut random)?;
         let hello = ServerHello {
-            connection_id: peer_id.map(|_| own_id.as_bytes().to_vec()),
+            connection_id: peer_id.map(|_| core.own_id.as_bytes().to_vec()),
             answer: Answer {
                 version: Some(ProtocolVersion::DTLS_1_3_CODE),
                 key_share: Some((group.code(), Some(share.public().to_vec()))),
@@ -291,10 +295,6 @@ impl Server {
         let application = Secrets::derive(|role| master.traffic(role, &whole))?;
         application.log(core, LOG_APPLICATION, &self.client_random);
 
-        if let Some(peer_id) = peer_id {
-            core.own_id = own_id;
-            core.peer_id = peer_id;
-        }
         let write = WriteEpoch::new(suite, HANDSHAKE, secrets.server)?;
         let read = ReadEpoch::new(suite, HANDSHAKE, secrets.client)?;
         core.epochs = Some(Box::new(Epochs::new(suite, write, read)));

@@ -283,6 +283,8 @@ fn answered() -> (Scene, Vec<Vec<u8>>) {
         };
         scene.server = Some(proven.accept(now, scene.connection_id).unwrap());
     }
+    // A driver finds the session by it from the start.
+    assert_eq!(scene.server().connection_id(), scene.connection_id);
     let Some(Event::KeyNeeded(_)) = scene.server().poll_event() else { panic!() };
     scene.server().provide_key(now, &crate::scene::key()).unwrap();
     let flight: Vec<_> =
