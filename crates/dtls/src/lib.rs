@@ -87,7 +87,10 @@
 //! client.send(now, b"21.5")?;
 //! assert_eq!(run(now, here, &mut client, &mut server), [b"21.5"]);
 //!
-//! // Idle, it is a small value, found again by its Connection ID.
+//! // In a while the handshake is let go. Idle, it is a small value, found again by its Connection ID.
+//! while let Some(then) = server.poll_timeout() {
+//!     server.handle_timeout(then);
+//! }
 //! let frozen = server.freeze().unwrap();
 //! client.send(now, b"22.0")?;
 //! let datagram = client.poll_transmit().unwrap().payload;
