@@ -70,6 +70,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "ue_answer",
     "ue_configuration",
     "ue_message",
+    "websocket",
 ];
 
 fn demo(arguments: &[String]) -> Result<(), Failure> {

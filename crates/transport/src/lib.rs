@@ -73,9 +73,13 @@ mod psk_server;
 pub mod record_layer;
 mod reload;
 mod ua_dtls;
+pub mod websocket;
 
 pub use admission::Source;
-pub use carrier::{Carrier, DatagramCarrier, DatagramLink, LinkReceived, Received, Sent, StreamCarrier};
+pub use carrier::{
+    Carrier, DatagramCarrier, DatagramLink, LinkReceived, OpeningError, OpeningLimits, Received, Sent, StreamCarrier,
+    WebSocketCarrier,
+};
 pub use handshake_error::HandshakeError;
 pub use key_lookup::{KeyLookup, LookupLimits};
 pub use key_source::{BoxFuture, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};

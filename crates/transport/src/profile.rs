@@ -303,6 +303,9 @@ fn read(path: &Path) -> Result<Vec<u8>, ProfileError> {
 
 const CRL_BEGIN: &str = "-----BEGIN X509 CRL-----";
 pub(crate) const ALPN_H2: &[u8] = b"\x02h2";
+
+/// HTTP/1.1, in the same form (RFC 7301).
+pub(crate) const ALPN_HTTP11: &[u8] = b"\x08http/1.1";
 pub(crate) const GROUPS: &str = "X25519:P-256:P-384";
 /// RFC 8446 clause 9.1 and the AES-256 suite that TS 33.210 clause 6.2.2 asks for besides.
 pub(crate) const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";

@@ -18,7 +18,7 @@ use tokio_openssl::SslStream;
 
 use crate::alert::received_alert;
 use crate::ffi;
-use crate::profile::ProfileError;
+use crate::profile::{ALPN_HTTP11, ProfileError};
 use crate::psk::{ClientKeys, ClientPsk, attach_client_psk, client_psk};
 use crate::psk_profile::{self, TlsVersion};
 use crate::psk_server::copy_key;
@@ -46,16 +46,19 @@ pub struct PskClientConfig {
     pub separator: Separator,
     /// From the call of `connect` to the end of the handshake.
     pub handshake_timeout: Duration,
+    /// Whether HTTP/1.1 is offered by ALPN, which WebSocket begins as.
+    pub offer_http: bool,
 }
 
 impl Default for PskClientConfig {
-    /// Both versions, forward secrecy only, `;`, 15 s.
+    /// Both versions, forward secrecy only, `;`, 15 s, no ALPN.
     fn default() -> Self {
         Self {
             versions: OfferedVersions::default(),
             allow_plain_psk_tls12: false,
             separator: Separator::default(),
             handshake_timeout: Duration::from_secs(15),
+            offer_http: false,
         }
     }
 }
@@ -120,6 +123,9 @@ impl PskConnector {
             OfferedVersions::Tls13 => context.set_min_proto_version(Some(SslVersion::TLS1_3))?,
             OfferedVersions::Tls12 => context.set_max_proto_version(Some(SslVersion::TLS1_2))?,
             OfferedVersions::Both => {}
+        }
+        if config.offer_http {
+            context.set_alpn_protos(ALPN_HTTP11)?;
         }
         ffi::use_client_psk(&mut context);
         context.set_psk_client_callback(|ssl, _hint, identity, key| {

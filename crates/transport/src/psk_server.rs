@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use akma::{AKid, Fqdn, Gpsi, UaProtocolId, UeId};
-use openssl::ssl::{SslContext, SslMethod};
+use openssl::ssl::{AlpnError, SslContext, SslContextBuilder, SslMethod, select_next_proto};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,7 +26,7 @@ use crate::gate::Gate;
 use crate::handshake::Handshake;
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
-use crate::profile::ProfileError;
+use crate::profile::{ALPN_HTTP11, ProfileError};
 use crate::psk::server_psk;
 use crate::psk_profile::{self, TlsVersion};
 use crate::record_layer::RECORDS_PER_KEY_MAX;
@@ -124,6 +124,7 @@ pub(crate) struct Acceptor {
     pub(crate) context: SslContext,
     pub(crate) lookup: Arc<KeyLookup>,
     admission: Arc<Admission>,
+    key_log: Option<Arc<KeyLog>>,
 }
 
 impl PskAcceptor {
@@ -132,23 +133,33 @@ impl PskAcceptor {
     /// # Errors
     /// [`ProfileError`] when OpenSSL refuses the profile or the key log cannot be opened.
     pub fn new(config: PskServerConfig, lookup: Arc<KeyLookup>) -> Result<Self, ProfileError> {
-        let mut context = psk_profile::context(SslMethod::tls_server(), config.allow_plain_psk_tls12)?;
-        ffi::use_server_psk(&mut context, psk_profile::IDENTITY_HINT)?;
-        context.set_psk_server_callback(|ssl, identity, key| {
-            let found = server_psk(ssl).zip(identity).and_then(|(psk, identity)| psk.key_of(identity));
-            Ok(found.map_or(0, |k_af| copy_key(k_af.expose(), key)))
-        });
-        let key_log = config.key_log.as_deref().map(KeyLog::open).transpose()?;
-        context.set_keylog_callback(move |ssl, line| {
-            if let Some(psk) = server_psk(ssl) {
-                psk.collect(line);
-            }
-            if let Some(key_log) = &key_log {
-                key_log.append(line);
-            }
-        });
+        let key_log = config.key_log.as_deref().map(KeyLog::open).transpose()?.map(Arc::new);
+        let context = context(&config, key_log.clone())?.build();
         let admission = Admission::new(config.limits.in_progress_max, config.limits.in_progress_per_source_max);
-        Ok(Self { shared: Arc::new(Acceptor { config, context: context.build(), lookup, admission }) })
+        Ok(Self { shared: Arc::new(Acceptor { config, context, lookup, admission, key_log }) })
+    }
+
+    /// The same for a port where HTTP/1.1 is spoken, which WebSocket begins as: a client that offers protocols (ALPN)
+    /// without `http/1.1` gets `no_application_protocol`, one that offers none is taken. Limits on handshakes count both
+    /// ports' together.
+    ///
+    /// # Errors
+    /// [`ProfileError`] when OpenSSL refuses the profile.
+    pub fn for_http(&self) -> Result<Self, ProfileError> {
+        let Acceptor { config, lookup, admission, key_log, .. } = &*self.shared;
+        let mut context = context(config, key_log.clone())?;
+        context.set_alpn_select_callback(|_, offered| {
+            select_next_proto(ALPN_HTTP11, offered).ok_or(AlpnError::ALERT_FATAL)
+        });
+        Ok(Self {
+            shared: Arc::new(Acceptor {
+                config: config.clone(),
+                context: context.build(),
+                lookup: Arc::clone(lookup),
+                admission: Arc::clone(admission),
+                key_log: key_log.clone(),
+            }),
+        })
     }
 
     /// Runs one handshake to its end. Spawn it, so that a slow peer holds up nobody; what it may cost is limited
@@ -184,6 +195,25 @@ impl PskAcceptor {
         }
         result
     }
+}
+
+/// A context whose key is looked up from outside.
+fn context(config: &PskServerConfig, key_log: Option<Arc<KeyLog>>) -> Result<SslContextBuilder, ProfileError> {
+    let mut context = psk_profile::context(SslMethod::tls_server(), config.allow_plain_psk_tls12)?;
+    ffi::use_server_psk(&mut context, psk_profile::IDENTITY_HINT)?;
+    context.set_psk_server_callback(|ssl, identity, key| {
+        let found = server_psk(ssl).zip(identity).and_then(|(psk, identity)| psk.key_of(identity));
+        Ok(found.map_or(0, |k_af| copy_key(k_af.expose(), key)))
+    });
+    context.set_keylog_callback(move |ssl, line| {
+        if let Some(psk) = server_psk(ssl) {
+            psk.collect(line);
+        }
+        if let Some(key_log) = &key_log {
+            key_log.append(line);
+        }
+    });
+    Ok(context)
 }
 
 /// Copies a key into OpenSSL's buffer; 0, which means "no key", when it does not fit.

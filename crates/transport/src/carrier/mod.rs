@@ -1,7 +1,8 @@
 //! What carries CoAP with one peer: the machine of its protocol, and the I/O that moves octets between it and the network.
 //!
 //! Whoever has sessions (the server, the client) sees one trait, whatever is below: a TLS connection
-//! ([`StreamCarrier`]), a DTLS session ([`DatagramCarrier`]), or what else is a [`Carrier`]. It is used as `Box<dyn Carrier>`: a session's code exists once however
+//! ([`StreamCarrier`]), a WebSocket on one ([`WebSocketCarrier`]), a DTLS session ([`DatagramCarrier`]), or what else is a
+//! [`Carrier`]. It is used as `Box<dyn Carrier>`: a session's code exists once however
 //! many carriers there are, and what differs from carrier to carrier, the larger part of an idle session's memory, is
 //! allocated for itself, in its own size. The calls through the table are few for each message.
 //!
@@ -9,6 +10,7 @@
 
 mod datagram;
 mod stream;
+mod websocket;
 
 use std::io;
 use std::task::{Context, Poll};
@@ -18,6 +20,7 @@ use coap::{Connection, ConnectionError, ConnectionEvent};
 
 pub use datagram::{DatagramCarrier, DatagramLink, LinkReceived};
 pub use stream::StreamCarrier;
+pub use websocket::{OpeningError, OpeningLimits, WebSocketCarrier};
 
 /// CoAP with one peer and its I/O.
 ///
