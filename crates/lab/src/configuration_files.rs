@@ -147,6 +147,7 @@ impl Directory {
         Ok(json!({
             "server": {"fqdn": self.server_fqdn(), "listen": ports.coaps_tcp, "path": self.server_path()},
             "tls": {"allow_plain_psk_tls12": true, "key_log": self.key_log()},
+            "websocket": {"listen": ports.coaps_ws},
             "certificates": self.certificate("server"),
             "akma": {"aanf": format!("https://{}", ports.aanf)},
             "configuration_function": {"url": format!("https://{}", ports.configuration)},

@@ -429,6 +429,7 @@ impl Directory {
                 fqdn: SERVER_FQDN.to_owned(),
                 coaps_tcp: ports.coaps_tcp,
                 coaps: None,
+                coaps_ws: Some(ports.coaps_ws),
                 path: SERVER_PATH.to_owned(),
                 api: https(ports.api),
                 admin: format!("http://{}", ports.admin),

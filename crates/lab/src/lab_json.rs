@@ -51,6 +51,9 @@ pub struct LabServer {
     /// MSGin5G-1 as CoAP over UDP and DTLS; absent while no such listener runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coaps: Option<SocketAddr>,
+    /// MSGin5G-1 as CoAP over WebSocket and TLS (RFC 8323); absent while no such listener runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coaps_ws: Option<SocketAddr>,
     /// Uri-Path of the one CoAP resource.
     pub path: String,
     /// Root of the MSGin5G-3 interface (TS 29.538).

@@ -44,12 +44,15 @@ pub struct Ports {
     /// Metrics of UDM, AUSF and NRF.
     #[serde(default = "not_chosen")]
     pub core_admin: SocketAddr,
+    /// MSGin5G-1 of the server over WebSocket.
+    #[serde(default = "not_chosen")]
+    pub coaps_ws: SocketAddr,
 }
 
 /// The lab never leaves the machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How many ports a lab takes.
-const COUNT: u16 = 14;
+const COUNT: u16 = 15;
 /// Free ports are taken from here: below the range that systems give to outgoing connections, so that none of those
 /// takes a port between our choice and its use.
 const FREE_FIRST: u16 = 20_000;
@@ -85,6 +88,7 @@ impl Ports {
             nef_psk: at(11),
             capif: at(12),
             core_admin: at(13),
+            coaps_ws: at(14),
         })
     }
 
@@ -127,6 +131,7 @@ impl Ports {
             nef_psk: take(before.map(|before| before.nef_psk))?,
             capif: take(before.map(|before| before.capif))?,
             core_admin: take(before.map(|before| before.core_admin))?,
+            coaps_ws: take(before.map(|before| before.coaps_ws))?,
         })
     }
 }
@@ -168,12 +173,13 @@ mod tests {
         assert_eq!(ports.configuration_coaps_tcp, "127.0.0.1:7007".parse().unwrap());
         assert_eq!(ports.capif, "127.0.0.1:7012".parse().unwrap());
         assert_eq!(ports.core_admin, "127.0.0.1:7013".parse().unwrap());
+        assert_eq!(ports.coaps_ws, "127.0.0.1:7014".parse().unwrap());
     }
 
     #[test]
     fn a_base_port_without_room_above_it_is_refused() {
-        assert!(Ports::from_base(65_522).is_ok());
-        assert!(Ports::from_base(65_523).is_err());
+        assert!(Ports::from_base(65_521).is_ok());
+        assert!(Ports::from_base(65_522).is_err());
         assert!(Ports::from_base(0).is_err());
     }
 

@@ -104,6 +104,7 @@ fn lab_json_names_files_that_are_there_and_only_functions_that_run() {
     let value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(value["home_network"], serde_json::json!({"mcc": "001", "mnc": "01"}));
     assert_eq!(value["server"]["coaps_tcp"], "127.0.0.1:7000");
+    assert_eq!(value["server"]["coaps_ws"], "127.0.0.1:7014");
     assert_eq!(value["server"]["api"], "https://127.0.0.1:7001");
     assert_eq!(value["server"]["admin"], "http://127.0.0.1:7002");
     assert_eq!(value["core"]["ausf"], "https://127.0.0.1:7004");

@@ -13,7 +13,7 @@ use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
-use transport::{HandshakeLimits, LookupLimits};
+use transport::{HandshakeLimits, LookupLimits, OpeningLimits};
 
 use crate::broadcast::BroadcastAreaSection;
 use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicServerSection};
@@ -32,6 +32,9 @@ pub struct Config {
     /// The TLS of MSGin5G-1.
     #[serde(default)]
     pub tls: TlsSection,
+    /// MSGin5G-1 over WebSocket. Without it that is not served.
+    #[serde(default)]
+    pub websocket: Option<WebSocketSection>,
     /// The certificate that proves the server to network functions and Application Servers, as client and as server.
     pub certificates: CertificateFiles,
     /// The AKMA anchor function.
@@ -123,6 +126,22 @@ pub struct TlsSection {
     pub key_log: Option<PathBuf>,
     /// Limits on handshakes.
     pub handshakes: HandshakeLimits,
+}
+
+/// `[websocket]`: CoAP over WebSocket (RFC 8323), for UEs in networks that let only port 443 through. A port of its own, so
+/// that neither protocol can be taken for the other; TLS, its limits and who is let in are those of `[server]` and `[tls]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocketSection {
+    /// Where it is served. Port 0 takes a free one.
+    #[serde(default = "default_websocket_listen")]
+    pub listen: SocketAddr,
+    /// Octets of the request that opens a WebSocket. A longer one is answered 431, and the connection closed.
+    #[serde(default = "default_websocket_request_octets_max")]
+    pub request_octets_max: usize,
+    /// How long that request may take from the end of the TLS handshake. Then it is answered 408, and the connection closed.
+    #[serde(default = "default_websocket_request_timeout_seconds")]
+    pub request_timeout_seconds: u64,
 }
 
 /// `[akma]`
@@ -279,6 +298,20 @@ fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 5684))
 }
 
+/// The port of `coaps+ws` (RFC 8323 clause 8.4).
+fn default_websocket_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 443))
+}
+
+/// The fields that RFC 6455 asks for have some 300 octets; whatever a client library adds goes in, too.
+fn default_websocket_request_octets_max() -> usize {
+    4_096
+}
+
+fn default_websocket_request_timeout_seconds() -> u64 {
+    10
+}
+
 fn default_api_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8443))
 }
@@ -315,6 +348,28 @@ fn default_path() -> String {
 pub(crate) fn default_api_limits() -> ServerLimits {
     // A body holds message_payload_octets_max as base64, and the rest of the message.
     ServerLimits { request_timeout_seconds: 60, request_body_bytes_max: 98_304, ..ServerLimits::default() }
+}
+
+impl WebSocketSection {
+    pub(crate) fn opening_limits(&self) -> OpeningLimits {
+        OpeningLimits {
+            request_octets_max: self.request_octets_max,
+            request_timeout: Duration::from_secs(self.request_timeout_seconds),
+        }
+    }
+
+    /// What is wrong with it: key and reason.
+    fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.request_octets_max == 0 {
+            Some(("websocket.request_octets_max", "must not be 0"))
+        } else if self.request_timeout_seconds == 0 {
+            Some(("websocket.request_timeout_seconds", "must not be 0"))
+        } else if self.request_timeout_seconds > DURATION_MAX.as_secs() {
+            Some(("websocket.request_timeout_seconds", "must not be longer than a hundred years"))
+        } else {
+            None
+        }
+    }
 }
 
 impl AkmaSection {
@@ -375,6 +430,9 @@ impl Config {
         }
         if let Some(name) = self.limits.endless_member() {
             return wrong(&format!("limits.{name}"), "must not be longer than a hundred years");
+        }
+        if let Some((key, reason)) = self.websocket.as_ref().and_then(WebSocketSection::fault) {
+            return wrong(key, reason);
         }
         if let Some(key) = self.endless_interface_member() {
             return wrong(&key, "must not be longer than a hundred years");

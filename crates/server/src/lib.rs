@@ -63,7 +63,7 @@ pub use association::{AssociationError, AssociationSource};
 pub use broadcast::BroadcastAreaSection;
 pub use config::{
     AdminSection, AfSection, AkmaSection, ApiSection, ApplicationServerSection, Config, ConfigurationFunctionSection,
-    ExposureSection, PolicyFile, ServerSection, StoreSection, TlsSection,
+    ExposureSection, PolicyFile, ServerSection, StoreSection, TlsSection, WebSocketSection,
 };
 pub use destinations::{BroadcastSection, GroupManagementSection, TopicServerSection};
 pub use error::ServerError;

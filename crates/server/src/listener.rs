@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akma::AKid;
+use coap::StreamConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
-use transport::{Carrier, ProvenPeer, PskAcceptor, SecuredStream, StreamCarrier};
+use transport::{
+    Carrier, LogThrottle, OpeningError, OpeningLimits, ProvenPeer, PskAcceptor, SecuredStream, StreamCarrier,
+    WebSocketCarrier,
+};
 
 use crate::core::Core;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
@@ -112,8 +116,23 @@ impl Sessions {
     }
 }
 
+/// What is spoken at a port below CoAP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Below {
+    /// TLS.
+    Tls,
+    /// WebSocket over TLS.
+    WebSocket(OpeningLimits),
+}
+
 /// Accepts until the server stops.
-pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener, acceptor: PskAcceptor, path: Arc<str>) {
+pub(crate) async fn accept(
+    core: Arc<Core>,
+    listener: TcpListener,
+    acceptor: PskAcceptor,
+    below: Below,
+    path: Arc<str>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -137,9 +156,14 @@ pub(crate) async fn accept(core: Arc<Core>, listener: TcpListener, acceptor: Psk
             let (core, _connection) = (connection_core, connection);
             // On its own, so that a session does not hold a handshake's memory.
             let secured = Box::pin(handshake(Arc::clone(&core), stream, source, acceptor)).await;
-            if let Some(stream) = secured {
-                let peer = stream.peer().clone();
-                let carrier = Box::new(StreamCarrier::new(stream, session::stream_config(&core.limits)));
+            let Some(stream) = secured else { return };
+            let peer = stream.peer().clone();
+            let config = session::stream_config(&core.limits);
+            let carrier = match below {
+                Below::Tls => Some(Box::new(StreamCarrier::new(stream, config)) as Box<dyn Carrier>),
+                Below::WebSocket(limits) => Box::pin(open_websocket(&core, stream, source, &limits, config)).await,
+            };
+            if let Some(carrier) = carrier {
                 serve(&core, carrier, peer, source.ip(), path).await;
             }
         });
@@ -168,6 +192,39 @@ async fn handshake(
         }
     }
 }
+
+/// The opening handshake of WebSocket with a peer that is proven.
+async fn open_websocket(
+    core: &Core,
+    stream: SecuredStream,
+    source: SocketAddr,
+    limits: &OpeningLimits,
+    config: StreamConfig,
+) -> Option<Box<dyn Carrier>> {
+    let a_kid = stream.peer().a_kid.clone();
+    let opened = tokio::select! {
+        opened = WebSocketCarrier::accept(stream, limits, config) => opened,
+        () = core.stopping.cancelled() => return None,
+    };
+    match opened {
+        Ok(carrier) => Some(Box::new(carrier)),
+        Err(error) => {
+            if let OpeningError::Refused(refusal) = &error
+                && let Some(unlogged) = REFUSED.admit()
+            {
+                let status = refusal.status();
+                tracing::info!(target: "security", %source, %a_kid, status, %refusal, unlogged, "WebSocket not opened");
+            } else {
+                tracing::debug!(%source, %a_kid, %error, "WebSocket not opened");
+            }
+            core.metrics.connection_ended("WebSocket not opened");
+            None
+        }
+    }
+}
+
+/// A UE can have itself refused over and over.
+static REFUSED: LogThrottle = LogThrottle::new();
 
 /// Runs the session of a connection whose peer is proven.
 pub(crate) async fn serve(

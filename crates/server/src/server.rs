@@ -36,7 +36,7 @@ use crate::fan_out;
 use crate::groups::GroupSource;
 use crate::inbox;
 use crate::invokers::{self, Invokers};
-use crate::listener;
+use crate::listener::{self, Below};
 use crate::metrics::Metrics;
 use crate::policy::TopicPolicy;
 use crate::reachability;
@@ -58,6 +58,7 @@ const SWEEP_BATCH: usize = 1024;
 #[derive(Debug)]
 pub struct Running {
     coap: SocketAddr,
+    websocket: Option<SocketAddr>,
     api: SocketAddr,
     admin: SocketAddr,
     notifications: Option<SocketAddr>,
@@ -71,6 +72,12 @@ impl Running {
     #[must_use]
     pub fn coap_address(&self) -> SocketAddr {
         self.coap
+    }
+
+    /// Where UEs connect over WebSocket over TLS. None without `[websocket]`.
+    #[must_use]
+    pub fn websocket_address(&self) -> Option<SocketAddr> {
+        self.websocket
     }
 
     /// Where Application Servers connect: HTTP/2 over mutual TLS.
@@ -149,10 +156,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     writers.run(&core, &core.stopped.clone());
     core.tasks.spawn(segments::run(Arc::clone(&core)));
 
-    let listen = config.server.listen;
-    let fault = |source| ServerError::Listen { address: listen, source };
-    let listener = TcpListener::bind(listen).await.map_err(fault)?;
-    let coap = listener.local_addr().map_err(fault)?;
+    let (listener, coap) = bind(config.server.listen).await?;
+    let websocket = match &config.websocket {
+        Some(section) => Some((bind(section.listen).await?, acceptor.for_http()?, section.opening_limits())),
+        None => None,
+    };
     let authorizer = Authorizer::of_function(
         config.authorization.clone(),
         services::AF,
@@ -194,13 +202,20 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let admin_stop = CancellationToken::new();
     let admin =
         AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
-    core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, config.server.path.as_str().into()));
+    let path: Arc<str> = config.server.path.as_str().into();
+    core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, Below::Tls, Arc::clone(&path)));
+    let websocket = websocket.map(|((listener, address), acceptor, limits)| {
+        core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, Below::WebSocket(limits), path));
+        tracing::info!(websocket = %address, "CoAP over WebSocket is served, too");
+        address
+    });
     core.tasks.spawn(keep_house(Arc::clone(&core), store.clone()));
     core.tasks.spawn(keep_topics(Arc::clone(&core)));
     tracing::info!(%coap, api = %api.local_addr(), fqdn = %config.server.fqdn, "MSGin5G server started");
 
     let running = Running {
         coap,
+        websocket,
         api: api.local_addr(),
         admin: admin.local_addr(),
         notifications: notifications.as_ref().map(SbiServer::local_addr),
@@ -244,6 +259,14 @@ async fn serve_notifications(
     let server = reachability::serve(core, section, client, config.certificates.clone(), stop.clone()).await?;
     tracing::info!(notifications = %server.local_addr(), nef = %section.nef, "UEs that are away are woken through the NEF");
     Ok(Some(server))
+}
+
+/// Binds a TCP port; it and where it is.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let fault = |source| ServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(fault)?;
+    let bound = listener.local_addr().map_err(fault)?;
+    Ok((listener, bound))
 }
 
 async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {

@@ -18,6 +18,7 @@ mod segments;
 mod stored_update;
 mod timing;
 mod topics;
+mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
