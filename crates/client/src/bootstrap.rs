@@ -30,6 +30,7 @@ use transport::{PskClientConfig, PskConnector};
 
 use crate::{
     backoff::Backoff,
+    config::Transport,
     error::ClientError,
     establish::{Establisher, Keys, Reach},
     key_source::{KeySource, replace_private},
@@ -180,6 +181,7 @@ impl ConfigurationFunction {
             PskConnector::new(self.tls.clone()).map_err(|error| ClientError::Configuration(format!("TLS: {error}")))?;
         let reach = Reach {
             address: self.address.clone(),
+            transport: Transport::Tcp,
             fqdn: self.fqdn.clone(),
             authenticate_after: None,
             limits: self.limits.clone(),

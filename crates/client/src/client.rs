@@ -13,10 +13,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
-use transport::PskConnector;
+use transport::{PskClientConfig, PskConnector};
 
 use crate::{
-    config::ClientConfig,
+    config::{ClientConfig, Transport},
     driver::{Command, Driver, End, Unsent},
     error::ClientError,
     establish::{Establisher, Reach},
@@ -61,7 +61,8 @@ impl Client {
     /// [`ClientError::Configuration`], [`ClientError::State`] and [`ClientError::StateInUse`].
     pub fn start(config: ClientConfig, source: impl KeySource) -> Result<(Self, IncomingStream), ClientError> {
         config.check()?;
-        let connector = PskConnector::new(config.tls.clone())
+        let offer_http = config.transport == Transport::WebSocket;
+        let connector = PskConnector::new(PskClientConfig { offer_http, ..config.tls.clone() })
             .map_err(|error| ClientError::Configuration(format!("TLS: {error}")))?;
         let journal = match &config.state_dir {
             Some(directory) => Some(Journal::open(directory, config.limits.remembered_max)?),

@@ -6,6 +6,7 @@ use akma::Fqdn;
 use message::{
     ClientProfile, CommunicationAvailability, DecodeLimits, Registration, TriggeringInformation, UeMessage, UeServiceId,
 };
+use serde::Deserialize;
 use transport::PskClientConfig;
 
 use crate::{
@@ -15,12 +16,28 @@ use crate::{
 /// Uri-Path of the server's resource where nothing else is configured.
 pub const PATH_DEFAULT: &str = "msgin5g";
 
+/// What carries CoAP to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP and TLS (`coaps+tcp`, RFC 8323).
+    #[default]
+    #[serde(rename = "tcp")]
+    Tcp,
+    /// WebSocket, TCP and TLS (`coaps+ws`, RFC 8323), where only port 443 is let through.
+    #[serde(rename = "websocket")]
+    WebSocket,
+}
+
 /// Settings of a client. Start from [`ClientConfig::new`] and change what differs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// Where the server listens for CoAP over TLS: `host:port`. Names are looked up at each connection.
+    /// Where the server listens for CoAP over [`ClientConfig::transport`]: `host:port`. Names are looked up at each
+    /// connection.
     pub server: String,
+    /// What carries CoAP to it.
+    pub transport: Transport,
     /// The server's name, for SNI and AF_ID. Both sides derive K_AF from it, so it must be the server's own.
     pub server_fqdn: Fqdn,
     /// Uri-Path of the one CoAP resource, on both sides (`MSGin5G-Server-address`, TS 24.538 clause 7.2.3).
@@ -55,6 +72,7 @@ impl ClientConfig {
     pub fn new(server: impl Into<String>, server_fqdn: Fqdn, ue_service_id: UeServiceId) -> Self {
         Self {
             server: server.into(),
+            transport: Transport::default(),
             server_fqdn,
             path: PATH_DEFAULT.to_owned(),
             ue_service_id,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use akma::AKid;
 use message::MessageId;
 use thiserror::Error;
-use transport::ClientHandshakeError;
+use transport::{ClientHandshakeError, websocket::UpgradeError};
 
 use crate::{key_source::KeySourceError, ue_configuration::UeConfigurationError};
 
@@ -33,6 +33,9 @@ pub enum ClientError {
     /// No TLS connection, for a reason other than the keys.
     #[error("no TLS connection: {0}")]
     Handshake(Arc<ClientHandshakeError>),
+    /// No WebSocket: something else answers at this address, or WebSocket is not served there.
+    #[error("no WebSocket: {0}")]
+    WebSocket(Arc<UpgradeError>),
     /// The server does not take the keys, not even new ones: the network has not registered them at its AAnF, AKMA is not
     /// allowed for the subscriber, or the server's name differs between client and server.
     #[error("the server does not take the keys of A-KID {0}")]
@@ -134,6 +137,7 @@ impl ClientError {
             Self::TooLarge { .. } | Self::SocketInUse { .. } | Self::Closed => true,
             Self::KeysTimedOut
             | Self::Unreachable { .. }
+            | Self::WebSocket(_)
             | Self::Disconnected(_)
             | Self::Protocol(_)
             | Self::NoAnswer { .. } => false,

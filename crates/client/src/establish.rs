@@ -7,10 +7,10 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use transport::{Carrier, ClientHandshakeError, PskConnector, StreamCarrier, TlsVersion};
+use transport::{Carrier, ClientHandshakeError, PskConnector, StreamCarrier, TlsVersion, WebSocketCarrier};
 
 use crate::{
-    config::ClientConfig,
+    config::{ClientConfig, Transport},
     error::ClientError,
     key_source::{AkmaMaterial, KeySource},
     limits::ClientLimits,
@@ -21,6 +21,7 @@ use crate::{
 pub(crate) struct Reach {
     /// `host:port`.
     pub(crate) address: String,
+    pub(crate) transport: Transport,
     /// The peer's name, for SNI and AF_ID.
     pub(crate) fqdn: Fqdn,
     /// Keys of this age are replaced.
@@ -33,9 +34,20 @@ impl Reach {
     pub(crate) fn server(config: &ClientConfig) -> Self {
         Self {
             address: config.server.clone(),
+            transport: config.transport,
             fqdn: config.server_fqdn.clone(),
             authenticate_after: config.authenticate_after,
             limits: config.limits.clone(),
+        }
+    }
+}
+
+impl Reach {
+    /// The server's name as an URI of `coaps+ws` has it, with the port unless it is the scheme's own (RFC 8323 clause 8.4).
+    fn authority(&self) -> String {
+        match self.address.rsplit_once(':') {
+            Some((_, port)) if port != "443" => format!("{}:{port}", self.fqdn),
+            _ => self.fqdn.to_string(),
         }
     }
 }
@@ -156,7 +168,14 @@ impl Establisher {
                 other => ClientError::Handshake(Arc::new(other)),
             })?;
             let (version, cipher) = (stream.tls_version(), stream.cipher());
-            let carrier = Box::new(StreamCarrier::new(stream, stream_config(&self.reach.limits)));
+            let config = stream_config(&self.reach.limits);
+            let carrier: Box<dyn Carrier> = match self.reach.transport {
+                Transport::Tcp => Box::new(StreamCarrier::new(stream, config)),
+                Transport::WebSocket => {
+                    let opened = WebSocketCarrier::connect(stream, &self.reach.authority(), config).await;
+                    Box::new(opened.map_err(|error| ClientError::WebSocket(Arc::new(error)))?)
+                }
+            };
             Ok(Secured { carrier, version, cipher })
         };
         timeout(self.reach.limits.connect_timeout(), connecting)

@@ -90,7 +90,7 @@ mod ue_configuration;
 pub use aggregation::AggregationPolicy;
 pub use bootstrap::{ConfigurationFunction, FollowedConfiguration, RetrievedConfiguration};
 pub use client::Client;
-pub use config::{ClientConfig, PATH_DEFAULT};
+pub use config::{ClientConfig, PATH_DEFAULT, Transport};
 pub use error::ClientError;
 pub use incoming::{Incoming, IncomingStream, Received};
 pub use key_source::{

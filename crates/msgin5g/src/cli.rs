@@ -181,6 +181,18 @@ pub(crate) struct ProfileFromLabArgs {
     /// Let the client ask the Configuration Function who it is and where its server is, instead of writing that down
     #[arg(long)]
     pub(crate) bootstrap: bool,
+    /// What carries CoAP to the server
+    #[arg(long, value_enum, default_value_t = TransportArg::Tcp, conflicts_with = "bootstrap")]
+    pub(crate) transport: TransportArg,
+}
+
+/// What carries CoAP to the server.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TransportArg {
+    /// TCP and TLS
+    Tcp,
+    /// WebSocket and TLS, for networks that let only port 443 through
+    Websocket,
 }
 
 /// Arguments of `client send`.

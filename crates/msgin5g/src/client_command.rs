@@ -62,7 +62,7 @@ struct WrittenProfile {
 
 fn write_profile(arguments: &ProfileFromLabArgs, output: Output) -> Result<ExitCode, Failure> {
     let lab = Lab::open(&arguments.lab)?;
-    let text = from_lab(&lab, &arguments.subscriber, arguments.state_dir.as_deref(), arguments.bootstrap)?;
+    let text = from_lab(&lab, arguments)?;
     let Some(path) = &arguments.out else {
         let profile: toml::Table = text.parse().map_err(|_| Failure::new("the lab's description makes no profile"))?;
         output.print(&profile, |_| text)?;
@@ -242,6 +242,9 @@ fn client_failure(error: &ClientError, profile: &Profile) -> Failure {
     match error {
         ClientError::Keys(error) => key_failure(error),
         ClientError::Unreachable { .. } => failure.help("is the server up, and is server.address its address?"),
+        ClientError::WebSocket(_) => {
+            failure.help("is server.address where the server has [websocket], not where it serves CoAP over TCP?")
+        }
         ClientError::KeysRefused(_) => failure.help(
             "is AKMA allowed for the subscriber, is server.fqdn the server's own name, and does its AAnF answer?",
         ),

@@ -3,6 +3,7 @@
 //! The devices use the client library and nothing that other programs do not have; every function is reached over its
 //! real interface. Keys are named and never shown.
 
+mod carriers;
 mod cast;
 mod impostors;
 mod inbox;
@@ -75,8 +76,9 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
 
     let mut server = ApplicationServer::start(lab, "as-billing").await?;
     ue_and_application_server(narrator, &mut meter, &mut valve, &mut server).await?;
-    let mut valve = Box::pin(offline(lab, narrator, &mut meter, valve)).await?;
+    let valve = Box::pin(offline(lab, narrator, &mut meter, valve)).await?;
     server_again(narrator, &meter, &mut server).await?;
+    let mut valve = Box::pin(carriers::websocket(lab, narrator, &mut meter, valve)).await?;
     outside::through_the_nef(lab, narrator, &mut valve).await?;
     many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
     many::long_messages(narrator, &mut meter, &mut valve, &mut server).await?;

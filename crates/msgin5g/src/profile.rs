@@ -10,7 +10,7 @@ use std::{
 use akma::{Fqdn, HomeNetwork, RoutingIndicator, Separator, ServingNetworkName, Supi};
 use client::{
     AggregationPolicy, ClientConfig, ClientError, ClientLimits, CommandKeySource, ConfigurationFunction, FileKeySource,
-    KeySource, SharedKeySource, SoftUsim, SoftUsimConfig, StoredKeySource, UeConfiguration,
+    KeySource, SharedKeySource, SoftUsim, SoftUsimConfig, StoredKeySource, Transport, UeConfiguration,
 };
 use lab::{Algorithm, AuthenticationMethod, LabJson, LabSubscriber, SecretHex};
 use message::{CommunicationAvailability, TriggeringInformation, UeServiceId};
@@ -20,6 +20,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use transport::{OfferedVersions, PskClientConfig};
 
 use crate::{
+    cli::{ProfileFromLabArgs, TransportArg},
     outcome::{Failure, chain},
     overlay,
 };
@@ -139,8 +140,11 @@ pub(crate) struct Profile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSection {
-    /// `host:port` of CoAP over TLS.
+    /// `host:port` of CoAP over TLS, over what `transport` says.
     pub(crate) address: String,
+    /// What carries CoAP.
+    #[serde(default)]
+    transport: Transport,
     /// Its name, for SNI and AF_ID.
     pub(crate) fqdn: Fqdn,
     /// Uri-Path of its resource.
@@ -334,6 +338,8 @@ impl ProfileFile {
     fn configured_as(self, configuration: &UeConfiguration) -> Profile {
         let server = ServerSection {
             address: configuration.server.socket(),
+            // What its address says: `coaps+tcp`.
+            transport: Transport::Tcp,
             fqdn: configuration.server.fqdn.clone(),
             path: configuration.server.path.clone(),
         };
@@ -405,6 +411,7 @@ impl Profile {
     pub(crate) fn client_config(&self, timeout: Duration) -> ClientConfig {
         let (server, file) = (&self.server, &self.file);
         let mut config = ClientConfig::new(&server.address, server.fqdn.clone(), self.ue_service_id.clone());
+        config.transport = server.transport;
         config.path.clone_from(&server.path);
         config.segment_size = self.segment_size;
         config.state_dir = Some(self.state_dir.clone());
@@ -489,7 +496,8 @@ fn default_state_dir(profile: &Path) -> PathBuf {
 }
 
 /// Writes the profile of one subscriber of a lab; yields the text.
-pub(crate) fn from_lab(lab: &Lab, which: &str, state_dir: Option<&Path>, bootstrap: bool) -> Result<String, Failure> {
+pub(crate) fn from_lab(lab: &Lab, arguments: &ProfileFromLabArgs) -> Result<String, Failure> {
+    let (which, state_dir, bootstrap) = (&arguments.subscriber, arguments.state_dir.as_deref(), arguments.bootstrap);
     let subscriber = lab.subscriber(which)?;
     let server = &lab.json.server;
     let mut text = String::new();
@@ -514,7 +522,15 @@ pub(crate) fn from_lab(lab: &Lab, which: &str, state_dir: Option<&Path>, bootstr
         line(format_args!("fqdn = {}", quoted(fqdn)));
     } else {
         line(format_args!("\n[server]"));
-        line(format_args!("address = {}", quoted(&server.coaps_tcp.to_string())));
+        match arguments.transport {
+            TransportArg::Tcp => line(format_args!("address = {}", quoted(&server.coaps_tcp.to_string()))),
+            TransportArg::Websocket => {
+                let address =
+                    server.coaps_ws.ok_or_else(|| Failure::new("the lab's server does not serve WebSocket"))?;
+                line(format_args!("address = {}", quoted(&address.to_string())));
+                line(format_args!("transport = \"websocket\""));
+            }
+        }
         line(format_args!("fqdn = {}", quoted(&server.fqdn)));
         line(format_args!("path = {}", quoted(&server.path)));
     }

@@ -4,7 +4,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use akma::{AKid, Fqdn, HomeNetwork, KAf, UaProtocolId, UsimCredentials};
 use axum::{Router, extract::State, routing::post};
-use client::{AkmaMaterial, Client, ClientConfig, IncomingStream, KeySource, KeySourceError, SoftUsim, SoftUsimConfig};
+use client::{
+    AkmaMaterial, Client, ClientConfig, IncomingStream, KeySource, KeySourceError, SoftUsim, SoftUsimConfig, Transport,
+};
 use coap::{Code, Request, Response, StreamConfig, StreamConnection, StreamEvent};
 use futures_util::{FutureExt, future::BoxFuture};
 use lab::{Algorithm, LabSubscriber};
@@ -84,8 +86,23 @@ impl Device {
         keys: &AkmaMaterial,
         name: &UeServiceId,
     ) -> Result<Result<(Client, IncomingStream), client::ClientError>, Broken> {
+        self.connect_over(lab, keys, name, Transport::Tcp).await
+    }
+
+    async fn connect_over(
+        &self,
+        lab: &RunningLab,
+        keys: &AkmaMaterial,
+        name: &UeServiceId,
+        transport: Transport,
+    ) -> Result<Result<(Client, IncomingStream), client::ClientError>, Broken> {
         let server = &lab.description().server;
-        let mut config = ClientConfig::new(server.coaps_tcp.to_string(), fqdn(lab)?, name.clone());
+        let address = match transport {
+            Transport::WebSocket => server.coaps_ws.ok_or("the server does not serve WebSocket")?,
+            _ => server.coaps_tcp,
+        };
+        let mut config = ClientConfig::new(address.to_string(), fqdn(lab)?, name.clone());
+        config.transport = transport;
         config.path = server.path.clone();
         config.limits.backoff_first_milliseconds = 100;
         config.limits.backoff_max_milliseconds = 500;
@@ -98,7 +115,17 @@ impl Device {
         lab: &RunningLab,
         keys: &AkmaMaterial,
     ) -> Result<(Client, IncomingStream), Broken> {
-        let outcome = self.connect_as(lab, keys, &self.ue_service_id).await?;
+        self.register_over(lab, keys, Transport::Tcp).await
+    }
+
+    /// The same over another transport.
+    pub(crate) async fn register_over(
+        &self,
+        lab: &RunningLab,
+        keys: &AkmaMaterial,
+        transport: Transport,
+    ) -> Result<(Client, IncomingStream), Broken> {
+        let outcome = self.connect_over(lab, keys, &self.ue_service_id, transport).await?;
         outcome.map_err(|error| format!("{} is not registered: {error}", self.name))
     }
 }
