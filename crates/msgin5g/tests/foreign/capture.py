@@ -74,6 +74,24 @@ def walk(value):
             yield from walk(each)
 
 
+def well_formed(frames):
+    """The codes of CoAP in frames, of which none may be malformed."""
+    codes = set()
+    for frame in frames:
+        members = list(walk(frame))
+        here = {int(value) for name, value in members if name == "coap.code"}
+        complaints = {value for name, value in members if name == "_ws.expert.message"}
+        malformed = any(name == "_ws.malformed" for name, _ in members)
+        # tshark 4.0 does not know CSM's Max-Message-Size (RFC 8323 5.3.1) and calls it malformed; nothing else may be.
+        if here == {0xE1}:
+            complaints.discard("Invalid Option Number 2")
+            malformed = False
+        assert not malformed and not complaints, (here, complaints)
+        codes |= here
+    assert {0xE1, 0x02, 0x41, 0x44, 0x42} <= codes, f"codes seen: {sorted(codes)}"
+    return codes
+
+
 def main(lab_json, key_log, directory):
     network = Network(lab_json)
     relay = Relay(network.lab["server"]["coaps_tcp"])
@@ -95,19 +113,8 @@ def main(lab_json, key_log, directory):
     decoded = subprocess.run(
         ["tshark", "-r", pcap, "-o", f"tls.keylog_file:{key_log}", "-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},coap",
          "-T", "json", "-Y", "coap"], capture_output=True, check=True, text=True)
-    frames, codes = json.loads(decoded.stdout, object_pairs_hook=lambda pairs: pairs), set()
-    for frame in frames:
-        members = list(walk(frame))
-        here = {int(value) for name, value in members if name == "coap.code"}
-        complaints = {value for name, value in members if name == "_ws.expert.message"}
-        malformed = any(name == "_ws.malformed" for name, _ in members)
-        # tshark 4.0 does not know CSM's Max-Message-Size (RFC 8323 5.3.1) and calls it malformed; nothing else may be.
-        if here == {0xE1}:
-            complaints.discard("Invalid Option Number 2")
-            malformed = False
-        assert not malformed and not complaints, (here, complaints)
-        codes |= here
-    assert {0xE1, 0x02, 0x41, 0x44, 0x42} <= codes, f"codes seen: {sorted(codes)}"
+    frames = json.loads(decoded.stdout, object_pairs_hook=lambda pairs: pairs)
+    codes = well_formed(frames)
     print(f"tshark decoded {len(frames)} frames, codes {[f'{c >> 5}.{c & 31:02}' for c in sorted(codes)]}")
     print("all held")
 

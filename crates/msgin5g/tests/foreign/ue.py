@@ -151,6 +151,8 @@ class ConnectionEnded(Exception):
 class Connection:
     """One MSGin5G-1 connection, or one to another server. A reader thread cuts the stream into CoAP messages."""
 
+    endpoint, tls = "coaps_tcp", ()  # where lab.json has it, and what its TLS client is told besides
+
     def __init__(self, ue, client, *, k_af=None, a_kid=None, server_name=None, separator=";", server=None):
         server = server or ue.network.lab["server"]
         self.ue, self.path = ue, server["path"]
@@ -160,10 +162,10 @@ class Connection:
         name = server_name or server["fqdn"]
         self.diagnostics = tempfile.NamedTemporaryFile(prefix="foreign-ue-", suffix=".log")
         if client.startswith("openssl"):
-            command = ["openssl", "s_client", "-quiet", "-connect", server["coaps_tcp"], "-servername", name,
-                       "-psk_identity", identity, "-psk", key, *arguments]
+            command = ["openssl", "s_client", "-quiet", "-connect", server[self.endpoint], "-servername", name,
+                       "-psk_identity", identity, "-psk", key, *arguments, *self.tls]
         else:
-            host, _, port = server["coaps_tcp"].rpartition(":")
+            host, _, port = server[self.endpoint].rpartition(":")
             command = ["gnutls-cli", "--logfile", self.diagnostics.name, "--port", port, "--sni-hostname", name,
                        "--pskusername", identity, "--pskkey", key, "--priority", *arguments, host]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -171,10 +173,14 @@ class Connection:
         self.incoming, self.responses, self.requests, self.token = queue.Queue(), queue.Queue(), queue.Queue(), 0
         self.options = {}  # of each response, by its token
         self.finished = threading.Event()
+        self._open(server)
         threading.Thread(target=self._read, daemon=True).start()
         self._write(frame(0xE1, b"", b"\x23\x01\x00\x00", b""))  # 7.01 CSM, Max-Message-Size 65536
         code, _, _ = self._next(self.incoming)
         assert code == 0xE1, f"the server's first message is {code:#x}, not CSM"
+
+    def _open(self, server):
+        """What comes between TLS and CoAP: over TCP nothing."""
 
     def _octets(self, count):
         data = b""
@@ -185,22 +191,28 @@ class Connection:
             data += more
         return data
 
+    def _messages(self):
+        """Code, token, and options with payload of each message of the server."""
+        while True:
+            first = self._octets(1)[0]
+            length, token_length = first >> 4, first & 15
+            extra = {13: (1, 13), 14: (2, 269), 15: (4, 65805)}.get(length)
+            if extra:
+                length = int.from_bytes(self._octets(extra[0]), "big") + extra[1]
+            code = self._octets(1)[0]
+            yield code, self._octets(token_length), self._octets(length)
+
     def _read(self):
         try:
-            while True:
-                first = self._octets(1)[0]
-                length, token_length = first >> 4, first & 15
-                extra = {13: (1, 13), 14: (2, 269), 15: (4, 65805)}.get(length)
-                if extra:
-                    length = int.from_bytes(self._octets(extra[0]), "big") + extra[1]
-                code = self._octets(1)[0]
-                token, rest = self._octets(token_length), self._octets(length)
+            for code, token, rest in self._messages():
                 options, payload = parts_of(rest)
                 where = self.incoming if code >= 0xE0 else self.requests if code < 0x20 else self.responses
                 if where is self.responses:
                     self.options[token] = options
                 where.put((code, token, payload))
         except (ConnectionEnded, ValueError):
+            pass
+        finally:
             self.finished.set()
             for where in (self.incoming, self.requests, self.responses):
                 where.put(None)
