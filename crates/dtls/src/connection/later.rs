@@ -388,6 +388,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::alert::Alert;
     use crate::config::{ClientConfig, ServerConfig};
     use crate::connection::Closed;
     use crate::connection::core::{Config, Core};
@@ -607,6 +608,37 @@ mod tests {
         let mut scene = Scene::new(Role::Server);
         let events = scene.arrive(ContentType::ACK, &[0, 1, 0]);
         assert_eq!(events, [Event::Closed(Closed::Failed(Error::Malformed("ACK")))]);
+    }
+
+    #[test]
+    fn an_alert_ends_the_session_whatever_its_level_but_for_a_closure() {
+        for (level, description, closed) in [
+            (1, Alert::HANDSHAKE_FAILURE, Some(Closed::Failed(Error::PeerAlert(Alert::HANDSHAKE_FAILURE)))),
+            (2, Alert::INTERNAL_ERROR, Some(Closed::Failed(Error::PeerAlert(Alert::INTERNAL_ERROR)))),
+            (1, Alert::USER_CANCELED, None),
+            (1, Alert::CLOSE_NOTIFY, Some(Closed::Peer)),
+        ] {
+            let mut scene = Scene::new(Role::Server);
+            let events = scene.arrive(ContentType::ALERT, &[level, description.0]);
+            assert_eq!(events, Vec::from_iter(closed.map(Event::Closed)));
+        }
+    }
+
+    #[test]
+    fn an_ack_in_clear_counts_for_nothing() {
+        let mut scene = Scene::new(Role::Client);
+        scene.connection.update_keys(scene.now, false).unwrap();
+        let sent = scene.sent();
+        let [(number, ContentType::HANDSHAKE, _)] = &sent[..] else { panic!() };
+        let content = ack::encode(&[*number]);
+        let mut datagram = vec![ContentType::ACK.0, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, content.len() as u8];
+        datagram.extend_from_slice(&content);
+        // Nor does it keep what follows it in its datagram from being read.
+        datagram.extend(scene.record(ContentType::APPLICATION_DATA, b"data"));
+        scene.connection.handle_datagram(scene.now, peer_address(), &datagram);
+        let event = scene.connection.poll_event();
+        assert!(matches!(event, Some(Event::ApplicationData { payload, .. }) if payload == b"data"));
+        assert_eq!(scene.connection.update_keys(scene.now, false), Err(Error::UpdatePending));
     }
 
     proptest! {

@@ -24,6 +24,7 @@ enum Call {
     Decline,
     PollEvents,
     Close,
+    UpdateKeys(bool),
     Freeze,
 }
 
@@ -42,6 +43,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => Just(Call::Decline),
         3 => Just(Call::PollEvents),
         1 => Just(Call::Close),
+        1 => any::<bool>().prop_map(Call::UpdateKeys),
         1 => Just(Call::Freeze),
     ]
 }
@@ -110,6 +112,7 @@ fn on_one(side: &mut Connection, now: std::time::Instant, call: Call) {
         Call::Decline => drop(side.decline(client_address())),
         Call::PollEvents => while side.poll_event().is_some() {},
         Call::Close => side.close(now),
+        Call::UpdateKeys(request) => drop(side.update_keys(now, request)),
         Call::Deliver | Call::DeliverChanged(_) | Call::Wait(_) | Call::Freeze => {}
     }
 }
