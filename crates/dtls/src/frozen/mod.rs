@@ -61,7 +61,7 @@ impl Connection {
     /// As [`Frozen::stored`], for a session that was thawed before its sealed form was stored.
     ///
     /// # Errors
-    /// [`Error::FrozenForm`] if the form is another session's; [`Error::Closed`].
+    /// [`Error::FrozenForm`] if the form is another session's, or of a write key that was updated since; [`Error::Closed`].
     pub fn stored(&mut self, sealing: &Sealing) -> Result<(), Error> {
         match (&mut self.core.keys, &mut self.core.epochs) {
             (Some(keys), _) => sealing.confirm(&keys.write.key, &mut keys.write_sequence_end),
@@ -105,7 +105,8 @@ impl Frozen {
     /// allows.
     ///
     /// # Errors
-    /// [`Error::FrozenForm`] if the form is another session's, which changes nothing.
+    /// [`Error::FrozenForm`] if the form is another session's, or of a write key that was updated since, which changes
+    /// nothing.
     pub fn stored(&mut self, sealing: &Sealing) -> Result<(), Error> {
         let (state, mut secrets) = self.decode().map_err(|_| Error::FrozenForm)?;
         let (write_key, _, sequence_end) = secrets.write_mut().ok_or(Error::FrozenForm)?;

@@ -66,7 +66,7 @@ pub struct Ours {
     socket: UdpSocket,
     listener: Option<Listener>,
     connection: Option<Connection>,
-    refuse: bool,
+    pub refuse: bool,
     pub events: Vec<Event>,
     received: Vec<u8>,
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use dtls::{AddressChange, CipherSuite, Closed, ConnectionId, Event};
+use dtls::{AddressChange, CipherSuite, Closed, ConnectionId, Error, Event, KeyRefusal};
 
 use crate::interop::{Ours, Program, free_port, loopback};
 
@@ -136,4 +136,13 @@ fn wolfssl_as_server_of_dtls_1_3_follows_our_key_updates() {
             ours.until("the end at the peer", |_| peer.printed("done"));
         }
     }
+}
+
+#[test]
+fn wolfssl_as_client_of_dtls_1_3_without_a_known_identity_fails() {
+    let mut ours = Ours::server_that(|config| config.session.cipher_suites = CipherSuite::DTLS13.to_vec());
+    ours.refuse = true;
+    let peer = peer("client", ours.port(), "TLS13-AES128-GCM-SHA256");
+    ours.until("the end at the peer", |_| peer.printed("failed: handshake"));
+    assert_eq!(ours.closed(), Some(Closed::Failed(Error::KeyRefused(KeyRefusal::Unknown))));
 }
