@@ -392,6 +392,7 @@ mod tests {
     use crate::config::{ClientConfig, ServerConfig};
     use crate::connection::Closed;
     use crate::connection::core::{Config, Core};
+    use crate::limits::ACK_RECORDS_MAX;
     use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
     use crate::record::unified::Form;
     use crate::suite::CipherSuite;
@@ -622,6 +623,21 @@ mod tests {
             let events = scene.arrive(ContentType::ALERT, &[level, description.0]);
             assert_eq!(events, Vec::from_iter(closed.map(Event::Closed)));
         }
+    }
+
+    #[test]
+    fn an_ack_names_no_more_records_than_the_limit_and_the_newest() {
+        let mut scene = Scene::new(Role::Client);
+        let last = ACK_RECORDS_MAX as u64;
+        scene.connection.core.open_handshake(scene.now);
+        for sequence in 0..=last {
+            scene.connection.core.note_to_acknowledge(RecordNumber { epoch: 3, sequence });
+        }
+        scene.connection.core.acknowledge();
+        let [(_, ContentType::ACK, content)] = &scene.sent()[..] else { panic!() };
+        let numbers = ack::parse(content).unwrap();
+        let sequences: Vec<u64> = numbers.iter().map(|number| number.sequence).collect();
+        assert_eq!(sequences, (1..=last).collect::<Vec<_>>());
     }
 
     #[test]

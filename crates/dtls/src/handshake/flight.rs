@@ -171,3 +171,45 @@ impl Flight {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flight(octets: usize) -> Flight {
+        let message = Message { message_type: MessageType::FINISHED, sequence: 0, body: vec![0; octets] };
+        Flight::new(vec![FlightItem::Handshake { epoch: 2, message }], Duration::from_secs(1), true, Instant::now())
+    }
+
+    fn number(sequence: u64) -> RecordNumber {
+        RecordNumber { epoch: 2, sequence }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_not_missing_and_the_rest_is() {
+        let mut flight = flight(30);
+        for (sequence, start, end) in [(0, 0, 10), (1, 10, 20), (2, 20, 30)] {
+            flight.note_sent(Sent { number: number(sequence), item: 0, start, end });
+        }
+        assert_eq!(flight.missing(0, 30), [(0, 30)]);
+        assert_eq!(flight.acknowledge(&[number(1), number(9)]), []);
+        assert_eq!(flight.missing(0, 30), [(0, 10), (20, 30)]);
+        assert_eq!(flight.acknowledge(&[number(2)]), []);
+        assert_eq!(flight.acknowledge(&[number(2), number(0)]), [MessageType::FINISHED]);
+        assert_eq!(flight.missing(0, 30), []);
+        assert!(flight.has_all_arrived());
+        // It is told once.
+        assert_eq!(flight.acknowledge(&[number(0)]), []);
+    }
+
+    #[test]
+    fn of_more_records_than_the_limit_the_newest_are_remembered() {
+        let last = SENT_RECORDS_MAX as u64;
+        let mut flight = flight(1);
+        for sequence in 0..=last {
+            flight.note_sent(Sent { number: number(sequence), item: 0, start: 0, end: 1 });
+        }
+        assert_eq!(flight.acknowledge(&[number(0)]), []);
+        assert_eq!(flight.acknowledge(&[number(1)]), [MessageType::FINISHED]);
+    }
+}

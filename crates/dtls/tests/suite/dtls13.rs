@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dtls::limits::{ACK_DELAY_DIVISOR, FINAL_FLIGHT_HELD, FINISHED_HELD_INTERVALS, RETRANSMIT_FIRST};
+use dtls::limits::{
+    ACK_DELAY_DIVISOR, EARLY_RECORDS_MAX, FINAL_FLIGHT_HELD, FINISHED_HELD_INTERVALS, RETRANSMIT_FIRST,
+};
 use dtls::{
     AddressChange, Alert, CipherSuite, Closed, Connection, ConnectionId, Disposition, Error, Established, Event, Group,
     Incoming, KeyRefusal, KeyRequest, PresharedKey, ProtocolVersion, UnknownIdentity,
@@ -360,6 +362,26 @@ fn data_that_overtake_the_clients_finished_are_kept() {
     assert!(matches!(scene.server().poll_event(), Some(Event::Established(_))));
     let event = scene.server().poll_event();
     assert!(matches!(event, Some(Event::ApplicationData { payload, .. }) if payload == b"overtakes"));
+}
+
+#[test]
+fn no_more_data_than_the_limit_are_kept_before_the_clients_finished() {
+    let (mut scene, flight) = answered();
+    let now = scene.now;
+    for datagram in &flight {
+        scene.client.handle_datagram(now, server_address(), datagram);
+    }
+    let finished = scene.client.poll_transmit().unwrap().payload;
+    for number in 0..EARLY_RECORDS_MAX + 2 {
+        scene.client.send(now, &[number as u8]).unwrap();
+        let data = scene.client.poll_transmit().unwrap().payload;
+        let kept = scene.server().handle_datagram(now, client_address(), &data) == Disposition::Taken;
+        assert_eq!(kept, number < EARLY_RECORDS_MAX);
+    }
+    scene.server().handle_datagram(now, client_address(), &finished);
+    let events: Vec<_> = std::iter::from_fn(|| scene.server().poll_event()).collect();
+    let data = events.iter().filter(|event| matches!(event, Event::ApplicationData { .. })).count();
+    assert_eq!(data, EARLY_RECORDS_MAX);
 }
 
 #[test]
