@@ -201,7 +201,7 @@ async fn a_key_that_takes_its_time_holds_up_nobody_else() {
     let go_on = Arc::new(Notify::new());
     home.becomes(Mood::Waits(Arc::clone(&go_on)));
     let to = server.address();
-    let waiting = tokio::spawn(async move { connect(to, &slow).await.map(drop) });
+    let waiting = tokio::spawn(async move { connect(to, &slow).await });
     timeout(PATIENCE, async {
         while home.asked() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -214,7 +214,8 @@ async fn a_key_that_takes_its_time_holds_up_nobody_else() {
     assert_eq!(server.result().await.unwrap().a_kid, quick.a_kid);
     assert_echo(&mut session, b"quick").await;
     go_on.notify_one();
-    waiting.await.unwrap().unwrap();
+    // Kept until the server has heard that the client is done.
+    let _slow = waiting.await.unwrap().unwrap();
     assert!(server.result().await.is_ok());
 }
 
