@@ -597,3 +597,37 @@ async fn while_the_core_function_cannot_be_asked_nobody_is_let_in() {
     assert_eq!(refusal, (StatusCode::SERVICE_UNAVAILABLE, "CORE_FUNCTION_UNAVAILABLE".to_owned()));
     drop(aef);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invokers_names_in_a_certificate_of_another_trusted_authority_open_nothing() {
+    let world = World::new().await;
+    let aef = world.aef("nef", &[API], 30).await;
+    let invoker = world.onboard("alice").await;
+    let agreement = invoker.negotiate(API, vec![SecurityMethod::Pki]).await.unwrap();
+    assert_eq!(call_with(&invoker, &agreement, None, RETRIEVE).await.status, StatusCode::OK);
+    let certificate = openssl::x509::X509::from_pem(&std::fs::read(&invoker.files().certificate).unwrap()).unwrap();
+    let uris: Vec<String> =
+        certificate.subject_alt_names().unwrap().iter().filter_map(|name| name.uri().map(str::to_owned)).collect();
+    assert_eq!(uris.len(), 2, "role with identity, and serial number");
+    let core = vec!["capif:core-function:capif-core".to_owned(), "capif:certificate:01".to_owned()];
+    let ask = async |uris: &[String], path: &str, body: Value| {
+        let files = world.authority.issue_with_uris("00000000-0000-4000-8000-0000000000e0", &["alice.example"], uris);
+        let tls = transport::profile::mutual_tls_client(&files).unwrap();
+        let mut connection = Connection::open(&tls, &format!("https://{}", aef.by_certificate)).await.unwrap();
+        let content = Content::Json(body.to_string().into_bytes());
+        let answer = connection.request(Method::POST, path, None, content).await.unwrap();
+        (answer.status.as_u16(), cause(&answer))
+    };
+    let impostor = (403, "NOT_OF_THE_CAPIF_AUTHORITY".to_owned());
+    assert_eq!(ask(&uris, RETRIEVE, json!({})).await, impostor);
+    let check = json!({"apiInvokerId": invoker.id(), "supportedFeatures": "0"});
+    assert_eq!(ask(&uris, "/aef-security/v1/check-authentication", check).await, impostor);
+    let revocation = json!({"supportedFeatures": "0", "revokeInfo":
+        {"apiInvokerId": invoker.id(), "apiIds": ["x"], "cause": "UNEXPECTED_REASON"}});
+    assert_eq!(ask(&core, "/aef-security/v1/revoke-authorization", revocation.clone()).await, impostor);
+    // Whoever claims nothing of the kind is no impostor, and no core function.
+    let stranger = (403, "NOT_THE_CORE_FUNCTION".to_owned());
+    assert_eq!(ask(&[], "/aef-security/v1/revoke-authorization", revocation).await, stranger);
+    assert_eq!(decisions(&aef.audit_metrics(), "refused", "not_of_the_capif_authority"), 3);
+    assert_eq!(call_with(&invoker, &agreement, None, RETRIEVE).await.status, StatusCode::OK);
+}

@@ -61,11 +61,11 @@ impl Exposed {
             "capif": {
                 "listen": by_certificate,
                 "psk_listen": by_psk,
-                "authority": world.config.data.join("ca.pem"),
                 "aef": {
                     "core_function": world.root(),
                     "issuer": support::ISSUER,
                     "ca": world.ca(),
+                    "invoker_ca": world.config.data.join("ca.pem"),
                     "registration_credential": credential,
                     "data": directory.path().join("capif"),
                     "interfaces": [

@@ -108,6 +108,7 @@ impl Directory {
         json!({
             "core_function": format!("https://{}", ports.capif),
             "ca": self.certificate("nef").ca,
+            "invoker_ca": self.capif_directory().join("ca.pem"),
             "registration_credential": self.capif_registration_file(),
             "data": self.state("nef-capif"),
             "interfaces": [

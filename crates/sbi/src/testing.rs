@@ -40,11 +40,19 @@ impl TestAuthority {
     /// A certificate for the function `nf_instance_id`, good for `localhost`, `127.0.0.1` and `dns_names`.
     #[must_use]
     pub fn issue(&self, nf_instance_id: &str, dns_names: &[&str]) -> CertificateFiles {
+        self.issue_with_uris(nf_instance_id, dns_names, &[])
+    }
+
+    /// The same with these URIs besides.
+    #[must_use]
+    pub fn issue_with_uris(&self, nf_instance_id: &str, dns_names: &[&str], uris: &[String]) -> CertificateFiles {
         let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let dns = dns_names.iter().map(|name| SanType::DnsName(Ia5String::try_from(*name).unwrap()));
         params.subject_alt_names.extend(dns);
         let urn = format!("urn:uuid:{nf_instance_id}");
-        params.subject_alt_names.push(SanType::URI(Ia5String::try_from(urn).unwrap()));
+        for uri in [&urn].into_iter().chain(uris) {
+            params.subject_alt_names.push(SanType::URI(Ia5String::try_from(uri.as_str()).unwrap()));
+        }
         params.distinguished_name.push(DnType::CommonName, nf_instance_id);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -7,7 +7,6 @@
 //! authority opens nothing there, and a network function's nothing here.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -35,8 +34,6 @@ pub struct CapifSection {
     /// Where they come with AEF_PSK: method PSK. None: nowhere.
     #[serde(default)]
     pub psk_listen: Option<SocketAddr>,
-    /// PEM: the CAPIF authority, which vouches for invokers, and for the core function when it ends authorizations.
-    pub authority: PathBuf,
     /// Limits of each of the two servers; as those of `[api]` by default.
     #[serde(default = "crate::config::default_api_limits")]
     pub limits: ServerLimits,
@@ -76,6 +73,7 @@ pub(crate) async fn serve(
     audit: &Audit,
     stop: &CancellationToken,
 ) -> Result<Invokers, SbiError> {
+    let authority = section.aef.invoker_ca.clone();
     let function = ExposingFunction::start(section.aef, application_server_apis(), audit.clone(), stop.clone())?;
     let services = services.layer(from_fn_with_state(audit.clone(), as_application_server));
     let mut apis = described();
@@ -89,7 +87,7 @@ pub(crate) async fn serve(
         }
         None => None,
     };
-    let tls = CertificateFiles { ca: section.authority, crl: None, ..certificates.clone() };
+    let tls = CertificateFiles { ca: authority, crl: None, ..certificates.clone() };
     let server = SbiServerConfig { listen: section.listen, tls, limits: section.limits };
     let by_certificate = SbiServer::start(server, router, stop.clone()).await?;
     Ok(Invokers { by_certificate, by_psk })

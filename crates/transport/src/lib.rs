@@ -45,6 +45,7 @@
 
 mod admission;
 mod alert;
+mod authorities;
 mod breaker;
 pub mod capif;
 mod carrier;

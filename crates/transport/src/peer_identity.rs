@@ -1,6 +1,7 @@
 //! Who a verified certificate says its holder is.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use openssl::hash::MessageDigest;
 use openssl::ssl::SslRef;
@@ -26,6 +27,9 @@ pub struct PeerIdentity {
     pub nf_types: Vec<String>,
     /// SHA-256 of the certificate as DER, which tokens can be bound to (RFC 8705).
     pub certificate_sha256: Option<[u8; 32]>,
+    /// SHA-256 of the public key (SubjectPublicKeyInfo) of every authority in the chain by which the certificate was verified,
+    /// the trusted one last; none where nothing was verified. [`crate::profile::Authorities`] tells whose they are.
+    pub authority_keys_sha256: Arc<[[u8; 32]]>,
     /// The last common name of the subject. For display: identities are taken from the alternative names.
     pub subject_common_name: Option<String>,
 }
@@ -34,7 +38,24 @@ pub struct PeerIdentity {
 ///
 /// Call it after the handshake: the contexts of [`crate::profile`] have verified the certificate by then.
 pub fn peer_identity(ssl: &SslRef) -> Option<PeerIdentity> {
-    ssl.peer_certificate().map(|certificate| PeerIdentity::of_certificate(&certificate))
+    let certificate = ssl.peer_certificate()?;
+    Some(PeerIdentity { authority_keys_sha256: authority_keys(ssl), ..PeerIdentity::of_certificate(&certificate) })
+}
+
+/// The keys of the verified chain above the peer's own certificate. A certificate that is trusted as it is has no other authority
+/// than itself.
+fn authority_keys(ssl: &SslRef) -> Arc<[[u8; 32]]> {
+    let Some(chain) = ssl.verified_chain() else { return Arc::default() };
+    let own = usize::from(chain.len() > 1);
+    // A key that cannot be read vouches for nothing.
+    chain.iter().skip(own).filter_map(key_sha256).collect()
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo.
+pub(crate) fn key_sha256(certificate: &X509Ref) -> Option<[u8; 32]> {
+    let key = certificate.public_key().and_then(|key| key.public_key_to_der()).ok()?;
+    let digest = openssl::hash::hash(MessageDigest::sha256(), &key).ok()?;
+    <[u8; 32]>::try_from(&*digest).ok()
 }
 
 impl PeerIdentity {

@@ -24,6 +24,7 @@ use openssl::x509::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use crate::authorities::Authorities;
 use crate::ffi;
 use crate::peer_identity::dns_names;
 pub use crate::peer_identity::{PeerIdentity, peer_identity};

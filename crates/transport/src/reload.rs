@@ -193,7 +193,7 @@ type Stamps = [Option<Stamp>; 4];
 
 /// What tells one version of a file from another.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     octets: u64,
@@ -204,7 +204,7 @@ fn stamps(files: &CertificateFiles) -> Stamps {
     [stamp(&files.certificate), stamp(&files.key), stamp(&files.ca), files.crl.as_deref().and_then(stamp)]
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some(Stamp {
         device: metadata.dev(),

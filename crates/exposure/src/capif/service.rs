@@ -204,7 +204,7 @@ impl FromRequestParts<Arc<Service>> for Caller {
         let Some(peer) = parts.extensions.get::<PeerIdentity>() else {
             return Err(unauthorized("NO_CERTIFICATE"));
         };
-        let identity = CapifIdentity::of(peer).filter(|identity| service.registry.read().knows(identity));
+        let identity = CapifIdentity::claimed_in(peer).filter(|identity| service.registry.read().knows(identity));
         identity.map(Self).ok_or_else(|| forbidden("CERTIFICATE_REVOKED"))
     }
 }
@@ -217,7 +217,7 @@ pub(crate) fn unauthorized(cause: &str) -> Refusal {
 /// Tells of each request what was decided.
 async fn audited(Shared(service): Context, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<PeerIdentity>();
-    let identity = peer.and_then(CapifIdentity::of).map(|identity| identity.to_string());
+    let identity = peer.and_then(CapifIdentity::claimed_in).map(|identity| identity.to_string());
     let shown = identity.or_else(|| peer.map(|peer| audit::subject(peer).to_owned()));
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());

@@ -200,8 +200,11 @@ impl World {
         tokio::time::timeout(Duration::from_secs(20), aef.function.published()).await.unwrap();
         let router = aef.function.protect(Router::new().route("/{api}/v1/retrieve", post(echo)));
         let router = router.merge(aef.function.routes());
-        // Invokers and the core function come with certificates of the core function's authority.
-        let tls = CertificateFiles { ca: self.config.data.join("ca.pem"), ..self.authority.issue(AEF, &[]) };
+        // Invokers and the core function come with certificates of the core function's authority; others are trusted, too.
+        let read = |path: PathBuf| std::fs::read(path).unwrap();
+        let ca = self.directory.path().join(format!("{name}-clients.pem"));
+        std::fs::write(&ca, [read(self.config.data.join("ca.pem")), read(self.ca())].concat()).unwrap();
+        let tls = CertificateFiles { ca, ..self.authority.issue(AEF, &[]) };
         let config = SbiServerConfig { listen: by_certificate, tls, limits: ServerLimits::default() };
         SbiServer::start(config, router.clone(), aef.shutdown.clone()).await.unwrap();
         let acceptor = ApiPskAcceptor::new(Arc::new(aef.function.clone())).unwrap();
@@ -231,6 +234,7 @@ impl World {
             core_function: self.root(),
             issuer: ISSUER.to_owned(),
             ca: self.ca(),
+            invoker_ca: self.config.data.join("ca.pem"),
             registration_credential: credential,
             data: self.directory.path().join(format!("{name}-capif")),
             interfaces: vec![

@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from cases import Cases
 from hpack import Encoder
 from hyperframe.frame import (ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, PingFrame, PriorityFrame,
                               RstStreamFrame, SettingsFrame, WindowUpdateFrame)
@@ -26,12 +27,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GROWTH_MAX = 128 * 1024
 # And through all of them, one after the other: what one leaves behind the next one uses.
 GROWTH_IN_ALL_MAX = 192 * 1024
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
+case = Cases()
 
 
 class Rude:
@@ -396,7 +392,7 @@ def main(lab_json, process, *names):
     scene.served()
     loaded(scene, 2_000)
     failures, at_first = 0, resident(scene.process)
-    for function in CASES:
+    for function in case:
         if names and function.__name__ not in names:
             continue
         before, client, started = resident(scene.process), Client(scene), time.monotonic()

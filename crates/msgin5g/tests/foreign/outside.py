@@ -11,18 +11,27 @@ import sys
 import tempfile
 import uuid
 
+from cases import Cases
 from peer import Lab, Peer, refused
 
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
+case = Cases()
 
 
 def openssl(*arguments, stdin=None):
     return subprocess.run(["openssl", *map(str, arguments)], input=stdin, capture_output=True, check=True).stdout
+
+
+def certificate(folder, name, ca, *, days=30, subject_alternative="DNS:stranger.example", usage="clientAuth,serverAuth"):
+    """Certificate and key of a new key pair, signed by the authority `ca` (certificate, key)."""
+    key, cert, request, extensions = (folder / f"{name}.{end}" for end in ("key", "pem", "csr", "ext"))
+    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+    openssl("req", "-new", "-key", key, "-subj", f"/O=stranger/CN={name}", "-out", request)
+    extensions.write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={usage}\n"
+                          f"subjectAltName={subject_alternative}\nbasicConstraints=critical,CA:FALSE\n")
+    ca_cert, ca_key = ca
+    openssl("x509", "-req", "-in", request, "-CA", ca_cert, "-CAkey", ca_key, "-set_serial", uuid.uuid4().int >> 8,
+            "-days", days, "-extfile", extensions, "-out", cert)
+    return cert, key
 
 
 class Scene:
@@ -35,18 +44,9 @@ class Scene:
         self.roots = {name: self.core[name] for name in names if self.core.get(name)}
         self.roots["server"] = self.lab.api
 
-    def certificate(self, name, *, ca=None, days=30, subject_alternative="DNS:stranger.example", usage="clientAuth,serverAuth",
-                    not_after=None):
+    def certificate(self, name, *, ca=None, **further):
         """A certificate of a new key, signed by the lab's authority or by another one."""
-        key, cert, request, extensions = (self.folder / f"{name}.{end}" for end in ("key", "pem", "csr", "ext"))
-        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
-        openssl("req", "-new", "-key", key, "-subj", f"/O=stranger/CN={name}", "-out", request)
-        extensions.write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={usage}\n"
-                              f"subjectAltName={subject_alternative}\nbasicConstraints=critical,CA:FALSE\n")
-        ca_cert, ca_key = ca or (self.lab.path(self.lab.lab["ca"]), self.lab.path("pki/ca.key"))
-        openssl("x509", "-req", "-in", request, "-CA", ca_cert, "-CAkey", ca_key, "-set_serial", uuid.uuid4().int >> 8,
-                "-days", days, "-extfile", extensions, "-out", cert)
-        return cert, key
+        return certificate(self.folder, name, ca or (self.lab.path(self.lab.lab["ca"]), self.lab.path("pki/ca.key")), **further)
 
     def authority(self, name):
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
@@ -220,20 +220,9 @@ def an_application_server_does_not_lead_the_server_to_others_doors(scene):
 
 
 def main(lab_json, *names):
-    failures = 0
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(lab_json, folder)
-        for function in CASES:
-            if names and function.__name__ not in names:
-                continue
-            try:
-                function(scene)
-                print(f"held: {function.__name__}", flush=True)
-            except Exception as error:
-                failures += 1
-                print(f"FAILED: {function.__name__}: {type(error).__name__}: {error}", flush=True)
-    if failures:
-        sys.exit(f"{failures} cases failed")
+        case.run(scene, names)
     print("all held")
 
 

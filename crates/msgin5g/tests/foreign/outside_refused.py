@@ -12,25 +12,25 @@ import json
 import pathlib
 import socket
 import ssl
+import subprocess
 import sys
 import tempfile
 import time
 
+from cases import Cases
 from external import MESSAGE, REGISTRATIONS, REPORT, External, message_to
 from invoker import Invoker, PskConnection, Refused, credentials, interface_for, openssl, root_of
+from outside import certificate
 from peer import Lab, Peer, b64url, refused
 from ue import TLS_1_3, Network, Ue, subscribers
 
-CASES = []
+case = Cases()
 RETRIEVE = "/3gpp-akma/v1/retrieve"
 PATIENCE_SECONDS = 60
+# A P-256 public key in DER up to its point (RFC 5480).
+P256_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 # Alerts of RFC 8446 clause 6 and RFC 4279.
 BAD_RECORD_MAC, UNKNOWN_PSK_IDENTITY = 20, 115
-
-
-def case(function):
-    CASES.append(function)
-    return function
 
 
 class Scene:
@@ -87,9 +87,32 @@ def psk_refused(scene, identity, key, alert_number):
 
 
 def tampered(token, *, header=None, claims=None, signature=None):
+    """With members of header and claims changed; None takes one away."""
     parts = [json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
-    signed = ".".join(b64url(json.dumps(part | (change or {})).encode()) for part, change in zip(parts, (header, claims)))
+    changed = ({name: value for name, value in (part | (change or {})).items() if value is not None}
+               for part, change in zip(parts, (header, claims)))
+    signed = ".".join(b64url(json.dumps(part).encode()) for part in changed)
     return f"{signed}.{token.split('.')[2] if signature is None else signature(signed)}"
+
+
+def decoded(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def own_key(token):
+    """The token signed with ES256 by a key of one's own, which its header names."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "key")
+        public = subprocess.run(["openssl", "pkey", "-in", folder / "key", "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
+        jwk = {"kty": "EC", "crv": "P-256", "x": b64url(public[-64:-32]), "y": b64url(public[-32:])}
+
+        def sign(signed):
+            der = subprocess.run(["openssl", "dgst", "-sha256", "-sign", folder / "key"], input=signed.encode(), capture_output=True, check=True).stdout
+            length = der[3]
+            r, s = der[4:4 + length], der[6 + length:]
+            return b64url(b"".join(part.lstrip(b"\0").rjust(32, b"\0") for part in (r, s)))
+        return tampered(token, header={"jwk": jwk, "kid": None}, signature=sign)
 
 
 # --- at the NEF ----------------------------------------------------------------------------------------------
@@ -267,6 +290,44 @@ def psk_is_not_agreed_upon_over_tls_1_3_and_no_token_without_oauth(scene):
         invoker.by_pki(scene.profile)
 
 
+@case
+def a_capif_identity_on_the_word_of_another_authority_is_nobodys(scene):
+    invoker = scene.invoker()
+    ask = invoker.by_pki(scene.profile)
+    body = message_to(scene.ue, scene.weather.address(), b"x")
+    refused(ask("POST", MESSAGE, body), 403, "NOT_REGISTERED")
+    root = root_of(interface_for(scene.profile, "PKI"))
+    names = names_in(invoker.cert)
+    assert f"URI:capif:api-invoker:{invoker.id}" in names, names
+    outside = tuple(scene.lab.path(f"pki/af-ca.{end}") for end in ("pem", "key"))
+    forged = lambda name, names: Peer(scene.lab, *certificate(scene.folder, name, outside, subject_alternative=",".join(names)))
+    # Every name of the invoker's certificate, its serial number, too: of the authority of application functions.
+    impostor = forged("impostor", names)
+    for path, content in ((MESSAGE, body), ("/oauth2/token", {}), ("/aef-security/v1/check-authentication", {"apiInvokerId": invoker.id, "supportedFeatures": "0"})):
+        refused(impostor.post(f"{root}{path}", content), 403, "NOT_OF_THE_CAPIF_AUTHORITY")
+    # Nor are rules for application functions of any use to whoever claims to be of CAPIF.
+    both = forged("both", [f"DNS:{scene.weather.description['fqdn']}", "URI:capif:api-invoker:any"])
+    answer = both.http.post(f"{scene.nef}/oauth2/token", data={"grant_type": "client_credentials", "client_id": scene.weather.description["client_id"]})
+    refused(answer, 403, "NOT_OF_THE_CAPIF_AUTHORITY")
+    core = forged("core", names_in(scene.lab.path("state/capif/core.pem")))
+    revocation = {"revokeInfo": {"apiInvokerId": invoker.id, "apiIds": ["any"], "cause": "UNEXPECTED_REASON"}, "supportedFeatures": "0"}
+    refused(core.post(f"{root}/aef-security/v1/revoke-authorization", revocation), 403, "NOT_OF_THE_CAPIF_AUTHORITY")
+    refused(ask("POST", MESSAGE, body), 403, "NOT_REGISTERED")
+
+
+@case
+def what_the_capif_authority_issued_is_never_an_application_function(scene):
+    capif = tuple(scene.lab.path(f"pki/capif/ca.{end}") for end in ("pem", "key"))
+    names = f"DNS:{scene.weather.description['fqdn']}"
+    nobody = Peer(scene.lab, *certificate(scene.folder, "nobody", capif, subject_alternative=names))
+    form = {"grant_type": "client_credentials", "client_id": scene.weather.description["client_id"]}
+    refused(nobody.http.post(f"{scene.nef}/oauth2/token", data=form), 403, "NOT_AN_INVOKER")
+    refused(nobody.post(f"{scene.nef}{RETRIEVE}", scene.key_request(scene.weather), token=scene.weather.granted()), 403, "NOT_AN_INVOKER")
+    # The invoker of the same application server has its DNS name, and gets no token of the NEF either.
+    invoker = scene.invoker()
+    refused(invoker.peer.http.post(f"{scene.nef}/oauth2/token", data=form), 403, "API_NOT_PUBLISHED")
+
+
 # --- CAPIF-2e ------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +402,27 @@ def a_token_of_another_invoker_changed_or_of_the_nef_itself_is_invalid_token(sce
     root = root_of(interface_for(scene.profile, "OAUTH"))
     ask = lambda token: weather.peer.post(f"{root}{MESSAGE}", message_to(scene.ue, scene.weather.address(), b"x"), token=token)
     own, others = weather.token().json()["access_token"], relay.token().json()["access_token"]
-    for what, token in {"another's": others, "the NEF's": scene.weather.granted(), "garbage": "a.b.c",
+    # The core function's key as it gives it out, in every form that a careless verifier may take for a secret of HMAC.
+    jwk = weather.peer.get(f"{scene.capif}/.well-known/jwks.json").json()["keys"][0]
+    point = b"\x04" + decoded(jwk["x"]) + decoded(jwk["y"])
+    der = P256_PREFIX + point
+    pem = subprocess.run(["openssl", "pkey", "-pubin", "-inform", "DER"], input=der, capture_output=True, check=True).stdout
+    secrets = {"PEM": pem, "PEM without its last line's end": pem.rstrip(), "DER": der, "the point": point, "x": decoded(jwk["x"]),
+               "the JWK": json.dumps(jwk, separators=(",", ":")).encode(), "nothing": b""}
+    for what, secret in secrets.items():
+        for algorithm, function in (("HS256", hashlib.sha256), ("HS384", hashlib.sha384), ("HS512", hashlib.sha512)):
+            signature = lambda signed: b64url(hmac.new(secret, signed.encode(), function).digest())
+            for header in ({"alg": algorithm}, {"alg": algorithm, "kid": None}, {"alg": algorithm, "jwk": jwk}):
+                response = ask(tampered(own, header=header, signature=signature))
+                assert response.status_code == 401, (algorithm, what, header, response.status_code, response.text)
+                refused(response, 401, "INVALID_TOKEN")
+                challenged(response, "invalid_token")
+    for what, token in {"another's": others,
+                        "alg None": tampered(own, header={"alg": "None"}, signature=lambda signed: ""),
+                        "alg none, signed": tampered(own, header={"alg": "none"}),
+                        "alg none in the name of another": tampered(others, header={"alg": "none"}, claims={"client_id": weather.id}, signature=lambda signed: ""),
+                        "no algorithm": tampered(own, header={"alg": None}),
+                        "a key that it brings": own_key(own), "the NEF's": scene.weather.granted(), "garbage": "a.b.c",
                         "alg none": tampered(own, header={"alg": "none"}, signature=lambda signed: ""),
                         "another client": tampered(others, claims={"client_id": weather.id})}.items():
         response = ask(token)
@@ -386,6 +467,12 @@ def after_off_boarding_nothing_is_left(scene):
         refused(answer, 403, "CERTIFICATE_REVOKED")
 
 
+def names_in(cert):
+    """The alternative names of a certificate, as a configuration of openssl has them."""
+    text = openssl("x509", "-in", cert, "-noout", "-ext", "subjectAltName")
+    return [name.strip() for name in text.splitlines()[1].split(",")]
+
+
 def until_refused(ask, status, cause):
     """What ended a moment ago is refused as soon as the API exposing function is told, and with this cause."""
     give_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -398,20 +485,9 @@ def until_refused(ask, status, cause):
 
 
 def main(lab_json, short_lived, *names):
-    failures = 0
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(lab_json, short_lived, folder)
-        for function in CASES:
-            if names and function.__name__ not in names:
-                continue
-            try:
-                function(scene)
-                print(f"held: {function.__name__}", flush=True)
-            except Exception as error:
-                failures += 1
-                print(f"FAILED: {function.__name__}: {type(error).__name__}: {error}", flush=True)
-    if failures:
-        sys.exit(f"{failures} cases failed")
+        case.run(scene, names)
     print("all held")
 
 

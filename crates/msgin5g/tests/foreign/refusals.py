@@ -4,20 +4,15 @@ import json
 import resource
 import socket
 import sys
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+from cases import Cases
 from service import deliver
 from ue import CLIENTS, Connection, ConnectionEnded, Network, Ue, frame, option, subscribers
 
 TLS_1_3, ECDHE_1_2 = "openssl tls1.3", "openssl tls1.2 ecdhe-psk"
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
+case = Cases()
 
 
 class Scene:
@@ -315,19 +310,7 @@ def ten_thousand_handshakes_that_never_finish_shut_nobody_out(scene):
 
 def main(lab_json, *names):
     scene = Scene(lab_json)
-    failures = 0
-    for function in CASES:
-        if names and function.__name__ not in names:
-            continue
-        started = time.monotonic()
-        try:
-            function(scene)
-            print(f"held: {function.__name__} ({time.monotonic() - started:.1f} s)", flush=True)
-        except Exception as error:  # every case is tried, all failures are told
-            failures += 1
-            print(f"FAILED: {function.__name__}: {type(error).__name__}: {error}", flush=True)
-    if failures:
-        sys.exit(f"{failures} cases failed")
+    case.run(scene, names)
     scene.still_serves()
     print("all held")
 

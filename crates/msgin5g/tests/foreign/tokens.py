@@ -20,6 +20,7 @@ import time
 import urllib.request
 import uuid
 
+from cases import Cases
 from outside import Scene, openssl
 from peer import Peer, b64url, refused
 from ue import Network, Ue, subscribers
@@ -27,12 +28,7 @@ from ue import Network, Ue, subscribers
 # How long the lab may take to close its doors to a certificate that was revoked. It promises 5 seconds; the rest is for
 # machines that are busy.
 PATIENCE_SECONDS = 90
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
+case = Cases()
 
 
 class Door:
@@ -468,20 +464,9 @@ def ends(stream, until):
 
 
 def main(lab_json, program, *names):
-    failures = 0
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(lab_json, program, pathlib.Path(folder))
-        for function in CASES:
-            if names and function.__name__ not in names:
-                continue
-            try:
-                function(stage)
-                print(f"held: {function.__name__}", flush=True)
-            except Exception as error:
-                failures += 1
-                print(f"FAILED: {function.__name__}: {type(error).__name__}: {error}", flush=True)
-    if failures:
-        sys.exit(f"{failures} cases failed")
+        case.run(stage, names)
     print("all held")
 
 

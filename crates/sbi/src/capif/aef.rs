@@ -20,22 +20,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use akma::AefPsk;
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Extension, Router};
+use http::Extensions;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use transport::profile::Authorities;
 use transport::{ApiKeySource, BoxFuture};
 
 use self::registration::Registration;
 use self::trust::Trust;
-use super::identity::{CapifIdentity, Role};
 use super::publish::{InterfaceDescription, Resource};
 use super::security::{AefSecurityRsp, CheckAuthenticationReq, RevokeAuthorizationReq};
 use crate::audit::Audit;
-use crate::{Json, PeerIdentity, ProblemDetails, PskPeer, SbiError, services};
+use crate::policy::LOOK_INTERVAL;
+use crate::{Json, ProblemDetails, SbiError, services};
 
 /// How a function exposes its APIs through a CAPIF core function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub struct AefConfig {
     pub issuer: String,
     /// PEM: the authorities of its certificate.
     pub ca: PathBuf,
+    /// PEM: the CAPIF authority. It alone vouches for API invokers, and for the core function when it ends authorizations:
+    /// a certificate of another authority that claims to be of CAPIF is refused.
+    pub invoker_ca: PathBuf,
     /// File with the registration credential; read once.
     pub registration_credential: PathBuf,
     /// Directory of keys, certificates and identities that the registration brings; made with mode 0700.
@@ -175,6 +180,7 @@ struct Inner {
     audit: Audit,
     config: AefConfig,
     apis: Vec<ExposedApi>,
+    authority: Authorities,
     trust: Trust,
 }
 
@@ -202,12 +208,14 @@ impl ExposingFunction {
             return Err(SbiError::InvalidRequest(format!("capif.{fault}")));
         }
         registration::make_directory(&config.data)?;
+        let authority = Authorities::of_file(config.invoker_ca.clone())?;
         let trust = Trust::new(&config);
-        let function = Self { inner: Arc::new(Inner { audit, config, apis, trust }) };
-        let registering = function.clone();
+        let function = Self { inner: Arc::new(Inner { audit, config, apis, authority, trust }) };
+        let working = function.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = registering.register_and_log() => {}
+                () = working.register_and_log() => {}
+                () = working.follow_authority() => {}
                 () = shutdown.cancelled() => {}
             }
         });
@@ -264,6 +272,18 @@ impl ExposingFunction {
     }
 }
 
+impl ExposingFunction {
+    /// Looks at the CAPIF authority's file now and then, for ever.
+    async fn follow_authority(&self) {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let inner = Arc::clone(&self.inner);
+            // A panic in there would be ours; the earlier authorities then stay.
+            let _ = tokio::task::spawn_blocking(move || inner.authority.refresh()).await;
+        }
+    }
+}
+
 impl ApiKeySource for ExposingFunction {
     fn key_of<'a>(&'a self, identity: &'a str, _source: std::net::IpAddr) -> BoxFuture<'a, Option<AefPsk>> {
         Box::pin(async move {
@@ -274,12 +294,13 @@ impl ApiKeySource for ExposingFunction {
 }
 
 async fn guard(State(function): State<ExposingFunction>, mut request: Request, next: Next) -> Response {
-    let Some(claim) = guard::Claim::of(&request) else { return next.run(request).await };
+    let Inner { audit, apis, authority, trust, .. } = &*function.inner;
+    let Some(claim) = guard::Claim::of(request.extensions(), authority) else { return next.run(request).await };
     let begun = std::time::Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let bearer = guard::bearer(&request);
-    let verdict = guard::judge(&function.inner.trust, &function.inner.apis, &claim, &path, bearer.as_deref()).await;
+    let verdict = guard::judge(trust, apis, &claim, &path, bearer.as_deref()).await;
     let (response, api) = match verdict {
         Ok(invoker) => {
             let api = invoker.api_name.clone();
@@ -287,14 +308,14 @@ async fn guard(State(function): State<ExposingFunction>, mut request: Request, n
             (next.run(request).await, Some(api))
         }
         Err(refusal) => {
-            let api = guard::api_of(&function.inner.apis, &path).map(|api| api.name.to_owned());
+            let api = guard::api_of(apis, &path).map(|api| api.name.to_owned());
             let action = api.as_deref().unwrap_or(NO_API);
-            function.inner.audit.refused(&claim.to_string(), action, refusal.reason());
+            audit.refused(&claim.to_string(), action, refusal.reason());
             (refusal.into_response(), api)
         }
     };
-    if let Some(api_name) = api {
-        function.inner.trust.log(claim.id(), &api_name, &method, response.status(), begun.elapsed());
+    if let Some((api_name, id)) = api.zip(claim.logged_id()) {
+        trust.log(id, &api_name, &method, response.status(), begun.elapsed());
     }
     response
 }
@@ -302,12 +323,12 @@ async fn guard(State(function): State<ExposingFunction>, mut request: Request, n
 /// An invoker asks whether it is known here: 200 when the core function trusts it for something at this AEF.
 async fn check_authentication(
     State(function): State<ExposingFunction>,
-    certificate: Option<Extension<PeerIdentity>>,
-    psk: Option<Extension<PskPeer>>,
+    extensions: Extensions,
     Json(request): Json<CheckAuthenticationReq>,
 ) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
-    let subject = guard::subject_of(certificate.as_deref(), psk.as_deref());
-    let checked = check(&function, certificate, psk, &request).await;
+    let claim = guard::Claim::of(&extensions, &function.inner.authority);
+    let subject = guard::subject_of(claim.as_ref(), &extensions);
+    let checked = check(&function, claim.as_ref(), &request).await;
     match &checked {
         Ok(_) => function.inner.audit.allowed(&subject, CHECK_AUTHENTICATION, "trusted"),
         Err(refusal) => function.inner.audit.refused(&subject, CHECK_AUTHENTICATION, refusal.reason()),
@@ -317,42 +338,39 @@ async fn check_authentication(
 
 async fn check(
     function: &ExposingFunction,
-    certificate: Option<Extension<PeerIdentity>>,
-    psk: Option<Extension<PskPeer>>,
+    claim: Option<&guard::Claim>,
     request: &CheckAuthenticationReq,
 ) -> Result<AefSecurityRsp, guard::Refusal> {
-    let holder = match (certificate, psk) {
-        (_, Some(Extension(PskPeer(id)))) => Some((id, None)),
-        (Some(Extension(peer)), None) => CapifIdentity::of(&peer)
-            .filter(|identity| identity.role == Role::Invoker)
-            .map(|identity| (identity.id, Some(identity.serial))),
-        (None, None) => None,
-    };
-    let (id, serial) = holder.ok_or(guard::Refusal::Forbidden("NOT_AN_INVOKER"))?;
+    let claim = claim.ok_or(guard::Refusal::Forbidden("NOT_AN_INVOKER"))?;
+    let id = claim.invoker_id()?;
     if id != request.api_invoker_id {
         return Err(guard::Refusal::Forbidden("NOT_YOURS"));
     }
-    let invoker = function.inner.trust.of(&id).await?;
-    if serial.is_some_and(|serial| !invoker.has_certificate(&serial)) {
-        return Err(guard::Refusal::Forbidden("CERTIFICATE_REVOKED"));
+    let invoker = function.inner.trust.of(id).await?;
+    match claim {
+        guard::Claim::Certificate(identity) if !invoker.has_certificate(&identity.serial) => {
+            Err(guard::Refusal::Forbidden("CERTIFICATE_REVOKED"))
+        }
+        _ => Ok(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }),
     }
-    Ok(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() })
 }
 
 /// The core function ends authorizations: what is believed about the invoker is forgotten at once.
 async fn revoke_authorization(
     State(function): State<ExposingFunction>,
-    certificate: Option<Extension<PeerIdentity>>,
+    extensions: Extensions,
     Json(request): Json<RevokeAuthorizationReq>,
 ) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
-    let subject = guard::subject_of(certificate.as_deref(), None);
-    let identity = certificate.and_then(|Extension(peer)| CapifIdentity::of(&peer));
-    if identity.is_none_or(|identity| identity.role != Role::Core) {
-        function.inner.audit.refused(&subject, REVOKE_AUTHORIZATION, "not_the_core_function");
-        return Err(ProblemDetails::forbidden("NOT_THE_CORE_FUNCTION"));
+    let Inner { audit, authority, trust, .. } = &*function.inner;
+    let claim = guard::Claim::of(&extensions, authority);
+    let subject = guard::subject_of(claim.as_ref(), &extensions);
+    let stranger = guard::Refusal::Forbidden("NOT_THE_CORE_FUNCTION");
+    if let Err(refusal) = claim.ok_or(stranger).and_then(|claim| claim.must_be_the_core_function()) {
+        audit.refused(&subject, REVOKE_AUTHORIZATION, refusal.reason());
+        return Err(refusal.into_problem());
     }
-    function.inner.audit.allowed(&subject, REVOKE_AUTHORIZATION, "certificate");
-    function.inner.trust.forget(&request.revoke_info.api_invoker_id);
+    audit.allowed(&subject, REVOKE_AUTHORIZATION, "certificate");
+    trust.forget(&request.revoke_info.api_invoker_id);
     Ok(Json(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }))
 }
 

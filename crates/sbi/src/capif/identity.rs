@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use transport::profile::PeerIdentity;
+use transport::profile::{Authorities, PeerIdentity};
 
 use crate::SbiError;
 
@@ -62,11 +62,10 @@ pub struct CapifIdentity {
 }
 
 impl CapifIdentity {
-    /// The identity in a certificate that was verified; `None` when it is none of the CAPIF authority's.
-    ///
-    /// Only an authority that is trusted for it may issue such: whoever trusts others besides must know that they do not.
+    /// The identity that a verified certificate claims, whoever issued it: for a listener that trusts no other authority than
+    /// that of CAPIF. Where others are trusted, too, [`Shown::of`] is the one to ask.
     #[must_use]
-    pub fn of(peer: &PeerIdentity) -> Option<Self> {
+    pub fn claimed_in(peer: &PeerIdentity) -> Option<Self> {
         let mut named = None;
         let mut serial = None;
         for uri in &peer.uris {
@@ -94,6 +93,32 @@ impl fmt::Display for CapifIdentity {
     }
 }
 
+/// What a verified certificate says of CAPIF where several authorities are trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing: it is another authority's, and claims nothing that only the CAPIF authority may say.
+    Nothing,
+    /// This identity, on the word of the CAPIF authority.
+    Identity(CapifIdentity),
+    /// The CAPIF authority issued it, and it names no identity.
+    Nobody,
+    /// It claims to be of CAPIF, and another authority issued it: an attempt to pass for somebody else.
+    Impostor,
+}
+
+impl Shown {
+    /// Of `peer`, with `capif` as the CAPIF authority. Only what that authority issued is believed, and rules for the
+    /// certificates of others apply to [`Shown::Nothing`] alone.
+    #[must_use]
+    pub fn of(peer: &PeerIdentity, capif: &Authorities) -> Self {
+        if capif.vouch_for(peer) {
+            return CapifIdentity::claimed_in(peer).map_or(Self::Nobody, Self::Identity);
+        }
+        let claims = |uri: &String| uri.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
+        if peer.uris.iter().any(claims) { Self::Impostor } else { Self::Nothing }
+    }
+}
+
 /// Writes `path` whole or not at all, readable by the owner only.
 pub(crate) fn private_file(path: &Path, content: &[u8]) -> Result<(), SbiError> {
     let write = || -> io::Result<()> {
@@ -118,19 +143,66 @@ const CERTIFICATE: &str = "certificate";
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use openssl::asn1::Asn1Time;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::PKey;
+    use openssl::x509::X509Builder;
+
     use super::*;
+
+    /// An authority's certificate, and SHA-256 of its key.
+    fn authority() -> (Vec<u8>, [u8; 32]) {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+        let mut builder = X509Builder::new().unwrap();
+        builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        (builder.build().to_pem().unwrap(), openssl::sha::sha256(&key.public_key_to_der().unwrap()))
+    }
+
+    #[test]
+    fn an_identity_counts_on_the_word_of_the_capif_authority_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("capif.pem");
+        let ((pem, capif), (_, other)) = (authority(), authority());
+        std::fs::write(&file, pem).unwrap();
+        let authorities = Authorities::of_file(file).unwrap();
+        let identity =
+            CapifIdentity { role: Role::Invoker, id: "i".to_owned(), serial: "0f".to_owned(), names: Vec::new() };
+        let shown = |uris: &[&str], chain: &[[u8; 32]]| {
+            let uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
+            Shown::of(
+                &PeerIdentity { uris, authority_keys_sha256: chain.into(), ..PeerIdentity::default() },
+                &authorities,
+            )
+        };
+        let names = identity.uris();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        assert_eq!(shown(&names, &[capif]), Shown::Identity(identity.clone()));
+        assert_eq!(shown(&names, &[capif, other]), Shown::Identity(identity), "an authority below another");
+        assert_eq!(shown(&["urn:uuid:0"], &[capif]), Shown::Nobody);
+        for chain in [&[other][..], &[]] {
+            assert_eq!(shown(&names, chain), Shown::Impostor);
+            assert_eq!(shown(&["https://af.example", "CAPIF:anything"], chain), Shown::Impostor);
+            assert_eq!(shown(&["https://af.example"], chain), Shown::Nothing);
+        }
+    }
 
     #[test]
     fn an_identity_is_read_from_the_uris_that_it_writes_and_from_nothing_less() {
         let identity =
             CapifIdentity { role: Role::Aef, id: "a-1".to_owned(), serial: "0f".to_owned(), names: Vec::new() };
         let mut peer = PeerIdentity { uris: identity.uris().to_vec(), ..PeerIdentity::default() };
-        assert_eq!(CapifIdentity::of(&peer).unwrap(), identity);
+        assert_eq!(CapifIdentity::claimed_in(&peer).unwrap(), identity);
         peer.uris.pop();
-        assert_eq!(CapifIdentity::of(&peer), None);
+        assert_eq!(CapifIdentity::claimed_in(&peer), None);
         for uri in ["capif:nobody:1", "urn:uuid:0", "capif:aef", "CAPIF:aef:1"] {
             peer.uris = vec![uri.to_owned(), "capif:certificate:01".to_owned()];
-            assert_eq!(CapifIdentity::of(&peer), None, "{uri}");
+            assert_eq!(CapifIdentity::claimed_in(&peer), None, "{uri}");
         }
     }
 }

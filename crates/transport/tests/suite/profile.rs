@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslVersion};
 use rcgen::{
@@ -13,7 +14,8 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_openssl::SslStream;
 use transport::profile::{
-    CertificateFiles, PeerIdentity, ProfileError, client_session, mutual_tls_client, mutual_tls_server, peer_identity,
+    Authorities, CertificateFiles, PeerIdentity, ProfileError, ReloadOutcome, client_session, mutual_tls_client,
+    mutual_tls_server, peer_identity,
 };
 
 const INSTANCE: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
@@ -36,11 +38,16 @@ pub(crate) const BOTH: &[ExtendedKeyUsagePurpose] =
 
 impl Authority {
     pub(crate) fn new() -> Self {
+        Self::named("Test authority")
+    }
+
+    /// Of this name: two of one name, and without key identifiers, are not told apart by a verifier.
+    fn named(name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
         Self { directory, issuer: Issuer::new(params, key) }
@@ -154,10 +161,12 @@ async fn both_sides_prove_themselves_and_agree_on_http_2() {
             nf_types: vec!["AMF".to_owned()],
             subject_common_name: Some("server".to_owned()),
             certificate_sha256: None,
+            authority_keys_sha256: Arc::default(),
         };
         let peer = peer_identity(server.ssl()).unwrap();
+        assert_eq!(peer.authority_keys_sha256.len(), 1, "the chain has one authority");
         assert!(peer.certificate_sha256.is_some_and(|digest| digest != [0; 32]));
-        assert_eq!(PeerIdentity { certificate_sha256: None, ..peer }, expected);
+        assert_eq!(PeerIdentity { certificate_sha256: None, authority_keys_sha256: Arc::default(), ..peer }, expected);
         let aanf = peer_identity(client.ssl()).unwrap();
         assert_eq!(aanf.dns_names, ["aanf.lab.example"]);
         assert_eq!(aanf.ip_addresses, ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
@@ -246,4 +255,49 @@ fn the_file_at_fault_is_named() {
     named(fault(CertificateFiles { crl: Some(good.ca.clone()), ..good.clone() }), &good.ca);
     let mismatch = fault(CertificateFiles { key: other.key.clone(), ..good.clone() });
     assert!(matches!(mismatch, ProfileError::KeyMismatch { .. }), "{mismatch}");
+}
+
+#[tokio::test]
+async fn where_two_authorities_are_trusted_each_vouches_for_its_own_only() {
+    let (ours, theirs) = (Authority::new(), Authority::named("Another authority"));
+    let both = ours.path("both.pem");
+    let read = |authority: &Authority| std::fs::read(authority.path("ca.pem")).unwrap();
+    std::fs::write(&both, [read(&ours), read(&theirs)].concat()).unwrap();
+    let server =
+        CertificateFiles { ca: both, ..ours.issue("aanf", vec![SanType::DnsName("a.lab".try_into().unwrap())]) };
+    let server = mutual_tls_server(&server).unwrap();
+    let (of_ours, of_theirs) =
+        (Authorities::of_file(ours.path("ca.pem")).unwrap(), Authorities::of_file(theirs.path("ca.pem")).unwrap());
+    for (authority, vouches, does_not) in [(&ours, &of_ours, &of_theirs), (&theirs, &of_theirs, &of_ours)] {
+        // One name, whoever issued it; the server is verified by its own authority.
+        let files = CertificateFiles { ca: ours.path("ca.pem"), ..authority.issue("client", Vec::new()) };
+        let session = client_session(&mutual_tls_client(&files).unwrap(), "a.lab").unwrap();
+        let peer = peer_identity(meet(&server, session).await.server.unwrap().ssl()).unwrap();
+        assert!(vouches.vouch_for(&peer) && !does_not.vouch_for(&peer));
+    }
+    assert!(!of_ours.vouch_for(&PeerIdentity::default()), "who was not verified is nobody's");
+}
+
+#[test]
+fn a_changed_file_of_authorities_is_taken_anew_and_a_broken_one_is_not() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let peer = |authority: &Authority| {
+        let certificate = openssl::x509::X509::from_pem(&std::fs::read(authority.path("ca.pem")).unwrap()).unwrap();
+        let key = certificate.public_key().unwrap().public_key_to_der().unwrap();
+        PeerIdentity { authority_keys_sha256: Arc::new([openssl::sha::sha256(&key)]), ..PeerIdentity::default() }
+    };
+    let file = ours.path("authorities.pem");
+    let put = |content: &[u8]| {
+        std::fs::write(ours.path("fresh"), content).unwrap();
+        std::fs::rename(ours.path("fresh"), &file).unwrap();
+    };
+    put(&std::fs::read(ours.path("ca.pem")).unwrap());
+    let authorities = Authorities::of_file(file.clone()).unwrap();
+    assert!(matches!(authorities.refresh(), ReloadOutcome::Unchanged));
+    put(b"nothing of the kind");
+    assert!(matches!(authorities.refresh(), ReloadOutcome::Failed(ProfileError::NotPem { .. })));
+    assert!(authorities.vouch_for(&peer(&ours)));
+    put(&std::fs::read(theirs.path("ca.pem")).unwrap());
+    assert!(matches!(authorities.refresh(), ReloadOutcome::Reloaded));
+    assert!(!authorities.vouch_for(&peer(&ours)) && authorities.vouch_for(&peer(&theirs)));
 }

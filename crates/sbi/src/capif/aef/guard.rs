@@ -6,38 +6,79 @@ use std::fmt;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{Extensions, HeaderValue, StatusCode};
+use transport::LogThrottle;
+use transport::profile::Authorities;
 
 use super::trust::{Trust, TrustedInvoker};
 use super::{CapifInvoker, ExposedApi};
-use crate::capif::identity::{CapifIdentity, Role};
+use crate::capif::identity::{CapifIdentity, Role, Shown};
 use crate::capif::publish::SecurityMethod;
 use crate::{PeerIdentity, ProblemDetails, PskPeer, audit};
 
 /// Who a request's connection says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claim {
     /// An API invoker, by certificate.
     Certificate(CapifIdentity),
     /// An API invoker, by AEF_PSK.
     Psk(String),
-    /// A provider's function, which has no business with service APIs.
+    /// A provider's function, which has no business with service APIs, or the core function.
     Other(CapifIdentity),
+    /// A certificate of the CAPIF authority that names nobody; by what the audit calls it.
+    Nobody(String),
+    /// A certificate of another authority that says what only the CAPIF authority may say; by what the audit calls it.
+    Impostor(String),
 }
 
 impl Claim {
-    /// `None` for whoever is no party to CAPIF.
-    pub(super) fn of(request: &Request) -> Option<Self> {
-        if let Some(PskPeer(id)) = request.extensions().get::<PskPeer>() {
+    /// `None` for whoever is no party to CAPIF; `capif` is its authority.
+    pub(super) fn of(extensions: &Extensions, capif: &Authorities) -> Option<Self> {
+        if let Some(PskPeer(id)) = extensions.get::<PskPeer>() {
             return Some(Self::Psk(id.clone()));
         }
-        let identity = CapifIdentity::of(request.extensions().get::<PeerIdentity>()?)?;
-        Some(if identity.role == Role::Invoker { Self::Certificate(identity) } else { Self::Other(identity) })
+        let peer = extensions.get::<PeerIdentity>()?;
+        let subject = || audit::subject(peer).to_owned();
+        match Shown::of(peer, capif) {
+            Shown::Nothing => None,
+            Shown::Identity(identity) if identity.role == Role::Invoker => Some(Self::Certificate(identity)),
+            Shown::Identity(identity) => Some(Self::Other(identity)),
+            Shown::Nobody => Some(Self::Nobody(subject())),
+            Shown::Impostor => {
+                if let Some(unlogged) = IMPOSTOR.admit() {
+                    tracing::warn!(target: "security", subject = audit::subject(peer), unlogged,
+                        "a certificate with a CAPIF identity that the CAPIF authority has not issued");
+                }
+                Some(Self::Impostor(subject()))
+            }
+        }
     }
 
-    pub(super) fn id(&self) -> &str {
+    /// The identity at the core function, of an invoker.
+    pub(super) fn invoker_id(&self) -> Result<&str, Refusal> {
         match self {
-            Self::Certificate(identity) | Self::Other(identity) => &identity.id,
-            Self::Psk(id) => id,
+            Self::Certificate(identity) => Ok(&identity.id),
+            Self::Psk(id) => Ok(id),
+            Self::Other(_) | Self::Nobody(_) => Err(Refusal::Forbidden("NOT_AN_INVOKER")),
+            Self::Impostor(_) => Err(Refusal::Forbidden("NOT_OF_THE_CAPIF_AUTHORITY")),
+        }
+    }
+
+    /// The name in the invocation log, of whoever has one at the core function.
+    pub(super) fn logged_id(&self) -> Option<&str> {
+        match self {
+            Self::Certificate(identity) | Self::Other(identity) => Some(&identity.id),
+            Self::Psk(id) => Some(id),
+            Self::Nobody(_) | Self::Impostor(_) => None,
+        }
+    }
+
+    /// That it is the core function.
+    pub(super) fn must_be_the_core_function(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Other(identity) if identity.role == Role::Core => Ok(()),
+            Self::Impostor(_) => Err(Refusal::Forbidden("NOT_OF_THE_CAPIF_AUTHORITY")),
+            _ => Err(Refusal::Forbidden("NOT_THE_CORE_FUNCTION")),
         }
     }
 }
@@ -48,17 +89,15 @@ impl fmt::Display for Claim {
         match self {
             Self::Certificate(identity) | Self::Other(identity) => identity.fmt(f),
             Self::Psk(id) => write!(f, "{} {id}", Role::Invoker.as_str()),
+            Self::Nobody(subject) | Self::Impostor(subject) => f.write_str(subject),
         }
     }
 }
 
-/// What the audit calls whoever shows this.
-pub(super) fn subject_of(certificate: Option<&PeerIdentity>, psk: Option<&PskPeer>) -> String {
-    let claim = match (certificate, psk) {
-        (_, Some(PskPeer(id))) => Some(Claim::Psk(id.clone())),
-        (certificate, None) => certificate.and_then(CapifIdentity::of).map(Claim::Other),
-    };
-    claim.map_or_else(|| certificate.map_or("unnamed", audit::subject).to_owned(), |claim| claim.to_string())
+/// What the audit calls whoever comes with `claim`, or with none.
+pub(super) fn subject_of(claim: Option<&Claim>, extensions: &Extensions) -> String {
+    let certificate = || extensions.get::<PeerIdentity>().map_or("unnamed", audit::subject).to_owned();
+    claim.map_or_else(certificate, ToString::to_string)
 }
 
 /// The API that `path` is below.
@@ -75,23 +114,21 @@ pub(super) async fn judge(
     path: &str,
     bearer: Option<&str>,
 ) -> Result<CapifInvoker, Refusal> {
-    if let Claim::Other(_) = claim {
-        return Err(Refusal::Forbidden("NOT_AN_INVOKER"));
-    }
+    let id = claim.invoker_id()?;
     let api = api_of(apis, path).ok_or(Refusal::Forbidden("API_NOT_PUBLISHED"))?;
-    let invoker = trust.of(claim.id()).await?;
+    let invoker = trust.of(id).await?;
     let kept = match keeps_method(trust, api, claim, bearer, &invoker) {
         // The invoker may have agreed on something else a moment ago: other APIs, or a method that wants no token.
-        Err(_) if trust.doubt(claim.id()) => {
-            let invoker = trust.of(claim.id()).await?;
+        Err(_) if trust.doubt(id) => {
+            let invoker = trust.of(id).await?;
             keeps_method(trust, api, claim, bearer, &invoker).map(|()| invoker)
         }
         kept => kept.map(|()| invoker),
     };
     let invoker = kept?;
     let policy = invoker.policy(api.name).ok_or(Refusal::Forbidden("ACCESS_DENIED_BY_POLICY"))?;
-    trust.count(claim.id(), api.name, policy)?;
-    let (id, names) = (claim.id().to_owned(), invoker.names().to_vec());
+    trust.count(id, api.name, policy)?;
+    let (id, names) = (id.to_owned(), invoker.names().to_vec());
     Ok(CapifInvoker { id, names, api_name: api.name.to_owned() })
 }
 
@@ -194,3 +231,5 @@ impl IntoResponse for Refusal {
         response
     }
 }
+
+static IMPOSTOR: LogThrottle = LogThrottle::new();
