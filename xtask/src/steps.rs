@@ -127,7 +127,7 @@ fn contract(arguments: &[String]) -> Result<(), Failure> {
     let mut nextest = Command::new(tool("cargo-nextest"));
     // The test of every run makes a fraction of them.
     nextest.current_dir(root()).env("MSGIN5G_CONTRACT_EXAMPLES", requests);
-    nextest.args(["nextest", "run", "-p", "sbi", "-p", "msgin5g", "--test", "contract"]);
+    nextest.args(["nextest", "run", "--profile", "contract", "-p", "sbi", "-p", "msgin5g", "--test", "contract"]);
     run("contract", nextest.arg("--no-capture"))
 }
 

@@ -103,6 +103,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let routing_indicators: Vec<String> =
         config.routing_indicators.iter().map(|indicator| indicator.as_str().to_owned()).collect();
     let policy = Arc::new(policy(config.policy, config.afs, config.kaf_lifetime_seconds)?);
+    policy.register(&mut registry);
     let authorizer = Authorizer::of_function(config.authorization, services::AANF, &config.tls, &mut registry)?;
     let service = Arc::new(Service {
         contexts,

@@ -96,6 +96,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         None => Rules::fixed(rules),
     };
     let policy = Arc::new(policy);
+    policy.register(&mut registry);
     let authorizer = Authorizer::of_function(config.authorization, services::AF, &config.tls, &mut registry)?;
     let service = Arc::new(Service {
         associations,

@@ -8,10 +8,12 @@
 
 pub mod capif;
 mod config;
+mod counts;
 mod error;
 pub mod nef;
 mod running;
 
 pub use config::Config;
+pub use counts::DurableCounts;
 pub use error::ExposureError;
 pub use running::{Running, start};

@@ -42,8 +42,8 @@ impl Running {
 /// # Errors
 /// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable. What had started by then stops.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
-    let config = config.with_policy()?;
-    config.check()?;
+    // The NEF reads its policy file itself, and again when it changes.
+    config.clone().with_policy()?.check()?;
     let started = shutdown.child_token();
     let running = start_each(config, &started).await;
     if running.is_err() {

@@ -5,6 +5,7 @@
 mod support;
 
 use http::{Method, StatusCode};
+use sbi::CertificateFiles;
 use sbi::capif::connection::{Connection, Content};
 use sbi::capif::invoker::Invoker;
 use sbi::capif::publish::{DiscoveryQuery, SecurityMethod};
@@ -283,4 +284,61 @@ async fn everybody_may_read_the_token_keys_and_nothing_else_without_a_certificat
         let answer = connection.request(Method::GET, path, None, Content::Empty).await.unwrap();
         assert_eq!((answer.status, support::cause(&answer).as_str()), (StatusCode::UNAUTHORIZED, "NO_CERTIFICATE"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn null_in_a_merge_patch_takes_a_member_away_and_one_that_is_needed_cannot_go() {
+    let world = World::new().await;
+    let _aef = world.aef("nef", &[API], 30).await;
+    let patch = async |files: &CertificateFiles, path: &str, patch: Value| {
+        let answer = request(&world, files, Method::PATCH, path, patch).await;
+        (answer.status.as_u16(), body(&answer))
+    };
+    // A published API.
+    let nef = registration(&world, "nef");
+    let apf = provider_files(&world, "nef", "apf");
+    let api = format!(
+        "/published-apis/v1/{}/service-apis/{}",
+        nef["apf_id"].as_str().unwrap(),
+        nef["apis"][0][1].as_str().unwrap()
+    );
+    let (status, before) = patch(&apf, &api, json!({"serviceAPICategory": "things", "description": "new"})).await;
+    assert_eq!((status, &before["serviceAPICategory"]), (200, &json!("things")));
+    let (status, after) = patch(&apf, &api, json!({"serviceAPICategory": null, "apiName": "other"})).await;
+    assert_eq!((status, &after["serviceAPICategory"], &after["description"]), (200, &Value::Null, &json!("new")));
+    assert_eq!((&after["apiName"], &after["aefProfiles"]), (&before["apiName"], &before["aefProfiles"]));
+    assert_eq!(patch(&apf, &api, json!({"aefProfiles": []})).await.0, 400);
+    // A provider domain: without functions it would be none.
+    let domain = format!("/api-provider-management/v1/registrations/{}", nef["domain"].as_str().unwrap());
+    let amf = provider_files(&world, "nef", "amf");
+    assert_eq!(patch(&amf, &domain, json!({"apiProvDomInfo": "ours"})).await.1["apiProvDomInfo"], "ours");
+    let (status, after) = patch(&amf, &domain, json!({"apiProvDomInfo": null})).await;
+    assert_eq!((status, &after["apiProvDomInfo"]), (200, &Value::Null));
+    assert_eq!(patch(&amf, &domain, json!({"apiProvFuncs": null})).await.0, 400);
+    // An invoker.
+    let invoker = world.onboard("alice").await;
+    let own = format!("/api-invoker-management/v1/onboardedInvokers/{}", invoker.id());
+    let narrow = json!({"apiList": {"serviceAPIDescriptions": [{"apiName": OTHER_API}]}, "apiInvokerInformation": "a"});
+    let (status, narrowed) = patch(invoker.files(), &own, narrow).await;
+    assert_eq!((status, &narrowed["apiInvokerInformation"]), (200, &json!("a")));
+    assert_eq!(invoker.discover(DiscoveryQuery::default()).await.unwrap().service_api_descriptions, None);
+    let (status, wide) = patch(invoker.files(), &own, json!({"apiList": null, "apiInvokerInformation": null})).await;
+    assert_eq!((status, &wide["apiInvokerInformation"]), (200, &Value::Null));
+    assert!(invoker.discover(DiscoveryQuery::default()).await.unwrap().service_api_descriptions.is_some());
+    let (status, refusal) = patch(invoker.files(), &own, json!({"notificationDestination": null})).await;
+    assert_eq!((status, &refusal["cause"]), (400, &json!("MANDATORY_IE_MISSING")));
+    // A subscription to events, whose filters go.
+    let subscription = json!({"events": ["SERVICE_API_AVAILABLE"], "notificationDestination": "https://127.0.0.1:1/x",
+        "eventFilters": [{"apiIds": ["x"]}]});
+    let collection = format!("/capif-events/v1/{}/subscriptions", invoker.id());
+    let made = request(&world, invoker.files(), Method::POST, &collection, subscription).await;
+    let location = made.location.unwrap();
+    let one = location.strip_prefix(&world.root()).unwrap();
+    let (status, after) = patch(invoker.files(), one, json!({"eventFilters": null})).await;
+    assert_eq!(
+        (status, &after["eventFilters"], &after["events"]),
+        (200, &Value::Null, &json!(["SERVICE_API_AVAILABLE"]))
+    );
+    assert_eq!(patch(invoker.files(), one, json!({"events": null})).await.0, 400);
+    assert_eq!(patch(invoker.files(), one, json!([])).await.0, 400);
 }

@@ -483,3 +483,49 @@ async fn token_of(af: &common::Af, scope: Option<&str>) -> Value {
     assert_eq!(status, 200, "{answer}");
     answer
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_policy_file_is_taken_without_a_restart_and_a_broken_one_leaves_the_earlier_rules() {
+    let mut world = World::start_with("", false).await;
+    world.stop_nef().await;
+    let policy = world.directory.path().join("nef-policy.toml");
+    let put = |text: &str| {
+        let fresh = policy.with_extension("new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, &policy).unwrap();
+    };
+    let entries = common::AFS.replace("[[nef.af]]", "[[af]]");
+    put(&entries);
+    world.nef_config = world.nef_config.replacen("[nef]", &format!("[nef]\npolicy = {policy:?}"), 1);
+    world.start_nef().await;
+    let weather = world.af("weather");
+    // One client, and so one token all the time.
+    let (client, uri) = (weather.with_tokens(None), format!("{}{RETRIEVE}", world.nef()));
+    let ask = async || client.post::<_, Value>(&uri, &question("weather.example")).await;
+    assert_eq!(ask().await.unwrap().status, StatusCode::OK);
+
+    // Neither text that is no policy nor one that makes no sense changes anything; each is tried before the next takes its place.
+    let failed = || world.nef_metric("sbi_policy_refreshes_total{outcome=\"failed\"}");
+    for broken in ["[[af]", "[[af]]\naf_id = \"nobody\"\n"] {
+        let before = failed();
+        put(broken);
+        until(async || failed() > before + 1).await;
+        assert_eq!(ask().await.unwrap().status, StatusCode::OK);
+    }
+    // The entry goes: its tokens, which have not expired, are of no use from then on.
+    put(&entries.replace("weather", "storm"));
+    until(async || ask().await.is_err()).await;
+    refused(ask().await, 403, "REQUESTER_NOT_ALLOWED");
+    put(&entries);
+    until(async || ask().await.is_ok()).await;
+}
+
+/// Waits until this holds.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let holds = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, holds).await.expect("it comes to hold");
+}

@@ -7,6 +7,7 @@ mod carriers;
 mod cast;
 mod impostors;
 mod inbox;
+mod invoker;
 mod many;
 mod narrator;
 mod outside;

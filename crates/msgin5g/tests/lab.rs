@@ -156,6 +156,7 @@ fn the_demo_holds_and_tells_every_refusal_with_its_alert_or_code() {
         answers,
         [
             "403 AF_ID_NOT_ALLOWED",
+            "403 API_NOT_ALLOWED",
             "TLS alert decrypt_error",
             "TLS alert handshake_failure",
             "TLS alert handshake_failure",

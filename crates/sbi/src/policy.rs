@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +62,7 @@ fn place(text: &str, offset: usize) -> String {
 pub struct Rules<P> {
     current: RwLock<Arc<P>>,
     file: Option<Source<P>>,
+    refreshes: Family<Vec<(&'static str, &'static str)>, Counter>,
 }
 
 type Make<P> = Box<dyn Fn(&Path) -> Result<P, InvalidPolicy> + Send + Sync>;
@@ -74,7 +78,7 @@ impl<P: Send + Sync + 'static> Rules<P> {
     /// Rules that stay as they are.
     #[must_use]
     pub fn fixed(rules: P) -> Self {
-        Self { current: RwLock::new(Arc::new(rules)), file: None }
+        Self { current: RwLock::new(Arc::new(rules)), file: None, refreshes: Family::default() }
     }
 
     /// Rules that `make` makes of the file at `path`.
@@ -88,7 +92,14 @@ impl<P: Send + Sync + 'static> Rules<P> {
         // First: a file that is replaced while it is read counts as changed at the next look.
         let seen = Mutex::new(FileVersion::of(&path).ok());
         let current = RwLock::new(Arc::new(make(&path)?));
-        Ok(Self { current, file: Some(Source { path, make: Box::new(make), seen }) })
+        Ok(Self { current, file: Some(Source { path, make: Box::new(make), seen }), refreshes: Family::default() })
+    }
+
+    /// Adds `sbi_policy_refreshes_total{outcome}` to `registry`: how often a changed file was `taken`, and how often looking at
+    /// one `failed`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("sbi");
+        registry.register("policy_refreshes", "Changed policy files, by outcome", self.refreshes.clone());
     }
 
     /// The rules in force.
@@ -110,11 +121,13 @@ impl<P: Send + Sync + 'static> Rules<P> {
             Ok(rules) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
                 *seen = found;
+                self.count("taken");
                 tracing::info!(target: "security", policy = %source.path.display(), "policy file taken anew");
                 true
             }
             Err(error) => {
                 *seen = None;
+                self.count("failed");
                 if let Some(unlogged) = NOT_READ.admit() {
                     tracing::error!(target: "security", %error, unlogged,
                         "the policy file cannot be used, the earlier rules stay");
@@ -122,6 +135,10 @@ impl<P: Send + Sync + 'static> Rules<P> {
                 false
             }
         }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.refreshes.get_or_create(&vec![("outcome", outcome)]).inc();
     }
 
     /// Looks at the file every [`LOOK_INTERVAL`], until `shutdown`; ends at once where there is none.

@@ -7,6 +7,7 @@
 //! authority opens nothing there, and a network function's nothing here.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,16 +15,18 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sbi::audit::{Audit, subject};
-use sbi::capif::aef::{AefConfig, CapifInvoker, ExposingFunction, application_server_apis};
+use sbi::capif::aef::{AefConfig, CapifInvoker, ExposingFunction, InvocationCounts, application_server_apis};
 use sbi::{
     CertificateFiles, PeerIdentity, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics,
     openapi,
 };
 use serde::Deserialize;
+use store::Counters;
 use tokio_util::sync::CancellationToken;
-use transport::ApiPskAcceptor;
+use transport::{ApiPskAcceptor, BoxFuture};
 
 use crate::api::described;
+use crate::error::ServerError;
 
 /// `[capif]`: the APIs of MSGin5G-3 exposed to API invokers. Without it they are not.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,16 +75,18 @@ pub(crate) async fn serve(
     services: Router,
     audit: &Audit,
     stop: &CancellationToken,
-) -> Result<Invokers, SbiError> {
+) -> Result<Invokers, ServerError> {
     let authority = section.aef.invoker_ca.clone();
-    let function = ExposingFunction::start(section.aef, application_server_apis(), audit.clone(), stop.clone())?;
+    let counts = open_counts(section.aef.data.join(COUNTS_DIRECTORY)).await?;
+    let function =
+        ExposingFunction::start(section.aef, application_server_apis(), audit.clone(), counts, stop.clone())?;
     let services = services.layer(from_fn_with_state(audit.clone(), as_application_server));
     let mut apis = described();
     apis.push(openapi::aef_security());
     let router = function.protect(services).merge(function.routes()).merge(openapi::router(&apis));
     let by_psk = match section.psk_listen {
         Some(listen) => {
-            let acceptor = ApiPskAcceptor::new(Arc::new(function))?;
+            let acceptor = ApiPskAcceptor::new(Arc::new(function)).map_err(SbiError::from)?;
             let (limits, router) = (section.limits.clone(), router.clone());
             Some(SbiServer::start_psk(listen, limits, acceptor, router, stop.clone(), ServerMetrics::default()).await?)
         }
@@ -91,6 +96,28 @@ pub(crate) async fn serve(
     let server = SbiServerConfig { listen: section.listen, tls, limits: section.limits };
     let by_certificate = SbiServer::start(server, router, stop.clone()).await?;
     Ok(Invokers { by_certificate, by_psk })
+}
+
+/// Counts of invokers' calls, on disk.
+#[derive(Debug)]
+struct DurableCounts(Counters);
+
+impl InvocationCounts for DurableCounts {
+    fn all(&self) -> Result<Vec<(String, u64)>, String> {
+        self.0.all().map_err(|error| error.to_string())
+    }
+
+    fn keep<'a>(&'a self, key: &'a str, count: Option<u64>) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { self.0.put(key, count).await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// Opens them; recovery blocks and gets a thread of its own.
+async fn open_counts(path: PathBuf) -> Result<Arc<DurableCounts>, ServerError> {
+    match tokio::task::spawn_blocking(move || Counters::open(&path)).await {
+        Ok(opened) => Ok(Arc::new(DurableCounts(opened?))),
+        Err(error) => Err(ServerError::Configuration { key: "capif.aef.data".to_owned(), reason: error.to_string() }),
+    }
 }
 
 /// The handlers see the names that the core function told of the invoker, and nothing else of its connection.
@@ -109,3 +136,5 @@ async fn as_application_server(State(audit): State<Audit>, mut request: Request,
 /// 403: whoever calls is no API invoker.
 const NOT_AN_INVOKER: &str = "NOT_AN_INVOKER";
 const ACTION: &str = "capif";
+/// Directory of the counts, below that of the registration.
+const COUNTS_DIRECTORY: &str = "counts";

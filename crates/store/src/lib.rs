@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod accounting;
+mod counters;
 mod database;
 mod embedded;
 mod error;
@@ -52,6 +53,7 @@ mod store;
 mod topics;
 mod writer;
 
+pub use counters::Counters;
 pub use database::{Batch, Database, DatabaseOptions, KEY_OCTETS_MAX, Pair, Statistics, Table, VALUE_OCTETS_MAX};
 pub use embedded::{EmbeddedStore, StoreOptions};
 pub use error::StoreError;

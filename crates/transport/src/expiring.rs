@@ -1,5 +1,6 @@
 //! A bounded table whose entries expire. Reads no clock.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 
 /// Holds at most `entries_max` entries; to make room, the one nearest its expiry goes.
 #[derive(Debug)]
-pub(crate) struct Expiring<K, V> {
+pub struct Expiring<K, V> {
     entries_max: usize,
     entries: HashMap<K, (Place, V)>,
     by_expiry: BTreeMap<Place, K>,
@@ -19,11 +20,14 @@ pub(crate) struct Expiring<K, V> {
 type Place = (Instant, u64);
 
 impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
-    pub(crate) fn new(entries_max: usize) -> Self {
+    /// An empty table of at most so many entries.
+    #[must_use]
+    pub fn new(entries_max: usize) -> Self {
         Self { entries_max, entries: HashMap::new(), by_expiry: BTreeMap::new(), sequence: 0 }
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: V, expiry: Instant, now: Instant) {
+    /// Puts an entry in, in the place of one of the same key. One that has expired already is not kept.
+    pub fn insert(&mut self, key: K, value: V, expiry: Instant, now: Instant) {
         self.remove(&key);
         if expiry <= now || self.entries_max == 0 {
             return;
@@ -39,11 +43,21 @@ impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
         self.entries.insert(key, (place, value));
     }
 
-    pub(crate) fn live(&self, key: &K, now: Instant) -> Option<&V> {
+    /// The value of `key`, if it has one that has not expired.
+    pub fn live<Q>(&self, key: &Q, now: Instant) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         self.entries.get(key).filter(|((expiry, _), _)| now < *expiry).map(|(_, value)| value)
     }
 
-    pub(crate) fn remove(&mut self, key: &K) {
+    /// Takes the entry of `key` out.
+    pub fn remove<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         if let Some((place, _)) = self.entries.remove(key) {
             self.by_expiry.remove(&place);
         }

@@ -81,6 +81,7 @@ pub use carrier::{
     Carrier, DatagramCarrier, DatagramLink, LinkReceived, OpeningError, OpeningLimits, Received, Sent, StreamCarrier,
     WebSocketCarrier,
 };
+pub use expiring::Expiring;
 pub use handshake_error::HandshakeError;
 pub use key_lookup::{KeyLookup, LookupLimits};
 pub use key_source::{BoxFuture, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};

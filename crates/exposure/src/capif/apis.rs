@@ -4,11 +4,12 @@ use axum::response::Response;
 use http::StatusCode;
 use sbi::capif::events::{CapifEventDetail, event};
 use sbi::capif::identity::Role;
-use sbi::capif::publish::{DiscoveredApis, DiscoveryQuery, ServiceApiDescription, ServiceApiDescriptionPatch};
+use sbi::capif::publish::{DiscoveredApis, DiscoveryQuery, ServiceApiDescription};
 use sbi::capif::security::{SecurityNotification, UNEXPECTED_REASON};
 use sbi::{Json, Path, Query};
 use uuid::Uuid;
 
+use super::patch::{MergePatch, merged};
 use super::service::{Caller, Context, Refusal, Service, created, forbidden, full, incorrect, not_found};
 use super::state::{Api, Change, FunctionRole, State};
 use super::{events, security};
@@ -68,7 +69,7 @@ pub(crate) async fn replace(
     Path((apf_id, api_id)): Path<(String, String)>,
     Json(description): Json<ServiceApiDescription>,
 ) -> Result<Json<ServiceApiDescription>, Refusal> {
-    change(&service, &caller, &apf_id, &api_id, |_| description).await
+    change(&service, &caller, &apf_id, &api_id, |_| Ok(description)).await
 }
 
 /// PATCH.
@@ -76,21 +77,9 @@ pub(crate) async fn modify(
     service: Context,
     caller: Caller,
     Path((apf_id, api_id)): Path<(String, String)>,
-    Json(patch): Json<ServiceApiDescriptionPatch>,
+    Json(patch): Json<MergePatch>,
 ) -> Result<Json<ServiceApiDescription>, Refusal> {
-    let patched = |before: &ServiceApiDescription| {
-        let before = before.clone();
-        ServiceApiDescription {
-            api_status: patch.api_status.or(before.api_status),
-            aef_profiles: patch.aef_profiles.or(before.aef_profiles),
-            description: patch.description.or(before.description),
-            shareable_info: patch.shareable_info.or(before.shareable_info),
-            service_api_category: patch.service_api_category.or(before.service_api_category),
-            api_supp_feats: patch.api_supp_feats.or(before.api_supp_feats),
-            pub_api_path: patch.pub_api_path.or(before.pub_api_path),
-            ..before
-        }
-    };
+    let patched = |before: &ServiceApiDescription| merged(before, &patch, PATCHED);
     change(&service, &caller, &apf_id, &api_id, patched).await
 }
 
@@ -167,14 +156,14 @@ async fn change(
     caller: &Caller,
     apf_id: &str,
     api_id: &str,
-    to: impl FnOnce(&ServiceApiDescription) -> ServiceApiDescription,
+    to: impl FnOnce(&ServiceApiDescription) -> Result<ServiceApiDescription, Refusal>,
 ) -> Result<Json<ServiceApiDescription>, Refusal> {
     caller.must_be(Role::Apf, apf_id)?;
     let description = service
         .registry
         .change(|state| {
             let before = own(state, apf_id, api_id)?;
-            put(service, state, apf_id, api_id, to(&before.description))
+            put(service, state, apf_id, api_id, to(&before.description)?)
         })
         .await?;
     events::emit(service, event::SERVICE_API_UPDATE, described(api_id, &description));
@@ -232,3 +221,15 @@ fn is_api_name(text: &str) -> bool {
 }
 
 const API_NAME_OCTETS_MAX: usize = 128;
+
+/// What PATCH may change (TS 29.222).
+const PATCHED: &[&str] = &[
+    "apiStatus",
+    "aefProfiles",
+    "description",
+    "shareableInfo",
+    "serviceAPICategory",
+    "apiSuppFeats",
+    "pubApiPath",
+    "ccfId",
+];

@@ -87,7 +87,7 @@ pub struct OnboardingCredential {
     /// Names of the service APIs that its invoker may use; all if empty.
     #[serde(default)]
     pub apis: Vec<String>,
-    /// Calls of each API in all, since the API exposing function started; any number if absent.
+    /// Calls of each API in all, as the API exposing function counts them; any number if absent.
     #[serde(default)]
     pub allowed_total_invocations: Option<u64>,
     /// Calls of each API per second; any number if absent.

@@ -5,12 +5,11 @@
 
 use axum::response::Response;
 use http::StatusCode;
-use sbi::capif::events::{
-    CapifEventDetail, CapifEventFilter, EventNotification, EventSubscription, EventSubscriptionPatch,
-};
+use sbi::capif::events::{CapifEventDetail, CapifEventFilter, EventNotification, EventSubscription};
 use sbi::{Json, Path};
 use uuid::Uuid;
 
+use super::patch::{MergePatch, merged};
 use super::service::{Caller, Context, Refusal, Service, created, forbidden, not_found};
 use super::state::{Change, State};
 
@@ -44,7 +43,7 @@ pub(crate) async fn replace(
     Path((subscriber, id)): Path<(String, String)>,
     Json(subscription): Json<EventSubscription>,
 ) -> Result<Json<EventSubscription>, Refusal> {
-    change(&service, &caller, &subscriber, &id, |_| subscription).await
+    change(&service, &caller, &subscriber, &id, |_| Ok(subscription)).await
 }
 
 /// PATCH.
@@ -52,18 +51,9 @@ pub(crate) async fn modify(
     service: Context,
     caller: Caller,
     Path((subscriber, id)): Path<(String, String)>,
-    Json(patch): Json<EventSubscriptionPatch>,
+    Json(patch): Json<MergePatch>,
 ) -> Result<Json<EventSubscription>, Refusal> {
-    let patched = |before: &EventSubscription| {
-        let before = before.clone();
-        EventSubscription {
-            events: patch.events.unwrap_or(before.events),
-            event_filters: patch.event_filters.or(before.event_filters),
-            event_req: patch.event_req.or(before.event_req),
-            notification_destination: patch.notification_destination.unwrap_or(before.notification_destination),
-            ..before
-        }
-    };
+    let patched = |before: &EventSubscription| merged(before, &patch, PATCHED);
     change(&service, &caller, &subscriber, &id, patched).await
 }
 
@@ -112,7 +102,7 @@ async fn change(
     caller: &Caller,
     subscriber: &str,
     id: &str,
-    to: impl FnOnce(&EventSubscription) -> EventSubscription,
+    to: impl FnOnce(&EventSubscription) -> Result<EventSubscription, Refusal>,
 ) -> Result<Json<EventSubscription>, Refusal> {
     own(caller, subscriber)?;
     let key = format!("{subscriber}/{id}");
@@ -120,7 +110,7 @@ async fn change(
         .registry
         .change(|state| {
             let before = state.subscriptions.get(&key).ok_or_else(|| not_found("SUBSCRIPTION_NOT_FOUND"))?;
-            put(service, key.clone(), to(before))
+            put(service, key.clone(), to(before)?)
         })
         .await
         .map(Json)
@@ -174,3 +164,6 @@ fn concerns(service: &Service, state: &State, subscriber: &str, detail: &CapifEv
         |log: &sbi::capif::logging::InvocationLog| state.function(&log.aef_id).is_some_and(|(of, _)| of == domain);
     detail.invocation_logs.iter().flatten().all(own)
 }
+
+/// What PATCH may change (TS 29.222).
+const PATCHED: &[&str] = &["events", "eventFilters", "eventReq", "notificationDestination"];

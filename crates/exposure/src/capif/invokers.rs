@@ -7,14 +7,13 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use sbi::capif::events::{CapifEventDetail, event};
 use sbi::capif::identity::Role;
-use sbi::capif::invoker_management::{
-    ApiInvokerEnrolmentDetails, ApiInvokerEnrolmentDetailsPatch, ApiList, OnboardingInformation,
-};
+use sbi::capif::invoker_management::{ApiInvokerEnrolmentDetails, ApiList, OnboardingInformation};
 use sbi::capif::security::{SecurityNotification, UNEXPECTED_REASON};
 use sbi::{Json, Path, ProblemDetails};
 use uuid::Uuid;
 
 use super::authority::Issued;
+use super::patch::{MergePatch, merged};
 use super::public_key::SubjectKey;
 use super::service::{
     Caller, Context, Refusal, Service, became, created, digest, full, incorrect, not_found, unauthorized,
@@ -60,7 +59,7 @@ pub(crate) async fn replace(
     Path(id): Path<String>,
     Json(details): Json<ApiInvokerEnrolmentDetails>,
 ) -> Result<Json<ApiInvokerEnrolmentDetails>, Refusal> {
-    change(&service, &caller, &id, |_| details).await
+    change(&service, &caller, &id, |_| Ok(details)).await
 }
 
 /// PATCH.
@@ -68,21 +67,14 @@ pub(crate) async fn modify(
     service: Context,
     caller: Caller,
     Path(id): Path<String>,
-    Json(patch): Json<ApiInvokerEnrolmentDetailsPatch>,
+    Json(patch): Json<MergePatch>,
 ) -> Result<Json<ApiInvokerEnrolmentDetails>, Refusal> {
     let patched = |before: &Invoker| {
         let wanted = before
             .wanted
             .as_ref()
             .map(|wanted| ApiList { service_api_descriptions: Some(wanted.iter().map(|name| named(name)).collect()) });
-        let before = before.details.clone();
-        ApiInvokerEnrolmentDetails {
-            onboarding_information: patch.onboarding_information.unwrap_or(before.onboarding_information),
-            notification_destination: patch.notification_destination.unwrap_or(before.notification_destination),
-            api_list: patch.api_list.or(wanted),
-            api_invoker_information: patch.api_invoker_information.or(before.api_invoker_information),
-            ..before
-        }
+        merged(&ApiInvokerEnrolmentDetails { api_list: wanted, ..before.details.clone() }, &patch, PATCHED)
     };
     change(&service, &caller, &id, patched).await
 }
@@ -132,14 +124,14 @@ async fn change(
     service: &Service,
     caller: &Caller,
     id: &str,
-    to: impl FnOnce(&Invoker) -> ApiInvokerEnrolmentDetails,
+    to: impl FnOnce(&Invoker) -> Result<ApiInvokerEnrolmentDetails, Refusal>,
 ) -> Result<Json<ApiInvokerEnrolmentDetails>, Refusal> {
     caller.must_be(Role::Invoker, id)?;
     let invoker = service
         .registry
         .change(|state| {
             let before = state.invokers.get(id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
-            let details = to(before);
+            let details = to(before)?;
             service.check_destination(&details.notification_destination)?;
             let old = &before.details.onboarding_information;
             let issued = if details.onboarding_information.api_invoker_public_key == old.api_invoker_public_key {
@@ -220,3 +212,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     (scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty()).then_some(token.trim())
 }
+
+/// What PATCH may change (TS 29.222).
+const PATCHED: &[&str] = &["onboardingInformation", "notificationDestination", "apiList", "apiInvokerInformation"];

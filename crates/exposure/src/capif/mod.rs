@@ -11,6 +11,7 @@ mod events;
 mod invokers;
 mod logs;
 mod notifier;
+mod patch;
 mod policies;
 mod providers;
 mod public_key;

@@ -6,13 +6,13 @@ use axum::response::Response;
 use http::StatusCode;
 use sbi::capif::identity::Role;
 use sbi::capif::provider::{
-    ApiProviderEnrolmentDetails, ApiProviderEnrolmentDetailsPatch, ApiProviderFuncRole, ApiProviderFunctionDetails,
-    RegistrationInformation,
+    ApiProviderEnrolmentDetails, ApiProviderFuncRole, ApiProviderFunctionDetails, RegistrationInformation,
 };
 use sbi::{Json, Path, ProblemDetails};
 use uuid::Uuid;
 
 use super::apis;
+use super::patch::{MergePatch, merged};
 use super::public_key::SubjectKey;
 use super::service::{
     Caller, Context, NOT_YOURS, Refusal, Service, became, created, digest, forbidden, full, incorrect, not_found,
@@ -60,7 +60,7 @@ pub(crate) async fn replace(
     Path(domain): Path<String>,
     Json(details): Json<ApiProviderEnrolmentDetails>,
 ) -> Result<Json<ApiProviderEnrolmentDetails>, Refusal> {
-    change(&service, &caller, &domain, |_| details).await.map(Json)
+    change(&service, &caller, &domain, |_| Ok(details)).await.map(Json)
 }
 
 /// PATCH.
@@ -68,13 +68,12 @@ pub(crate) async fn modify(
     service: Context,
     caller: Caller,
     Path(domain): Path<String>,
-    Json(patch): Json<ApiProviderEnrolmentDetailsPatch>,
+    Json(patch): Json<MergePatch>,
 ) -> Result<Json<ApiProviderEnrolmentDetails>, Refusal> {
-    let patched = |details: &ApiProviderEnrolmentDetails| ApiProviderEnrolmentDetails {
-        api_prov_funcs: patch.api_prov_funcs.or_else(|| details.api_prov_funcs.clone()),
-        api_prov_dom_info: patch.api_prov_dom_info.or_else(|| details.api_prov_dom_info.clone()),
-        ..details.clone()
-    };
+    if patch.get("apiProvFuncs").is_some_and(serde_json::Value::is_null) {
+        return Err(incorrect("/apiProvFuncs", "a domain has a management function at least"));
+    }
+    let patched = |before: &ApiProviderEnrolmentDetails| merged(before, &patch, PATCHED);
     change(&service, &caller, &domain, patched).await.map(Json)
 }
 
@@ -102,13 +101,13 @@ async fn change(
     service: &Service,
     caller: &Caller,
     domain: &str,
-    to: impl FnOnce(&ApiProviderEnrolmentDetails) -> ApiProviderEnrolmentDetails,
+    to: impl FnOnce(&ApiProviderEnrolmentDetails) -> Result<ApiProviderEnrolmentDetails, Refusal>,
 ) -> Result<ApiProviderEnrolmentDetails, Refusal> {
     let (details, withdrawn) = service
         .registry
         .change(|state| {
             let before = own(state, caller, domain)?;
-            let details = to(&before.details);
+            let details = to(&before.details)?;
             let functions =
                 details.api_prov_funcs.clone().or_else(|| before.details.api_prov_funcs.clone()).unwrap_or_default();
             let after = enrol(service, domain, details, functions, Some(before))?;
@@ -231,3 +230,6 @@ fn known_function<'a>(
 
 /// What `regSec`, which the schema demands in answers, reads there: the credential was used up.
 const SPENT: &str = "spent";
+
+/// What PATCH may change (TS 29.222).
+const PATCHED: &[&str] = &["apiProvFuncs", "apiProvDomInfo"];

@@ -385,8 +385,10 @@ fn candidates<'a>(state: &'a State, wish: &'a SecurityInformation) -> impl Itera
 }
 
 fn context<'a>(state: &'a State, id: &str) -> Result<(&'a Invoker, &'a SecurityContext), Refusal> {
-    let invoker = state.invokers.get(id);
-    invoker.zip(state.contexts.get(id)).ok_or_else(|| not_found("SECURITY_CONTEXT_NOT_FOUND"))
+    // By this an API exposing function knows that the invoker is gone for ever, and not only without a context.
+    let invoker = state.invokers.get(id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
+    let context = state.contexts.get(id).ok_or_else(|| not_found("SECURITY_CONTEXT_NOT_FOUND"))?;
+    Ok((invoker, context))
 }
 
 fn answer(notification_destination: String, security_info: Vec<SecurityInformation>) -> ServiceSecurity {

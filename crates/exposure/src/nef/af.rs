@@ -36,34 +36,29 @@ impl Afs {
         Self(rules.into_iter().map(|rule| Arc::new(Af::new(rule))).collect())
     }
 
-    pub(crate) fn find(&self, af_id: &str) -> Option<&Arc<Af>> {
-        self.0.iter().find(|af| af.rule.af_id == af_id)
+    pub(crate) fn find(&self, af_id: &str) -> Option<Arc<Af>> {
+        self.0.iter().find(|af| af.rule.af_id == af_id).cloned()
     }
 
     /// The only one that this certificate is for; `None` if there is none, or more than one.
-    pub(crate) fn only_one_of(&self, peer: &PeerIdentity) -> Option<&Arc<Af>> {
+    pub(crate) fn only_one_of(&self, peer: &PeerIdentity) -> Option<Arc<Af>> {
         let mut those = self.0.iter().filter(|af| af.is(peer));
-        those.next().filter(|_| those.next().is_none())
+        those.next().filter(|_| those.next().is_none()).cloned()
     }
 
     /// The only one with one of these names and no certificate of its own; `None` if there is none, or more than one.
-    pub(crate) fn named(&self, names: &[String]) -> Option<&Arc<Af>> {
+    pub(crate) fn named(&self, names: &[String]) -> Option<Arc<Af>> {
         let is = |af: &&Arc<Af>| {
             let named = |wanted: &String| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
             af.rule.certificate_sha256.is_none() && af.rule.dns_name.as_ref().is_some_and(named)
         };
         let mut those = self.0.iter().filter(is);
-        those.next().filter(|_| those.next().is_none())
+        those.next().filter(|_| those.next().is_none()).cloned()
     }
 
     /// The one that may be this Application Server.
-    pub(crate) fn of_application_server(&self, id: &AsServiceId) -> Option<&Arc<Af>> {
-        self.0.iter().find(|af| af.may_be(id))
-    }
-
-    /// Every AS Service ID that somebody may be.
-    pub(crate) fn application_servers(&self) -> impl Iterator<Item = &AsServiceId> {
-        self.0.iter().flat_map(|af| &af.rule.as_service_ids)
+    pub(crate) fn of_application_server(&self, id: &AsServiceId) -> Option<Arc<Af>> {
+        self.0.iter().find(|af| af.may_be(id)).cloned()
     }
 }
 

@@ -63,12 +63,12 @@ pub(crate) async fn authenticate(State(service): State<Arc<Service>>, mut reques
 /// The application function that an API invoker is, by the names that the CAPIF core function told of it. The core function has
 /// checked method, token and policy already; what the entry allows remains.
 fn vouched_for(service: &Service, invoker: &CapifInvoker, api: &'static str) -> Result<Caller, RefusedToken> {
-    let af = service.afs.named(&invoker.names).ok_or(RefusedToken::NO_ENTRY)?;
+    let af = service.afs.current().named(&invoker.names).ok_or(RefusedToken::NO_ENTRY)?;
     let scopes = af.scopes();
     if !scopes.contains(&api) {
         return Err(RefusedToken::NO_ENTRY);
     }
-    Ok(Caller { af: Arc::clone(af), gpsi_scope: scopes.contains(&scope::GPSI_ACCESS) })
+    Ok(Caller { gpsi_scope: scopes.contains(&scope::GPSI_ACCESS), af })
 }
 
 fn identify(
@@ -80,12 +80,12 @@ fn identify(
     let token = bearer(headers)?;
     let claims = service.tokens.verify(token, peer, unix_now()).map_err(RefusedToken::invalid)?;
     // The entry may have changed since the token was issued.
-    let af = service.afs.find(&claims.sub).filter(|af| af.is(peer)).ok_or(RefusedToken::NO_ENTRY)?;
+    let af = service.afs.current().find(&claims.sub).filter(|af| af.is(peer)).ok_or(RefusedToken::NO_ENTRY)?;
     let granted = |wanted: &str| claims.scopes().any(|scope| scope == wanted) && af.scopes().contains(&wanted);
     if !granted(api) {
         return Err(RefusedToken::insufficient(api));
     }
-    Ok(Caller { af: Arc::clone(af), gpsi_scope: granted(scope::GPSI_ACCESS) })
+    Ok(Caller { gpsi_scope: granted(scope::GPSI_ACCESS), af })
 }
 
 /// The one bearer token of the one `Authorization` header (RFC 6750 clause 2.1).

@@ -59,7 +59,7 @@ pub struct Config {
     /// The NRF inside that it registers at and that gives it access tokens; none if absent.
     #[serde(default)]
     pub nrf: Option<NrfConfig>,
-    /// File with the entries below, in their place; read at start.
+    /// File with the entries below, in their place; a changed one is taken within 5 s.
     #[serde(default)]
     pub policy: Option<PathBuf>,
     /// Who may do what. Whoever has no entry may do nothing.

@@ -1,6 +1,7 @@
 //! Wiring: state, clients, the servers for both sides.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,6 +13,7 @@ use sbi::audit::Audit;
 use sbi::capif::aef::ExposingFunction;
 use sbi::nrf::{NrfClient, OwnFunction};
 use sbi::openapi::Api;
+use sbi::policy::{self, InvalidPolicy, Rules};
 use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
@@ -21,10 +23,11 @@ use super::af::Afs;
 use super::akma::{self, Akma};
 use super::caller::authenticate;
 use super::capif;
-use super::config::Config;
+use super::config::{Config, PolicyFile};
 use super::msgin5g::{self, MsGin5g, Records, inside_router, resume};
 use super::service::Service;
 use super::token::{TOKEN_ENDPOINT, Tokens, token};
+use crate::counts::DurableCounts;
 use crate::error::ExposureError;
 
 /// The function at work. It stops when the token it was started with is cancelled.
@@ -85,15 +88,14 @@ impl Running {
 /// # Errors
 /// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
-    let config = config.with_policy()?;
-    config.check()?;
+    let (config, afs) = with_rules(config)?;
     let mut registry = Registry::default();
     let (outside_metrics, inside_metrics) = (ServerMetrics::default(), ServerMetrics::default());
     outside_metrics.register(registry.sub_registry_with_prefix("nef_outside"));
     inside_metrics.register(registry.sub_registry_with_prefix("nef_inside"));
     let health = Health::new();
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.inside, services::NEF)?;
-    let service = Arc::new(build(&config, nrf.as_ref(), &mut registry).await?);
+    let service = Arc::new(build(&config, afs, nrf.as_ref(), &mut registry).await?);
     health.ready(STORE_CHECK);
 
     // The inside first: before an AS can register, the server can deliver to it.
@@ -110,12 +112,14 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         msgin5g.listens_at(inside.local_addr());
     }
     tokio::spawn(resume(Arc::clone(&service), shutdown.clone()));
+    tokio::spawn(Arc::clone(&service.afs).follow(shutdown.clone()));
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
     let mut router = router(&service);
     let exposing = match config.capif {
         Some(capif) => {
             let apis = capif::apis(config.akma.is_some(), config.msgin5g.is_some());
-            Some(ExposingFunction::start(capif, apis, service.audit.clone(), shutdown.clone())?)
+            let counts = open_counts(capif.data.join(COUNTS_DIRECTORY)).await?;
+            Some(ExposingFunction::start(capif, apis, service.audit.clone(), counts, shutdown.clone())?)
         }
         None => None,
     };
@@ -176,14 +180,39 @@ fn described(service: &Service, exposing: bool) -> Vec<Api> {
     apis
 }
 
-async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry) -> Result<Service, ExposureError> {
+/// The configuration, checked, and the entries for application functions: those of the policy file as they stand there, if one
+/// is named.
+fn with_rules(config: Config) -> Result<(Config, Rules<Afs>), ExposureError> {
+    let Some(path) = config.policy.clone() else {
+        config.check()?;
+        let afs = Afs::new(config.afs.clone());
+        return Ok((config, Rules::fixed(afs)));
+    };
+    let base = config.clone();
+    let config = config.with_policy()?;
+    config.check()?;
+    let rules = Rules::of_file(path, move |path| {
+        let afs = policy::read::<PolicyFile>(path)?.afs;
+        let config = Config { policy: None, afs, ..base.clone() };
+        config.check().map_err(|error| InvalidPolicy::new(path, error.to_string()))?;
+        Ok(Afs::new(config.afs))
+    })?;
+    Ok((config, rules))
+}
+
+async fn build(
+    config: &Config,
+    afs: Rules<Afs>,
+    nrf: Option<&NrfClient>,
+    registry: &mut Registry,
+) -> Result<Service, ExposureError> {
     let audit = Audit::default();
     audit.register(registry);
+    afs.register(registry);
     let operations = OperationMetrics::register(registry.sub_registry_with_prefix("nef"));
-    let afs = Afs::new(config.afs.clone());
     let msgin5g = match &config.msgin5g {
         Some(msgin5g) => {
-            let records = open_records(config, &afs).await?;
+            let records = open_records(config).await?;
             records.store_metrics().register(registry);
             Some(MsGin5g::new(msgin5g, config, nrf, records)?)
         }
@@ -193,7 +222,7 @@ async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry
         tokens: Tokens::open(&config.tokens)?,
         akma: config.akma.as_ref().map(|akma| Akma::new(akma, config, nrf)).transpose()?,
         retry_after_seconds: config.limits.retry_after_seconds,
-        afs,
+        afs: Arc::new(afs),
         audit,
         operations,
         msgin5g,
@@ -201,13 +230,21 @@ async fn build(config: &Config, nrf: Option<&NrfClient>, registry: &mut Registry
 }
 
 /// Recovery blocks; it gets a thread of its own.
-async fn open_records(config: &Config, afs: &Afs) -> Result<Records, ExposureError> {
+async fn open_records(config: &Config) -> Result<Records, ExposureError> {
     let (data, options) = (config.data.clone(), config.store.clone());
-    let application_servers: Vec<_> = afs.application_servers().cloned().collect();
-    tokio::task::spawn_blocking(move || Records::open(Database::open(&data, options)?, application_servers.into_iter()))
+    tokio::task::spawn_blocking(move || Records::open(Database::open(&data, options)?))
         .await
         .unwrap_or_else(|_| Err(ExposureError::Configuration("the state could not be opened".to_owned())))
 }
 
+/// The same of the counts of API invokers' calls.
+async fn open_counts(path: PathBuf) -> Result<Arc<DurableCounts>, ExposureError> {
+    tokio::task::spawn_blocking(move || Ok(Arc::new(DurableCounts::open(&path)?)))
+        .await
+        .unwrap_or_else(|_| Err(ExposureError::Configuration("the counts could not be opened".to_owned())))
+}
+
+/// Directory of the counts, below that of the registration.
+const COUNTS_DIRECTORY: &str = "counts";
 /// Name of the health check of the database.
 const STORE_CHECK: &str = "store";

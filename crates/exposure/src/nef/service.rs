@@ -1,10 +1,12 @@
 //! What the handlers share, and how each decision is told.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use sbi::audit::Audit;
+use sbi::policy::Rules;
 use sbi::{InvalidParam, OperationMetrics, ProblemDetails, SbiError, cause};
 
 use super::af::Afs;
@@ -15,7 +17,7 @@ use super::token::Tokens;
 
 /// The function's parts.
 pub(crate) struct Service {
-    pub(crate) afs: Afs,
+    pub(crate) afs: Arc<Rules<Afs>>,
     pub(crate) tokens: Tokens,
     pub(crate) audit: Audit,
     pub(crate) operations: OperationMetrics,

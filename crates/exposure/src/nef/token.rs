@@ -144,10 +144,10 @@ pub(crate) async fn token(
 /// Which application function asks: the one named, if the certificate is its; else the only one that the certificate is for.
 fn client(service: &Service, peer: &PeerIdentity, request: &TokenRequest) -> Result<Arc<Af>, TokenRefusal> {
     let af = match &request.client_id {
-        Some(client_id) => service.afs.find(client_id).filter(|af| af.is(peer)),
-        None => service.afs.only_one_of(peer),
+        Some(client_id) => service.afs.current().find(client_id).filter(|af| af.is(peer)),
+        None => service.afs.current().only_one_of(peer),
     };
-    af.cloned().ok_or(TokenRefusal::new(StatusCode::UNAUTHORIZED, "invalid_client", "client_unknown"))
+    af.ok_or(TokenRefusal::new(StatusCode::UNAUTHORIZED, "invalid_client", "client_unknown"))
 }
 
 fn grant(

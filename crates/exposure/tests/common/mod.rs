@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub)]
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -149,6 +150,17 @@ impl World {
 
     pub fn nef(&self) -> String {
         format!("https://{}", self.nef.as_ref().unwrap().0.nef().unwrap().local_addr())
+    }
+
+    /// The value of one metric of the NEF; 0 where it is not there yet.
+    pub fn nef_metric(&self, name: &str) -> u64 {
+        let admin = self.nef.as_ref().unwrap().0.nef().unwrap().admin_addr().unwrap();
+        let mut stream = std::net::TcpStream::connect(admin).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0, |value| value.trim().parse().unwrap())
     }
 
     pub fn nef_inside(&self) -> String {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub, reason = "for tests only")]
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use axum::routing::post;
 use axum::{Extension, Router};
+use exposure::DurableCounts;
 use exposure::capif::{self, Config, OnboardingCredential, RegistrationCredential};
 use http::{Method, StatusCode};
 use prometheus_client::encoding::text::encode;
@@ -41,6 +43,9 @@ pub struct World {
     pub core: Option<(capif::Running, CancellationToken)>,
     pub notified: Notified,
     pub config: Config,
+    /// Of the API exposing functions that are started.
+    pub aef_limits: AefLimits,
+    counts: Mutex<HashMap<String, Arc<DurableCounts>>>,
 }
 
 /// What was posted to the notification destination.
@@ -106,7 +111,16 @@ impl World {
         config.onboardings = vec![onboarding("alice"), onboarding("bob")];
         config.registrations = vec![registration("nef"), registration("other")];
         change(&mut config);
-        let mut world = Self { notified: Notified::default(), core: None, config, core_address, directory, authority };
+        let mut world = Self {
+            notified: Notified::default(),
+            core: None,
+            config,
+            core_address,
+            directory,
+            authority,
+            aef_limits: AefLimits::default(),
+            counts: Mutex::default(),
+        };
         world.start_core().await;
         world
     }
@@ -242,13 +256,25 @@ impl World {
                 methods(by_psk, &[SecurityMethod::Psk]),
             ],
             check_interval_seconds,
-            limits: AefLimits::default(),
+            limits: self.aef_limits.clone(),
         };
         let apis = apis
             .iter()
             .map(|name| ExposedApi { name, version: "v1", description: "of a test", resources: Vec::new() })
             .collect();
-        ExposingFunction::start(config, apis, Audit::default(), shutdown.clone()).unwrap()
+        let counts = self.counts(name);
+        ExposingFunction::start(config, apis, Audit::default(), counts, shutdown.clone()).unwrap()
+    }
+
+    /// Where the counts of provider `name` are kept. What a process that was ended leaves on disk is what is there: each
+    /// start reads it anew.
+    pub fn counts(&self, name: &str) -> Arc<DurableCounts> {
+        let mut counts = self.counts.lock().unwrap();
+        let open = || {
+            let directory = self.directory.path().join(format!("{name}-counts"));
+            Arc::new(DurableCounts::open(&directory).unwrap())
+        };
+        Arc::clone(counts.entry(name.to_owned()).or_insert_with(open))
     }
 }
 

@@ -8,8 +8,8 @@ use message::Address;
 use sbi::naanf::AkmaAfKeyRequest;
 
 use super::{
-    ApplicationServer, Broken, Narrator, Registered, as_message, expect_content, expect_outcome, random_id, text,
-    within,
+    ApplicationServer, Broken, Narrator, Registered, as_message, expect_content, expect_outcome, invoker, random_id,
+    text, within,
 };
 use crate::lab::RunningLab;
 
@@ -59,6 +59,7 @@ pub(super) async fn through_the_nef(
 
     anothers_key(lab, narrator, &weather, valve).await?;
     narrator.held("the AS outside saw the NEF and a device's name, and nothing else of the network");
+    invoker::through_capif(lab, narrator, &weather, valve).await?;
     weather.stop().await;
     Ok(())
 }

@@ -12,12 +12,16 @@
 //! What the core function said is believed for `check_interval_seconds`; then it is asked again. So an off-boarding takes effect
 //! at once where `revoke-authorization` arrives, and within that interval where it does not.
 
+mod beliefs;
+mod counts;
 mod guard;
+mod questions;
 mod registration;
 mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use akma::AefPsk;
 use axum::Router;
@@ -31,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 use transport::profile::Authorities;
 use transport::{ApiKeySource, BoxFuture};
 
+use self::counts::Counts;
+pub use self::counts::InvocationCounts;
 use self::registration::Registration;
 use self::trust::Trust;
 use super::publish::{InterfaceDescription, Resource};
@@ -73,15 +79,30 @@ pub struct AefConfig {
 pub struct AefLimits {
     /// Invokers about whom answers are kept; the one asked about longest ago goes.
     pub invokers_max: usize,
-    /// Questions to the core function under way; one more call gets 503.
+    /// Identities that the core function does not know, remembered so that they are not asked about again at once; the oldest
+    /// goes.
+    pub unknown_max: usize,
+    /// Questions to the core function under way; one more call gets 503, one more handshake by AEF_PSK is refused. Half of
+    /// them are for identities that were vouched for before.
     pub questions_max: usize,
+    /// The same of one source, an IPv4 address or an IPv6 /64, by handshakes; one more handshake is refused.
+    pub questions_per_source_max: usize,
+    /// Identities that nobody knows and that one source may name in 10 s; then its handshakes with such are refused unasked.
+    pub unknown_per_source_max: u32,
     /// Log entries that wait to be sent; one more is dropped, which the log says.
     pub logs_waiting_max: usize,
 }
 
 impl Default for AefLimits {
     fn default() -> Self {
-        Self { invokers_max: 10_000, questions_max: 64, logs_waiting_max: 1_024 }
+        Self {
+            invokers_max: 10_000,
+            unknown_max: 4_096,
+            questions_max: 64,
+            questions_per_source_max: 16,
+            unknown_per_source_max: 32,
+            logs_waiting_max: 1_024,
+        }
     }
 }
 
@@ -95,7 +116,10 @@ impl AefConfig {
         if !(1..=3_600).contains(&self.check_interval_seconds) {
             return Some("check_interval_seconds must be 1 to 3600".to_owned());
         }
-        if self.limits.invokers_max == 0 || self.limits.questions_max == 0 || self.limits.logs_waiting_max == 0 {
+        let limits = &self.limits;
+        if [limits.invokers_max, limits.questions_max, limits.questions_per_source_max, limits.logs_waiting_max]
+            .contains(&0)
+        {
             return Some("limits must be 1 or more".to_owned());
         }
         let well_formed = |one: &InterfaceDescription| one.is_well_formed() && one.security_methods.is_some();
@@ -194,14 +218,17 @@ impl std::fmt::Debug for ExposingFunction {
 
 impl ExposingFunction {
     /// Starts to register and publish `apis` in the background, until `shutdown`. What is refused is told to `audit`; what
-    /// passes is the exposing function's to decide and to tell.
+    /// passes is the exposing function's to decide and to tell. Calls are counted in `counts`, which are read before this
+    /// returns.
     ///
     /// # Errors
-    /// [`SbiError::InvalidRequest`] for a configuration that makes no sense, or a directory that cannot be made.
+    /// [`SbiError::InvalidRequest`] for a configuration that makes no sense, a directory that cannot be made, or counts that
+    /// cannot be read; [`SbiError::Tls`] for a file of the CAPIF authority that cannot be used.
     pub fn start(
         config: AefConfig,
         apis: Vec<ExposedApi>,
         audit: Audit,
+        counts: Arc<dyn InvocationCounts>,
         shutdown: CancellationToken,
     ) -> Result<Self, SbiError> {
         if let Some(fault) = config.fault() {
@@ -209,15 +236,18 @@ impl ExposingFunction {
         }
         registration::make_directory(&config.data)?;
         let authority = Authorities::of_file(config.invoker_ca.clone())?;
-        let trust = Trust::new(&config);
+        let counts = Counts::open(counts, config.limits.invokers_max.saturating_mul(apis.len().max(1)))?;
+        let trust = Trust::new(&config, counts);
         let function = Self { inner: Arc::new(Inner { audit, config, apis, authority, trust }) };
         let working = function.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = working.register_and_log() => {}
                 () = working.follow_authority() => {}
+                () = working.sweep_counts() => {}
                 () = shutdown.cancelled() => {}
             }
+            working.inner.trust.counts.settle().await;
         });
         Ok(function)
     }
@@ -273,6 +303,15 @@ impl ExposingFunction {
 }
 
 impl ExposingFunction {
+    /// Drops the counts of invokers who are gone, for ever: those of whose end nobody told us.
+    async fn sweep_counts(&self) {
+        self.inner.trust.registered().await;
+        loop {
+            self.inner.trust.sweep().await;
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+        }
+    }
+
     /// Looks at the CAPIF authority's file now and then, for ever.
     async fn follow_authority(&self) {
         loop {
@@ -285,9 +324,9 @@ impl ExposingFunction {
 }
 
 impl ApiKeySource for ExposingFunction {
-    fn key_of<'a>(&'a self, identity: &'a str, _source: std::net::IpAddr) -> BoxFuture<'a, Option<AefPsk>> {
+    fn key_of<'a>(&'a self, identity: &'a str, source: std::net::IpAddr) -> BoxFuture<'a, Option<AefPsk>> {
         Box::pin(async move {
-            let invoker = self.inner.trust.of_now(identity).await.ok()?;
+            let invoker = self.inner.trust.of_now(identity, source).await.ok()?;
             invoker.aef_psk().cloned()
         })
     }
@@ -370,7 +409,11 @@ async fn revoke_authorization(
         return Err(refusal.into_problem());
     }
     audit.allowed(&subject, REVOKE_AUTHORIZATION, "certificate");
-    trust.forget(&request.revoke_info.api_invoker_id);
+    let id = request.revoke_info.api_invoker_id;
+    trust.forget(&id);
+    // Whether that was the end of it altogether is found out behind the answer, which the core function waits for.
+    let function = function.clone();
+    tokio::spawn(async move { drop(function.inner.trust.of(&id).await) });
     Ok(Json(AefSecurityRsp { supported_features: NO_FEATURES.to_owned() }))
 }
 
@@ -384,6 +427,8 @@ fn default_check_interval() -> u64 {
 
 /// The action in the audit of a call of what is no API here.
 const NO_API: &str = "no-service-api";
+/// How often it is asked whether invokers whose calls are counted are still there.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 const CHECK_AUTHENTICATION: &str = "aef-security:check-authentication";
 const REVOKE_AUTHORIZATION: &str = "aef-security:revoke-authorization";
 const NO_FEATURES: &str = "0";

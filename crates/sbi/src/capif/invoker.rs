@@ -4,6 +4,40 @@
 //! 2. [`Invoker::discover`]: which service APIs there are, and where.
 //! 3. [`Invoker::negotiate`]: which method of CAPIF-2e secures the calls (clause 6.5.2).
 //! 4. [`Invoker::call`]: a call, with a token or a key where the method needs one.
+//!
+//! An Application Server outside the operator's domain that sends a message, by whichever method there is:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use http::Method;
+//! use sbi::capif::connection::Content;
+//! use sbi::capif::invoker::{Invoker, InvokerConfig};
+//! use sbi::capif::publish::SecurityMethod;
+//!
+//! let config = InvokerConfig {
+//!     core_function: "https://capif.example.com".to_owned(),
+//!     ca: "/etc/billing/operator-ca.pem".into(),
+//!     directory: "/var/lib/billing/capif".into(),
+//!     notification_destination: "https://billing.example.net/capif".to_owned(),
+//!     tls12: false, // true where AEF_PSK is wanted
+//! };
+//! let invoker = match Invoker::open(config.clone()) {
+//!     Ok(onboarded) => onboarded,
+//!     Err(_) => Invoker::onboard(config, "the credential that the operator gave").await?,
+//! };
+//! let methods = vec![SecurityMethod::Oauth, SecurityMethod::Pki];
+//! let agreement = invoker.negotiate("msgs-msgdelivery", methods).await?;
+//! let message = serde_json::json!({
+//!     "oriAddr": {"addrType": "AS", "addr": "billing@example.net"},
+//!     "destAddr": {"addrType": "UE", "addr": "meter-7@example.com"},
+//!     "msgId": "7d3c", "stoAndFwInd": true, "payload": "dGFyaWZmIDI=",
+//! });
+//! let path = "/msgs-msgdelivery/v1/deliver-as-message";
+//! let answer = invoker.call(&agreement, Method::POST, path, Content::json(&message)?).await?;
+//! println!("{}: {:?}", answer.status, answer.success()?.body);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::path::{Path, PathBuf};
 

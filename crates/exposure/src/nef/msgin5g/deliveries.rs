@@ -76,7 +76,7 @@ async fn hand_over<B: Serialize + Sync>(
     let msgin5g = service.msgin5g()?;
     let away = || away(service, None);
     let held = msgin5g.records.registration(id).ok_or_else(away)?;
-    let af = service.afs.of_application_server(id).filter(|af| af.id() == held.af_id).ok_or_else(away)?;
+    let af = service.afs.current().of_application_server(id).filter(|af| af.id() == held.af_id).ok_or_else(away)?;
     let target = held.request.target_uri.as_ref().filter(|target| af.may_still_name(target)).ok_or_else(away)?;
     let taken = msgin5g.outside.post_any(&resource(target, &format!("/{operation}")), body).await;
     let answer = taken.map_err(|error| told_outside(service, &error))?;
@@ -99,6 +99,7 @@ async fn notify(
             |id: &AsServiceId| list.subscriber.as_application_server().is_some_and(|subscriber| subscriber == *id);
         let af = service
             .afs
+            .current()
             .of_application_server(&id)
             .filter(|af| own(&id) && af.id() == list.af_id && af.may_still_name(&list.notification_uri))
             .ok_or_else(unknown)?;

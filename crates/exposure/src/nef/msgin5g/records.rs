@@ -1,7 +1,7 @@
 //! Who is registered through us, and which topic list subscriptions they have: on disk, and in memory as on disk.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use message::ts29538::AsRegistration;
 use message::{Address, AsServiceId};
@@ -47,8 +47,8 @@ pub(crate) struct Records {
     registrations: Table,
     topic_lists: Table,
     held: Mutex<Held>,
-    /// One change at a time to what belongs to one Application Server.
-    turns: HashMap<AsServiceId, tokio::sync::Mutex<()>>,
+    /// One change at a time to what belongs to one Application Server; those at whose turn somebody is or waits.
+    turns: Mutex<HashMap<AsServiceId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Default)]
@@ -58,14 +58,11 @@ struct Held {
 }
 
 /// Held while what belongs to one Application Server changes.
-pub(super) type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
+pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 impl Records {
     /// Opens the tables and reads them. Blocks.
-    pub(crate) fn open(
-        database: Database,
-        application_servers: impl Iterator<Item = AsServiceId>,
-    ) -> Result<Self, ExposureError> {
+    pub(crate) fn open(database: Database) -> Result<Self, ExposureError> {
         let registrations = database.table("as_registrations")?;
         let topic_lists = database.table("topic_list_subscriptions")?;
         let mut held = Held::default();
@@ -75,20 +72,21 @@ impl Records {
         for list in read_all::<TopicList>(&topic_lists)? {
             held.topic_lists.insert(list.id.clone(), list);
         }
-        let turns = application_servers.map(|id| (id, tokio::sync::Mutex::default())).collect();
-        Ok(Self { database, registrations, topic_lists, held: Mutex::new(held), turns })
+        Ok(Self { database, registrations, topic_lists, held: Mutex::new(held), turns: Mutex::default() })
     }
 
     pub(crate) fn store_metrics(&self) -> &StoreMetrics {
         self.database.metrics()
     }
 
-    /// Waits until nobody else changes what belongs to `id`; `None` if it is in no entry.
-    pub(super) async fn turn(&self, id: &AsServiceId) -> Option<Turn<'_>> {
-        match self.turns.get(id) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        }
+    /// Waits until nobody else changes what belongs to `id`.
+    pub(super) async fn turn(&self, id: &AsServiceId) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(id.clone()).or_default())
+        };
+        turn.lock_owned().await
     }
 
     pub(super) fn registration(&self, id: &AsServiceId) -> Option<Registration> {

@@ -21,7 +21,7 @@ pub(crate) async fn resume(service: Arc<Service>, shutdown: CancellationToken) {
     let mut renewals = tokio::task::JoinSet::new();
     for held in msgin5g.records.registrations() {
         let id = &held.request.as_svc_id;
-        if service.afs.of_application_server(id).is_none_or(|af| af.id() != held.af_id) {
+        if service.afs.current().of_application_server(id).is_none_or(|af| af.id() != held.af_id) {
             tracing::warn!(as_service_id = %id, "AS no longer in the entry that registered it, it is away");
             continue;
         }

@@ -127,7 +127,7 @@ pub(super) async fn judge(
     };
     let invoker = kept?;
     let policy = invoker.policy(api.name).ok_or(Refusal::Forbidden("ACCESS_DENIED_BY_POLICY"))?;
-    trust.count(id, api.name, policy)?;
+    trust.counts.count(id, api.name, policy).await?;
     let (id, names) = (id.to_owned(), invoker.names().to_vec());
     Ok(CapifInvoker { id, names, api_name: api.name.to_owned() })
 }

@@ -1,17 +1,21 @@
 //! What the core function says about an invoker, believed for a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use akma::AefPsk;
 use http::{Method, StatusCode};
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use transport::LogThrottle;
 
 use super::AefConfig;
+use super::beliefs::{Beliefs, Known};
+use super::counts::Counts;
 use super::guard::Refusal;
+use super::questions::{Cause, Questions};
 use super::registration::Registration;
 use crate::SbiError;
 use crate::capif::logging::{InvocationLog, Log};
@@ -23,39 +27,16 @@ use crate::coding::path_segment;
 /// The answers, and whom they came from.
 pub(super) struct Trust {
     registration: watch::Sender<Option<Arc<Registration>>>,
-    invokers: Mutex<Invokers>,
-    counts: Mutex<HashMap<(String, String), Count>>,
-    questions: Semaphore,
-    believed: Duration,
-    invokers_max: usize,
+    beliefs: Mutex<Beliefs>,
+    questions: Questions<Result<Known, Refusal>>,
+    pub(super) counts: Counts,
     issuer: String,
     logs: mpsc::Sender<InvocationLog>,
     logs_to_send: tokio::sync::Mutex<mpsc::Receiver<InvocationLog>>,
 }
 
-#[derive(Default)]
-struct Invokers {
-    known: HashMap<String, Belief>,
-    /// In the order they came, for when there are too many.
-    order: VecDeque<String>,
-}
-
-struct Belief {
-    known: Known,
-    asked_at: Instant,
-    /// A refusal made us doubt it, and no answer has come since.
-    in_doubt: bool,
-    /// How often that was so since when, a second at most.
-    doubts: (Instant, u32),
-}
-
-#[derive(Clone)]
-enum Known {
-    Trusted(Arc<TrustedInvoker>),
-    Unknown,
-}
-
 /// What an invoker may do here.
+#[derive(Default)]
 pub(super) struct TrustedInvoker {
     grants: Vec<Grant>,
     names: Vec<String>,
@@ -97,24 +78,14 @@ impl TrustedInvoker {
     }
 }
 
-/// Calls of one API by one invoker.
-#[derive(Default)]
-struct Count {
-    total: u64,
-    second: i64,
-    in_second: u64,
-}
-
 impl Trust {
-    pub(super) fn new(config: &AefConfig) -> Self {
+    pub(super) fn new(config: &AefConfig, counts: Counts) -> Self {
         let (logs, logs_to_send) = mpsc::channel(config.limits.logs_waiting_max);
         Self {
             registration: watch::Sender::new(None),
-            invokers: Mutex::default(),
-            counts: Mutex::default(),
-            questions: Semaphore::new(config.limits.questions_max),
-            believed: Duration::from_secs(config.check_interval_seconds),
-            invokers_max: config.limits.invokers_max,
+            beliefs: Mutex::new(Beliefs::new(config)),
+            questions: Questions::new(&config.limits),
+            counts,
             issuer: config.issuer.clone(),
             logs,
             logs_to_send: tokio::sync::Mutex::new(logs_to_send),
@@ -134,80 +105,68 @@ impl Trust {
         self.registration.borrow().clone()
     }
 
-    /// What `id` may do: as it was said not long ago, or asked now.
+    /// What `id` may do: as it was said not long ago, or asked now. Its certificate or key names it.
     pub(super) async fn of(&self, id: &str) -> Result<Arc<TrustedInvoker>, Refusal> {
-        if id.len() > ID_OCTETS_MAX {
-            return Err(Refusal::Forbidden("INVOKER_NOT_TRUSTED"));
-        }
-        let known = self.believed_about(id);
-        let known = match known {
+        let believed = self.beliefs().about(id);
+        let known = match believed {
             Some(known) => known,
-            None => {
-                let _slot = self.questions.try_acquire().map_err(|_| Refusal::Unavailable)?;
-                let asked = self.ask(id).await?;
-                self.remember(id, asked.clone());
-                asked
+            None => self.question(id, Cause::Proven).await?,
+        };
+        trusted(known)
+    }
+
+    /// What `id`, which somebody at `source` named, may do, asked now: for a key, which changes with each agreement.
+    pub(super) async fn of_now(&self, id: &str, source: IpAddr) -> Result<Arc<TrustedInvoker>, Refusal> {
+        let cause = {
+            let mut beliefs = self.beliefs();
+            match (beliefs.is_unknown(id), beliefs.has(id)) {
+                (true, _) => return trusted(Known::Unknown),
+                (false, false) => Cause::Stranger(source),
+                (false, true) if beliefs.may_ask(id) => Cause::Handshake(source),
+                // Asked a moment ago, and again and again.
+                (false, true) => return beliefs.about(id).ok_or(Refusal::Unavailable).and_then(trusted),
             }
         };
-        match known {
-            Known::Trusted(invoker) => Ok(invoker),
-            Known::Unknown => Err(Refusal::Forbidden("INVOKER_NOT_TRUSTED")),
-        }
+        trusted(self.question(id, cause).await?)
     }
 
     /// Forgets what is believed about `id`.
     pub(super) fn forget(&self, id: &str) {
-        self.invokers().known.remove(id);
+        self.beliefs().forget(id);
     }
 
-    /// Believes it no longer, since it leads to a refusal; but an invoker that is refused again and again makes us ask so often
-    /// and no more. Whether it is worth asking again.
+    /// Believes it no longer, since it leads to a refusal. Whether it is worth asking again.
     pub(super) fn doubt(&self, id: &str) -> bool {
-        let mut invokers = self.invokers();
-        let Some(belief) = invokers.known.get_mut(id) else { return false };
-        if belief.doubts.0.elapsed() >= Duration::from_secs(1) {
-            belief.doubts = (Instant::now(), 0);
-        }
-        let worth = belief.doubts.1 < DOUBTS_PER_SECOND_MAX;
-        if worth {
-            belief.doubts.1 += 1;
-            belief.in_doubt = true;
-        }
-        worth
+        self.beliefs().doubt(id)
     }
 
-    /// What `id` may do, asked now: for a key, which changes with each agreement.
-    pub(super) async fn of_now(&self, id: &str) -> Result<Arc<TrustedInvoker>, Refusal> {
-        self.forget(id);
-        self.of(id).await
+    /// Asks about everybody whose calls are counted, so that the counts of those who are gone are dropped.
+    pub(super) async fn sweep(&self) {
+        for id in self.counts.invokers() {
+            // Who cannot be asked about now is asked about the next time.
+            let _ = self.question(&id, Cause::Proven).await;
+        }
     }
 
-    fn believed_about(&self, id: &str) -> Option<Known> {
-        let invokers = self.invokers();
-        let Belief { known, asked_at, in_doubt, .. } = invokers.known.get(id)?;
-        let believed = match known {
-            Known::Trusted(_) => self.believed,
-            Known::Unknown => UNKNOWN_BELIEVED.min(self.believed),
+    async fn question(&self, id: &str, cause: Cause) -> Result<Known, Refusal> {
+        if id.len() > ID_OCTETS_MAX {
+            return Ok(Known::Unknown);
+        }
+        let ask = || async {
+            let permit = self.questions.admit(cause)?;
+            let asked_when = self.beliefs().forgotten();
+            let known = self.ask(id).await?;
+            if let Known::Trusted(_) = known {
+                permit.known();
+            }
+            self.beliefs().learn(id, &known, asked_when);
+            Ok(known)
         };
-        (!in_doubt && asked_at.elapsed() < believed).then(|| known.clone())
+        self.questions.joined(id, ask).await
     }
 
-    fn remember(&self, id: &str, known: Known) {
-        let mut invokers = self.invokers();
-        let now = Instant::now();
-        let doubts = invokers.known.get(id).map_or((now, 0), |before| before.doubts);
-        let belief = Belief { known, asked_at: now, in_doubt: false, doubts };
-        if invokers.known.insert(id.to_owned(), belief).is_none() {
-            invokers.order.push_back(id.to_owned());
-        }
-        while invokers.known.len() > self.invokers_max || invokers.order.len() > self.invokers_max.saturating_mul(2) {
-            let Some(oldest) = invokers.order.pop_front() else { break };
-            invokers.known.remove(&oldest);
-        }
-    }
-
-    fn invokers(&self) -> MutexGuard<'_, Invokers> {
-        self.invokers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn beliefs(&self) -> MutexGuard<'_, Beliefs> {
+        self.beliefs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, id: &str) -> Result<Known, Refusal> {
@@ -219,11 +178,15 @@ impl Trust {
         );
         let context: ServiceSecurity = match registration.client.get(&uri).await {
             Ok(answer) => answer.into_body().map_err(unanswered)?,
-            Err(SbiError::Problem(problem)) if problem.status == Some(404) => return Ok(Known::Unknown),
+            Err(SbiError::Problem(problem)) if problem.status == Some(404) => {
+                if problem.cause.as_deref() == Some(INVOKER_NOT_FOUND) {
+                    self.counts.drop_invoker(id).await;
+                }
+                return Ok(Known::Unknown);
+            }
             Err(error) => return Err(unanswered(error)),
         };
-        let mut invoker =
-            TrustedInvoker { grants: Vec::new(), names: Vec::new(), serials: Vec::new(), policies: HashMap::new() };
+        let mut invoker = TrustedInvoker::default();
         for entry in context.security_info {
             let Some(method) = entry.sel_security_method else { continue };
             let authorization = entry.authorization_info.as_deref().unwrap_or("{}");
@@ -297,37 +260,6 @@ impl Trust {
         if scope.includes(&registration.aef_id, api_name) { Ok(()) } else { Err(Refusal::InsufficientScope) }
     }
 
-    /// Counts a call of `api_name` by `id`, if the policy allows one more.
-    pub(super) fn count(&self, id: &str, api_name: &str, policy: &ApiInvokerPolicy) -> Result<(), Refusal> {
-        let now = OffsetDateTime::now_utc();
-        let ranges = &policy.allowed_invocation_time_range_list;
-        if !ranges.is_empty() && !ranges.iter().any(|range| range.includes(now)) {
-            return Err(Refusal::Forbidden("OUTSIDE_ALLOWED_TIME"));
-        }
-        if policy.allowed_total_invocations.is_none() && policy.allowed_invocations_per_second.is_none() {
-            return Ok(());
-        }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (id.to_owned(), api_name.to_owned());
-        if !counts.contains_key(&key) && counts.len() >= self.invokers_max {
-            return Err(Refusal::Unavailable);
-        }
-        let count = counts.entry(key).or_default();
-        if policy.allowed_total_invocations.is_some_and(|max| count.total >= max) {
-            return Err(Refusal::Forbidden("INVOCATIONS_USED_UP"));
-        }
-        if count.second != now.unix_timestamp() {
-            count.second = now.unix_timestamp();
-            count.in_second = 0;
-        }
-        if policy.allowed_invocations_per_second.is_some_and(|max| count.in_second >= max) {
-            return Err(Refusal::TooMany);
-        }
-        count.total = count.total.saturating_add(1);
-        count.in_second = count.in_second.saturating_add(1);
-        Ok(())
-    }
-
     /// Has the core function log a call.
     pub(super) fn log(&self, id: &str, api_name: &str, method: &Method, status: StatusCode, took: Duration) {
         let Some(registration) = self.registration() else { return };
@@ -378,6 +310,13 @@ impl Trust {
     }
 }
 
+fn trusted(known: Known) -> Result<Arc<TrustedInvoker>, Refusal> {
+    match known {
+        Known::Trusted(invoker) => Ok(invoker),
+        Known::Unknown => Err(Refusal::Forbidden("INVOKER_NOT_TRUSTED")),
+    }
+}
+
 fn unanswered(error: SbiError) -> Refusal {
     if let Some(unlogged) = UNANSWERED.admit() {
         tracing::warn!(target: "security", %error, unlogged, "the CAPIF core function cannot say whom it trusts");
@@ -389,9 +328,7 @@ static NOT_LOGGED: LogThrottle = LogThrottle::new();
 static NOT_SENT: LogThrottle = LogThrottle::new();
 static UNANSWERED: LogThrottle = LogThrottle::new();
 
-/// How long it is believed that there is no context: an invoker may be about to agree on one.
-const UNKNOWN_BELIEVED: Duration = Duration::from_secs(1);
-/// How often refusals of one invoker make us ask about it again.
-const DOUBTS_PER_SECOND_MAX: u32 = 10;
+/// What the core function says of an invoker that is off-boarded, and not only without a security context for here.
+const INVOKER_NOT_FOUND: &str = "INVOKER_NOT_FOUND";
 /// An API invoker ID is a UUID.
 const ID_OCTETS_MAX: usize = 128;
