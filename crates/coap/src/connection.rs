@@ -23,7 +23,7 @@ use crate::error::StreamError;
 use crate::event::{Failure, StreamEvent};
 use crate::frame::{self, Extent, Frame, Framing, Token};
 use crate::limits::{BASE_MESSAGE_SIZE, DIAGNOSTIC_OCTETS_MAX, StreamConfig, TOO_MANY_REQUESTS_MAX_AGE_SECONDS};
-use crate::message::{self, BlockWise, ExchangeId, Observe, Refusal, RequestBuilder, Response};
+use crate::message::{self, ExchangeId, Observe, Refusal, RequestBuilder, Response, Served};
 use crate::signal::{self, Capabilities, Release};
 use observe::Observations;
 use transmit::Transmit;
@@ -102,6 +102,8 @@ enum State {
 #[derive(Debug)]
 pub struct StreamConnection {
     config: StreamConfig,
+    /// The OSCORE option is handed on.
+    oscore: bool,
     state: State,
     released: bool,
     released_by_peer: bool,
@@ -141,11 +143,20 @@ impl StreamConnection {
         Self::with_transmit(config, Transmit::Messages { queue: VecDeque::new(), octets: 0 })
     }
 
+    /// The same for an [`crate::oscore::OscoreConnection`] around it: messages with an OSCORE option are handed on. To
+    /// any other it is a critical option that is not understood.
+    #[must_use]
+    pub fn for_oscore(mut self) -> Self {
+        self.oscore = true;
+        self
+    }
+
     fn with_transmit(config: StreamConfig, transmit: Transmit) -> Self {
         let config =
             StreamConfig { max_message_size_own: config.max_message_size_own.max(BASE_MESSAGE_SIZE), ..config };
         let mut connection = Self {
             config,
+            oscore: false,
             state: State::AwaitingCsm,
             released: false,
             released_by_peer: false,
@@ -428,7 +439,8 @@ impl StreamConnection {
             answer.max_age = Some(TOO_MANY_REQUESTS_MAX_AGE_SECONDS);
             return self.answer(&frame.token, &answer);
         }
-        match message::read_request(frame, exchange, limits.options_max, BlockWise::NotServed)? {
+        let served = Served { block_wise: false, oscore: self.oscore };
+        match message::read_request(frame, exchange, limits.options_max, served)? {
             Ok(request) => {
                 self.next_exchange += 1;
                 self.end_peer_observation(frame.token);
@@ -449,7 +461,8 @@ impl StreamConnection {
             self.counters.responses_unmatched += 1;
             return Ok(());
         };
-        let event = match message::read_response(frame, self.config.limits.options_max, BlockWise::NotServed)? {
+        let served = Served { block_wise: false, oscore: self.oscore };
+        let event = match message::read_response(frame, self.config.limits.options_max, served)? {
             Ok(mut response) => {
                 // Only what we asked to observe is observed, and only success keeps it so (RFC 7641 3.2).
                 response.observe &= asked != Asked::Plain && response.code.is_success();

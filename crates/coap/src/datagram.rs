@@ -34,6 +34,7 @@ mod observe;
 mod reliability;
 mod requesting;
 mod responding;
+mod unbound;
 mod wire;
 
 use std::borrow::Borrow;
@@ -45,13 +46,14 @@ use crate::code::Kind;
 use crate::error::ConnectionError;
 use crate::event::ConnectionEvent;
 use crate::limits::DatagramConfig;
-use crate::message::{ExchangeId, RequestBuilder, Response};
+use crate::message::{ExchangeId, RequestBuilder, Response, Served};
 use block::{Assemblies, KeptResponses};
 use deduplication::{Outcome, Seen};
 use observe::Observations;
 use reliability::Sending;
 use requesting::OwnRequest;
 use responding::{Held, PeerRequest};
+pub use unbound::Unbound;
 use wire::{Datagram, Type, Unreadable};
 
 /// Octets of the Echo values that we give.
@@ -100,6 +102,8 @@ enum State {
 #[derive(Debug)]
 pub struct DatagramConnection {
     config: Arc<DatagramConfig>,
+    /// The OSCORE option is handed on.
+    oscore: bool,
     random: u64,
     next_exchange: u64,
     next_token: u32,
@@ -149,6 +153,7 @@ impl DatagramConnection {
     pub fn new(config: Arc<DatagramConfig>, seed: u64) -> Self {
         let mut connection = Self {
             config,
+            oscore: false,
             // The generator stands still at 0.
             random: seed | 1,
             next_exchange: 0,
@@ -162,6 +167,14 @@ impl DatagramConnection {
         connection.next_token = connection.random() as u32;
         connection.next_message_id = connection.random() as u16;
         connection
+    }
+
+    /// The same for an [`crate::oscore::OscoreConnection`] around it: messages with an OSCORE option are handed on. To
+    /// any other it is a critical option that is not understood.
+    #[must_use]
+    pub fn for_oscore(mut self) -> Self {
+        self.oscore = true;
+        self
     }
 
     /// Takes a datagram from the peer, as it came out of what protects it. What cannot be understood is ignored or
@@ -474,6 +487,11 @@ impl DatagramConnection {
         if self.active.as_ref().is_some_and(|active| active.is_empty()) {
             self.active = None;
         }
+    }
+
+    /// What is understood of what comes.
+    fn served(&self) -> Served {
+        Served { block_wise: true, oscore: self.oscore }
     }
 
     fn check_open(&self) -> Result<(), ConnectionError> {

@@ -1,5 +1,6 @@
 //! What happens on a connection, whatever carries it.
 
+use crate::code::Code;
 use crate::message::{ExchangeId, Request, Response};
 use crate::signal::Release;
 
@@ -78,4 +79,9 @@ pub enum Failure {
     /// No response came within MAX_TRANSMIT_WAIT (RFC 7252 4.8.2) after the peer acknowledged the request, or after one
     /// that asks for no acknowledgement was sent.
     NoAnswer,
+    /// Under OSCORE only: a response came that the peer's keys did not make, or not to this request. It was passed over, and
+    /// no other can come under its token.
+    NotVerified,
+    /// Under OSCORE only: the peer, or anybody, refused the request without protection, with this code.
+    NotProtected(Code),
 }

@@ -116,6 +116,11 @@ impl<'a> Frame<'a> {
         Ok(Self { code: Code::from_octet(code), token, body })
     }
 
+    /// Options and payload.
+    pub(crate) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// Takes apart a message that is alone in a WebSocket message (RFC 8323 4.2).
     pub(crate) fn parse_alone(message: &'a [u8]) -> Result<Self, StreamError> {
         match message.first().map(|first| (first >> 4, first & 0x0f)) {

@@ -101,7 +101,7 @@ mod signal;
 
 pub use code::Code;
 pub use connection::{StreamConnection, StreamCounters};
-pub use datagram::{DatagramConnection, DatagramCounters, ECHO_OCTETS};
+pub use datagram::{DatagramConnection, DatagramCounters, ECHO_OCTETS, Unbound};
 pub use error::{ConnectionError, StreamError};
 pub use event::{ConnectionEvent, Failure, StreamEvent};
 pub use exchanges::Connection;

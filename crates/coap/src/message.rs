@@ -59,6 +59,8 @@ pub struct Request {
     pub observe: Option<Observe>,
     /// At most [`crate::StreamConfig::max_message_size_own`] octets.
     pub payload: Vec<u8>,
+    /// The OSCORE option: the rest is what lies outside. Only after [`crate::StreamConnection::for_oscore`] or its namesake.
+    pub(crate) oscore: Option<Box<[u8]>>,
 }
 
 impl Request {
@@ -75,6 +77,7 @@ impl Request {
             observe: None,
             confirmable: true,
             payload: Cow::Borrowed(&[]),
+            oscore: None,
         }
     }
 
@@ -118,6 +121,7 @@ pub struct RequestBuilder<'a> {
     observe: Option<Observe>,
     confirmable: bool,
     payload: Cow<'a, [u8]>,
+    oscore: Option<&'a [u8]>,
 }
 
 impl<'a> RequestBuilder<'a> {
@@ -164,6 +168,17 @@ impl<'a> RequestBuilder<'a> {
         self
     }
 
+    /// Makes it the outside of a protected request.
+    pub(crate) fn oscore(mut self, option: &'a [u8]) -> Self {
+        self.oscore = Some(option);
+        self
+    }
+
+    /// The same without Observe.
+    pub(crate) fn unobserved(&self) -> Self {
+        Self { observe: None, ..self.clone() }
+    }
+
     pub(crate) fn asks_to_observe(&self) -> bool {
         self.observe == Some(Observe::Register)
     }
@@ -197,6 +212,9 @@ impl<'a> RequestBuilder<'a> {
     pub(crate) fn write_options(&self, options: &mut OptionWriter<'_>) {
         if let Some(observe) = self.observe {
             options.uint(CoapOption::Observe.into(), observe.number());
+        }
+        if let Some(option) = self.oscore {
+            options.octets(CoapOption::Oscore.into(), option);
         }
         for segment in self.segments() {
             options.octets(CoapOption::UriPath.into(), segment.as_bytes());
@@ -238,13 +256,15 @@ pub struct Response {
     pub observe: bool,
     /// At most [`crate::StreamConfig::max_message_size_own`] octets.
     pub payload: Vec<u8>,
+    /// As in a request.
+    pub(crate) oscore: Option<Box<[u8]>>,
 }
 
 impl Response {
     /// A response of that code with nothing in it.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        Self { code, content_format: None, max_age: None, observe: false, payload: Vec::new() }
+        Self { code, content_format: None, max_age: None, observe: false, payload: Vec::new(), oscore: None }
     }
 
     /// Content-Format of the payload.
@@ -279,6 +299,9 @@ impl Response {
     pub(crate) fn write_options(&self, options: &mut OptionWriter<'_>, observed: bool) {
         if observed {
             options.octets(CoapOption::Observe.into(), &[]);
+        }
+        if let Some(option) = &self.oscore {
+            options.octets(CoapOption::Oscore.into(), option);
         }
         if let Some(content_format) = self.content_format {
             options.uint(CoapOption::ContentFormat.into(), content_format.into());
@@ -344,11 +367,13 @@ fn is_critical(number: u16) -> bool {
     number & 1 == 1
 }
 
-/// Whether Block1 and Block2 are understood, by whoever asks for the message to be read.
+/// Which critical options are understood by whoever asks for the message to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockWise {
-    Served,
-    NotServed,
+pub(crate) struct Served {
+    /// Block1 and Block2.
+    pub(crate) block_wise: bool,
+    /// The OSCORE option.
+    pub(crate) oscore: bool,
 }
 
 /// Reads a request. Uri-Host and Uri-Port are understood and not looked at: there is one virtual server, the one that
@@ -357,7 +382,7 @@ pub(crate) fn read_request(
     frame: &Frame<'_>,
     exchange: ExchangeId,
     options_max: usize,
-    block_wise: BlockWise,
+    served: Served,
 ) -> Result<Result<Request, Refusal>, ConnectionError> {
     let mut request = Request {
         exchange,
@@ -368,6 +393,7 @@ pub(crate) fn read_request(
         accept: None,
         observe: None,
         payload: Vec::new(),
+        oscore: None,
     };
     let may_observe = matches!(frame.code, Code::GET | Code::FETCH);
     let (mut host, mut port) = (false, false);
@@ -386,12 +412,13 @@ pub(crate) fn read_request(
             CoapOption::Observe if may_observe && request.observe.is_none() => {
                 request.observe = read_uint(value, 3).and_then(Observe::from_number);
             }
+            CoapOption::Oscore if served.oscore && request.oscore.is_none() => request.oscore = Some(value.into()),
             CoapOption::UriHost if !host && (1..=255).contains(&value.len()) => host = true,
             CoapOption::UriPort if !port && value.len() <= 2 => port = true,
             CoapOption::ProxyUri | CoapOption::ProxyScheme => {
                 return Err(Refusal { code: Code::PROXYING_NOT_SUPPORTED, diagnostic: "not a proxy" });
             }
-            CoapOption::Block1 | CoapOption::Block2 if block_wise == BlockWise::Served => {}
+            CoapOption::Block1 | CoapOption::Block2 if served.block_wise => {}
             _ if is_critical(number) => return Err(Refusal::bad_option("critical option not supported")),
             _ => {}
         }
@@ -410,7 +437,7 @@ pub(crate) fn read_request(
 pub(crate) fn read_response(
     frame: &Frame<'_>,
     options_max: usize,
-    block_wise: BlockWise,
+    served: Served,
 ) -> Result<Result<Response, Refusal>, ConnectionError> {
     let mut response = Response::new(frame.code);
     let read = read(frame, options_max, |option, number, value| {
@@ -420,7 +447,8 @@ pub(crate) fn read_response(
             }
             CoapOption::MaxAge if response.max_age.is_none() => response.max_age = read_uint(value, 4),
             CoapOption::Observe => response.observe = true,
-            CoapOption::Block1 | CoapOption::Block2 if block_wise == BlockWise::Served => {}
+            CoapOption::Oscore if served.oscore && response.oscore.is_none() => response.oscore = Some(value.into()),
+            CoapOption::Block1 | CoapOption::Block2 if served.block_wise => {}
             _ if is_critical(number) => return Err(Refusal::bad_option("critical option not supported")),
             _ => {}
         }

@@ -54,6 +54,7 @@
 
 mod akma;
 mod cbor;
+mod connection;
 mod context;
 mod error;
 mod exchange;
@@ -70,6 +71,7 @@ pub use akma::{
     AES_CCM_16_64_128, AKMA_PATH, AkmaRequest, CONTENT_FORMAT_CBOR, HKDF_SHA_256, LABEL_AEAD, LABEL_HKDF,
     MASTER_SECRET_INFO, NONCE_OCTETS, NONCE_OCTETS_MAX, NONCE_OCTETS_MIN, UA_PROTOCOL_OSCORE,
 };
+pub use connection::{OscoreConnection, OscoreCounters, Provenance};
 pub use context::{ContextParameters, SecurityContext};
 pub use error::OscoreError;
 pub use exchange::{ReceivedRequest, SentRequest, Verified};

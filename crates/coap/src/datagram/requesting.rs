@@ -21,7 +21,7 @@ use crate::error::ConnectionError;
 use crate::event::{ConnectionEvent, Failure};
 use crate::frame::{OptionReader, OptionWriter, Token};
 use crate::limits::DatagramConfig;
-use crate::message::{self, BlockWise, ExchangeId, RequestBuilder, Response};
+use crate::message::{self, ExchangeId, RequestBuilder, Response};
 
 /// Length of our tokens.
 const TOKEN_OCTETS: usize = 4;
@@ -415,7 +415,7 @@ impl DatagramConnection {
         if asked.is_none() && observed.is_none() {
             return false;
         }
-        let read = message::read_response(&datagram.frame, self.config.limits.options_max, BlockWise::Served);
+        let read = message::read_response(&datagram.frame, self.config.limits.options_max, self.served());
         let (Ok(Ok(response)), Ok(extras)) = (read, Extras::read(&datagram.frame)) else {
             match observed {
                 Some(exchange) => self.fail_exchange(exchange, Failure::Unusable),

@@ -28,7 +28,7 @@ use crate::error::ConnectionError;
 use crate::event::ConnectionEvent;
 use crate::frame::{OptionReader, OptionWriter, Token};
 use crate::limits::TOO_MANY_REQUESTS_MAX_AGE_SECONDS;
-use crate::message::{self, BlockWise, ExchangeId, Observe, Refusal, Request, Response};
+use crate::message::{self, ExchangeId, Observe, Refusal, Request, Response};
 
 /// What the options that are added to a response for block-wise transfer and Observe take at most.
 const BLOCK_OPTIONS_OCTETS: usize = 32;
@@ -138,7 +138,7 @@ impl DatagramConnection {
     pub(super) fn take_request(&mut self, datagram: &Datagram<'_>, now: Instant) {
         let frame = &datagram.frame;
         let exchange = ExchangeId(self.next_exchange);
-        let read = message::read_request(frame, exchange, self.config.limits.options_max, BlockWise::Served);
+        let read = message::read_request(frame, exchange, self.config.limits.options_max, self.served());
         let mut request = match read {
             Err(_) => return self.reject(datagram),
             Ok(Err(refusal)) => return self.refuse(datagram, refusal, None),
@@ -292,7 +292,7 @@ impl DatagramConnection {
             &datagram.frame,
             held.exchange,
             self.config.limits.options_max,
-            BlockWise::Served,
+            self.served(),
         ) {
             Ok(Ok(request)) => request,
             _ => return false,

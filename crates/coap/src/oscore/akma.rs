@@ -137,6 +137,10 @@ impl AkmaRequest {
         if message.code() != Code::POST || path.next() != Some(AKMA_PATH.as_bytes()) || path.next().is_some() {
             return Err(OscoreError::AkmaNotDecoded("no POST to /akma"));
         }
+        let understood = [number::URI_HOST, number::URI_PORT, number::URI_PATH];
+        if message.options().any(|(found, _)| found & 1 == 1 && !understood.contains(&found)) {
+            return Err(OscoreError::AkmaNotDecoded("critical option not supported"));
+        }
         check_content_format(message)?;
         Self::parse(message.payload())
     }

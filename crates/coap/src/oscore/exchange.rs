@@ -67,6 +67,11 @@ impl ReceivedRequest {
     pub fn require_partial_iv(&mut self) {
         self.nonce_is_free = false;
     }
+
+    /// The same request, to be answered once more: its answer was protected and never sent, so its nonce is used up.
+    pub(crate) const fn answered_anew(&self) -> Self {
+        Self { nonce_is_free: false, ended: false, ..*self }
+    }
 }
 
 /// A request of the peer that was verified.
@@ -130,26 +135,7 @@ impl SecurityContext {
     /// [`OscoreError::SequenceNotDurable`] and [`OscoreError::SequenceExhausted`] only where an Echo option would have to
     /// be sent.
     pub fn unprotect_request(&mut self, message: &Message) -> Result<Verified, OscoreError> {
-        if message.code().kind() != Kind::Request {
-            return Err(OscoreError::InvalidCode(message.code()));
-        }
-        let option = OscoreOption::of(message)?.ok_or(OscoreError::NotProtected { code: message.code() })?;
-        let partial_iv = option.partial_iv.ok_or(OscoreError::NotDecoded("request without Partial IV"))?;
-        if option.kid.is_none() {
-            return Err(OscoreError::NotDecoded("request without kid"));
-        }
-        if !self.is_named_by(&option) {
-            return Err(OscoreError::ContextNotFound);
-        }
-        if let Replay::Window(window) = &self.replay
-            && !window.is_new(partial_iv)
-        {
-            return Err(OscoreError::Replay);
-        }
-        let partial_iv = PartialIv::new(partial_iv)?;
-        let nonce = nonce(&self.common_iv, &self.recipient.id, &partial_iv);
-        let additional = additional_data(&self.recipient.id, &partial_iv);
-        let text = open(&self.recipient.key, &nonce, &additional, message.payload())?;
+        let (partial_iv, text) = self.open_request(message)?;
         // Only what was verified moves the window, and nothing that follows can undo it.
         let proven = self.note_request(partial_iv.number(), &text);
         let request = merge(message, &text, Kind::Request, None)?;
@@ -171,6 +157,40 @@ impl SecurityContext {
         let challenge = Message::new(Code::UNAUTHORIZED, &[(number::ECHO, &echo.0)], &[])?;
         let answer = self.protect_response(&mut exchange, &challenge)?;
         Ok(Verified::Unproven { answer })
+    }
+
+    /// Whether [`SecurityContext::unprotect_request`] would take that request, which changes nothing: it was made with
+    /// the peer's keys, and has not been seen.
+    ///
+    /// # Errors
+    /// As [`SecurityContext::unprotect_request`].
+    pub fn check_request(&self, message: &Message) -> Result<(), OscoreError> {
+        self.open_request(message).map(|_| ())
+    }
+
+    /// The Partial IV and plaintext of a request that is new as far as is known.
+    fn open_request(&self, message: &Message) -> Result<(PartialIv, Vec<u8>), OscoreError> {
+        if message.code().kind() != Kind::Request {
+            return Err(OscoreError::InvalidCode(message.code()));
+        }
+        let option = OscoreOption::of(message)?.ok_or(OscoreError::NotProtected { code: message.code() })?;
+        let partial_iv = option.partial_iv.ok_or(OscoreError::NotDecoded("request without Partial IV"))?;
+        if option.kid.is_none() {
+            return Err(OscoreError::NotDecoded("request without kid"));
+        }
+        if !self.is_named_by(&option) {
+            return Err(OscoreError::ContextNotFound);
+        }
+        if let Replay::Window(window) = &self.replay
+            && !window.is_new(partial_iv)
+        {
+            return Err(OscoreError::Replay);
+        }
+        let partial_iv = PartialIv::new(partial_iv)?;
+        let nonce = nonce(&self.common_iv, &self.recipient.id, &partial_iv);
+        let additional = additional_data(&self.recipient.id, &partial_iv);
+        let text = open(&self.recipient.key, &nonce, &additional, message.payload())?;
+        Ok((partial_iv, text))
     }
 
     /// Protects a response. The first takes the request's nonce, unless it is a notification; all others carry a Partial

@@ -3,6 +3,7 @@
 
 mod aiocoap;
 mod akma;
+mod connection;
 mod exchanges;
 mod limits;
 mod observe;

@@ -1,0 +1,88 @@
+//! Datagrams of whoever has no association: read, answered, and forgotten.
+
+use super::wire::{self, Datagram, Type};
+use crate::code::Kind;
+use crate::frame::Token;
+use crate::oscore::{Message, OscoreOption};
+
+/// Block1 and Block2 (RFC 7959 2.1).
+const BLOCKS: [u16; 2] = [27, 23];
+
+/// RFC 8613 2.
+const OSCORE: u16 = 9;
+
+/// One datagram of somebody with whom there is no association yet. What is answered to it holds no memory: for listeners
+/// that serve something before they know the peer, such as the `/akma` resource.
+#[derive(Clone, Debug)]
+pub struct Unbound {
+    kind: Type,
+    message_id: u16,
+    token: Token,
+    message: Message,
+}
+
+impl Unbound {
+    /// Reads a datagram; none for what is no CoAP, or is more than [`Message`] holds.
+    #[must_use]
+    pub fn parse(datagram: &[u8]) -> Option<Self> {
+        let datagram = Datagram::parse(datagram).ok()?;
+        let message = Message::from_body(datagram.frame.code, datagram.frame.body()).ok()?;
+        Some(Self { kind: datagram.kind, message_id: datagram.message_id, token: datagram.frame.token, message })
+    }
+
+    /// Code, options and payload.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Its Message ID, by which its sender's copies of it are known.
+    #[must_use]
+    pub fn message_id(&self) -> u16 {
+        self.message_id
+    }
+
+    /// Whether it asks for something.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self.kind, Type::Confirmable | Type::NonConfirmable) && self.message.code().kind() == Kind::Request
+    }
+
+    /// Whether it is part of a larger message (RFC 7959).
+    #[must_use]
+    pub fn is_block(&self) -> bool {
+        self.message.options().any(|(number, _)| BLOCKS.contains(&number))
+    }
+
+    /// The `kid` of its OSCORE option; none without.
+    #[must_use]
+    pub fn kid(&self) -> Option<&[u8]> {
+        OscoreOption::of(&self.message).ok().flatten()?.kid
+    }
+
+    /// Whether it has an OSCORE option, readable or not.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.message.option(OSCORE).is_some()
+    }
+
+    /// The answer to a request: along with the acknowledgement, or, if none is wanted, with that Message ID.
+    #[must_use]
+    pub fn answer(&self, response: &Message, message_id: u16) -> Vec<u8> {
+        let (kind, message_id) = match self.kind {
+            Type::Confirmable => (Type::Acknowledgement, self.message_id),
+            _ => (Type::NonConfirmable, message_id),
+        };
+        let mut datagram = wire::write(kind, message_id, response.code(), &self.token, &[], &[]);
+        datagram.extend_from_slice(response.body());
+        datagram
+    }
+
+    /// The Reset that a Ping, or another confirmable message that is no request, gets (RFC 7252 4.2, 4.3); none for the
+    /// others.
+    #[must_use]
+    pub fn reset(&self) -> Option<Vec<u8>> {
+        let rejected = self.kind == Type::Confirmable && self.message.code().kind() != Kind::Request;
+        rejected.then(|| wire::empty(Type::Reset, self.message_id))
+    }
+}
