@@ -106,7 +106,7 @@ impl HandshakeError {
     pub(crate) fn alert(&self, version: TlsVersion) -> Option<Alert> {
         let no_identity = match version {
             TlsVersion::Tls13 | TlsVersion::Dtls13 => Alert::HandshakeFailure,
-            TlsVersion::Tls12 | TlsVersion::Dtls12 => Alert::UnknownPskIdentity,
+            TlsVersion::Tls12 | TlsVersion::Dtls12 | TlsVersion::Oscore => Alert::UnknownPskIdentity,
         };
         match self {
             Self::Sniff(SniffError::RecordTooLong) => Some(Alert::RecordOverflow),

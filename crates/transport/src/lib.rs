@@ -64,6 +64,7 @@ mod key_source;
 mod log_throttle;
 mod metrics;
 mod nf_types;
+pub mod oscore;
 mod peer_identity;
 pub mod profile;
 mod psk;

@@ -20,6 +20,8 @@ pub enum TlsVersion {
     Dtls12,
     /// DTLS 1.3 (RFC 9147).
     Dtls13,
+    /// No TLS: OSCORE protects each message for itself (RFC 8613).
+    Oscore,
 }
 
 impl TlsVersion {
@@ -28,6 +30,7 @@ impl TlsVersion {
         match self {
             Self::Tls13 | Self::Dtls13 => UaProtocolId::TLS_1_3,
             Self::Tls12 | Self::Dtls12 => UaProtocolId::tls_1_2(suite),
+            Self::Oscore => UaProtocolId::from_bytes(coap::oscore::UA_PROTOCOL_OSCORE),
         }
     }
 }
@@ -39,6 +42,7 @@ impl fmt::Display for TlsVersion {
             Self::Tls13 => "TLS 1.3",
             Self::Dtls12 => "DTLS 1.2",
             Self::Dtls13 => "DTLS 1.3",
+            Self::Oscore => "OSCORE",
         })
     }
 }

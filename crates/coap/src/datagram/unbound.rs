@@ -54,10 +54,10 @@ impl Unbound {
         self.message.options().any(|(number, _)| BLOCKS.contains(&number))
     }
 
-    /// The `kid` of its OSCORE option; none without.
+    /// The `kid` of its OSCORE option; none without. A request for a further block has it, too, and no payload.
     #[must_use]
     pub fn kid(&self) -> Option<&[u8]> {
-        OscoreOption::of(&self.message).ok().flatten()?.kid
+        OscoreOption::parse(self.message.option(OSCORE)?).ok()?.kid
     }
 
     /// Whether it has an OSCORE option, readable or not.

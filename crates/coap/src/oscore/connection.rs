@@ -287,8 +287,7 @@ impl<C: Connection> OscoreConnection<C> {
         confirmable: bool,
         now: Instant,
     ) -> Result<(ExchangeId, SentRequest), ConnectionError> {
-        let (protected, secured) =
-            self.context.protect_request(message).map_err(|error| self.not_protected(error))?;
+        let (protected, secured) = self.context.protect_request(message).map_err(|error| self.not_protected(error))?;
         let option = protected.option(number::OSCORE).unwrap_or_default();
         let mut request = Request::with_method(protected.code(), "").oscore(option).payload(protected.payload());
         if !confirmable {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use coap::oscore::{EchoValue, OscoreConnection, Provenance, ReplayStart, SEQUENCE_NUMBER_MAX};
 use coap::{
-    Connection, ConnectionError, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Observe, Release, Request,
-    Response, StreamConfig, StreamConnection, Unbound,
+    Connection, ConnectionError, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Observe, Release,
+    Request, Response, StreamConfig, StreamConnection, Unbound,
 };
 use proptest::prelude::*;
 
@@ -24,12 +24,8 @@ struct Conditions {
     delay_max: Duration,
 }
 
-const PERFECT: Conditions = Conditions {
-    loss_percent: 0,
-    duplication_percent: 0,
-    alteration_percent: 0,
-    delay_max: Duration::from_millis(10),
-};
+const PERFECT: Conditions =
+    Conditions { loss_percent: 0, duplication_percent: 0, alteration_percent: 0, delay_max: Duration::from_millis(10) };
 
 /// Two sides, a network, and virtual time. A datagram that can be told as forged is not handed over, as a listener does
 /// it.
@@ -338,7 +334,10 @@ fn a_peer_that_lost_the_context_ends_the_connection() {
     let now = net.now;
     net.sides[1].receive(&datagram, now).unwrap();
     net.run_echoing(b"");
-    assert!(matches!(net.events[0][0], ConnectionEvent::Failed { failure: Failure::NotProtected(Code::UNAUTHORIZED), .. }));
+    assert!(matches!(
+        net.events[0][0],
+        ConnectionEvent::Failed { failure: Failure::NotProtected(Code::UNAUTHORIZED), .. }
+    ));
     assert!(matches!(net.events[0][1], ConnectionEvent::Aborted { .. }));
     assert!(net.sides[0].is_closed());
     assert_eq!(net.sides[0].request(&Request::get("x"), now), Err(ConnectionError::Closed));

@@ -18,9 +18,9 @@ const READ_OCTETS: usize = 8_192;
 /// A stream that protects what it carries, and CoAP over it. It has no read buffer: what comes goes to the machine at
 /// once.
 #[derive(Debug)]
-pub struct StreamCarrier<S> {
+pub struct StreamCarrier<S, M = StreamConnection> {
     stream: S,
-    machine: StreamConnection,
+    machine: M,
     /// What the stream has not taken yet.
     outbound: Bytes,
     /// What it has taken may not have left.
@@ -34,7 +34,14 @@ impl<S> StreamCarrier<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carrier for StreamCarrier<S> {
+impl<S, M> StreamCarrier<S, M> {
+    /// A connection that the machine has begun: all octets that came before were given to it.
+    pub(crate) fn with_machine(stream: S, machine: M) -> Self {
+        Self { stream, machine, outbound: Bytes::new(), unflushed: false }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, M: Connection + Send> Carrier for StreamCarrier<S, M> {
     fn coap(&self) -> &dyn Connection {
         &self.machine
     }
@@ -43,14 +50,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carrier for StreamCarrier<S> {
         &mut self.machine
     }
 
-    fn poll_receive(&mut self, context: &mut Context<'_>, _now: Instant) -> Poll<Received> {
+    fn poll_receive(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Received> {
         let mut octets = [MaybeUninit::<u8>::uninit(); READ_OCTETS];
         let mut buffer = ReadBuf::uninit(&mut octets);
         match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Received::Broken(error)),
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Received::End),
-            Poll::Ready(Ok(())) => Poll::Ready(match self.machine.receive(buffer.filled()) {
+            Poll::Ready(Ok(())) => Poll::Ready(match self.machine.receive(buffer.filled(), now) {
                 Ok(()) => Received::Something,
                 Err(error) => Received::Offence(error),
             }),

@@ -7,6 +7,7 @@ mod foreign;
 mod handshake;
 mod limits;
 mod lookup;
+mod oscore;
 mod profile;
 mod records;
 mod refusals;

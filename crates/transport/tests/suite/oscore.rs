@@ -1,0 +1,580 @@
+//! OSCORE with keys from AKMA over real sockets: what is served, what is refused, and what an unproven peer costs.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use akma::{KAf, UaProtocolId};
+use coap::oscore::{
+    AkmaRequest, Durability, KeyId, Message, OscoreConnection, Provenance, SecurityContext, UA_PROTOCOL_OSCORE,
+};
+use coap::{
+    Code, Connection, ConnectionEvent, DatagramConfig, DatagramConnection, Request, Response, StreamConfig,
+    StreamConnection, Unbound,
+};
+use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::{sleep_until, timeout};
+use transport::oscore::{
+    OscoreConnector, OscoreLimits, OscoreMetrics, OscoreTcpAcceptor, OscoreUdpConfig, OscoreUdpListener,
+};
+use transport::{
+    Carrier, ClientHandshakeError, KeyLookup, KeySource, LookupLimits, ProvenPeer, Received, TransportMetrics,
+};
+
+use crate::scene::{Home, Mood, UE_ID, Ue, fqdn};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const ECHO: u16 = 252;
+
+fn key(ue: &Ue) -> KAf {
+    ue.key(UaProtocolId::from_bytes(UA_PROTOCOL_OSCORE))
+}
+
+/// Serves both transports, each request with its payload, until it is dropped.
+struct Server {
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    registry: Registry,
+    peers: tokio::sync::mpsc::UnboundedReceiver<ProvenPeer>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Server {
+    async fn start(home: &Arc<Home>) -> Self {
+        Self::start_with(home, OscoreLimits::default()).await
+    }
+
+    async fn start_with(home: &Arc<Home>, limits: OscoreLimits) -> Self {
+        let mut registry = Registry::default();
+        let source: Arc<dyn KeySource> = home.clone();
+        let lookup = KeyLookup::new(source, fqdn(), LookupLimits::default(), TransportMetrics::default());
+        let (lookup, metrics) = (Arc::new(lookup), OscoreMetrics::register(&mut registry));
+        let config = OscoreUdpConfig { datagrams: Arc::new(DatagramConfig::default()), limits: limits.clone() };
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut listener = OscoreUdpListener::start(socket, config, Arc::clone(&lookup), metrics.clone()).unwrap();
+        let udp = listener.local_addr();
+        let (tell, peers) = tokio::sync::mpsc::unbounded_channel();
+        let told = tell.clone();
+        let over_udp = tokio::spawn(async move {
+            while let Some(accepted) = listener.accept().await {
+                let _ = told.send(accepted.peer);
+                tokio::spawn(serve(Box::new(accepted.carrier)));
+            }
+        });
+        let acceptor = OscoreTcpAcceptor::new(StreamConfig::default(), limits, lookup, metrics);
+        let sockets = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = sockets.local_addr().unwrap();
+        let over_tcp = tokio::spawn(async move {
+            while let Ok((stream, source)) = sockets.accept().await {
+                let (acceptor, tell) = (acceptor.clone(), tell.clone());
+                tokio::spawn(async move {
+                    if let Ok((carrier, peer)) = acceptor.accept(stream, source).await {
+                        let _ = tell.send(peer);
+                        serve(Box::new(carrier)).await;
+                    }
+                });
+            }
+        });
+        Self { udp, tcp, registry, peers, tasks: vec![over_udp, over_tcp] }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+
+    async fn until_metric(&self, line: &str) {
+        let seen = async {
+            while !self.metrics().lines().any(|found| found == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        if timeout(PATIENCE, seen).await.is_err() {
+            panic!("no {line} in {}", self.metrics());
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// The next thing that happens on a carrier; none when it is over.
+async fn event(carrier: &mut Box<dyn Carrier>) -> Option<ConnectionEvent> {
+    loop {
+        if let Some(event) = carrier.poll_event() {
+            return Some(event);
+        }
+        let due = carrier.coap().poll_timeout().map(tokio::time::Instant::from_std);
+        let io = poll_fn(|context| {
+            if carrier.poll_send(context).is_err() {
+                return Poll::Ready(true);
+            }
+            carrier.poll_receive(context, Instant::now()).map(|received| !matches!(received, Received::Something))
+        });
+        let over = tokio::select! {
+            over = io => over,
+            () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
+                carrier.coap_mut().handle_timeout(Instant::now());
+                false
+            }
+        };
+        if over {
+            return None;
+        }
+    }
+}
+
+/// Answers each request with its payload; asks back once if that is `ask back`.
+async fn serve(mut carrier: Box<dyn Carrier>) {
+    while let Some(event) = event(&mut carrier).await {
+        if let ConnectionEvent::Request { request } = event {
+            let now = Instant::now();
+            let answer = Response::new(Code::CHANGED).with_payload(request.payload.clone());
+            carrier.coap_mut().respond(request.exchange, &answer, now).unwrap();
+            if request.payload == b"ask back" {
+                carrier.coap_mut().request(&Request::post("back").payload(&b"back"[..]), now).unwrap();
+            }
+        }
+    }
+}
+
+fn connector() -> OscoreConnector {
+    OscoreConnector::new(Arc::new(DatagramConfig::default()), StreamConfig::default())
+}
+
+async fn over_udp(server: &Server, ue: &Ue) -> Result<Box<dyn Carrier>, ClientHandshakeError> {
+    let connecting = connector();
+    let carrier = timeout(PATIENCE, connecting.connect_udp(server.udp, &ue.a_kid, &key(ue))).await.unwrap()?;
+    Ok(Box::new(carrier))
+}
+
+async fn over_tcp(server: &Server, ue: &Ue) -> Result<Box<dyn Carrier>, ClientHandshakeError> {
+    let stream = TcpStream::connect(server.tcp).await.unwrap();
+    let connecting = connector();
+    let carrier = timeout(PATIENCE, connecting.connect_tcp(stream, &ue.a_kid, &key(ue))).await.unwrap()?;
+    Ok(Box::new(carrier))
+}
+
+async fn assert_echo(carrier: &mut Box<dyn Carrier>, payload: &[u8]) {
+    let request = Request::post("msgin5g").payload(payload);
+    let exchange = carrier.coap_mut().request(&request, Instant::now()).unwrap();
+    match timeout(PATIENCE, event(carrier)).await.unwrap() {
+        Some(ConnectionEvent::Response { exchange: answered, response }) => {
+            assert_eq!((answered, response.code), (exchange, Code::CHANGED));
+            assert!(response.payload == payload, "the answer differs");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn assert_serves_both_ways(carrier: &mut Box<dyn Carrier>) {
+    assert_echo(carrier, b"measured").await;
+    assert_echo(carrier, &[7; 10_000]).await;
+    let request = Request::post("msgin5g").payload(&b"ask back"[..]);
+    carrier.coap_mut().request(&request, Instant::now()).unwrap();
+    let (mut answered, mut asked) = (false, false);
+    while !(answered && asked) {
+        match timeout(PATIENCE, event(carrier)).await.unwrap().unwrap() {
+            ConnectionEvent::Response { response, .. } => answered = response.payload == b"ask back",
+            ConnectionEvent::Request { request } => {
+                asked = request.payload == b"back";
+                carrier.coap_mut().respond(request.exchange, &Response::new(Code::CHANGED), Instant::now()).unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ue_that_holds_k_af_is_served_both_ways_over_udp() {
+    let ue = Ue::number(1);
+    let mut server = Server::start(&Home::knowing(&[&ue])).await;
+    let mut carrier = over_udp(&server, &ue).await.unwrap();
+    assert_serves_both_ways(&mut carrier).await;
+    let peer = server.peers.recv().await.unwrap();
+    assert_eq!(peer.a_kid, ue.a_kid);
+    assert_eq!(peer.ue_id.unwrap().as_str(), UE_ID);
+    assert_eq!(peer.protocol.to_bytes(), UA_PROTOCOL_OSCORE);
+    assert!(peer.expires_at.is_some());
+    assert!(server.metrics().contains("oscore_contexts 1"), "{}", server.metrics());
+}
+
+#[tokio::test]
+async fn a_ue_that_holds_k_af_is_served_both_ways_over_tcp() {
+    let ue = Ue::number(1);
+    let mut server = Server::start(&Home::knowing(&[&ue])).await;
+    let mut carrier = over_tcp(&server, &ue).await.unwrap();
+    assert_serves_both_ways(&mut carrier).await;
+    assert_eq!(server.peers.recv().await.unwrap().a_kid, ue.a_kid);
+    drop(carrier);
+    server.until_metric("oscore_contexts 0").await;
+}
+
+#[tokio::test]
+async fn an_unknown_a_kid_is_told_so() {
+    let server = Server::start(&Home::knowing(&[])).await;
+    let refused = over_udp(&server, &Ue::number(2)).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::UnknownIdentity)), "{refused:?}");
+    let refused = over_tcp(&server, &Ue::number(3)).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::UnknownIdentity)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn another_key_proves_nothing_and_begins_no_session() {
+    let ue = Ue::number(1);
+    let mut server = Server::start(&Home::knowing(&[&ue])).await;
+    let wrong = Ue { k_akma: Ue::number(9).k_akma, ..ue.clone() };
+    let refused = over_udp(&server, &wrong).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::WrongKey)), "{refused:?}");
+    let refused = over_tcp(&server, &wrong).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::WrongKey)), "{refused:?}");
+    assert!(server.peers.try_recv().is_err());
+    over_udp(&server, &ue).await.expect("nothing of it stands in the way of the UE itself");
+}
+
+#[tokio::test]
+async fn a_home_network_that_does_not_answer_is_told_as_busy() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::Fails(transport::KeySourceError::Unavailable("gone".into())));
+    let server = Server::start(&home).await;
+    let refused = over_udp(&server, &ue).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::Busy)), "{refused:?}");
+    home.becomes(Mood::AnswersExpired);
+    let refused = over_udp(&server, &ue).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::UnknownIdentity)), "{refused:?}");
+}
+
+/// A UE by hand: what is sent and what comes is seen as it is.
+struct ByHand {
+    socket: UdpSocket,
+    machine: OscoreConnection<DatagramConnection>,
+}
+
+async fn said(socket: &UdpSocket) -> Vec<u8> {
+    let mut octets = [0; 2_048];
+    let count = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
+    octets[..count].to_vec()
+}
+
+async fn socket_to(server: &Server) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server.udp).await.unwrap();
+    socket
+}
+
+/// A confirmable request as a datagram.
+fn datagram(message: &Message, message_id: u16) -> Vec<u8> {
+    let [high, low] = message_id.to_be_bytes();
+    let mut datagram = vec![0x41, message.code().octet(), high, low, 0x7f];
+    datagram.extend_from_slice(message.body());
+    datagram
+}
+
+fn akma_request(ue: &Ue) -> AkmaRequest {
+    AkmaRequest::new(ue.a_kid.as_str(), &[0x11; 16], KeyId::new(&[1]).unwrap()).unwrap()
+}
+
+fn with_echo(request: &Message, echo: &[u8]) -> Message {
+    let mut options: Vec<(u16, &[u8])> = request.options().collect();
+    options.push((ECHO, echo));
+    Message::new(request.code(), &options, request.payload()).unwrap()
+}
+
+/// What `/akma` answers to a source that has proven where it is.
+async fn agree(socket: &UdpSocket, request: &AkmaRequest, message_id: u16) -> Message {
+    let message = request.to_message().unwrap();
+    socket.send(&datagram(&message, message_id)).await.unwrap();
+    let challenge = Unbound::parse(&said(socket).await).unwrap();
+    let echo = challenge.message().option(ECHO).expect("a challenge").to_vec();
+    socket.send(&datagram(&with_echo(&message, &echo), message_id.wrapping_add(1))).await.unwrap();
+    Unbound::parse(&said(socket).await).unwrap().message().clone()
+}
+
+impl ByHand {
+    async fn agree(server: &Server, ue: &Ue) -> Self {
+        let socket = socket_to(server).await;
+        let request = akma_request(ue);
+        let answer = agree(&socket, &request, 100).await;
+        let parameters = request.complete(key(ue).expose(), &answer).unwrap();
+        let context = SecurityContext::fresh(&parameters, Durability::Volatile).unwrap();
+        let outer = DatagramConnection::new(Arc::new(DatagramConfig::default()), 5).for_oscore();
+        Self { socket, machine: OscoreConnection::new(outer, context) }
+    }
+
+    /// A protected request as a datagram.
+    fn request(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.machine.request(&Request::post("x").payload(payload), Instant::now()).unwrap();
+        self.machine.poll_transmit().unwrap()
+    }
+
+    /// The payload of the answer that comes next.
+    async fn answer(&mut self) -> Vec<u8> {
+        self.machine.receive(&said(&self.socket).await, Instant::now()).unwrap();
+        match self.machine.poll_event() {
+            Some(ConnectionEvent::Response { response, .. }) => response.payload,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The code of an answer that nothing protects.
+    async fn refusal(&self) -> Code {
+        let answer = Unbound::parse(&said(&self.socket).await).unwrap();
+        assert!(!answer.is_protected());
+        answer.message().code()
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_has_not_shown_where_it_is_costs_no_lookup_and_gets_less_than_it_sends() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let server = Server::start(&home).await;
+    let socket = socket_to(&server).await;
+    let request = akma_request(&ue).to_message().unwrap();
+    for message_id in 0..50 {
+        let asked = datagram(&request, message_id);
+        socket.send(&asked).await.unwrap();
+        let answer = said(&socket).await;
+        assert!(answer.len() < asked.len());
+        assert_eq!(Unbound::parse(&answer).unwrap().message().code(), Code::UNAUTHORIZED);
+    }
+    // An Echo that is somebody else's.
+    let elsewhere = socket_to(&server).await;
+    elsewhere.send(&datagram(&request, 1)).await.unwrap();
+    let echo = Unbound::parse(&said(&elsewhere).await).unwrap().message().option(ECHO).unwrap().to_vec();
+    socket.send(&datagram(&with_echo(&request, &echo), 77)).await.unwrap();
+    assert_eq!(Unbound::parse(&said(&socket).await).unwrap().message().code(), Code::UNAUTHORIZED);
+    assert_eq!(home.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_copy_of_akma_gets_the_same_answer() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let server = Server::start(&home).await;
+    let socket = socket_to(&server).await;
+    let message = akma_request(&ue).to_message().unwrap();
+    socket.send(&datagram(&message, 1)).await.unwrap();
+    let echo = Unbound::parse(&said(&socket).await).unwrap().message().option(ECHO).unwrap().to_vec();
+    let proven = datagram(&with_echo(&message, &echo), 2);
+    socket.send(&proven).await.unwrap();
+    let first = said(&socket).await;
+    socket.send(&proven).await.unwrap();
+    assert_eq!(said(&socket).await, first);
+    assert_eq!(home.asked(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_protected_is_refused_with_no_more_than_three_times_its_octets() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let socket = socket_to(&server).await;
+    let other = |code, options: &[(u16, &[u8])], payload: &[u8]| Message::new(code, options, payload).unwrap();
+    for (request, expected) in [
+        (other(Code::POST, &[(11, b"msgin5g"), (12, &[50])], b"{\"msgType\":\"REG\"}"), Code::UNAUTHORIZED),
+        (other(Code::GET, &[], b""), Code::UNAUTHORIZED),
+        (other(Code::GET, &[(11, b"akma")], b""), Code::BAD_REQUEST),
+        (other(Code::POST, &[(11, b"akma"), (12, &[60])], b"\x84"), Code::BAD_REQUEST),
+        // An OSCORE option that cannot be read, and one of no context.
+        (other(Code::POST, &[(9, &[0xff])], b"123456789"), Code::BAD_OPTION),
+        (other(Code::POST, &[(9, &[0x09, 0, 1, 2, 3, 4])], b"123456789"), Code::UNAUTHORIZED),
+        (other(Code::POST, &[(9, &[0x09, 0, 1])], b""), Code::UNAUTHORIZED),
+    ] {
+        let asked = datagram(&request, 9);
+        socket.send(&asked).await.unwrap();
+        let answer = said(&socket).await;
+        assert_eq!(Unbound::parse(&answer).unwrap().message().code(), expected, "{request:?}");
+        assert!(answer.len() <= 3 * asked.len());
+    }
+    // A Ping of a stranger gets its Reset; a Reset of one gets nothing.
+    socket.send(&[0x70, 0, 0, 1]).await.unwrap();
+    socket.send(&[0x40, 0, 0, 2]).await.unwrap();
+    assert_eq!(said(&socket).await, [0x70, 0, 0, 2]);
+}
+
+#[tokio::test]
+async fn one_source_cannot_take_the_place_of_others_and_gets_it_back_when_its_contexts_are_dropped() {
+    let ue = Ue::number(1);
+    let limits = OscoreLimits { unproven_per_source_max: 2, unproven_seconds: 2, ..OscoreLimits::default() };
+    let server = Server::start_with(&Home::knowing(&[&ue]), limits).await;
+    let socket = socket_to(&server).await;
+    let request = akma_request(&ue);
+    assert_eq!(agree(&socket, &request, 10).await.code(), Code::CREATED);
+    let unused = agree(&socket, &request, 20).await;
+    assert_eq!(unused.code(), Code::CREATED);
+    assert_eq!(agree(&socket, &request, 30).await.code(), Code::TOO_MANY_REQUESTS);
+    // Both are dropped, since nobody came for them.
+    server.until_metric("oscore_agreements_total{outcome=\"unused\"} 2").await;
+    assert_eq!(agree(&socket, &request, 40).await.code(), Code::CREATED);
+    let parameters = request.complete(key(&ue).expose(), &unused).unwrap();
+    let mut context = SecurityContext::fresh(&parameters, Durability::Volatile).unwrap();
+    let late = context.protect_request(&Message::new(Code::GET, &[], b"").unwrap()).unwrap().0;
+    socket.send(&datagram(&late, 50)).await.unwrap();
+    assert_eq!(Unbound::parse(&said(&socket).await).unwrap().message().code(), Code::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn no_more_contexts_than_allowed() {
+    let ue = Ue::number(1);
+    let limits = OscoreLimits { contexts_max: 1, ..OscoreLimits::default() };
+    let server = Server::start_with(&Home::knowing(&[&ue]), limits).await;
+    let mut carrier = over_udp(&server, &ue).await.unwrap();
+    let refused = over_udp(&server, &ue).await.err();
+    assert!(matches!(refused, Some(ClientHandshakeError::Busy)), "{refused:?}");
+    assert_echo(&mut carrier, b"as before").await;
+}
+
+#[tokio::test]
+async fn a_replay_and_an_altered_octet_are_refused_and_a_copy_gets_its_answer_again() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let mut hand = ByHand::agree(&server, &ue).await;
+    let first = hand.request(b"first");
+    let mut altered = first.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    hand.socket.send(&altered).await.unwrap();
+    assert_eq!(hand.refusal().await, Code::BAD_REQUEST, "before the context was used");
+    hand.socket.send(&first).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    hand.socket.send(&first).await.unwrap();
+    let copy = said(&hand.socket).await;
+    assert!(Unbound::parse(&copy).unwrap().is_protected(), "the answer as it was");
+    let mut replay = first.clone();
+    replay[2] ^= 0x80;
+    hand.socket.send(&replay).await.unwrap();
+    assert_eq!(hand.refusal().await, Code::UNAUTHORIZED);
+    let mut altered = hand.request(b"second");
+    let whole = altered.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    hand.socket.send(&altered).await.unwrap();
+    assert_eq!(hand.refusal().await, Code::BAD_REQUEST);
+    hand.socket.send(&whole).await.unwrap();
+    assert_eq!(hand.answer().await, b"second", "the forgery took nothing of it");
+    assert!(server.metrics().contains("oscore_refused_total{reason=\"replay\"} 1"), "{}", server.metrics());
+}
+
+#[tokio::test]
+async fn a_ue_is_followed_to_another_address_by_what_verifies_and_by_nothing_else() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let mut hand = ByHand::agree(&server, &ue).await;
+    let first = hand.request(b"first");
+    hand.socket.send(&first).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    // Somebody elsewhere repeats it: nothing comes there.
+    let thief = socket_to(&server).await;
+    thief.send(&first).await.unwrap();
+    server.until_metric("oscore_refused_total{reason=\"from_elsewhere\"} 1").await;
+    let second = hand.request(b"second");
+    let mut forged = second.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    thief.send(&forged).await.unwrap();
+    assert_eq!(Unbound::parse(&said(&thief).await).unwrap().message().code(), Code::BAD_REQUEST);
+    assert!(server.metrics().contains("oscore_address_changes_total 0"));
+    // The UE itself has another address.
+    hand.socket = socket_to(&server).await;
+    hand.socket.send(&second).await.unwrap();
+    assert_eq!(hand.answer().await, b"second");
+    server.until_metric("oscore_address_changes_total 1").await;
+}
+
+#[tokio::test]
+async fn a_context_is_gone_with_its_session_and_with_the_listener() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let server = Server::start(&home).await;
+    let mut carrier = over_udp(&server, &ue).await.unwrap();
+    assert_echo(&mut carrier, b"x").await;
+    let address = server.udp;
+    drop(server);
+    // The same port, after a restart: it has no contexts.
+    let metrics = OscoreMetrics::default();
+    let source: Arc<dyn KeySource> = home.clone();
+    let lookup = Arc::new(KeyLookup::new(source, fqdn(), LookupLimits::default(), TransportMetrics::default()));
+    let socket = loop {
+        match UdpSocket::bind(address).await {
+            Ok(socket) => break socket,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let config = OscoreUdpConfig { datagrams: Arc::new(DatagramConfig::default()), limits: OscoreLimits::default() };
+    let mut listener = OscoreUdpListener::start(socket, config, lookup, metrics).unwrap();
+    let now = Instant::now();
+    carrier.coap_mut().request(&Request::post("x"), now).unwrap();
+    let told = timeout(PATIENCE, async {
+        while let Some(event) = event(&mut carrier).await {
+            if let ConnectionEvent::Aborted { .. } = event {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(told.await.unwrap(), "the UE is told that it has to agree anew");
+    let (anew, key) = (connector(), key(&ue));
+    let (agreed, accepted) = tokio::join!(anew.connect_udp(address, &ue.a_kid, &key), async {
+        let accepted = listener.accept().await.unwrap();
+        tokio::spawn(serve(Box::new(accepted.carrier)));
+        accepted.peer
+    });
+    agreed.unwrap();
+    assert_eq!(accepted.a_kid, ue.a_kid);
+}
+
+#[tokio::test]
+async fn a_tcp_connection_that_proves_nothing_is_closed() {
+    let ue = Ue::number(1);
+    let limits = OscoreLimits {
+        unproven_seconds: 1,
+        unproven_per_source_max: 1,
+        octets_before_proof_max: 4_096,
+        ..OscoreLimits::default()
+    };
+    let server = Server::start_with(&Home::knowing(&[&ue]), limits).await;
+    // It says nothing.
+    let mut silent = TcpStream::connect(server.tcp).await.unwrap();
+    let mut heard = Vec::new();
+    timeout(PATIENCE, silent.read_to_end(&mut heard)).await.unwrap().unwrap();
+    // It says too much: empty messages, which are allowed.
+    let mut chatty = TcpStream::connect(server.tcp).await.unwrap();
+    let chatter = async { while chatty.write_all(&[0; 1_024]).await.is_ok() {} };
+    timeout(PATIENCE, chatter).await.unwrap();
+    // It asks for something without protection.
+    let mut stream = TcpStream::connect(server.tcp).await.unwrap();
+    let mut machine = StreamConnection::new(StreamConfig::default());
+    machine.request(Request::post("msgin5g").payload(&b"{}"[..])).unwrap();
+    stream.write_all(&machine.poll_transmit().unwrap()).await.unwrap();
+    let mut octets = [0; 1_024];
+    let response = loop {
+        let count = timeout(PATIENCE, stream.read(&mut octets)).await.unwrap().unwrap();
+        assert_ne!(count, 0);
+        machine.receive(&octets[..count]).unwrap();
+        if let Some(response) = std::iter::from_fn(|| machine.poll_event()).find_map(|event| match event {
+            ConnectionEvent::Response { response, .. } => Some(response),
+            _ => None,
+        }) {
+            break response;
+        }
+    };
+    assert_eq!(response.code, Code::UNAUTHORIZED);
+    // One more than its source may have.
+    let mut second = TcpStream::connect(server.tcp).await.unwrap();
+    assert_eq!(timeout(PATIENCE, second.read_to_end(&mut heard)).await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn looking_at_a_datagram_changes_nothing() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let hand = ByHand::agree(&server, &ue).await;
+    assert_eq!(hand.machine.provenance(&[0x60, 0, 0, 1]), Provenance::Unknown);
+    assert_eq!(hand.machine.counters(), Default::default());
+}
