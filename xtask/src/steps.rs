@@ -59,6 +59,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "nf_types",
     "nrf_request",
     "oscore",
+    "oscore_connection",
     "psk_identity",
     "reassembler",
     "su_uc_query",

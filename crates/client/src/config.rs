@@ -27,6 +27,12 @@ pub enum Transport {
     /// WebSocket, TCP and TLS (`coaps+ws`, RFC 8323), where only port 443 is let through.
     #[serde(rename = "websocket")]
     WebSocket,
+    /// UDP without TLS, each message under OSCORE (`coap`, TS 33.535 Annex D).
+    #[serde(rename = "oscore-udp")]
+    OscoreUdp,
+    /// TCP without TLS, each message under OSCORE (`coap+tcp`).
+    #[serde(rename = "oscore-tcp")]
+    OscoreTcp,
 }
 
 /// Settings of a client. Start from [`ClientConfig::new`] and change what differs.

@@ -1,12 +1,14 @@
 //! One attempt at a connection: keys, TCP, TLS.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use akma::{AKid, AfId, Fqdn, k_af};
+use akma::{AKid, AfId, Fqdn, KAf, UaProtocolId, k_af};
+use coap::oscore::UA_PROTOCOL_OSCORE;
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::{Instant, timeout},
 };
+use transport::oscore::{OSCORE_ALGORITHMS, OscoreConnector};
 use transport::{Carrier, ClientHandshakeError, PskConnector, StreamCarrier, TlsVersion, WebSocketCarrier};
 
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     error::ClientError,
     key_source::{AkmaMaterial, KeySource},
     limits::ClientLimits,
-    session::stream_config,
+    session::{datagram_config, stream_config},
 };
 
 /// Whom to connect to, and within which times.
@@ -152,35 +154,80 @@ impl Establisher {
     }
 
     async fn connect(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
-        let server = &self.reach.address;
-        let unreachable = |source| ClientError::Unreachable { server: server.clone(), source: Arc::new(source) };
         let connecting = async {
-            let stream = TcpStream::connect(server).await.map_err(unreachable)?;
-            // Messages are small and each waits for its answer.
-            stream.set_nodelay(true).map_err(unreachable)?;
-            let fqdn = &self.reach.fqdn;
-            let key = |protocol| k_af(&material.k_akma, &AfId::new(fqdn.clone(), protocol));
-            let secured = self.connector.connect(stream, fqdn, &material.a_kid, key).await;
-            let stream = secured.map_err(|error| match error {
-                ClientHandshakeError::UnknownIdentity | ClientHandshakeError::WrongKey => {
-                    ClientError::KeysRefused(material.a_kid.clone())
-                }
-                other => ClientError::Handshake(Arc::new(other)),
-            })?;
-            let (version, cipher) = (stream.tls_version(), stream.cipher());
-            let config = stream_config(&self.reach.limits);
-            let carrier: Box<dyn Carrier> = match self.reach.transport {
-                Transport::Tcp => Box::new(StreamCarrier::new(stream, config)),
-                Transport::WebSocket => {
-                    let opened = WebSocketCarrier::connect(stream, &self.reach.authority(), config).await;
-                    Box::new(opened.map_err(|error| ClientError::WebSocket(Arc::new(error)))?)
-                }
-            };
-            Ok(Secured { carrier, version, cipher })
+            match self.reach.transport {
+                Transport::Tcp | Transport::WebSocket => self.over_tls(material).await,
+                Transport::OscoreUdp => self.over_datagrams(material).await,
+                Transport::OscoreTcp => self.over_stream(material).await,
+            }
         };
         timeout(self.reach.limits.connect_timeout(), connecting)
             .await
-            .unwrap_or_else(|_| Err(unreachable(std::io::ErrorKind::TimedOut.into())))
+            .unwrap_or_else(|_| Err(self.unreachable(io::ErrorKind::TimedOut.into())))
+    }
+
+    async fn over_tls(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+        let stream = self.socket().await?;
+        let key = |protocol| self.key(material, protocol);
+        let secured = self.connector.connect(stream, &self.reach.fqdn, &material.a_kid, key).await;
+        let stream = secured.map_err(|error| handshake_failed(error, material))?;
+        let (version, cipher) = (stream.tls_version(), stream.cipher());
+        let config = stream_config(&self.reach.limits);
+        let carrier: Box<dyn Carrier> = if self.reach.transport == Transport::WebSocket {
+            let opened = WebSocketCarrier::connect(stream, &self.reach.authority(), config).await;
+            Box::new(opened.map_err(|error| ClientError::WebSocket(Arc::new(error)))?)
+        } else {
+            Box::new(StreamCarrier::new(stream, config))
+        };
+        Ok(Secured { carrier, version, cipher })
+    }
+
+    /// OSCORE over UDP (TS 33.535 Annex D). A name has the address that the system gives first.
+    async fn over_datagrams(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+        let mut addresses = lookup_host(&self.reach.address).await.map_err(|error| self.unreachable(error))?;
+        let server = addresses.next().ok_or_else(|| self.unreachable(io::ErrorKind::NotFound.into()))?;
+        let key = self.key(material, UaProtocolId::from_bytes(UA_PROTOCOL_OSCORE));
+        let agreed = self.oscore().connect_udp(server, &material.a_kid, &key).await;
+        let carrier = agreed.map_err(|error| handshake_failed(error, material))?;
+        Ok(Secured { carrier: Box::new(carrier), version: TlsVersion::Oscore, cipher: OSCORE_ALGORITHMS })
+    }
+
+    /// The same over TCP.
+    async fn over_stream(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+        let stream = self.socket().await?;
+        let key = self.key(material, UaProtocolId::from_bytes(UA_PROTOCOL_OSCORE));
+        let agreed = self.oscore().connect_tcp(stream, &material.a_kid, &key).await;
+        let carrier = agreed.map_err(|error| handshake_failed(error, material))?;
+        Ok(Secured { carrier: Box::new(carrier), version: TlsVersion::Oscore, cipher: OSCORE_ALGORITHMS })
+    }
+
+    async fn socket(&self) -> Result<TcpStream, ClientError> {
+        let stream = TcpStream::connect(&self.reach.address).await.map_err(|error| self.unreachable(error))?;
+        // Messages are small and each waits for its answer.
+        stream.set_nodelay(true).map_err(|error| self.unreachable(error))?;
+        Ok(stream)
+    }
+
+    fn oscore(&self) -> OscoreConnector {
+        let limits = &self.reach.limits;
+        OscoreConnector::new(Arc::new(datagram_config(limits)), stream_config(limits))
+    }
+
+    fn key(&self, material: &AkmaMaterial, protocol: UaProtocolId) -> KAf {
+        k_af(&material.k_akma, &AfId::new(self.reach.fqdn.clone(), protocol))
+    }
+
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        ClientError::Unreachable { server: self.reach.address.clone(), source: Arc::new(source) }
+    }
+}
+
+fn handshake_failed(error: ClientHandshakeError, material: &AkmaMaterial) -> ClientError {
+    match error {
+        ClientHandshakeError::UnknownIdentity | ClientHandshakeError::WrongKey => {
+            ClientError::KeysRefused(material.a_kid.clone())
+        }
+        other => ClientError::Handshake(Arc::new(other)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use coap::{Connection, ConnectionError, ConnectionEvent, ExchangeId, Release, RequestBuilder, Response};
-use coap::{StreamConfig, StreamLimits};
+use coap::{DatagramConfig, DatagramLimits, StreamConfig, StreamLimits};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use transport::{Carrier, Received};
 
@@ -60,6 +60,22 @@ pub(crate) fn stream_config(limits: &ClientLimits) -> StreamConfig {
             transmit_octets_max: limits.outbound_octets_max,
             ..StreamLimits::default()
         },
+    }
+}
+
+/// How CoAP is spoken over datagrams: with the same limits.
+pub(crate) fn datagram_config(limits: &ClientLimits) -> DatagramConfig {
+    let StreamConfig { max_message_size_own, limits: of_stream } = stream_config(limits);
+    DatagramConfig {
+        max_message_size_own,
+        max_message_size_peer: max_message_size_own,
+        limits: DatagramLimits {
+            requests_outstanding_max: of_stream.requests_outstanding_max,
+            peer_requests_outstanding_max: of_stream.peer_requests_outstanding_max,
+            transmit_octets_max: of_stream.transmit_octets_max,
+            ..DatagramLimits::default()
+        },
+        ..DatagramConfig::default()
     }
 }
 

@@ -149,6 +149,7 @@ impl Directory {
             "tls": {"allow_plain_psk_tls12": true, "key_log": self.key_log()},
             "websocket": {"listen": ports.coaps_ws},
             "certificates": self.certificate("server"),
+            "oscore": {"listen_udp": ports.coap, "listen_tcp": ports.coap},
             "akma": {"aanf": format!("https://{}", ports.aanf)},
             "configuration_function": {"url": format!("https://{}", ports.configuration)},
             "group_management": {"url": format!("https://{}", ports.configuration)},

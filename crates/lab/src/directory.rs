@@ -430,6 +430,8 @@ impl Directory {
                 coaps_tcp: ports.coaps_tcp,
                 coaps: None,
                 coaps_ws: Some(ports.coaps_ws),
+                coap: Some(ports.coap),
+                coap_tcp: Some(ports.coap),
                 path: SERVER_PATH.to_owned(),
                 api: https(ports.api),
                 admin: format!("http://{}", ports.admin),

@@ -54,6 +54,13 @@ pub struct LabServer {
     /// MSGin5G-1 as CoAP over WebSocket and TLS (RFC 8323); absent while no such listener runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coaps_ws: Option<SocketAddr>,
+    /// MSGin5G-1 as plain CoAP over UDP, each message under OSCORE (TS 33.535 Annex D); absent while no such listener
+    /// runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coap: Option<SocketAddr>,
+    /// The same over TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coap_tcp: Option<SocketAddr>,
     /// Uri-Path of the one CoAP resource.
     pub path: String,
     /// Root of the MSGin5G-3 interface (TS 29.538).

@@ -47,12 +47,15 @@ pub struct Ports {
     /// MSGin5G-1 of the server over WebSocket.
     #[serde(default = "not_chosen")]
     pub coaps_ws: SocketAddr,
+    /// MSGin5G-1 of the server under OSCORE, over UDP and over TCP.
+    #[serde(default = "not_chosen")]
+    pub coap: SocketAddr,
 }
 
 /// The lab never leaves the machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How many ports a lab takes.
-const COUNT: u16 = 15;
+const COUNT: u16 = 16;
 /// Free ports are taken from here: below the range that systems give to outgoing connections, so that none of those
 /// takes a port between our choice and its use.
 const FREE_FIRST: u16 = 20_000;
@@ -89,6 +92,7 @@ impl Ports {
             capif: at(12),
             core_admin: at(13),
             coaps_ws: at(14),
+            coap: at(15),
         })
     }
 
@@ -132,6 +136,7 @@ impl Ports {
             capif: take(before.map(|before| before.capif))?,
             core_admin: take(before.map(|before| before.core_admin))?,
             coaps_ws: take(before.map(|before| before.coaps_ws))?,
+            coap: take(before.map(|before| before.coap))?,
         })
     }
 }
@@ -174,12 +179,13 @@ mod tests {
         assert_eq!(ports.capif, "127.0.0.1:7012".parse().unwrap());
         assert_eq!(ports.core_admin, "127.0.0.1:7013".parse().unwrap());
         assert_eq!(ports.coaps_ws, "127.0.0.1:7014".parse().unwrap());
+        assert_eq!(ports.coap, "127.0.0.1:7015".parse().unwrap());
     }
 
     #[test]
     fn a_base_port_without_room_above_it_is_refused() {
-        assert!(Ports::from_base(65_521).is_ok());
-        assert!(Ports::from_base(65_522).is_err());
+        assert!(Ports::from_base(65_520).is_ok());
+        assert!(Ports::from_base(65_521).is_err());
         assert!(Ports::from_base(0).is_err());
     }
 

@@ -193,6 +193,10 @@ pub(crate) enum TransportArg {
     Tcp,
     /// WebSocket and TLS, for networks that let only port 443 through
     Websocket,
+    /// UDP, each message under OSCORE
+    OscoreUdp,
+    /// TCP, each message under OSCORE
+    OscoreTcp,
 }
 
 /// Arguments of `client send`.

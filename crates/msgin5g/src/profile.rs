@@ -530,6 +530,15 @@ pub(crate) fn from_lab(lab: &Lab, arguments: &ProfileFromLabArgs) -> Result<Stri
                 line(format_args!("address = {}", quoted(&address.to_string())));
                 line(format_args!("transport = \"websocket\""));
             }
+            TransportArg::OscoreUdp | TransportArg::OscoreTcp => {
+                let (address, name) = match arguments.transport {
+                    TransportArg::OscoreUdp => (server.coap, "oscore-udp"),
+                    _ => (server.coap_tcp, "oscore-tcp"),
+                };
+                let address = address.ok_or_else(|| Failure::new("the lab's server does not serve OSCORE"))?;
+                line(format_args!("address = {}", quoted(&address.to_string())));
+                line(format_args!("transport = {}", quoted(name)));
+            }
         }
         line(format_args!("fqdn = {}", quoted(&server.fqdn)));
         line(format_args!("path = {}", quoted(&server.path)));

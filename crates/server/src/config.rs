@@ -20,6 +20,7 @@ use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicS
 use crate::error::ServerError;
 use crate::invokers::CapifSection;
 use crate::limits::{DURATION_MAX, Limits};
+use crate::oscore::OscoreSection;
 use crate::policy::TopicSection;
 
 /// Everything that can be set about a server. Sections that must be there: `[server]`, `[certificates]`, `[akma]`,
@@ -35,6 +36,9 @@ pub struct Config {
     /// MSGin5G-1 over WebSocket. Without it that is not served.
     #[serde(default)]
     pub websocket: Option<WebSocketSection>,
+    /// MSGin5G-1 under OSCORE. Without it, it is not served.
+    #[serde(default)]
+    pub oscore: Option<OscoreSection>,
     /// The certificate that proves the server to network functions and Application Servers, as client and as server.
     pub certificates: CertificateFiles,
     /// The AKMA anchor function.
@@ -472,6 +476,9 @@ impl Config {
                 "must be longer than a delivery may take: \
                 limits.queue_timeout_seconds and limits.delivery_timeout_seconds together",
             );
+        }
+        if let Some((key, reason)) = self.oscore.as_ref().and_then(OscoreSection::fault) {
+            return wrong(key, reason);
         }
         if let Err(error) = self.authorization.check() {
             return wrong("authorization", error.reason());

@@ -35,11 +35,11 @@ pub(crate) struct Sessions {
 }
 
 /// A TCP connection that counts until this is dropped, however its task ends.
-struct Connection(Arc<Core>);
+pub(crate) struct Connection(Arc<Core>);
 
 impl Connection {
     /// None if there are as many as there may be.
-    fn count(core: &Arc<Core>) -> Option<Self> {
+    pub(crate) fn count(core: &Arc<Core>) -> Option<Self> {
         let connection = Self(Arc::clone(core));
         let before = core.sessions.connections.fetch_add(1, Ordering::Relaxed);
         (before < core.limits.connections_max).then_some(connection)

@@ -38,6 +38,7 @@ use crate::inbox;
 use crate::invokers::{self, Invokers};
 use crate::listener::{self, Below};
 use crate::metrics::Metrics;
+use crate::oscore;
 use crate::policy::TopicPolicy;
 use crate::reachability;
 use crate::segments;
@@ -59,6 +60,7 @@ const SWEEP_BATCH: usize = 1024;
 pub struct Running {
     coap: SocketAddr,
     websocket: Option<SocketAddr>,
+    oscore: oscore::Listening,
     api: SocketAddr,
     admin: SocketAddr,
     notifications: Option<SocketAddr>,
@@ -78,6 +80,18 @@ impl Running {
     #[must_use]
     pub fn websocket_address(&self) -> Option<SocketAddr> {
         self.websocket
+    }
+
+    /// Where UEs reach it by plain CoAP over UDP, under OSCORE. None without `oscore.listen_udp`.
+    #[must_use]
+    pub fn oscore_udp_address(&self) -> Option<SocketAddr> {
+        self.oscore.udp
+    }
+
+    /// The same over TCP. None without `oscore.listen_tcp`.
+    #[must_use]
+    pub fn oscore_tcp_address(&self) -> Option<SocketAddr> {
+        self.oscore.tcp
     }
 
     /// Where Application Servers connect: HTTP/2 over mutual TLS.
@@ -142,7 +156,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         metrics,
         store: Arc::new(store.clone()),
         associations: Arc::new(associations),
-        keys: Some(keys),
+        keys: Some(Arc::clone(&keys)),
         destinations: destinations(&config, &clients)?,
     });
     core.fan_out.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
@@ -195,6 +209,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         let own = own_function(api.local_addr(), authorizer.demands_tokens());
         nrf.keep_registered(&own, core.health.clone(), shutdown.clone());
     }
+    let path: Arc<str> = config.server.path.as_str().into();
+    let oscore = oscore::serve(&core, config.oscore.as_ref(), &keys, &path, &mut metrics_registry).await?;
     let nrf = clients.nrf;
     let health = core.health.clone();
     health.ready("server");
@@ -202,7 +218,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let admin_stop = CancellationToken::new();
     let admin =
         AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
-    let path: Arc<str> = config.server.path.as_str().into();
     core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, Below::Tls, Arc::clone(&path)));
     let websocket = websocket.map(|((listener, address), acceptor, limits)| {
         core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, Below::WebSocket(limits), path));
@@ -216,6 +231,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let running = Running {
         coap,
         websocket,
+        oscore,
         api: api.local_addr(),
         admin: admin.local_addr(),
         notifications: notifications.as_ref().map(SbiServer::local_addr),

@@ -49,7 +49,7 @@ use crate::registry::Party;
 const TURNS_MAX: usize = 16;
 
 /// Room for the options and header of one CoAP message beside its payload.
-const COAP_OVERHEAD_OCTETS: u32 = 1024;
+pub(crate) const COAP_OVERHEAD_OCTETS: u32 = 1024;
 
 /// The UE Service ID registered on a connection.
 #[derive(Debug)]

@@ -68,10 +68,10 @@ impl OscoreConnector {
         let mut outer = DatagramConnection::new(Arc::clone(&self.datagrams), seed).for_oscore();
         let request = akma_request(a_kid)?;
         ask(&mut outer, &request)?;
-        let response = drive_datagrams(&socket, &mut outer, |machine| answer(machine)).await??;
+        let response = drive_datagrams(&socket, &mut outer, answer).await??;
         let mut machine = OscoreConnection::new(outer, context(&request, &response, k_af)?);
         machine.ping(Instant::now().into_std()).map_err(protocol)?;
-        drive_datagrams(&socket, &mut machine, |machine| confirmation(machine)).await??;
+        drive_datagrams(&socket, &mut machine, confirmation).await??;
         Ok(OscoreDatagramCarrier::new(machine, OwnSocket { socket, server }, OscoreMetrics::default()))
     }
 
@@ -89,10 +89,10 @@ impl OscoreConnector {
         let mut outer = StreamConnection::new(self.streams).for_oscore();
         let request = akma_request(a_kid)?;
         ask(&mut outer, &request)?;
-        let response = drive_stream(&mut way, &mut outer, |machine| answer(machine)).await??;
+        let response = drive_stream(&mut way, &mut outer, answer).await??;
         let mut machine = OscoreConnection::new(outer, context(&request, &response, k_af)?);
         machine.ping(Instant::now().into_std()).map_err(protocol)?;
-        drive_stream(&mut way, &mut machine, |machine| confirmation(machine)).await??;
+        drive_stream(&mut way, &mut machine, confirmation).await??;
         Ok(OscoreStreamCarrier::with_machine(way.stream, machine, OscoreMetrics::default().context_begins()))
     }
 }

@@ -12,6 +12,7 @@ use openssl::rand::rand_bytes;
 use tracing::{debug, info};
 
 use super::metrics::{ContextInUse, OscoreMetrics};
+use super::tables::Arrived;
 use crate::carrier::{Carrier, Received, Sent};
 use crate::log_throttle::LogThrottle;
 
@@ -24,7 +25,7 @@ pub trait DatagramSocket: Send {
     ///
     /// # Errors
     /// The way to the peer is broken.
-    fn poll_datagram(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<(Vec<u8>, SocketAddr)>>>;
+    fn poll_datagram(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Arrived>>>;
 
     /// Sends one, if the network takes it.
     ///
@@ -129,7 +130,7 @@ pub(super) fn random_message_id() -> u16 {
 }
 
 /// RFC 9175 2.4.
-pub(super) const AMPLIFICATION_MAX: usize = 3;
+const AMPLIFICATION_MAX: usize = 3;
 
 impl<S: DatagramSocket> Carrier for OscoreDatagramCarrier<S> {
     fn coap(&self) -> &dyn Connection {

@@ -31,6 +31,7 @@ pub use datagram::{DatagramSocket, OscoreDatagramCarrier};
 pub use limits::OscoreLimits;
 pub use metrics::OscoreMetrics;
 pub use stream::OscoreStreamCarrier;
+pub use tables::Arrived;
 pub use tcp::{OscoreAcceptError, OscoreTcpAcceptor};
 pub use udp::{Accepted, OscoreUdpConfig, OscoreUdpListener, ServedPeer};
 

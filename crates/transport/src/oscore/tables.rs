@@ -13,7 +13,7 @@ use crate::admission::Slot;
 use crate::psk_server::ProvenPeer;
 
 /// A datagram and where it came from.
-pub(super) type Arrived = (Vec<u8>, SocketAddr);
+pub type Arrived = (Vec<u8>, SocketAddr);
 
 /// A context that nobody has used yet.
 pub(super) struct Unproven {

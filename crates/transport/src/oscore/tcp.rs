@@ -1,7 +1,6 @@
 //! The listener on TCP: one context a connection, agreed on there and gone with it.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -203,15 +202,10 @@ impl Way {
     }
 
     /// Sends what the machine has.
-    pub(super) fn write<'a>(
-        &'a mut self,
-        machine: &'a mut (impl Connection + ?Sized),
-    ) -> impl Future<Output = io::Result<()>> + 'a {
-        async move {
-            while let Some(octets) = machine.poll_transmit() {
-                self.stream.write_all(&octets).await?;
-            }
-            Ok(())
+    pub(super) async fn write(&mut self, machine: &mut (impl Connection + ?Sized)) -> io::Result<()> {
+        while let Some(octets) = machine.poll_transmit() {
+            self.stream.write_all(&octets).await?;
         }
+        Ok(())
     }
 }

@@ -1,0 +1,187 @@
+//! MSGin5G-1 under OSCORE, from outside: UEs of aiocoap, our own client through a `kill -9`, and the command line.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::time::Duration;
+
+use akma::{HomeNetwork, UsimCredentials};
+use client::{
+    Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, SoftUsim, SoftUsimConfig, UaTransport,
+};
+use common::{Lab, foreign_peer, msgin5g};
+use message::UeServiceId;
+use sbi::{SbiClient, SbiClientConfig};
+use serde_json::Value;
+use tokio::time::timeout;
+use transport::profile::CertificateFiles;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+fn ues_of_aiocoap_are_served_over_udp_and_tcp_and_impostors_replays_and_forgeries_are_refused() {
+    let mut lab = Lab::start();
+    foreign_peer("oscore_ue.py", &[&lab.lab_json_path()]);
+    // The server has forgotten every context, and each UE agrees anew.
+    lab.kill();
+    lab.start_again();
+    let printed = foreign_peer("oscore_ue.py", &[&lab.lab_json_path()]);
+    for line in ["served: coap\n", "served: coap+tcp\n", "refused: a replay\n", "all held\n"] {
+        assert!(printed.contains(line), "{line}: {printed}");
+    }
+}
+
+/// One of our clients, which goes on through whatever happens to the server.
+async fn connect(lab: &Lab, index: usize, transport: UaTransport) -> (Client, IncomingStream) {
+    let description = lab.lab_json();
+    let subscriber = &description["subscribers"][index];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let octets = |value: &Value| <[u8; 16]>::try_from(hex::decode(text(value)).unwrap()).unwrap();
+    let network = &description["home_network"];
+    let home_network = HomeNetwork::new(&text(&network["mcc"]), &text(&network["mnc"])).unwrap();
+    let usim = SoftUsimConfig {
+        supi: text(&subscriber["supi"]).parse().unwrap(),
+        credentials: UsimCredentials::milenage_opc(&octets(&subscriber["k"]), &octets(&subscriber["opc"])),
+        routing_indicator: text(&subscriber["routing_indicator"]).parse().unwrap(),
+        serving_network: home_network.serving_network_name(),
+        home_network,
+        ausf: text(&description["core"]["ausf"]),
+        state: None,
+    };
+    let server = &description["server"];
+    let address = match transport {
+        UaTransport::Coap => &server["coap"],
+        UaTransport::CoapTcp => &server["coap_tcp"],
+        _ => &server["coaps_tcp"],
+    };
+    let name = text(&subscriber["ue_service_id"]).parse().unwrap();
+    let mut config = ClientConfig::new(text(address), text(&server["fqdn"]).parse().unwrap(), name);
+    config.transport = transport;
+    config.path = text(&server["path"]);
+    config.limits.backoff_first_milliseconds = 50;
+    config.limits.backoff_max_milliseconds = 500;
+    config.limits.keep_alive_milliseconds = 1_000;
+    let nf = &description["nf_client"];
+    let tls = CertificateFiles {
+        certificate: lab.path(nf["cert"].as_str().unwrap()),
+        key: lab.path(nf["key"].as_str().unwrap()),
+        ca: lab.path(description["ca"].as_str().unwrap()),
+        crl: None,
+    };
+    let http = SbiClient::new(SbiClientConfig { tls, limits: sbi::ClientLimits::default() }).unwrap();
+    let connecting = Client::connect(config, SoftUsim::new(usim, http).unwrap());
+    timeout(PATIENCE, connecting).await.unwrap().unwrap()
+}
+
+fn service_id(lab: &Lab, index: usize) -> UeServiceId {
+    lab.lab_json()["subscribers"][index]["ue_service_id"].as_str().unwrap().parse().unwrap()
+}
+
+/// The payload of the next message, accepted.
+async fn receive(incoming: &mut IncomingStream) -> Vec<u8> {
+    loop {
+        match timeout(PATIENCE, incoming.next()).await.unwrap().unwrap() {
+            Incoming::Message(message) => {
+                let payload = message.content().payload.to_vec();
+                message.accept().await.unwrap();
+                return payload;
+            }
+            Incoming::Report(report) => report.accept().await.unwrap(),
+            _ => {}
+        }
+    }
+}
+
+/// Sends until the server has promised something.
+async fn send(client: &Client, to: &UeServiceId, payload: &[u8]) -> Outcome {
+    let sending = async {
+        loop {
+            let message = OutgoingMessage::to_ue(to, payload.to_vec()).store_and_forward(None);
+            match client.send(message).await {
+                Ok(outcome @ (Outcome::Delivered | Outcome::Stored)) => return outcome,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, sending).await.unwrap()
+}
+
+async fn serve_through_a_kill(transport: UaTransport) {
+    let mut lab = Lab::start();
+    let (alice, _from_others) = connect(&lab, 0, transport).await;
+    let (bob, mut incoming) = connect(&lab, 1, transport).await;
+    let to = service_id(&lab, 1);
+    assert_eq!(alice.status().tls_version.as_deref(), Some("OSCORE"));
+    for payload in [vec![b'a'; 10], vec![b'b'; 2_000]] {
+        let (outcome, received) = tokio::join!(send(&alice, &to, &payload), receive(&mut incoming));
+        assert_eq!((outcome, received == payload), (Outcome::Delivered, true));
+    }
+    lab.kill();
+    lab.start_again();
+    // Both find out that their contexts are gone, and agree anew.
+    let (_, received) = tokio::join!(send(&alice, &to, b"after the kill"), receive(&mut incoming));
+    assert_eq!(received, b"after the kill");
+    bob.close().await;
+    drop(incoming);
+    // Nobody is there: stored, and delivered when the UE comes back.
+    assert_eq!(send(&alice, &to, b"stored").await, Outcome::Stored);
+    let (_bob, mut incoming) = connect(&lab, 1, transport).await;
+    assert_eq!(receive(&mut incoming).await, b"stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_client_over_udp_lives_through_a_kill_of_the_server() {
+    serve_through_a_kill(UaTransport::Coap).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_client_over_tcp_lives_through_a_kill_of_the_server() {
+    serve_through_a_kill(UaTransport::CoapTcp).await;
+}
+
+/// One subscriber under OSCORE, another over TLS: each message is protected as its end of the way is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ue_moves_between_transports_and_loses_nothing() {
+    let lab = Lab::start();
+    let (alice, _from_others) = connect(&lab, 0, UaTransport::CoapsTcp).await;
+    let to = service_id(&lab, 1);
+    for (number, transport) in
+        [UaTransport::Coap, UaTransport::CoapsTcp, UaTransport::CoapTcp, UaTransport::Coap].into_iter().enumerate()
+    {
+        let payload = format!("number {number}");
+        let (bob, mut incoming) = connect(&lab, 1, transport).await;
+        let (_, received) = tokio::join!(send(&alice, &to, payload.as_bytes()), receive(&mut incoming));
+        assert_eq!(received, payload.as_bytes(), "over {transport:?}");
+        drop((bob, incoming));
+    }
+}
+
+#[test]
+fn the_command_line_registers_and_sends_under_oscore() {
+    let lab = Lab::start();
+    for transport in ["coap", "coap+tcp"] {
+        let profile = lab.path(&format!("{transport}.toml"));
+        let run = |arguments: &[&str]| {
+            let output = msgin5g().args(arguments).output().unwrap();
+            let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+            assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+            text(&output.stdout)
+        };
+        let (lab_json, profile) = (lab.lab_json_path().display().to_string(), profile.display().to_string());
+        run(&[
+            "client",
+            "profile",
+            "--lab",
+            &lab_json,
+            "--subscriber",
+            "0",
+            "--transport",
+            transport,
+            "--out",
+            &profile,
+        ]);
+        let registered: Value =
+            serde_json::from_str(&run(&["--json", "client", "register", "--profile", &profile])).unwrap();
+        assert_eq!(registered["tls_version"], "OSCORE");
+    }
+}
