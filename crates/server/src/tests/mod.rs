@@ -9,6 +9,7 @@ mod delivery;
 mod fan_out;
 mod groups;
 mod limits;
+mod oscore;
 mod pki;
 mod reachability;
 mod registration;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use coap::oscore::{OscoreConnection, OscoreError, Provenance};
-use coap::{Connection, DatagramConnection, Unbound};
+use coap::{Connection, ConnectionEvent, DatagramConnection, Unbound};
 use openssl::rand::rand_bytes;
 use tracing::{debug, info};
 
@@ -43,20 +43,22 @@ pub trait DatagramSocket: Send {
 /// A [`Carrier`] over datagrams in clear, whose messages are protected.
 ///
 /// The peer is where its newest verified request came from; what claims to be from it and is from elsewhere is looked at
-/// before anything of it is remembered. Until it answers from there, no response goes to a new address that is more than
-/// three times as large as its request (RFC 9175 2.4).
+/// before anything of it is remembered. At a new address it has to answer a protected Ping before requests go there
+/// ([`Carrier::may_ask`]), or a response that is more than three times as large as its request (RFC 9175 2.4).
 pub struct OscoreDatagramCarrier<S> {
     machine: OscoreConnection<DatagramConnection>,
     socket: S,
     metrics: OscoreMetrics,
     replayed: u32,
+    /// Pings to the new address that are not answered. The last answer is the proof.
+    proofs_awaited: u32,
     _in_use: ContextInUse,
 }
 
 impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
     pub(super) fn new(machine: OscoreConnection<DatagramConnection>, socket: S, metrics: OscoreMetrics) -> Self {
         let in_use = metrics.context_begins();
-        Self { machine, socket, metrics, replayed: 0, _in_use: in_use }
+        Self { machine, socket, metrics, replayed: 0, proofs_awaited: 0, _in_use: in_use }
     }
 
     /// True if it was given to the machine.
@@ -65,7 +67,7 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
         match self.machine.provenance(datagram) {
             Provenance::Proven => {
                 if source != peer {
-                    self.follow(source);
+                    self.follow(source, now);
                 }
             }
             Provenance::Unknown if source == peer => {}
@@ -91,13 +93,16 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
         true
     }
 
-    fn follow(&mut self, source: SocketAddr) {
+    fn follow(&mut self, source: SocketAddr, now: Instant) {
         self.metrics.address_changed();
         debug!(target: "security", from = %self.socket.peer(), to = %source, "OSCORE peer is at another address");
         self.socket.moved(source);
         let mut echo = [0; coap::ECHO_OCTETS];
         if rand_bytes(&mut echo).is_ok() {
             self.machine.outer_mut().challenge_address(echo);
+            if self.machine.ping(now).is_ok() {
+                self.proofs_awaited += 1;
+            }
         }
     }
 
@@ -141,6 +146,17 @@ impl<S: DatagramSocket> Carrier for OscoreDatagramCarrier<S> {
         &mut self.machine
     }
 
+    fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        let event = self.machine.poll_event();
+        if matches!(event, Some(ConnectionEvent::Pong { .. })) && self.proofs_awaited > 0 {
+            self.proofs_awaited -= 1;
+            if self.proofs_awaited == 0 {
+                self.machine.outer_mut().address_proven();
+            }
+        }
+        event
+    }
+
     fn poll_receive(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Received> {
         let mut something = false;
         for _ in 0..DATAGRAMS_AT_ONCE {
@@ -175,6 +191,14 @@ impl<S: DatagramSocket> Carrier for OscoreDatagramCarrier<S> {
 
     fn is_sent(&self) -> bool {
         self.machine.transmit_octets() == 0
+    }
+
+    fn may_ask(&self) -> bool {
+        self.machine.outer().is_address_proven()
+    }
+
+    fn is_datagram(&self) -> bool {
+        true
     }
 
     /// Nothing says that a context is over.

@@ -318,10 +318,17 @@ impl ByHand {
 
     /// The payload of the answer that comes next.
     async fn answer(&mut self) -> Vec<u8> {
-        self.machine.receive(&said(&self.socket).await, Instant::now()).unwrap();
-        match self.machine.poll_event() {
-            Some(ConnectionEvent::Response { response, .. }) => response.payload,
-            other => panic!("{other:?}"),
+        loop {
+            self.machine.receive(&said(&self.socket).await, Instant::now()).unwrap();
+            // A Ping to a new address.
+            while let Some(datagram) = self.machine.poll_transmit() {
+                self.socket.send(&datagram).await.unwrap();
+            }
+            match self.machine.poll_event() {
+                Some(ConnectionEvent::Response { response, .. }) => return response.payload,
+                None => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 
