@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use akma::KAf;
-use coap::oscore::UA_PROTOCOL_OSCORE;
 use coap::{ConnectionEvent, DatagramConfig, Failure};
 use tokio::net::TcpStream;
 use tokio::time::sleep_until;
