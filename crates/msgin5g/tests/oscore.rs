@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use akma::{HomeNetwork, UsimCredentials};
 use client::{
-    Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, SoftUsim, SoftUsimConfig, UaTransport,
+    Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, SoftUsim, SoftUsimConfig, Transport,
 };
 use common::{Lab, foreign_peer, msgin5g};
 use message::UeServiceId;
@@ -32,7 +32,7 @@ fn ues_of_aiocoap_are_served_over_udp_and_tcp_and_impostors_replays_and_forgerie
 }
 
 /// One of our clients, which goes on through whatever happens to the server.
-async fn connect(lab: &Lab, index: usize, transport: UaTransport) -> (Client, IncomingStream) {
+async fn connect(lab: &Lab, index: usize, transport: Transport) -> (Client, IncomingStream) {
     let description = lab.lab_json();
     let subscriber = &description["subscribers"][index];
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -50,8 +50,8 @@ async fn connect(lab: &Lab, index: usize, transport: UaTransport) -> (Client, In
     };
     let server = &description["server"];
     let address = match transport {
-        UaTransport::Coap => &server["coap"],
-        UaTransport::CoapTcp => &server["coap_tcp"],
+        Transport::OscoreUdp => &server["coap"],
+        Transport::OscoreTcp => &server["coap_tcp"],
         _ => &server["coaps_tcp"],
     };
     let name = text(&subscriber["ue_service_id"]).parse().unwrap();
@@ -106,7 +106,7 @@ async fn send(client: &Client, to: &UeServiceId, payload: &[u8]) -> Outcome {
     timeout(PATIENCE, sending).await.unwrap()
 }
 
-async fn serve_through_a_kill(transport: UaTransport) {
+async fn serve_through_a_kill(transport: Transport) {
     let mut lab = Lab::start();
     let (alice, _from_others) = connect(&lab, 0, transport).await;
     let (bob, mut incoming) = connect(&lab, 1, transport).await;
@@ -131,22 +131,22 @@ async fn serve_through_a_kill(transport: UaTransport) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_client_over_udp_lives_through_a_kill_of_the_server() {
-    serve_through_a_kill(UaTransport::Coap).await;
+    serve_through_a_kill(Transport::OscoreUdp).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_client_over_tcp_lives_through_a_kill_of_the_server() {
-    serve_through_a_kill(UaTransport::CoapTcp).await;
+    serve_through_a_kill(Transport::OscoreTcp).await;
 }
 
 /// One subscriber under OSCORE, another over TLS: each message is protected as its end of the way is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ue_moves_between_transports_and_loses_nothing() {
     let lab = Lab::start();
-    let (alice, _from_others) = connect(&lab, 0, UaTransport::CoapsTcp).await;
+    let (alice, _from_others) = connect(&lab, 0, Transport::Tcp).await;
     let to = service_id(&lab, 1);
     for (number, transport) in
-        [UaTransport::Coap, UaTransport::CoapsTcp, UaTransport::CoapTcp, UaTransport::Coap].into_iter().enumerate()
+        [Transport::OscoreUdp, Transport::Tcp, Transport::OscoreTcp, Transport::OscoreUdp].into_iter().enumerate()
     {
         let payload = format!("number {number}");
         let (bob, mut incoming) = connect(&lab, 1, transport).await;
@@ -159,7 +159,7 @@ async fn a_ue_moves_between_transports_and_loses_nothing() {
 #[test]
 fn the_command_line_registers_and_sends_under_oscore() {
     let lab = Lab::start();
-    for transport in ["coap", "coap+tcp"] {
+    for transport in ["oscore-udp", "oscore-tcp"] {
         let profile = lab.path(&format!("{transport}.toml"));
         let run = |arguments: &[&str]| {
             let output = msgin5g().args(arguments).output().unwrap();
