@@ -5,7 +5,9 @@
 
 mod common;
 
-use common::{Lab, foreign};
+use std::path::Path;
+
+use common::{Lab, foreign, foreign_peer};
 
 #[test]
 fn a_foreign_ue_registers_sends_receives_and_reports_over_openssl_and_gnutls() {
@@ -37,6 +39,8 @@ fn no_key_supi_or_payload_is_logged() {
     let lab = Lab::start_with(&["--log", "trace"]);
     foreign("service.py", &[&lab.lab_json_path()]);
     foreign("configuration.py", &[&lab.lab_json_path()]);
+    let over_websocket = Path::new("ues_register_send_receive_and_report_over_it_and_between_it_and_tcp");
+    foreign_peer("websocket.py", &[&lab.lab_json_path(), over_websocket]);
     let log = lab.log();
     assert!(log.len() > 1000, "at level trace there must be a log to look through");
     let description = lab.lab_json();
