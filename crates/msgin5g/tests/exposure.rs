@@ -159,6 +159,10 @@ impl OutsideServer {
         });
         config.insert("akma".to_owned(), toml::Value::try_from(akma).unwrap());
         config.remove("application_server");
+        // Its UEs come over TCP alone; where else a lab may listen is its own server's.
+        for section in ["coaps", "https", "oscore", "websocket"] {
+            config.remove(section);
+        }
         // It has tokens for the Configuration Function; the lab's own server is the one that others find.
         config["nrf"].as_table_mut().unwrap().insert("register".to_owned(), toml::Value::Boolean(false));
         for (section, key, value) in [
