@@ -71,6 +71,7 @@
 //! | [`aef_psk`] | TS 33.122 A.1 | own computation, HMAC by the openssl command line (1) |
 //! | [`AKid`], [`AKidFormat`] | TS 33.535 6.1 | none: the text form is a decision of ours, pinned by a test |
 //! | [`PskIdentity`] | TS 33.535 B.1.3, TS 24.109 K.3 | none: the separator is a decision of ours, pinned by a test |
+//! | [`Credentials`], [`Challenge`] | TS 33.535 B.1.2, RFC 7616 | RFC 7616 3.9.1; the realm and the text of K_AF are decisions of ours, pinned by a test |
 //! | [`eap_aka_prime::ck_prime_ik_prime`] | TS 33.501 A.3, TS 33.402 A.2, RFC 9048 3.3 | RFC 5448 Appendix C (1); own computation (2) |
 //! | [`eap_aka_prime::Keys`] | RFC 9048 3.3, 3.4; identity TS 33.501 F.3 | RFC 9048 Appendix C (1) |
 //! | [`eap_aka_prime::k_ausf_eap_aka_prime`] | TS 33.501 6.1.3.1 | follows from the EMSK above |
@@ -83,7 +84,8 @@
 //! - Keys are wiped when dropped, compared in constant time, and never printed. A [`Supi`], a [`Gpsi`] and a
 //!   null-scheme [`Suci`] have a `Debug` that hides them; errors carry no input.
 //! - Nothing that is parsed can panic; each parser has an upper bound on its input.
-//! - What the standards leave open is decided in one named place: [`AKidFormat`], [`Separator`], [`AfId`], [`Fqdn`].
+//! - What the standards leave open is decided in one named place: [`AKidFormat`], [`Separator`], [`AfId`], [`Fqdn`],
+//!   [`digest_realm`], [`DigestPassword`].
 
 #![forbid(unsafe_code)]
 
@@ -95,6 +97,7 @@ mod credentials;
 pub mod eap_aka_prime;
 mod error;
 mod five_g_aka;
+mod http_digest;
 mod identity;
 mod kdf;
 mod keys;
@@ -112,6 +115,10 @@ pub use capif::aef_psk;
 pub use credentials::{AuthenticationVector, UsimCredentials};
 pub use error::Error;
 pub use five_g_aka::{ABBA_INITIAL, hxres_star, k_amf, k_ausf_5g_aka, k_seaf, res_star};
+pub use http_digest::{
+    Challenge, Covered, Credentials, DIGEST_HEADER_OCTETS_MAX, DIGEST_PRODUCT_TOKEN, DigestError, DigestPassword, Qop,
+    digest_realm,
+};
 pub use identity::{Gpsi, NAI_OCTETS_MAX, Supi, SupiKind, UeId};
 pub use kdf::KdfInput;
 pub use keys::{
