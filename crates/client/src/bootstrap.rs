@@ -186,7 +186,7 @@ impl ConfigurationFunction {
             authenticate_after: None,
             limits: self.limits.clone(),
         };
-        Ok(Establisher { reach: Arc::new(reach), source, connector })
+        Ok(Establisher { reach: Arc::new(reach), source, connector, https: None })
     }
 
     async fn connect(&self, establisher: &Establisher, keys: Keys) -> (Result<Session, ClientError>, Keys) {

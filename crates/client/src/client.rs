@@ -20,6 +20,7 @@ use crate::{
     driver::{Command, Driver, End, Unsent},
     error::ClientError,
     establish::{Establisher, Reach},
+    https::Https,
     incoming::IncomingStream,
     journal::Journal,
     key_source::KeySource,
@@ -64,6 +65,8 @@ impl Client {
         let offer_http = config.transport == Transport::WebSocket;
         let connector = PskConnector::new(PskClientConfig { offer_http, ..config.tls.clone() })
             .map_err(|error| ClientError::Configuration(format!("TLS: {error}")))?;
+        let https =
+            config.https_ca.as_deref().map(|ca| Https::new(ca, config.path_segments().join("/"))).transpose()?;
         let journal = match &config.state_dir {
             Some(directory) => Some(Journal::open(directory, config.limits.remembered_max)?),
             None => None,
@@ -73,7 +76,7 @@ impl Client {
         let (ends, end_receiver) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(ClientStatus::new());
         let reach = Arc::new(Reach::server(&config));
-        let establisher = Establisher { reach, source: Arc::new(source), connector };
+        let establisher = Establisher { reach, source: Arc::new(source), connector, https };
         let client = Self { config: Arc::clone(&config), commands, ends, status };
         let (driver, receiver) =
             Driver::new(Arc::clone(&config), establisher, journal, (command_receiver, end_receiver), status_sender);

@@ -69,6 +69,9 @@ pub struct ClientConfig {
     pub authenticate_after: Option<Duration>,
     /// TLS versions and time-out.
     pub tls: PskClientConfig,
+    /// PEM: the authority of the server's certificate. With it the server is reached over HTTPS and HTTP Digest (TS 33.535 Annex
+    /// B.1.2), at `server`; without it over CoAP and TLS with a pre-shared key.
+    pub https_ca: Option<PathBuf>,
     /// Limits.
     pub limits: ClientLimits,
 }
@@ -89,6 +92,7 @@ impl ClientConfig {
             state_dir: None,
             authenticate_after: None,
             tls: PskClientConfig::default(),
+            https_ca: None,
             limits: ClientLimits::default(),
         }
     }

@@ -14,6 +14,7 @@ use transport::{Carrier, ClientHandshakeError, PskConnector, StreamCarrier, TlsV
 use crate::{
     config::{ClientConfig, Transport},
     error::ClientError,
+    https::Https,
     key_source::{AkmaMaterial, KeySource},
     limits::ClientLimits,
     session::{datagram_config, stream_config},
@@ -60,6 +61,8 @@ pub(crate) struct Establisher {
     pub(crate) reach: Arc<Reach>,
     pub(crate) source: Arc<dyn KeySource>,
     pub(crate) connector: PskConnector,
+    /// Used in the place of `connector`, if it is there.
+    pub(crate) https: Option<Https>,
 }
 
 /// The keys at hand.
@@ -154,6 +157,16 @@ impl Establisher {
     }
 
     async fn connect(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+        if let Some(https) = &self.https {
+            let server = &self.reach.address;
+            let timed_out = || ClientError::Unreachable {
+                server: server.clone(),
+                source: Arc::new(std::io::ErrorKind::TimedOut.into()),
+            };
+            return timeout(self.reach.limits.connect_timeout(), Box::pin(https.connect(&self.reach, material)))
+                .await
+                .unwrap_or_else(|_| Err(timed_out()));
+        }
         let connecting = async {
             match self.reach.transport {
                 Transport::Tcp | Transport::WebSocket => self.over_tls(material).await,
@@ -262,7 +275,7 @@ mod tests {
         let interval = config.limits.authentication_interval();
         let connector = PskConnector::new(PskClientConfig::default()).unwrap();
         let reach = Arc::new(Reach::server(&config));
-        let establisher = Establisher { reach, source: Arc::new(NeverAsked), connector };
+        let establisher = Establisher { reach, source: Arc::new(NeverAsked), connector, https: None };
         let a_kid = "0.ab@realm.example".parse().unwrap();
         let renewed = Instant::now();
         let keys = Keys {

@@ -72,6 +72,7 @@ mod driver;
 mod error;
 mod establish;
 mod hand_over;
+mod https;
 mod incoming;
 mod journal;
 mod journal_writer;

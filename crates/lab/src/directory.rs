@@ -432,6 +432,7 @@ impl Directory {
                 coaps_ws: Some(ports.coaps_ws),
                 coap: Some(ports.coap),
                 coap_tcp: Some(ports.coap),
+                https: Some(https(ports.https)),
                 path: SERVER_PATH.to_owned(),
                 api: https(ports.api),
                 admin: format!("http://{}", ports.admin),

@@ -61,7 +61,10 @@ pub struct LabServer {
     /// The same over TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coap_tcp: Option<SocketAddr>,
-    /// Uri-Path of the one CoAP resource.
+    /// Root of MSGin5G-1 over HTTPS with HTTP Digest (TS 33.535 Annex B.1.2); absent while no such listener runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<String>,
+    /// Uri-Path of the one CoAP resource, and path of the HTTPS one.
     pub path: String,
     /// Root of the MSGin5G-3 interface (TS 29.538).
     pub api: String,

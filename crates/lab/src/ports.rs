@@ -50,12 +50,15 @@ pub struct Ports {
     /// MSGin5G-1 of the server under OSCORE, over UDP and over TCP.
     #[serde(default = "not_chosen")]
     pub coap: SocketAddr,
+    /// MSGin5G-1 of the server over HTTPS.
+    #[serde(default = "not_chosen")]
+    pub https: SocketAddr,
 }
 
 /// The lab never leaves the machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How many ports a lab takes.
-const COUNT: u16 = 16;
+const COUNT: u16 = 17;
 /// Free ports are taken from here: below the range that systems give to outgoing connections, so that none of those
 /// takes a port between our choice and its use.
 const FREE_FIRST: u16 = 20_000;
@@ -93,6 +96,7 @@ impl Ports {
             core_admin: at(13),
             coaps_ws: at(14),
             coap: at(15),
+            https: at(16),
         })
     }
 
@@ -137,6 +141,7 @@ impl Ports {
             core_admin: take(before.map(|before| before.core_admin))?,
             coaps_ws: take(before.map(|before| before.coaps_ws))?,
             coap: take(before.map(|before| before.coap))?,
+            https: take(before.map(|before| before.https))?,
         })
     }
 }
@@ -180,12 +185,13 @@ mod tests {
         assert_eq!(ports.core_admin, "127.0.0.1:7013".parse().unwrap());
         assert_eq!(ports.coaps_ws, "127.0.0.1:7014".parse().unwrap());
         assert_eq!(ports.coap, "127.0.0.1:7015".parse().unwrap());
+        assert_eq!(ports.https, "127.0.0.1:7016".parse().unwrap());
     }
 
     #[test]
     fn a_base_port_without_room_above_it_is_refused() {
-        assert!(Ports::from_base(65_520).is_ok());
-        assert!(Ports::from_base(65_521).is_err());
+        assert!(Ports::from_base(65_519).is_ok());
+        assert!(Ports::from_base(65_520).is_err());
         assert!(Ports::from_base(0).is_err());
     }
 

@@ -181,12 +181,12 @@ pub(crate) struct ProfileFromLabArgs {
     /// Let the client ask the Configuration Function who it is and where its server is, instead of writing that down
     #[arg(long)]
     pub(crate) bootstrap: bool,
-    /// What carries CoAP to the server
+    /// What carries messages to the server
     #[arg(long, value_enum, default_value_t = TransportArg::Tcp, conflicts_with = "bootstrap")]
     pub(crate) transport: TransportArg,
 }
 
-/// What carries CoAP to the server.
+/// What carries messages to the server: CoAP, or the same over HTTPS.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum TransportArg {
     /// TCP and TLS
@@ -197,6 +197,8 @@ pub(crate) enum TransportArg {
     OscoreUdp,
     /// TCP, each message under OSCORE
     OscoreTcp,
+    /// HTTPS and HTTP Digest, as a device that has only an HTTP stack
+    Https,
 }
 
 /// Arguments of `client send`.

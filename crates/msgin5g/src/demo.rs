@@ -5,6 +5,7 @@
 
 mod carriers;
 mod cast;
+mod https;
 mod impostors;
 mod inbox;
 mod invoker;
@@ -81,6 +82,7 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
     server_again(narrator, &meter, &mut server).await?;
     let mut valve = Box::pin(carriers::websocket(lab, narrator, &mut meter, valve)).await?;
     outside::through_the_nef(lab, narrator, &mut valve).await?;
+    https::device_with_an_http_stack(lab, narrator, &mut meter).await?;
     many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
     many::long_messages(narrator, &mut meter, &mut valve, &mut server).await?;
     impostors::try_all(lab, narrator, &mut meter, &mut valve).await?;

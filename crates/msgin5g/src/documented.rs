@@ -299,6 +299,7 @@ fn compare_defaults<T: Default + Serialize>(heading: &str) {
 fn the_documented_defaults_of_limits_are_those_of_the_code() {
     compare_defaults::<client::ClientLimits>("Client limits");
     compare_defaults::<client::LocalLimits>("Limits of the applications' socket");
+    compare_defaults::<server::DeviceLimits>("Devices over HTTPS");
     compare_defaults::<sbi::ServerLimits>("HTTP/2 servers");
     compare_defaults::<sbi::ClientLimits>("HTTP/2 clients");
     compare_defaults::<sbi::nrf::NrfLimits>("NRF client");

@@ -42,6 +42,9 @@ pub(crate) struct Addresses {
     /// Health and metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin: Option<String>,
+    /// Its interface for UEs over HTTPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) https: Option<String>,
 }
 
 /// The MSGin5G Server.
@@ -71,6 +74,7 @@ impl Function for Server {
             api: Some(running.api_address().to_string()),
             coap: None,
             admin: Some(running.admin_address().to_string()),
+            https: running.https_address().map(|address| address.to_string()),
         };
         Ok((addresses, async move { running.stopped().await }))
     }
@@ -94,6 +98,7 @@ impl Function for Aanf {
             api: None,
             coap: None,
             admin: running.admin_addr().map(|address| address.to_string()),
+            https: None,
         };
         Ok((addresses, async move { running.stopped().await }))
     }
@@ -117,6 +122,7 @@ impl Function for Configuration {
             api: None,
             coap: running.coap_addr().map(|address| address.to_string()),
             admin: running.admin_addr().map(|address| address.to_string()),
+            https: None,
         };
         Ok((addresses, async move { running.stopped().await }))
     }
@@ -144,6 +150,7 @@ impl Function for Exposure {
             api: nef_address.and(capif_address),
             coap: None,
             admin: nef.and_then(exposure::nef::Running::admin_addr).map(|address| address.to_string()),
+            https: None,
         };
         Ok((addresses, async move { running.stopped().await }))
     }
@@ -172,8 +179,10 @@ pub(crate) async fn run<F: Function>(file: &Path, output: Output) -> Result<Exit
         let also = |name: &str, address: &Option<String>| {
             address.as_ref().map(|address| format!(", {name} {address}")).unwrap_or_default()
         };
-        let Addresses { listen, api, coap, admin } = &ready.addresses;
-        format!("READY {} {listen}{}{}{}", ready.ready, also("api", api), also("coap", coap), also("admin", admin))
+        let Addresses { listen, api, coap, admin, https } = &ready.addresses;
+        let others = [("api", api), ("coap", coap), ("https", https), ("admin", admin)];
+        let others: String = others.into_iter().map(|(name, address)| also(name, address)).collect();
+        format!("READY {} {listen}{others}", ready.ready)
     })?;
     let mut stopped = std::pin::pin!(stopped);
     tokio::select! {

@@ -65,6 +65,9 @@ pub(crate) struct ProfileFile {
     /// `[configuration]`
     #[serde(default)]
     configuration: Option<ConfigurationSection>,
+    /// `[https]`: the server is reached over HTTPS.
+    #[serde(default)]
+    https: Option<HttpsSection>,
     /// `[tls]`
     #[serde(default)]
     tls: TlsSection,
@@ -140,7 +143,7 @@ pub(crate) struct Profile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSection {
-    /// `host:port` of CoAP over TLS, over what `transport` says.
+    /// `host:port` of CoAP over TLS, over what `transport` says; with `[https]`, of HTTPS.
     pub(crate) address: String,
     /// What carries CoAP.
     #[serde(default)]
@@ -163,6 +166,14 @@ pub(crate) struct ConfigurationSection {
     /// Which UE Service ID is wanted, where the UE has several.
     #[serde(default)]
     ue_service_id: Option<UeServiceId>,
+}
+
+/// The server over HTTPS and HTTP Digest, at `server.address`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpsSection {
+    /// PEM: the authority of the server's certificate.
+    ca: PathBuf,
 }
 
 /// How to connect.
@@ -271,6 +282,9 @@ impl ProfileFile {
         } else {
             profile.state_dir = directory.join(&profile.state_dir);
         }
+        if let Some(https) = &mut profile.https {
+            https.ca = directory.join(&https.ca);
+        }
         match &mut profile.keys {
             KeysSection::Usim(usim) => {
                 if usim.opc.is_some() == usim.op.is_some() {
@@ -292,6 +306,13 @@ impl ProfileFile {
     }
 
     fn identity(&self) -> Result<Identity<'_>, &'static str> {
+        if self.https.is_some() && self.configuration.is_some() {
+            return Err("[https] needs [server]: the Configuration Function says where CoAP is served");
+        }
+        let carries_coap = |server: &ServerSection| !matches!(server.transport, Transport::Tcp);
+        if self.https.is_some() && self.server.as_ref().is_some_and(carries_coap) {
+            return Err("server.transport says what carries CoAP, and with [https] nothing does");
+        }
         match (&self.ue_service_id, &self.server, &self.configuration) {
             (Some(ue_service_id), Some(server), None) => Ok(Identity::Own(ue_service_id, server)),
             (None, None, Some(configuration)) => Ok(Identity::Configured(configuration)),
@@ -417,6 +438,7 @@ impl Profile {
         config.state_dir = Some(self.state_dir.clone());
         config.authenticate_after = file.authenticate_after_seconds.map(Duration::from_secs);
         config.tls = file.tls.config();
+        config.https_ca = file.https.as_ref().map(|https| https.ca.clone());
         config.limits = file.limits.clone();
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         config.limits.send_timeout_milliseconds = config.limits.send_timeout_milliseconds.min(timeout);
@@ -539,9 +561,18 @@ pub(crate) fn from_lab(lab: &Lab, arguments: &ProfileFromLabArgs) -> Result<Stri
                 line(format_args!("address = {}", quoted(&address.to_string())));
                 line(format_args!("transport = {}", quoted(name)));
             }
+            TransportArg::Https => {
+                let root = server.https.as_deref();
+                let root = root.ok_or_else(|| Failure::new("the lab's server is not reached over HTTPS"))?;
+                line(format_args!("address = {}", quoted(root.trim_start_matches("https://"))));
+            }
         }
         line(format_args!("fqdn = {}", quoted(&server.fqdn)));
         line(format_args!("path = {}", quoted(&server.path)));
+        if let TransportArg::Https = arguments.transport {
+            line(format_args!("\n[https]"));
+            line(format_args!("ca = {}", quoted(&lab.path(&lab.json.ca))));
+        }
     }
     line(format_args!("\n[keys.usim]"));
     line(format_args!("supi = {}", quoted(subscriber.supi.as_str())));
@@ -688,6 +719,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_reached_over_https_where_the_profile_has_its_authority() {
+        let text = USIM.replacen("[keys.usim]", "[https]\nca = \"pki/ca.pem\"\n[keys.usim]", 1);
+        let config = load(&text).unwrap().known().unwrap().client_config(Duration::from_secs(30));
+        assert!(config.https_ca.unwrap().ends_with("pki/ca.pem"));
+        assert_eq!(load(USIM).unwrap().known().unwrap().client_config(Duration::from_secs(30)).https_ca, None);
+    }
+
+    #[test]
     fn a_misspelt_key_is_named_and_a_secret_is_not_shown() {
         let failure = load(&USIM.replace("fqdn =", "fqnd =")).unwrap_err();
         assert!(format!("{failure:?}").contains("fqnd"), "{failure:?}");
@@ -712,6 +751,7 @@ mod tests {
         assert!(format!("{failure:?}").contains("client configure"), "{failure:?}");
         assert!(load(USIM).unwrap().configuration_function().is_none());
         for (text, missing) in [
+            (format!("{section}[https]\nca = \"ca.pem\"\n[keys.usim]{keys}"), "[https] needs [server]"),
             (format!("{USIM}\n{section}"), "must not stand beside"),
             (format!("[keys.usim]{keys}"), "ue_service_id is missing"),
             (format!("ue_service_id = \"a@b\"\n[keys.usim]{keys}"), "[server] is missing"),

@@ -78,6 +78,7 @@ fn a_base_port_fixes_the_ports() {
     let lab = Lab::start_with(&["--base-port", "19500"]);
     let description = lab.lab_json();
     assert_eq!(description["server"]["coaps_tcp"], "127.0.0.1:19500");
+    assert_eq!(description["server"]["https"], "https://127.0.0.1:19516");
     assert_eq!(description["core"]["configuration"], "https://127.0.0.1:19506");
     assert_eq!(description["core"]["configuration_coaps_tcp"], "127.0.0.1:19507");
 }
@@ -157,6 +158,7 @@ fn the_demo_holds_and_tells_every_refusal_with_its_alert_or_code() {
         [
             "403 AF_ID_NOT_ALLOWED",
             "403 API_NOT_ALLOWED",
+            "401 NOT_AUTHENTICATED",
             "TLS alert decrypt_error",
             "TLS alert handshake_failure",
             "TLS alert handshake_failure",
@@ -169,9 +171,14 @@ fn the_demo_holds_and_tells_every_refusal_with_its_alert_or_code() {
     );
     let delivered: Vec<(&str, &str)> =
         of("delivered").iter().map(|event| (event["from"].as_str().unwrap(), event["to"].as_str().unwrap())).collect();
-    for pair in
-        [("meter-1", "valve-2"), ("meter-1", "billing"), ("billing", "valve-2"), ("the server's disk", "valve-2")]
-    {
+    for pair in [
+        ("meter-1", "valve-2"),
+        ("meter-1", "billing"),
+        ("billing", "valve-2"),
+        ("the server's disk", "valve-2"),
+        ("lamp-3", "meter-1"),
+        ("meter-1", "lamp-3"),
+    ] {
         assert!(delivered.contains(&pair), "{pair:?}");
     }
 

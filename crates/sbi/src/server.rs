@@ -3,6 +3,12 @@
 //! A connection's life: accept → handshake slot → TLS with client certificate → `h2` by ALPN → connection slot →
 //! HTTP/2 until the peer leaves, stops answering pings, floods, loses its certificate, or the server drains. A request's:
 //! request slot → handler (the asking side's patience or ours, whichever is shorter; panics caught) → answer.
+//!
+//! Devices, which prove themselves in their requests, may speak HTTP/1.1: [`SbiServer::start_for_devices`].
+
+mod devices;
+
+pub use devices::DeviceTls;
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
@@ -244,6 +250,23 @@ impl SbiServer {
         Self::listen(listen, limits, PeerProof::PreSharedKey(acceptor), router, shutdown, metrics).await
     }
 
+    /// [`SbiServer::start_observed`] for devices (TS 33.535 Annex B.1.2): none has a certificate, `router` has them prove
+    /// themselves; HTTP/2 and HTTP/1.1. Of `config.tls`, the authority is not used. Requests have the extension [`DeviceTls`].
+    ///
+    /// # Errors
+    /// As [`SbiServer::start`].
+    pub async fn start_for_devices(
+        config: SbiServerConfig,
+        router: Router,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        let strict_server_name = config.limits.unknown_server_name_refused;
+        let tls = ReloadingContext::server_for_devices(config.tls, strict_server_name)?;
+        Self::listen(config.listen, config.limits, PeerProof::InRequests(Arc::new(tls)), router, shutdown, metrics)
+            .await
+    }
+
     async fn listen(
         listen: SocketAddr,
         limits: ServerLimits,
@@ -303,6 +326,7 @@ impl SbiServer {
 enum PeerProof {
     Certificate(Arc<ReloadingContext>),
     CertificateIfShown(Arc<ReloadingContext>),
+    InRequests(Arc<ReloadingContext>),
     PreSharedKey(ApiPskAcceptor),
     SourceNetwork(NdsIpConfig),
 }
@@ -310,11 +334,16 @@ enum PeerProof {
 impl PeerProof {
     fn files(&self) -> Option<&Arc<ReloadingContext>> {
         match self {
-            Self::Certificate(tls) | Self::CertificateIfShown(tls) => Some(tls),
+            Self::Certificate(tls) | Self::CertificateIfShown(tls) | Self::InRequests(tls) => Some(tls),
             Self::PreSharedKey(_) | Self::SourceNetwork(_) => None,
         }
     }
 }
+
+/// Put into an answer's extensions by a handler whose body ends when it ends: [`ServerLimits::answer_timeout_seconds`] is not
+/// for it. The handler bounds what such an answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongAnswer;
 
 /// Whom a connection was opened with a pre-shared key by: the identity whose key the peer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -419,6 +448,7 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Sour
             Secured::Certificate(stream) => serve_http2(stream, source, peer, &shared).await,
             Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, &shared).await,
             Secured::BelowIp(stream) => serve_http2(stream, source, peer, &shared).await,
+            Secured::Device(stream) => devices::serve(stream, source, peer, &shared).await,
         }
     };
     tokio::select! {
@@ -471,6 +501,7 @@ enum Secured {
     Certificate(SslStream<TcpStream>),
     PreSharedKey(ApiPskStream),
     BelowIp(TcpStream),
+    Device(SslStream<TcpStream>),
 }
 
 /// What a connection proved, as its requests' extensions have it.
@@ -480,6 +511,7 @@ struct Peer {
     session: Option<Arc<Tls12Session>>,
     psk: Option<PskPeer>,
     network: Option<FromNetwork>,
+    device: Option<DeviceTls>,
 }
 
 /// Whose a connection is, for counting.
@@ -519,6 +551,11 @@ async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Resu
             let session = tls12_session(stream.ssl()).map(Arc::new);
             let peer = Peer { certificate, session, ..Peer::default() };
             Ok(Proven { stream: Secured::Certificate(stream), peer, certificates })
+        }
+        PeerProof::InRequests(tls) => {
+            let stream = devices::accept(stream, tls).await?;
+            let peer = Peer { device: devices::tls_of(&stream), ..Peer::default() };
+            Ok(Proven { stream: Secured::Device(stream), peer, certificates: None })
         }
         PeerProof::PreSharedKey(acceptor) => {
             let stream = acceptor.accept(stream, source.ip()).await.map_err(|error| Refusal::new("psk", error))?;
@@ -674,11 +711,12 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
         let answer = match Arc::clone(&self.shared.requests).try_acquire_owned() {
             Ok(slot) => {
                 let mut request = request.map(Body::new);
-                let Peer { certificate, session, psk, network } = self.peer.clone();
+                let Peer { certificate, session, psk, network, device } = self.peer.clone();
                 certificate.map(|certificate| request.extensions_mut().insert(certificate));
                 session.map(|session| request.extensions_mut().insert(session));
                 psk.map(|psk| request.extensions_mut().insert(psk));
                 network.map(|network| request.extensions_mut().insert(network));
+                device.map(|device| request.extensions_mut().insert(device));
                 request.extensions_mut().insert(ConnectInfo(self.source));
                 Either::Left(answer_request(Arc::clone(&self.shared), request, slot))
             }
@@ -689,7 +727,11 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
             }
         };
         let answers = Arc::clone(&self.answers);
-        Box::pin(answer.map(move |answer| Ok(answers.watch(answer))))
+        let watch = move |answer: Response| match answer.extensions().get::<LongAnswer>() {
+            Some(LongAnswer) => answer,
+            None => answers.watch(answer),
+        };
+        Box::pin(answer.map(move |answer| Ok(watch(answer))))
     }
 }
 

@@ -18,6 +18,7 @@ use transport::{HandshakeLimits, LookupLimits, OpeningLimits};
 use crate::broadcast::BroadcastAreaSection;
 use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicServerSection};
 use crate::error::ServerError;
+use crate::http_ue::HttpsSection;
 use crate::invokers::CapifSection;
 use crate::limits::{DURATION_MAX, Limits};
 use crate::oscore::OscoreSection;
@@ -39,6 +40,10 @@ pub struct Config {
     /// MSGin5G-1 under OSCORE. Without it, it is not served.
     #[serde(default)]
     pub oscore: Option<OscoreSection>,
+        }
+    /// MSGin5G-1 for devices that have only an HTTP stack. Without it, it is not served.
+    #[serde(default)]
+    pub https: Option<HttpsSection>,
     /// The certificate that proves the server to network functions and Application Servers, as client and as server.
     pub certificates: CertificateFiles,
     /// The AKMA anchor function.
@@ -480,6 +485,9 @@ impl Config {
         if let Some((key, reason)) = self.oscore.as_ref().and_then(OscoreSection::fault) {
             return wrong(key, reason);
         }
+        if let Some((key, reason)) = self.https.as_ref().and_then(|https| https.fault(delivery_seconds)) {
+            return wrong(&key, reason);
+        }
         if let Err(error) = self.authorization.check() {
             return wrong("authorization", error.reason());
         }
@@ -549,6 +557,17 @@ impl Config {
                 ("exposure.limits.drain_timeout_seconds", limits.drain_timeout_seconds),
             ]
         });
+        let of_https = self.https.as_ref().into_iter().flat_map(|https| {
+            let limits = &https.limits;
+            [
+                ("https.limits.handshake_timeout_seconds", limits.handshake_timeout_seconds),
+                ("https.limits.request_timeout_seconds", limits.request_timeout_seconds),
+                ("https.limits.answer_timeout_seconds", limits.answer_timeout_seconds),
+                ("https.limits.keepalive_interval_seconds", limits.keepalive_interval_seconds),
+                ("https.limits.keepalive_timeout_seconds", limits.keepalive_timeout_seconds),
+                ("https.limits.drain_timeout_seconds", limits.drain_timeout_seconds),
+            ]
+        });
         let of_clients = [
             ("akma.requests", &self.akma.requests),
             ("configuration_function.requests", &self.configuration_function.requests),
@@ -562,7 +581,11 @@ impl Config {
         ];
         let of_clients = of_clients.chain(of_destinations.into_iter().flatten());
         let too_long = |value: Duration| value > DURATION_MAX;
-        let seconds = seconds.into_iter().chain(of_exposure).map(|(name, value)| (name, Duration::from_secs(value)));
+        let seconds = seconds
+            .into_iter()
+            .chain(of_exposure)
+            .chain(of_https)
+            .map(|(name, value)| (name, Duration::from_secs(value)));
         let milliseconds = milliseconds.into_iter().map(|(name, value)| (name, Duration::from_millis(value)));
         let own = seconds.chain(milliseconds).find(|(_, value)| too_long(*value)).map(|(name, _)| name.to_owned());
         own.or_else(|| {

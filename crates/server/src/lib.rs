@@ -1,7 +1,7 @@
 //! The MSGin5G Server (TS 23.554, TS 24.538, TS 29.538), secured as TS 33.501 Annex Y demands.
 //!
 //! Start from [`Config`], what an operator writes, and [`start`], which runs it until a token is cancelled. UEs come over
-//! CoAP on TLS-PSK keyed by AKMA, Application Servers over HTTP/2 with mutual TLS; the AAnF, the Configuration Function and
+//! CoAP on TLS-PSK keyed by AKMA, or over HTTPS with HTTP Digest, Application Servers over HTTP/2 with mutual TLS; the AAnF, the Configuration Function and
 //! the store are what [`Config`] names.
 //!
 //! ```no_run
@@ -39,6 +39,7 @@ mod destinations;
 mod error;
 mod fan_out;
 mod groups;
+mod http_ue;
 mod inbox;
 mod invokers;
 mod limits;
@@ -69,6 +70,7 @@ pub use config::{
 pub use destinations::{BroadcastSection, GroupManagementSection, TopicServerSection};
 pub use error::ServerError;
 pub use groups::{Group, GroupError, GroupSource};
+pub use http_ue::{DeviceLimits, HttpsSection};
 pub use limits::Limits;
 pub use message::{IdentityPattern, InvalidPattern, PATTERN_OCTETS_MAX};
 pub use oscore::OscoreSection;

@@ -34,6 +34,7 @@ use crate::destinations::Destinations;
 use crate::error::ServerError;
 use crate::fan_out;
 use crate::groups::GroupSource;
+use crate::http_ue::{self, Front, HttpsMetrics};
 use crate::inbox;
 use crate::invokers::{self, Invokers};
 use crate::listener::{self, Below};
@@ -66,6 +67,7 @@ pub struct Running {
     notifications: Option<SocketAddr>,
     invokers: Option<SocketAddr>,
     invokers_by_psk: Option<SocketAddr>,
+    https: Option<SocketAddr>,
     ended: TaskTracker,
 }
 
@@ -122,6 +124,12 @@ impl Running {
     #[must_use]
     pub fn invoker_psk_address(&self) -> Option<SocketAddr> {
         self.invokers_by_psk
+    }
+
+    /// Where UEs connect that have only an HTTP stack. None without `[https]`.
+    #[must_use]
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.https
     }
 
     /// Waits until the server has stopped: everything taken is answered or on disk.
@@ -204,6 +212,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     core.reachability.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
     let notifications = serve_notifications(&core, &config, &clients, &api_stop).await?;
+    let https = Box::pin(serve_devices(&core, &config, &mut metrics_registry, &api_stop)).await?;
     if let Some(nrf) = &clients.nrf {
         nrf.register_metrics(&mut metrics_registry);
         let own = own_function(api.local_addr(), authorizer.demands_tokens());
@@ -237,6 +246,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         notifications: notifications.as_ref().map(SbiServer::local_addr),
         invokers: invokers.as_ref().map(Invokers::address),
         invokers_by_psk: invokers.as_ref().and_then(Invokers::psk_address),
+        https: https.as_ref().map(SbiServer::local_addr),
         ended: TaskTracker::new(),
     };
     running.ended.spawn(async move {
@@ -251,6 +261,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         }
         if let Some(invokers) = invokers {
             let _ = timeout(LAST_TASKS, invokers.stopped()).await;
+        }
+        if let Some(https) = https {
+            let _ = timeout(LAST_TASKS, https.stopped()).await;
         }
         if let Some(notifications) = notifications {
             let _ = timeout(LAST_TASKS, notifications.stopped()).await;
@@ -283,6 +296,22 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerEr
     let listener = TcpListener::bind(address).await.map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
     Ok((listener, bound))
+}
+
+/// Serves devices that have only an HTTP stack, if that is wanted.
+async fn serve_devices(
+    core: &Arc<Core>,
+    config: &Config,
+    metrics: &mut MetricsRegistry,
+    stop: &CancellationToken,
+) -> Result<Option<SbiServer>, ServerError> {
+    let Some(section) = &config.https else { return Ok(None) };
+    let of_devices = HttpsMetrics::default();
+    of_devices.register(metrics.sub_registry_with_prefix("msgin5g"));
+    let front = Front::new(core, &config.server.fqdn, &config.server.path, section, of_devices)?;
+    let server = http_ue::serve(&front, section, &config.certificates, stop.clone()).await?;
+    tracing::info!(https = %server.local_addr(), "UEs over HTTPS are served");
+    Ok(Some(server))
 }
 
 async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {

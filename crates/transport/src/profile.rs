@@ -89,6 +89,11 @@ pub(crate) enum Role {
         /// Whether a client without a certificate is refused; one that shows a wrong one always is.
         certificate_required: bool,
     },
+    /// A server whose clients prove themselves by other means, inside: no certificate is asked for, HTTP/1.1 is spoken, too.
+    DeviceServer {
+        /// Whether a server name that the certificate does not carry is refused.
+        strict_server_name: bool,
+    },
     Client,
 }
 
@@ -113,6 +118,30 @@ pub fn mutual_tls_server(files: &CertificateFiles) -> Result<SslContext, Profile
 /// [`ProfileError`], naming the file at fault.
 pub fn mutual_tls_client(files: &CertificateFiles) -> Result<SslContext, ProfileError> {
     context(files, Role::Client)
+}
+
+/// A client context without a certificate of its own, for a device that proves itself inside (TS 33.535 Annex B.1.2). It
+/// verifies the server's, which must come from an authority in `ca`, and offers HTTP/2.
+///
+/// # Errors
+/// [`ProfileError`], naming the file at fault.
+pub fn device_client(ca: &Path) -> Result<SslContext, ProfileError> {
+    let mut context = SslContextBuilder::new(SslMethod::tls_client())?;
+    harden(&mut context)?;
+    context.set_ciphersuites(SUITES_TLS13)?;
+    context.set_cipher_list(SUITES_TLS12)?;
+    context.set_groups_list(GROUPS)?;
+    let mut store = X509StoreBuilder::new()?;
+    for authority in certificates(ca)? {
+        store.add_cert(authority)?;
+    }
+    store.set_purpose(X509PurposeId::SSL_SERVER)?;
+    context.set_cert_store(store.build());
+    context.set_verify_callback(SslVerifyMode::PEER, |ok, chain| {
+        ok && is_meant_for(chain, X509ExtendedKeyUsage::SSL_SERVER)
+    });
+    context.set_alpn_protos(ALPN_H2)?;
+    Ok(context.build())
 }
 
 /// One connection's session of a [`mutual_tls_client`] context: SNI is set to `host` and the server's
@@ -159,7 +188,7 @@ pub(crate) fn context(files: &CertificateFiles, role: Role) -> Result<SslContext
 /// A context of the profile that may still be changed.
 pub(crate) fn builder(files: &CertificateFiles, role: Role) -> Result<SslContextBuilder, ProfileError> {
     let mut context = SslContextBuilder::new(match role {
-        Role::Server { .. } => SslMethod::tls_server(),
+        Role::Server { .. } | Role::DeviceServer { .. } => SslMethod::tls_server(),
         Role::Client => SslMethod::tls_client(),
     })?;
     harden(&mut context)?;
@@ -167,6 +196,15 @@ pub(crate) fn builder(files: &CertificateFiles, role: Role) -> Result<SslContext
     context.set_cipher_list(SUITES_TLS12)?;
     context.set_groups_list(GROUPS)?;
     let own = show_certificate(&mut context, files)?;
+    if let Role::DeviceServer { strict_server_name } = role {
+        context.set_alpn_select_callback(|_, offered| {
+            select_next_proto(ALPN_H2_HTTP11, offered).ok_or(AlpnError::ALERT_FATAL)
+        });
+        if strict_server_name {
+            refuse_other_names(&mut context, own);
+        }
+        return Ok(context);
+    }
     let authorities = certificates(&files.ca)?;
     context.set_cert_store(trust(files, &authorities, role)?);
     match role {
@@ -199,6 +237,7 @@ pub(crate) fn builder(files: &CertificateFiles, role: Role) -> Result<SslContext
                 .set_verify_callback(verify, |ok, chain| ok && is_meant_for(chain, X509ExtendedKeyUsage::SSL_SERVER));
             context.set_alpn_protos(ALPN_H2)?;
         }
+        Role::DeviceServer { .. } => {}
     }
     Ok(context)
 }
@@ -229,7 +268,7 @@ fn trust(files: &CertificateFiles, authorities: &[X509], role: Role) -> Result<X
         store.add_cert(authority.clone())?;
     }
     store.set_purpose(match role {
-        Role::Server { .. } => X509PurposeId::SSL_CLIENT,
+        Role::Server { .. } | Role::DeviceServer { .. } => X509PurposeId::SSL_CLIENT,
         Role::Client => X509PurposeId::SSL_SERVER,
     })?;
     if let Some(path) = &files.crl {
@@ -307,6 +346,7 @@ pub(crate) const ALPN_H2: &[u8] = b"\x02h2";
 
 /// HTTP/1.1, in the same form (RFC 7301).
 pub(crate) const ALPN_HTTP11: &[u8] = b"\x08http/1.1";
+const ALPN_H2_HTTP11: &[u8] = b"\x02h2\x08http/1.1";
 pub(crate) const GROUPS: &str = "X25519:P-256:P-384";
 /// RFC 8446 clause 9.1 and the AES-256 suite that TS 33.210 clause 6.2.2 asks for besides.
 pub(crate) const SUITES_TLS13: &str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";

@@ -87,6 +87,16 @@ impl ReloadingContext {
         Self::new(files, Role::Server { strict_server_name, certificate_required: false })
     }
 
+    /// A context for clients that prove themselves inside the connection (TS 33.535 Annex B.1.2): none is asked for a
+    /// certificate, and HTTP/2 or HTTP/1.1 is spoken, which is what ALPN selects or none does. Of `files`, the authority is not
+    /// used. `strict_server_name` as for [`ReloadingContext::server`].
+    ///
+    /// # Errors
+    /// [`ProfileError`], naming the file at fault.
+    pub fn server_for_devices(files: CertificateFiles, strict_server_name: bool) -> Result<Self, ProfileError> {
+        Self::new(files, Role::DeviceServer { strict_server_name })
+    }
+
     /// A context as [`crate::profile::mutual_tls_client`] makes it.
     ///
     /// # Errors

@@ -104,6 +104,15 @@ impl Device {
         let mut config = ClientConfig::new(address.to_string(), fqdn(lab)?, name.clone());
         config.transport = transport;
         config.path = server.path.clone();
+        self.connect_with(keys, config).await
+    }
+
+    /// The same with settings of the caller's.
+    pub(crate) async fn connect_with(
+        &self,
+        keys: &AkmaMaterial,
+        mut config: ClientConfig,
+    ) -> Result<Result<(Client, IncomingStream), client::ClientError>, Broken> {
         config.limits.backoff_first_milliseconds = 100;
         config.limits.backoff_max_milliseconds = 500;
         within(&format!("registration of {}", self.name), Client::connect(config, OneKey(keys.clone()))).await

@@ -137,7 +137,7 @@ impl RunningLab {
     pub(crate) async fn start_server(&mut self) -> Result<(), Failure> {
         if self.server.is_none() {
             let shutdown = CancellationToken::new();
-            let running = server::start(read(&self.directory, "server")?, shutdown.clone())
+            let running = Box::pin(server::start(read(&self.directory, "server")?, shutdown.clone()))
                 .await
                 .map_err(|error| start_failure("MSGin5G Server", &error))?;
             self.server = Some(RunningServer { running, shutdown });

@@ -48,6 +48,7 @@ impl Function {
             ("MSGIN5G_SERVER__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_API__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_HTTPS__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_STORE__PATH", lab.path("state/second-server").display().to_string()),
         ];
         variables.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
@@ -176,6 +177,11 @@ impl Function {
     /// The root of its HTTP/2 API, where that is another interface.
     pub fn api_root(&self) -> String {
         format!("https://{}", self.ready["api"].as_str().expect("it has an API"))
+    }
+
+    /// The root of its interface for UEs over HTTPS.
+    pub fn https_root(&self) -> String {
+        format!("https://{}", self.ready["https"].as_str().expect("it serves devices over HTTPS"))
     }
 
     /// The root of its main interface, if that is HTTP/2.

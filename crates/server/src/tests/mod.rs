@@ -8,6 +8,7 @@ mod broadcast;
 mod delivery;
 mod fan_out;
 mod groups;
+mod https;
 mod limits;
 mod oscore;
 mod pki;
@@ -132,11 +133,14 @@ struct DestinationsSetup {
 #[derive(Default)]
 struct Keys {
     answer: Mutex<Option<Option<ProvenKey>>>,
+    /// Of these A-KIDs; `answer` is for the others.
+    known: Mutex<BTreeMap<AKid, ProvenKey>>,
 }
 
 impl KeySource for Keys {
-    fn retrieve(&self, _: AfId, _: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
-        let answer = self.answer.lock().unwrap().clone();
+    fn retrieve(&self, _: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
+        let known = self.known.lock().unwrap().get(&a_kid).cloned();
+        let answer = known.map(Some).or(self.answer.lock().unwrap().clone());
         Box::pin(async move { answer.ok_or_else(|| KeySourceError::Unavailable("down".to_owned())) })
     }
 }

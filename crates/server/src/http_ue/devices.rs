@@ -1,0 +1,226 @@
+//! Who has proven itself: one entry for each A-KID, with what outlives a request.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akma::{AKid, UaProtocolId};
+use bytes::Bytes;
+use message::Address;
+use sbi::DeviceTls;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
+use transport::{ProvenKey, ProvenPeer, TlsVersion};
+
+use super::Front;
+use super::config::DeviceLimits;
+use super::counters::Counters;
+use super::link::{self, Command, LinkHandle};
+use super::nonce::{Nonce, Nonces};
+use crate::sync::lock;
+
+/// Every device that is remembered.
+pub(super) struct Devices {
+    known: Mutex<HashMap<AKid, Arc<Device>>>,
+    devices_max: usize,
+    idle: Duration,
+}
+
+/// There are as many as there may be.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Devices {
+    pub(super) fn new(limits: &DeviceLimits) -> Self {
+        Self { known: Mutex::default(), devices_max: limits.devices_max, idle: limits.device_idle() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        lock(&self.known).len()
+    }
+
+    pub(super) fn find(&self, a_kid: &AKid) -> Option<Arc<Device>> {
+        lock(&self.known).get(a_kid).cloned()
+    }
+
+    /// The entry of a device that has just proven itself.
+    pub(super) fn enter(&self, a_kid: &AKid, now: Instant) -> Result<Arc<Device>, Full> {
+        let mut known = lock(&self.known);
+        if let Some(device) = known.get(a_kid) {
+            return Ok(Arc::clone(device));
+        }
+        if known.len() >= self.devices_max {
+            return Err(Full);
+        }
+        let device = Arc::new(Device { a_kid: a_kid.clone(), state: Mutex::new(State::new(now)) });
+        known.insert(a_kid.clone(), Arc::clone(&device));
+        Ok(device)
+    }
+
+    /// Forgets those that were silent for too long and that nobody works for.
+    pub(super) fn sweep(&self, now: Instant) {
+        lock(&self.known).retain(|_, device| Arc::strong_count(device) > 1 || !device.is_idle(now, self.idle));
+    }
+}
+
+/// One A-KID.
+pub(super) struct Device {
+    pub(super) a_kid: AKid,
+    state: Mutex<State>,
+}
+
+struct State {
+    key: Option<Known>,
+    counters: Counters,
+    heard_at: Instant,
+    registration: Option<Registered>,
+    link: Option<LinkHandle>,
+}
+
+/// K_AF, and when the key server was asked for it.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) key: ProvenKey,
+    pub(super) asked_at: Instant,
+}
+
+/// What the device registered, to be repeated on a new link.
+#[derive(Clone)]
+pub(super) struct Registered {
+    /// The request.
+    pub(super) body: Bytes,
+    pub(super) address: Address,
+    /// Of the registration: another since then is somebody else's, or another connection's.
+    pub(super) generation: u64,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    pub(super) source: IpAddr,
+    pub(super) tls: Option<DeviceTls>,
+}
+
+/// A command was not taken.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// As many wait as may.
+    TooMany,
+    /// There is no key to prove the device's connection with any more.
+    NoKey,
+}
+
+impl State {
+    fn new(now: Instant) -> Self {
+        Self { key: None, counters: Counters::default(), heard_at: now, registration: None, link: None }
+    }
+}
+
+impl Device {
+    pub(super) fn key(&self) -> Option<Known> {
+        lock(&self.state).key.clone()
+    }
+
+    /// Notes what the key server says, and ends the link if that is another UE.
+    pub(super) fn prove(&self, known: Known) {
+        let mut state = lock(&self.state);
+        let same = state.key.as_ref().is_none_or(|before| before.key.ue_id == known.key.ue_id);
+        state.key = Some(known);
+        if !same {
+            (state.registration, state.link) = (None, None);
+        }
+    }
+
+    /// The key server does not vouch for it any more.
+    pub(super) fn disprove(&self) {
+        let mut state = lock(&self.state);
+        (state.key, state.registration, state.link) = (None, None, None);
+    }
+
+    /// Whether this count of this nonce is new.
+    pub(super) fn count(&self, nonce: Nonce, count: u32, nonces: &Nonces, now: Instant, nonces_max: usize) -> bool {
+        let mut state = lock(&self.state);
+        state.heard_at = now;
+        state.counters.take(nonce, count, nonces, now, nonces_max)
+    }
+
+    pub(super) fn registered(&self, registration: Option<Registered>) {
+        lock(&self.state).registration = registration;
+    }
+
+    /// Notes a new registration, or the one at hand again, with the generation that it has now.
+    pub(super) fn update_registration(
+        &self,
+        new: Option<(Bytes, Address)>,
+        generation_of: impl FnOnce(&Address) -> Option<u64>,
+    ) {
+        let mut state = lock(&self.state);
+        let before = state.registration.take().map(|before| (before.body, before.address));
+        let Some((body, address)) = new.or(before) else { return };
+        let generation = generation_of(&address);
+        state.registration = generation.map(|generation| Registered { body, address, generation });
+    }
+
+    /// Hands a command to the device's link, which is made if there is none.
+    pub(super) fn send(self: &Arc<Self>, front: &Arc<Front>, origin: Origin, command: Command) -> Result<(), NotTaken> {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let command = match &state.link {
+            Some(link) => match link.commands.try_send(command) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(_)) => return Err(NotTaken::TooMany),
+                Err(TrySendError::Closed(command)) => command,
+            },
+            None => command,
+        };
+        let key = state.key.as_ref().ok_or(NotTaken::NoKey)?;
+        let registration = state.registration.clone().filter(|registration| registration.is_current(front));
+        if registration.is_none() {
+            state.registration = None;
+        }
+        let peer = proven(&self.a_kid, &key.key, origin.tls);
+        let link = link::open(front, self, peer, origin.source, registration);
+        let sent = link.commands.try_send(command).map_err(|_| NotTaken::TooMany);
+        state.link = Some(link);
+        sent
+    }
+
+    /// Takes the link out if nothing waits for it; otherwise it is to go on.
+    pub(super) fn give_up(&self, is_idle: impl FnOnce() -> bool) -> bool {
+        let mut state = lock(&self.state);
+        let idle = is_idle();
+        if idle {
+            state.link = None;
+        }
+        idle
+    }
+
+    fn is_idle(&self, now: Instant, idle: Duration) -> bool {
+        now.saturating_duration_since(lock(&self.state).heard_at) >= idle
+    }
+}
+
+impl Registered {
+    /// Whether it is still the registration of that UE Service ID.
+    fn is_current(&self, front: &Front) -> bool {
+        front.core.registry.find(&self.address).is_some_and(|party| {
+            let state = lock(&party.state);
+            !state.gone && state.generation == self.generation
+        })
+    }
+}
+
+/// What a session is told of its peer.
+fn proven(a_kid: &AKid, key: &ProvenKey, tls: Option<DeviceTls>) -> ProvenPeer {
+    let tls = tls.unwrap_or(DeviceTls { version: TlsVersion::Tls12, cipher: "unknown" });
+    ProvenPeer {
+        a_kid: a_kid.clone(),
+        ue_id: key.ue_id.clone(),
+        gpsi: key.gpsi.clone(),
+        expires_at: key.expires_at,
+        protocol: UaProtocolId::HTTP_DIGEST,
+        tls_version: tls.version,
+        cipher: tls.cipher,
+    }
+}

@@ -1,0 +1,40 @@
+//! What operators see of devices over HTTPS.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Clones count into the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HttpsMetrics {
+    pub(super) devices: Gauge,
+    authentications: Family<Outcome, Counter>,
+    acknowledged: Counter,
+}
+
+impl HttpsMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("https_devices", "Devices over HTTPS that are remembered", self.devices.clone());
+        registry.register(
+            "https_authentications",
+            "Requests over HTTPS, by what came of their authentication",
+            self.authentications.clone(),
+        );
+        registry.register("https_acknowledged", "Deliveries acknowledged over HTTPS", self.acknowledged.clone());
+    }
+
+    pub(super) fn authenticated(&self, outcome: &'static str) {
+        self.authentications.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(super) fn acknowledged(&self) {
+        self.acknowledged.inc();
+    }
+}
