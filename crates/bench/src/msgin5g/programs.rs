@@ -80,6 +80,7 @@ impl ServerProcess {
         command.env("MSGIN5G_API__LISTEN", addresses.api.to_string());
         command.env("MSGIN5G_ADMIN__LISTEN", addresses.admin.to_string());
         command.env("MSGIN5G_HTTPS__LISTEN", ANY);
+        command.env("MSGIN5G_WEBSOCKET__LISTEN", ANY);
         // At the NRF it must not take the place of the lab's own.
         command.env("MSGIN5G_NRF__REGISTER", "false");
         command.env("MSGIN5G_STORE__PATH", directory.join("state/bench-server"));
