@@ -40,7 +40,6 @@ pub struct Config {
     /// MSGin5G-1 under OSCORE. Without it, it is not served.
     #[serde(default)]
     pub oscore: Option<OscoreSection>,
-        }
     /// MSGin5G-1 for devices that have only an HTTP stack. Without it, it is not served.
     #[serde(default)]
     pub https: Option<HttpsSection>,
