@@ -301,7 +301,7 @@ impl Link {
         }
         let cause = message::ErrorBody::decode(&response.payload, &self.front.core.decode_limits);
         let cause = cause.ok().and_then(|body| body.cause()).unwrap_or(FailureCause::NotRegistered);
-        self.refusal = Some(Response { payload: message::failure(&cause), ..response });
+        self.refusal = Some(response.with_payload(message::failure(&cause)));
     }
 
     fn answered(&mut self, exchange: ExchangeId, response: Response) {
