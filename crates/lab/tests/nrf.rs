@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
-use lab::{Directory, Ports, nrf};
+use lab::{CertificateAuthority, Directory, Ports, nrf};
 use sbi::assertion::AssertionSigner;
 use sbi::nrf::{
     AccessTokenReq, DiscoveryQuery, NFProfile, NFStatus, NotificationData, NotificationEventType, NrfApi, PatchItem,
@@ -489,6 +489,32 @@ async fn an_assertion_proves_who_asks_where_the_connection_does_not() {
     assert!(wrong(signed_by_another).await.contains("invalid_client"));
     let in_own_connection = network.api("ausf").with_credentials(Some(credentials("udm", "udm")));
     assert!(wrong(in_own_connection).await.contains("invalid_client"), "an assertion that is shown counts");
+}
+
+#[tokio::test]
+async fn an_assertion_of_a_revoked_certificate_gets_no_token() {
+    let network = Network::start().await;
+    network.register_aanf().await;
+    let profile = network.profile("ausf", "AUSF", &["nausf-auth"], &["AMF"]);
+    network.api("ausf").register(&profile).await.unwrap();
+    let credentials = AssertionSigner::new(network.id("ausf"), &network.directory.certificate("ausf")).unwrap();
+    let request = network.request("ausf", "AUSF", "naanf-akma");
+    // The connection is another's: only the assertion can be refused.
+    let relayed = network.api("lab-nf").with_credentials(Some(credentials));
+    relayed.token(&request).await.unwrap();
+    let realm = network.directory.home_network().realm();
+    let pki = network.directory.root().join("pki");
+    CertificateAuthority::open(&pki, &realm).unwrap().revoke("ausf").unwrap();
+    let refused = async {
+        loop {
+            match relayed.token(&request).await {
+                Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(60), refused).await.unwrap();
+    assert!(refused.contains("invalid_client"), "{refused}");
 }
 
 #[tokio::test]

@@ -2,28 +2,27 @@
 //! the key of its certificate, in the header `3gpp-Sbi-Client-Credentials` (TS 29.500 clause 5.2.3.2.11).
 //!
 //! An assertion is a JSON Web Token signed with ES256 whose header carries the certificate in `x5c`. Checked are: form and
-//! length; that the certificates lead to the authority that TLS peers must come from; the signature; that `sub` is the NF
-//! instance ID of the certificate; that `aud` names the type of who is asked; and that it is short-lived and of now.
+//! length; that the certificate could be a TLS client's: it leads to the authority that TLS peers must come from, is meant for
+//! clients, valid, and on no CRL; the signature; that `sub` is the NF instance ID of the certificate; that `aud` names the
+//! type of who is asked; and that it is short-lived and of now.
 //!
 //! [`AssertionSigner`] makes them, [`AssertionKeys`] checks them.
 
 mod signer;
 
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
-use openssl::stack::Stack;
-use openssl::x509::store::{X509Store, X509StoreBuilder};
-use openssl::x509::{X509, X509Ref, X509StoreContext};
+use openssl::x509::X509;
 use serde::{Deserialize, Serialize};
-use transport::profile::PeerIdentity;
+use transport::profile::{CertificateFiles, PeerIdentity, ReloadingTrust, Untrusted};
 
 pub use signer::AssertionSigner;
 
 use crate::authorization::{InvalidAuthorization, Refusal};
-use crate::token::{JoseHeader, PublicKey, TokenError, forget_errors};
+use crate::token::{JoseHeader, PublicKey, TokenError};
 
 /// The header.
 pub static CLIENT_CREDENTIALS: HeaderName = HeaderName::from_static("3gpp-sbi-client-credentials");
@@ -34,6 +33,10 @@ pub const ASSERTION_BYTES_MAX: usize = 16_384;
 pub const CERTIFICATES_MAX: usize = 8;
 /// Longest time from `iat` to `exp`, in seconds: assertions are short-lived.
 pub const LIFETIME_SECONDS_MAX: u64 = 600;
+
+/// How often it is looked whether the files of authorities, CRLs, and the signer's certificate and key, have changed: when one
+/// is needed, and this has passed since the last look.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an assertion says (TS 29.500 clause 5.2.3.2.11).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,36 +70,21 @@ impl AssertionAudience {
     }
 }
 
-/// The authority whose certificates may sign assertions.
+/// The authorities whose certificates may sign assertions, and their CRLs. Changed files are taken within
+/// [`LOOK_INTERVAL`].
+#[derive(Debug)]
 pub struct AssertionKeys {
-    authorities: X509Store,
-    path: PathBuf,
-}
-
-impl std::fmt::Debug for AssertionKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AssertionKeys").field("authorities", &self.path).finish()
-    }
+    trust: ReloadingTrust,
 }
 
 impl AssertionKeys {
-    /// The authorities in a PEM file.
+    /// The authorities and CRLs of `files`: those that TLS peers must come from, and be on none of.
     ///
     /// # Errors
     /// [`InvalidAuthorization`] naming the file.
-    pub fn open(ca: &Path) -> Result<Self, InvalidAuthorization> {
-        let fault = |what: &str| InvalidAuthorization(format!("assertions: {}: {what}", ca.display()));
-        let pem = std::fs::read(ca).map_err(|error| fault(&error.to_string()))?;
-        let certificates = X509::stack_from_pem(&pem).map_err(|_| fault("not PEM certificates"))?;
-        let store = || {
-            let mut builder = X509StoreBuilder::new()?;
-            for certificate in certificates {
-                builder.add_cert(certificate)?;
-            }
-            Ok::<_, openssl::error::ErrorStack>(builder.build())
-        };
-        let authorities = store().map_err(|_| fault("OpenSSL does not take them"))?;
-        Ok(Self { authorities, path: ca.to_owned() })
+    pub fn open(files: &CertificateFiles) -> Result<Self, InvalidAuthorization> {
+        let trust = ReloadingTrust::open(files.clone(), LOOK_INTERVAL);
+        Ok(Self { trust: trust.map_err(|error| InvalidAuthorization(format!("assertions: {error}")))? })
     }
 
     /// What an assertion says, if it is genuine, meant for a function of `nf_type`, and of `now`.
@@ -115,10 +103,11 @@ impl AssertionKeys {
         }
         let header = JoseHeader::read(assertion).map_err(|error| reason(&error))?;
         let certificates = certificates(&header)?;
-        let own = certificates.first().ok_or(Refusal::Assertion("assertion_certificate"))?;
-        if !self.trusts(own, &certificates) {
-            return Err(Refusal::Assertion("assertion_certificate"));
-        }
+        let (own, chain) = certificates.split_first().ok_or(Refusal::Assertion("assertion_certificate"))?;
+        self.trust.vouches_for(own, chain).map_err(|refusal| match refusal {
+            Untrusted::Revoked => Refusal::Assertion("assertion_certificate_revoked"),
+            _ => Refusal::Assertion("assertion_certificate"),
+        })?;
         let key = own.public_key().map_err(|_| Refusal::Assertion("assertion_certificate"))?;
         let key = PublicKey::from_openssl(&*key).map_err(|_| Refusal::Assertion("assertion_certificate"))?;
         let claims: AssertionClaims = key.claims(assertion).map_err(|error| reason(&error))?;
@@ -137,21 +126,6 @@ impl AssertionKeys {
             return Err(Refusal::Assertion("assertion_lifetime"));
         }
         Ok(claims)
-    }
-
-    fn trusts(&self, own: &X509Ref, chain: &[X509]) -> bool {
-        let verified = || {
-            let mut others = Stack::new()?;
-            for certificate in chain.iter().skip(1) {
-                others.push(certificate.clone())?;
-            }
-            X509StoreContext::new()?.init(&self.authorities, own, &others, |context| context.verify_cert())
-        };
-        let trusted = verified().unwrap_or(false);
-        if !trusted {
-            forget_errors();
-        }
-        trusted
     }
 }
 

@@ -131,7 +131,7 @@ impl Authorizer {
     ) -> Result<Arc<Self>, SbiError> {
         config.check()?;
         let issuers = Issuers::open(&config.issuers)?;
-        let assertions = AssertionKeys::open(&files.ca)?;
+        let assertions = AssertionKeys::open(files)?;
         Ok(Arc::new(Self { config, producer, issuers, assertions, audit }))
     }
 

@@ -37,7 +37,6 @@ pub use signer::TokenSigner;
 
 pub(crate) use header::JoseHeader;
 pub(crate) use keys::PublicKey;
-pub(crate) use provider::forget_errors;
 
 /// Octets of a token, or of an assertion without its certificates; a longer one is refused unread.
 pub const TOKEN_BYTES_MAX: usize = 8_192;

@@ -29,6 +29,7 @@ use crate::ffi;
 use crate::peer_identity::dns_names;
 pub use crate::peer_identity::{PeerIdentity, peer_identity};
 pub use crate::reload::{PeerCertificates, ReloadOutcome, ReloadingContext, peer_certificates};
+pub use crate::trust::{ReloadingTrust, Untrusted};
 
 /// A certificate, its private key and the authority that its peers' certificates must come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +263,7 @@ fn show_certificate(context: &mut SslContextBuilder, files: &CertificateFiles) -
 }
 
 /// Who vouches for peers, and on which conditions. These hold when a peer is verified again later, too.
-fn trust(files: &CertificateFiles, authorities: &[X509], role: Role) -> Result<X509Store, ProfileError> {
+pub(crate) fn trust(files: &CertificateFiles, authorities: &[X509], role: Role) -> Result<X509Store, ProfileError> {
     let mut store = X509StoreBuilder::new()?;
     for authority in authorities {
         store.add_cert(authority.clone())?;

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslRef};
 use openssl::stack::Stack;
-use openssl::x509::{X509, X509StoreContext, X509VerifyResult};
+use openssl::x509::{X509, X509VerifyResult};
 
 use crate::LogThrottle;
 use crate::profile::{CertificateFiles, ProfileError, Role, context};
+use crate::trust::verified;
 
 /// A TLS context made of files, and made anew when they change.
 pub struct ReloadingContext {
@@ -175,14 +176,7 @@ impl ReloadingContext {
     /// # Errors
     /// What OpenSSL has against them; that memory is short counts, too.
     pub fn vouches_for(&self, peer: &PeerCertificates) -> Result<(), X509VerifyResult> {
-        let context = self.current();
-        let verify = || -> Result<X509VerifyResult, ErrorStack> {
-            X509StoreContext::new()?.init(context.cert_store(), &peer.own, &peer.chain, |verification| {
-                verification.verify_cert()?;
-                Ok(verification.error())
-            })
-        };
-        let outcome = verify();
+        let outcome = verified(self.current().cert_store(), &peer.own, &peer.chain);
         // What OpenSSL noted of it must not be taken for an error of the next connection on this thread.
         let _ = ErrorStack::get();
         match outcome {

@@ -232,7 +232,7 @@ pub async fn start_observed(
         subscriptions: Subscriptions::new(client, limits, shutdown.clone()),
         policy: Policy::new(config.producers, config.scopes)?,
         signer,
-        assertions: AssertionKeys::open(&config.sbi.tls.ca).map_err(|error| wrong(&error))?,
+        assertions: AssertionKeys::open(&config.sbi.tls).map_err(|error| wrong(&error))?,
         audit: Audit::default(),
         plmn: config.plmn,
         token_lifetime_seconds: config.token_lifetime_seconds,
