@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use akma::{AfId, Fqdn, RoutingIndicator};
 use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::NotificationUri;
-use sbi::nrf::NrfConfig;
+use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::policy::{self, InvalidPolicy};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,7 @@ impl Default for NotificationConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UdmConfig {
-    /// API root, for example `https://udm.example:8443`.
+    /// API root, for example `https://udm.example:8443`, or `nrf` to have the NRF find it ([`sbi::nrf::ProducerRoot`]).
     pub root: String,
     /// The client's limits.
     #[serde(default)]
@@ -338,10 +338,8 @@ impl Config {
         if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
             return fault(reason);
         }
-        match &self.udm {
-            Some(udm) if !udm.root.starts_with("https://") => fault("udm.root must be an https URI".to_owned()),
-            _ => Ok(()),
-        }
+        let udm = self.udm.as_ref().and_then(|udm| peer_fault(self.nrf.as_ref(), "udm.root", &udm.root));
+        udm.map_or(Ok(()), |(key, reason)| fault(format!("{key} {reason}")))
     }
 }
 

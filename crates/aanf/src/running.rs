@@ -85,7 +85,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             let client = SbiClient::new(SbiClientConfig { tls: config.tls.clone(), limits: udm.limits.clone() })?;
             let client = NrfClient::authorized(nrf.as_ref(), client);
             let pause = Duration::from_millis(udm.pause_milliseconds);
-            Some(Translation::new(NudmClient::new(client, udm.root.clone()), pause))
+            Some(Translation::new(NudmClient::found(client, &udm.root, nrf.as_ref())?, pause))
         }
         None => None,
     };

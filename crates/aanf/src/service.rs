@@ -55,8 +55,7 @@ pub mod refusal {
     pub const AKMA_DISABLED: &str = "AKMA_DISABLED";
     /// 403: the operator has disabled AKMA for the AF.
     pub const AF_DISABLED: &str = "AF_DISABLED";
-    /// 503: this UE's GPSI is needed, and UDM has not told it yet; others are served.
-    pub const GPSI_NOT_YET_KNOWN: &str = "GPSI_NOT_YET_KNOWN";
+    pub use sbi::naanf::GPSI_NOT_YET_KNOWN;
     /// 404: the A-KID does not begin with a routing indicator that is served here.
     pub const ROUTING_INDICATOR_NOT_SERVED: &str = "ROUTING_INDICATOR_NOT_SERVED";
     /// 404, provisioning: AKMA is not disabled for this UE or AF.

@@ -20,7 +20,7 @@ use sbi::testing::TestAuthority;
 use sbi::{ClientLimits, Json, Path, ProblemDetails, SbiError, SbiServer, SbiServerConfig, ServerLimits, cause};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use transport::KeySource;
+use transport::{KeySource, KeySourceError};
 
 #[tokio::test]
 async fn an_af_of_the_domain_gets_k_af_its_expiry_and_the_supi() {
@@ -382,6 +382,8 @@ async fn without_a_gpsi_an_af_outside_gets_the_key_alone_and_while_udm_is_silent
     let refused = outside.retrieve_applicationkey(&request(OUTSIDE, NEW_A_KID)).await;
     assert!(asks_to_come_back(&refused), "UDM does not answer");
     assert!(refused.unwrap_err().problem().unwrap().has_cause(refusal::GPSI_NOT_YET_KNOWN));
+    let as_key_source = outside.retrieve(request(OUTSIDE, NEW_A_KID).af_id, NEW_A_KID.parse().unwrap()).await;
+    assert!(matches!(as_key_source, Err(KeySourceError::NotYet(_))), "no failure of the AAnF: {as_key_source:?}");
     let other = outside.retrieve_applicationkey(&request(OUTSIDE, A_KID)).await.unwrap();
     assert!(other.is_some(), "the same client is served for another UE meanwhile");
     let mut anonymous = request(OUTSIDE, NEW_A_KID);

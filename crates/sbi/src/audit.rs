@@ -1,13 +1,16 @@
 //! Audit: who may do what was decided so, as events on the tracing target `audit` and as a counter.
 //!
 //! One event for each decision, with the fields `subject` (NF instance ID or DNS name, never a SUPI), `action` (service
-//! and operation), `outcome` (`allowed` or `refused`) and `reason` (one of few fixed words, since the counter has a value
-//! for each). What was refused is logged at level INFO, once a second for each subject and reason, `unlogged` saying how
-//! many before it were left out; what was allowed at level DEBUG, and at level INFO, with what it was done to as `object`, where it changes who may do what. The counter
-//! counts all of them.
+//! and operation), `object` (what it was to be done to, where there is such), `outcome` (`allowed` or `refused`) and `reason`
+//! (one of few fixed words, since the counter has a value for each). What was refused, and what was allowed and changes who
+//! may do what, is told at level INFO, the rest at level DEBUG.
+//!
+//! Events at level INFO are bounded: of those on one subject and action the first [`TOLD_EACH_MAX`] within [`WINDOW`] are told
+//! each; the others as sums at its end, with `count`, and without `object`. The counter counts all of them at once.
+
+mod ledger;
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -15,22 +18,46 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use transport::LogThrottle;
 use transport::profile::PeerIdentity;
 
+pub use ledger::{COUNTED_APART_MAX, OTHERS, TOLD_EACH_MAX, WINDOW};
+
 use crate::problem::ProblemDetails;
+use ledger::{Ledger, Sum};
 
 /// Where decisions are told. A clone counts into the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Audit {
     decisions: Family<Decision, Counter>,
-    throttles: Arc<Throttles>,
+    ledger: Arc<Ledger>,
+}
+
+/// How a decision came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Allowed,
+    Refused,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
     outcome: &'static str,
     reason: Cow<'static, str>,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { decisions: Family::default(), ledger: Arc::new(Ledger::new(tell_sum)) }
+    }
 }
 
 impl Audit {
@@ -44,7 +71,14 @@ impl Audit {
     pub fn allowed(&self, subject: &str, action: &str, reason: impl Into<Cow<'static, str>>) {
         let reason = reason.into();
         tracing::debug!(target: "audit", subject, action, outcome = "allowed", reason = &*reason);
-        self.count("allowed", reason);
+        self.count(Outcome::Allowed, reason);
+    }
+
+    /// `subject` may do `action` to `object`, a name that is no UE ID, because of `reason`.
+    pub fn allowed_for(&self, subject: &str, action: &str, object: &str, reason: impl Into<Cow<'static, str>>) {
+        let (object, reason) = (shown(object), reason.into());
+        tracing::debug!(target: "audit", subject, action, object, outcome = "allowed", reason = &*reason);
+        self.count(Outcome::Allowed, reason);
     }
 
     /// `subject` was answered. With 403 or 429 it was refused; what failed in another way was allowed all the same, and
@@ -57,8 +91,8 @@ impl Audit {
         }
     }
 
-    /// The same where `action` changes who may do what: `object` is what was changed, a name that is no UE ID.
-    pub fn changed(
+    /// The same with what it was to be done to: `object`, a name that is no UE ID.
+    pub fn answered_for(
         &self,
         subject: &str,
         action: &str,
@@ -67,25 +101,71 @@ impl Audit {
         problem: Option<&ProblemDetails>,
     ) {
         if problem.is_some_and(is_refusal) {
-            return self.refused(subject, action, reason);
+            self.refused_for(subject, action, object, reason);
+        } else {
+            self.allowed_for(subject, action, object, reason);
         }
-        self.count("allowed", reason.into());
-        tracing::info!(target: "audit", subject, action, object, outcome = "allowed", reason);
+    }
+
+    /// The same where `action` changes who may do what.
+    pub fn changed(
+        &self,
+        subject: &str,
+        action: &str,
+        object: &str,
+        reason: &'static str,
+        problem: Option<&ProblemDetails>,
+    ) {
+        let refused = problem.is_some_and(is_refusal);
+        self.told(subject, action, object, if refused { Outcome::Refused } else { Outcome::Allowed }, reason.into());
     }
 
     /// `subject` may not do `action`, because of `reason`.
     pub fn refused(&self, subject: &str, action: &str, reason: impl Into<Cow<'static, str>>) {
-        let reason = reason.into();
-        if let Some(unlogged) = self.throttles.of(subject, &reason).and_then(LogThrottle::admit) {
-            tracing::info!(target: "audit", subject, action, outcome = "refused", reason = &*reason, unlogged);
-        }
-        self.count("refused", reason);
+        self.told(subject, action, "", Outcome::Refused, reason.into());
     }
 
-    fn count(&self, outcome: &'static str, reason: Cow<'static, str>) {
-        self.decisions.get_or_create(&Decision { outcome, reason }).inc();
+    /// `subject` may not do `action` to `object`, a name that is no UE ID, because of `reason`.
+    pub fn refused_for(&self, subject: &str, action: &str, object: &str, reason: impl Into<Cow<'static, str>>) {
+        self.told(subject, action, object, Outcome::Refused, reason.into());
+    }
+
+    fn told(&self, subject: &str, action: &str, object: &str, outcome: Outcome, reason: Cow<'static, str>) {
+        if self.ledger.admit(subject, action, outcome, reason.clone()) {
+            let (object, outcome) = (shown(object), outcome.as_str());
+            tracing::info!(target: "audit", subject, action, object, outcome, reason = &*reason);
+        }
+        self.count(outcome, reason);
+    }
+
+    fn count(&self, outcome: Outcome, reason: Cow<'static, str>) {
+        self.decisions.get_or_create(&Decision { outcome: outcome.as_str(), reason }).inc();
     }
 }
+
+fn tell_sum(sum: &Sum) {
+    let (subject, action, reason) = (sum.subject.as_str(), sum.action.as_str(), &*sum.reason);
+    tracing::info!(target: "audit", subject, action, outcome = sum.outcome.as_str(), reason, count = sum.count);
+}
+
+/// An object as it is told; `None` where there is none. It may come from a peer: as much of it as tells what was meant, and
+/// nothing of what is spelled as a SUPI (TS 29.571 clause 5.3.2), wherever that stands in it.
+fn shown(object: &str) -> Option<&str> {
+    let end = object.char_indices().nth(OBJECT_CHARACTERS_MAX).map_or(object.len(), |(at, _)| at);
+    let names_a_ue = SUPI_TYPES.iter().any(|start| contains_without_case(object, start));
+    let text = if names_a_ue { UE } else { object.get(..end).unwrap_or_default() };
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn contains_without_case(text: &str, wanted: &str) -> bool {
+    text.as_bytes().windows(wanted.len()).any(|part| part.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+/// What a UE is called.
+const UE: &str = "ue";
+const SUPI_TYPES: [&str; 4] = ["imsi-", "nai-", "gci-", "gli-"];
+/// Characters of an object that are told.
+const OBJECT_CHARACTERS_MAX: usize = 256;
 
 fn is_refusal(problem: &ProblemDetails) -> bool {
     matches!(problem.status_code(), StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
@@ -96,28 +176,6 @@ fn is_refusal(problem: &ProblemDetails) -> bool {
 pub fn subject(peer: &PeerIdentity) -> &str {
     peer.nf_instance_id.as_deref().or(peer.dns_names.first().map(String::as_str)).unwrap_or("unnamed")
 }
-
-/// So many that subjects rarely share one, and so few that nobody can make them grow.
-#[derive(Debug)]
-struct Throttles {
-    hasher: RandomState,
-    slots: [LogThrottle; SLOTS],
-}
-
-impl Default for Throttles {
-    fn default() -> Self {
-        Self { hasher: RandomState::new(), slots: std::array::from_fn(|_| LogThrottle::new()) }
-    }
-}
-
-impl Throttles {
-    fn of(&self, subject: &str, reason: &str) -> Option<&LogThrottle> {
-        let hash = self.hasher.hash_one((subject, reason));
-        self.slots.get(usize::try_from(hash % SLOTS as u64).unwrap_or_default())
-    }
-}
-
-const SLOTS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -131,9 +189,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_decision_is_counted_and_refusals_are_throttled() {
+    fn every_decision_is_counted() {
         let audit = Audit::default();
-        for _ in 0..3 {
+        for _ in 0..TOLD_EACH_MAX + 3 {
             audit.refused("somebody", "naanf-akma", "token_missing");
         }
         audit.allowed("somebody", "naanf-akma", "token");
@@ -141,10 +199,8 @@ mod tests {
         audit.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap_or_default();
-        assert!(text.contains(r#"sbi_authorizations_total{outcome="refused",reason="token_missing"} 3"#), "{text}");
+        assert!(text.contains(r#"sbi_authorizations_total{outcome="refused",reason="token_missing"} 23"#), "{text}");
         assert!(text.contains(r#"sbi_authorizations_total{outcome="allowed",reason="token"} 1"#), "{text}");
-        let throttle = audit.throttles.of("somebody", "token_missing");
-        assert!(throttle.is_some_and(|throttle| throttle.admit().is_none()));
     }
 
     /// Notes the fields of events.
@@ -185,17 +241,31 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_subject_action_outcome_and_reason_and_a_change_its_object() {
+    fn an_event_has_subject_action_object_outcome_and_reason_and_no_supi() {
         static NOTES: LazyLock<Notes> = LazyLock::new(Notes::default);
         let audit = Audit::default();
         tracing::subscriber::with_default(&*NOTES, || {
             audit.answered("somebody", "retrieve", "found", None);
             audit.changed("somebody", "disable-af", "af.example", "disabled", None);
             audit.changed("stranger", "disable-af", "af.example", "not_allowed", Some(&ProblemDetails::forbidden("X")));
+            audit.refused_for("stranger", "associate", "of IMSI-001010000000001", "not_allowed");
+            audit.refused_for("stranger", "associate", &"x".repeat(OBJECT_CHARACTERS_MAX + 1), "not_allowed");
+            for _ in 0..TOLD_EACH_MAX {
+                audit.refused_for("stranger", "associate", "meter", "not_allowed");
+            }
+            drop(audit);
         });
         let events = NOTES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let field = |event: &BTreeMap<&'static str, String>, name| event.get(name).cloned();
+        let object = |at: usize| events.get(at).and_then(|event| field(event, "object"));
+        assert_eq!(object(3).as_deref(), Some("ue"), "whoever wrote it there");
+        assert_eq!(object(4).map(|object| object.len()), Some(OBJECT_CHARACTERS_MAX));
+        let sum = events.last().map(|event| ["object", "count"].map(|name| field(event, name)));
+        assert_eq!(sum, Some([None, Some("2".to_owned())]));
+        assert_eq!(events.len(), 3 + TOLD_EACH_MAX as usize + 1);
         let seen: Vec<Vec<Option<&str>>> = events
             .iter()
+            .take(3)
             .map(|event| {
                 ["subject", "action", "object", "outcome", "reason"]
                     .map(|field| event.get(field).map(String::as_str))
@@ -207,7 +277,7 @@ mod tests {
             [
                 [Some("somebody"), Some("retrieve"), None, Some("allowed"), Some("found")],
                 [Some("somebody"), Some("disable-af"), Some("af.example"), Some("allowed"), Some("disabled")],
-                [Some("stranger"), Some("disable-af"), None, Some("refused"), Some("not_allowed")],
+                [Some("stranger"), Some("disable-af"), Some("af.example"), Some("refused"), Some("not_allowed")],
             ]
         );
     }

@@ -100,14 +100,14 @@ pub struct Granted {
     pub subject: String,
     /// How.
     pub means: Means,
-    scopes: Vec<String>,
+    claims: Option<Arc<AccessTokenClaims>>,
 }
 
 impl Granted {
     /// Whether a token with this scope was presented.
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
-        self.scopes.iter().any(|granted| granted == scope)
+        self.claims.as_ref().is_some_and(|claims| claims.scopes().any(|granted| granted == scope))
     }
 
     /// Whether something that has a scope of its own is allowed as far as tokens go: the token says so, or there is none
@@ -202,8 +202,7 @@ impl Authorizer {
             if assertion.is_some_and(|assertion| !assertion.sub.eq_ignore_ascii_case(&claims.sub)) {
                 return Err(Refusal::AssertionOfAnother);
             }
-            let scopes = claims.scopes().map(str::to_owned).collect();
-            return Ok(Granted { subject: subject(peer).to_owned(), means: Means::Token, scopes });
+            return Ok(Granted { subject: subject(peer).to_owned(), means: Means::Token, claims: Some(claims) });
         }
         let means = if by_network {
             Means::SourceNetwork
@@ -212,7 +211,7 @@ impl Authorizer {
         } else {
             return Err(Refusal::TokenMissing);
         };
-        Ok(Granted { subject: subject(peer).to_owned(), means, scopes: Vec::new() })
+        Ok(Granted { subject: subject(peer).to_owned(), means, claims: None })
     }
 
     /// The checks of a token, in the order of TS 33.501 clause 13.4.1.1.2.

@@ -5,6 +5,7 @@ mod key_source;
 mod selection;
 mod service_disable;
 
+pub use key_source::GPSI_NOT_YET_KNOWN;
 pub(crate) use key_source::key_source_error;
 
 use akma::{AKid, AfId, Gpsi, KAf, KAkma, Supi, UeId};
@@ -217,6 +218,11 @@ impl NaanfClient {
             outcome = outcome.and(removed);
         }
         outcome
+    }
+
+    /// The root of the general AAnF.
+    pub(crate) fn general_root(&self) -> &str {
+        &self.anchors.general
     }
 
     fn uri(&self, a_kid: &AKid, operation: &str) -> String {

@@ -13,6 +13,7 @@ mod discovery;
 mod kept;
 mod management;
 mod patch;
+mod producer_root;
 mod profile;
 mod registration;
 mod token_request;
@@ -27,11 +28,13 @@ pub use management::{
     UriList, UriListLinks,
 };
 pub use patch::{PATCH_ITEMS_MAX, PatchError, PatchItem, PatchOperation, apply_patch};
+pub use producer_root::ProducerRoot;
 pub use profile::{AanfInfo, IpEndPoint, NFProfile, NFService, NFServiceVersion, NFStatus};
 pub use registration::{NrfClient, OwnFunction, OwnService};
 pub use token_request::{AccessTokenErr, AccessTokenReq, AccessTokenRsp, TokenErrorCode};
 
-/// What stands in a function's configuration in place of a peer's API root, where the NRF is to find the peer.
+/// What stands in a function's configuration in place of a peer's API root, where the NRF is to find the peer
+/// ([`ProducerRoot`]).
 pub const BY_DISCOVERY: &str = "nrf";
 
 /// Path of Nnrf_NFManagement below the root.

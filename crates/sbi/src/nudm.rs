@@ -9,6 +9,7 @@ use crate::client::SbiClient;
 use crate::coding::{HexOctets, hex_key, path_segment, resource};
 pub use crate::common::{AuthType, SupiOrSuci};
 use crate::error::SbiError;
+use crate::nrf::{NrfClient, ProducerRoot};
 use crate::services;
 
 /// Path of Nudm_UEAuthentication below its root.
@@ -147,18 +148,34 @@ pub struct IdTranslationResult {
 pub struct NudmClient {
     ueau: SbiClient,
     sdm: SbiClient,
-    root: String,
+    ueau_root: ProducerRoot,
+    sdm_root: ProducerRoot,
 }
 
 impl NudmClient {
     /// A client of the UDM at `root`, for example `https://udm.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
+        let root = ProducerRoot::fixed(root);
+        Self::at(http, root.clone(), root)
+    }
+
+    /// A client of the UDM that stands as `root` in the configuration ([`ProducerRoot`]).
+    ///
+    /// # Errors
+    /// As [`ProducerRoot::new`].
+    pub fn found(http: SbiClient, root: &str, nrf: Option<&NrfClient>) -> Result<Self, SbiError> {
+        let of = |service| ProducerRoot::new(root, services::UDM, service, nrf);
+        Ok(Self::at(http, of(services::NUDM_UEAU.service)?, of(services::NUDM_SDM.service)?))
+    }
+
+    fn at(http: SbiClient, ueau_root: ProducerRoot, sdm_root: ProducerRoot) -> Self {
         let http = http.inside_domain();
         Self {
             ueau: http.for_service(services::UDM, services::NUDM_UEAU.service),
             sdm: http.for_service(services::UDM, services::NUDM_SDM.service),
-            root: root.into(),
+            ueau_root,
+            sdm_root,
         }
     }
 
@@ -172,7 +189,10 @@ impl NudmClient {
         request: &AuthenticationInfoRequest,
     ) -> Result<AuthenticationInfoResult, SbiError> {
         let path = format!("{UEAU_API_PATH}/{}/security-information/generate-auth-data", path_segment(ue.as_str()));
-        self.ueau.post(&resource(&self.root, &path), request).await?.into_body()
+        let root = self.ueau_root.current().await?;
+        let answer = self.ueau.post(&resource(&root, &path), request).await;
+        self.ueau_root.forget(&answer);
+        answer?.into_body()
     }
 
     /// ConfirmAuth: reports an authentication; returns the URI of the event, by which it can be removed.
@@ -181,8 +201,10 @@ impl NudmClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn confirm_auth(&self, supi: &Supi, event: &AuthEvent) -> Result<Option<String>, SbiError> {
         let path = format!("{UEAU_API_PATH}/{}/auth-events", path_segment(supi.as_str()));
-        let response = self.ueau.post::<_, AuthEvent>(&resource(&self.root, &path), event).await?;
-        Ok(response.location)
+        let root = self.ueau_root.current().await?;
+        let answer = self.ueau.post::<_, AuthEvent>(&resource(&root, &path), event).await;
+        self.ueau_root.forget(&answer);
+        Ok(answer?.location)
     }
 
     /// DeleteAuth: withdraws the event `event_id` of `supi`.
@@ -191,7 +213,10 @@ impl NudmClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn delete_auth(&self, supi: &Supi, event_id: &str, event: &AuthEvent) -> Result<(), SbiError> {
         let path = format!("{UEAU_API_PATH}/{}/auth-events/{}", path_segment(supi.as_str()), path_segment(event_id));
-        self.ueau.put::<_, serde_json::Value>(&resource(&self.root, &path), event).await.map(drop)
+        let root = self.ueau_root.current().await?;
+        let answer = self.ueau.put::<_, serde_json::Value>(&resource(&root, &path), event).await;
+        self.ueau_root.forget(&answer);
+        answer.map(drop)
     }
 
     /// GetSupiOrGpsi: the identifiers that go with `supi`; `None` when UDM does not know it.
@@ -200,7 +225,12 @@ impl NudmClient {
     /// Any [`SbiError`] but those of starting.
     pub async fn id_translation(&self, supi: &Supi) -> Result<Option<IdTranslationResult>, SbiError> {
         let path = format!("{SDM_API_PATH}/{}/id-translation-result", path_segment(supi.as_str()));
-        match self.sdm.get(&resource(&self.root, &path)).await {
+        let root = self.sdm_root.current().await?;
+        let mut answer = self.sdm.get(&resource(&root, &path)).await;
+        if let Some(root) = self.sdm_root.elsewhere(&root, &answer).await {
+            answer = self.sdm.get(&resource(&root, &path)).await;
+        }
+        match answer {
             Ok(response) => response.into_body().map(Some),
             Err(SbiError::Problem(problem)) if problem.status == Some(404) => Ok(None),
             Err(error) => Err(error),

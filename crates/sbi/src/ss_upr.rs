@@ -15,6 +15,7 @@ use crate::client::SbiClient;
 use crate::coding::resource;
 use crate::error::SbiError;
 use crate::extract::parse_json;
+use crate::nrf::{NrfClient, ProducerRoot};
 use crate::problem::{ProblemDetails, cause};
 use crate::services;
 
@@ -138,14 +139,27 @@ impl ProfileQuery {
 #[derive(Debug, Clone)]
 pub struct SsUprClient {
     http: SbiClient,
-    root: String,
+    root: ProducerRoot,
 }
 
 impl SsUprClient {
     /// A client of the server at `root`, for example `https://configuration.example:8443`.
     #[must_use]
     pub fn new(http: SbiClient, root: impl Into<String>) -> Self {
-        Self { http: http.for_service(services::AF, services::SS_UPR.service), root: root.into() }
+        Self::at(&http, ProducerRoot::fixed(root))
+    }
+
+    /// A client of the server that stands as `root` in the configuration ([`ProducerRoot`]): at the NRF it is an application
+    /// function that offers `ss-upr` (TS 29.510 has no type and no service name for it, and leaves both open).
+    ///
+    /// # Errors
+    /// As [`ProducerRoot::new`].
+    pub fn found(http: &SbiClient, root: &str, nrf: Option<&NrfClient>) -> Result<Self, SbiError> {
+        Ok(Self::at(http, ProducerRoot::new(root, services::AF, services::SS_UPR.service, nrf)?))
+    }
+
+    fn at(http: &SbiClient, root: ProducerRoot) -> Self {
+        Self { http: http.for_service(services::AF, services::SS_UPR.service), root }
     }
 
     /// The UE Service IDs that `ue_id` may register; none when the server does not know it.
@@ -155,8 +169,13 @@ impl SsUprClient {
     pub async fn ue_service_ids(&self, ue_id: &UeId) -> Result<BTreeSet<UeServiceId>, SbiError> {
         let asked = ValTargetUe::ValUeId(ue_id.as_str().to_owned());
         let query = ProfileQuery { val_service_id: Some(VAL_SERVICE_ID.to_owned()), val_tgt_ue: asked.clone() };
-        let uri = resource(&self.root, &format!("{API_PATH}/val-services?{}", query.encode()));
-        let profiles: Vec<ProfileDoc> = match self.http.get(&uri).await {
+        let uri = |root: &str| resource(root, &format!("{API_PATH}/val-services?{}", query.encode()));
+        let root = self.root.current().await?;
+        let mut answer = self.http.get(&uri(&root)).await;
+        if let Some(root) = self.root.elsewhere(&root, &answer).await {
+            answer = self.http.get(&uri(&root)).await;
+        }
+        let profiles: Vec<ProfileDoc> = match answer {
             Ok(response) => response.into_body()?,
             Err(SbiError::Problem(problem)) if problem.status == Some(404) => Vec::new(),
             Err(error) => return Err(error),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests only, where a panic is a failed test")]
 
+pub mod audit;
 pub mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ impl TestAuthority {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
+        // Each its own name: by their names a verifier finds who has signed.
+        params.distinguished_name.push(DnType::OrganizationName, uuid::Uuid::new_v4().to_string());
         params.distinguished_name.push(DnType::CommonName, "test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

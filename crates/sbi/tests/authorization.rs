@@ -273,6 +273,36 @@ async fn a_token_seen_before_is_checked_again_each_time() {
     granted(&fixture.ask_with(&token).await);
 }
 
+/// Asks with the same token until it is refused.
+async fn until_refused(fixture: &Fixture, token: &str) -> Answer {
+    let asked = async {
+        loop {
+            let answer = fixture.ask_with(token).await;
+            if answer.status() != StatusCode::OK {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_token_seen_before_ends_with_its_time_and_with_its_key_though_nothing_else_is_asked() {
+    let mut fixture = Fixture::start_with(|config| config.leeway_seconds = 0).await;
+    let mut claims = fixture.issuer.claims(AF, "AANF", "naanf-akma");
+    claims.exp = now() + 5;
+    let short = fixture.issuer.signer.sign(&claims).unwrap();
+    granted(&fixture.ask_with(&short).await);
+    assert_invalid(&until_refused(&fixture, &short).await, "TOKEN_EXPIRED");
+
+    let token = fixture.good_token();
+    granted(&fixture.ask_with(&token).await);
+    fixture.issuer.rotate();
+    assert_invalid(&until_refused(&fixture, &token).await, "TOKEN_KEY_UNKNOWN");
+    granted(&fixture.ask_with(&fixture.good_token()).await);
+}
+
 #[tokio::test]
 async fn unsigned_tokens_and_other_algorithms_are_refused() {
     let fixture = Fixture::start().await;

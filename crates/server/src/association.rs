@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use akma::UeId;
+use akma::{AKid, UeId};
 use message::{FailureCause, UeServiceId};
 use sbi::SbiError;
 use sbi::ss_upr::SsUprClient;
@@ -40,6 +40,30 @@ impl AssociationSource for SsUprClient {
 }
 
 impl Core {
+    /// [`Core::check_association`] for the holder of `a_kid`, told as an audit event on `action`. The UE ID is not named there.
+    ///
+    /// # Errors
+    /// The cause to refuse a registration with.
+    pub(crate) async fn decide_association(
+        &self,
+        a_kid: &AKid,
+        ue_id: Option<&UeId>,
+        ue_service_id: &UeServiceId,
+        action: &'static str,
+    ) -> Result<(), FailureCause> {
+        let decision = match ue_id {
+            Some(ue_id) => self.check_association(ue_id, ue_service_id).await,
+            None => Err(FailureCause::NotAssociated),
+        };
+        let (subject, object) = (a_kid.as_str(), ue_service_id.as_str());
+        match decision {
+            Ok(()) => self.audit.allowed_for(subject, action, object, "associated"),
+            // One that cannot be decided is a refusal, too.
+            Err(cause) => self.audit.refused_for(subject, action, object, reason(cause)),
+        }
+        decision
+    }
+
     /// Whether `ue_id` may be `ue_service_id`, by [`AssociationSource`] within the time and the number of look-ups allowed.
     ///
     /// # Errors
@@ -68,3 +92,16 @@ impl Core {
         }
     }
 }
+
+/// The audit's word for why.
+fn reason(cause: FailureCause) -> &'static str {
+    match cause {
+        FailureCause::NotAssociated => "not_associated",
+        FailureCause::Overloaded => "overloaded",
+        _ => "association_unknown",
+    }
+}
+
+/// Decisions on associations, in audit events.
+pub(crate) const REGISTER: &str = "ue-register";
+pub(crate) const REVALIDATE: &str = "ue-revalidate";

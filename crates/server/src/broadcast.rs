@@ -16,9 +16,11 @@ use crate::core::Core;
 use crate::inbox;
 use crate::log_budget::Topic;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
-use crate::policy::any_matches;
+use crate::policy::{any_matches, word};
 use crate::sync::lock;
 
+/// The operation, in audit events.
+const BROADCAST: &str = "broadcast";
 /// Path of the API below the gateway's root.
 const API_PATH: &str = "/msgg-bgdelivery/v1";
 
@@ -52,9 +54,12 @@ impl Broadcast {
     pub(crate) fn admits(&self, core: &Core, area: &Address, originator: &Address) -> Result<(), FailureCause> {
         let section = self.areas.iter().find(|section| section.area == area.addr);
         let section = section.ok_or(FailureCause::UnknownTarget)?;
+        let (subject, object) = (originator.to_string(), area.to_string());
         if any_matches(&section.senders, originator) {
+            core.audit.allowed_for(&subject, BROADCAST, &object, word::RULE);
             return Ok(());
         }
+        core.audit.refused_for(&subject, BROADCAST, &object, word::NOT_ALLOWED);
         if core.log_budget.admits(Topic::NotAllowed) {
             tracing::warn!(
                 target: "security", %originator, destination = %area,

@@ -9,7 +9,7 @@ use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
 use message::{AsServiceId, SEGMENTS_MAX};
 use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::AnchorRoute;
-use sbi::nrf::NrfConfig;
+use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
@@ -198,7 +198,7 @@ pub struct AfSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigurationFunctionSection {
-    /// The API root, `https://...`.
+    /// The API root, `https://...`, or `nrf` to have the NRF find it ([`sbi::nrf::ProducerRoot`]).
     pub url: String,
     /// Limits on requests to it.
     #[serde(default)]
@@ -384,11 +384,8 @@ impl AkmaSection {
     /// What is wrong with it: key and reason.
     fn fault(&self) -> Option<(&'static str, &'static str)> {
         let endpoint = self.af.as_ref().and_then(|af| af.token_endpoint.as_ref());
-        for (key, url) in
-            [("akma.aanf", self.aanf.as_ref()), ("akma.nef", self.nef.as_ref()), ("akma.af.token_endpoint", endpoint)]
-        {
-            let found = |url: &str| key == "akma.aanf" && url == sbi::nrf::BY_DISCOVERY;
-            if url.is_some_and(|url| !url.starts_with("https://") && !found(url)) {
+        for (key, url) in [("akma.nef", self.nef.as_ref()), ("akma.af.token_endpoint", endpoint)] {
+            if url.is_some_and(|url| !url.starts_with("https://")) {
                 return Some((key, "must be an https URL"));
             }
         }
@@ -496,14 +493,14 @@ impl Config {
         if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
             return wrong("nrf", &reason);
         }
-        if self.akma.aanf.as_deref() == Some(sbi::nrf::BY_DISCOVERY) && self.nrf.is_none() {
-            return wrong("akma.aanf", "is \"nrf\", and there is no section [nrf]");
-        }
         if let Some((key, reason)) = self.akma.fault() {
             return wrong(key, reason);
         }
-        if !self.configuration_function.url.starts_with("https://") {
-            return wrong("configuration_function.url", "must be an https URL");
+        let url = ("configuration_function.url", Some(&self.configuration_function.url));
+        for (key, root) in [url, ("akma.aanf", self.akma.aanf.as_ref())] {
+            if let Some((key, reason)) = root.and_then(|root| peer_fault(self.nrf.as_ref(), key, root)) {
+                return wrong(key, &reason);
+            }
         }
         if let Some(reason) = AnchorRoute::fault(&self.akma.aanf_routes) {
             return wrong("akma.aanf_routes", reason);

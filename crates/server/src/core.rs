@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use message::DecodeLimits;
 use sbi::admin::Health;
+use sbi::audit::Audit;
 use store::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     pub(crate) sessions: Sessions,
     pub(crate) log_budget: LogBudget,
+    /// Where decisions by the operator's rules are told.
+    pub(crate) audit: Audit,
     pub(crate) inbox: Inbox,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) associations: Arc<dyn AssociationSource>,
@@ -79,6 +82,7 @@ const REGISTERING_STRIPES: usize = 256;
 /// What [`Core::new`] is made of.
 pub(crate) struct Parts {
     pub(crate) limits: Limits,
+    pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) associations: Arc<dyn AssociationSource>,
@@ -89,7 +93,7 @@ pub(crate) struct Parts {
 impl Core {
     /// The core, and the ends of its inbox that are to be run.
     pub(crate) fn new(parts: Parts) -> (Arc<Self>, Writers) {
-        let Parts { limits, metrics, store, associations, keys, destinations } = parts;
+        let Parts { limits, audit, metrics, store, associations, keys, destinations } = parts;
         let (inbox, writers) = Inbox::new(limits.store_queue_max);
         let decode_limits = DecodeLimits {
             message_octets_max: limits.message_octets_max,
@@ -116,6 +120,7 @@ impl Core {
             inbox,
             store,
             associations,
+            audit,
             keys,
             fan_out: FanOut::default(),
             groups,

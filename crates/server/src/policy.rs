@@ -61,6 +61,18 @@ impl TopicPolicy {
     }
 }
 
+/// Words for audit events: why a rule or an identity decided so.
+pub(crate) mod word {
+    /// A rule allows it.
+    pub(crate) const RULE: &str = "rule";
+    /// No rule allows it.
+    pub(crate) const NOT_ALLOWED: &str = "not_allowed";
+    /// In the name of somebody else.
+    pub(crate) const NOT_YOURS: &str = "not_yours";
+    /// More often than is allowed.
+    pub(crate) const TOO_OFTEN: &str = "too_often";
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -17,6 +17,7 @@ use crate::deduplication::{self, Begin, ContentDigest, Key};
 use crate::delivery::{Answer, Asker, Delivery, Reply, segment_name};
 use crate::fan_out::{self, FanOut, Fresh};
 use crate::log_budget::Topic;
+use crate::policy::word;
 use crate::registry::Party;
 use crate::sync::lock;
 
@@ -252,6 +253,7 @@ impl Core {
             tracing::warn!(target: "security", sender = %from.address, %claimed, "forged originator refused");
         }
         self.metrics.forged();
+        self.audit.refused_for(&from.address.to_string(), "send", &claimed.to_string(), word::NOT_YOURS);
         self.refuse(reply, FailureCause::OriginatorNotAllowed);
     }
 

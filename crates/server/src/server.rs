@@ -153,14 +153,19 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
 
     let clients = Clients::new(&config)?;
     let keys = key_lookup(&config, &clients, TransportMetrics::register(&mut metrics_registry))?;
-    let associations = SsUprClient::new(
-        clients.client(&config.configuration_function.requests)?,
-        config.configuration_function.url.clone(),
-    );
+    let section = &config.configuration_function;
+    let associations = SsUprClient::found(&clients.client(&section.requests)?, &section.url, clients.nrf.as_ref())?;
     let acceptor = PskAcceptor::new(acceptor_config(&config), Arc::clone(&keys))?;
 
+    let authorizer = Authorizer::of_function(
+        config.authorization.clone(),
+        services::AF,
+        &config.certificates,
+        &mut metrics_registry,
+    )?;
     let (core, writers) = Core::new(Parts {
         limits: config.limits.clone(),
+        audit: authorizer.audit().clone(),
         metrics,
         store: Arc::new(store.clone()),
         associations: Arc::new(associations),
@@ -183,12 +188,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         Some(section) => Some((bind(section.listen).await?, acceptor.for_http()?, section.opening_limits())),
         None => None,
     };
-    let authorizer = Authorizer::of_function(
-        config.authorization.clone(),
-        services::AF,
-        &config.certificates,
-        &mut metrics_registry,
-    )?;
     let api_stop = CancellationToken::new();
     let for_servers = Api { core: Arc::clone(&core), servers: Arc::clone(&servers), audit: authorizer.audit().clone() };
     let api = SbiServer::start_authorized(

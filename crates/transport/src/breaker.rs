@@ -26,8 +26,8 @@ impl Breaker {
         Self { failures_max: failures_max.max(1), open_for, state: State::Closed { failures: 0 } }
     }
 
-    /// Whether to ask now. Each `true` must be followed by [`success`](Self::success) or
-    /// [`failure`](Self::failure).
+    /// Whether to ask now. Each `true` must be followed by [`success`](Self::success), [`failure`](Self::failure) or
+    /// [`no_news`](Self::no_news).
     pub(crate) fn admit(&mut self, now: Instant) -> bool {
         match self.state {
             State::Closed { .. } => true,
@@ -49,6 +49,13 @@ impl Breaker {
             // A lookup from before the breaker opened: no news.
             State::Open { .. } => {}
             State::Closed { .. } | State::Probing => self.state = State::Open { until: later(now, self.open_for) },
+        }
+    }
+
+    /// The key server was not asked after all: another may probe in its place.
+    pub(crate) fn no_news(&mut self, now: Instant) {
+        if matches!(self.state, State::Probing) {
+            self.state = State::Open { until: now };
         }
     }
 
@@ -92,6 +99,20 @@ mod tests {
         assert!(breaker.admit(start + 2 * OPEN_FOR));
         breaker.success();
         assert!(breaker.is_closed() && breaker.admit(start));
+    }
+
+    #[test]
+    fn a_probe_that_asked_nothing_lets_another_probe_and_counts_for_nothing() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(2, OPEN_FOR);
+        breaker.failure(start);
+        breaker.no_news(start);
+        assert!(breaker.is_closed(), "neither a failure");
+        breaker.failure(start);
+        assert!(!breaker.is_closed(), "nor a success");
+        assert!(breaker.admit(start + OPEN_FOR) && !breaker.admit(start + OPEN_FOR));
+        breaker.no_news(start + OPEN_FOR);
+        assert!(!breaker.is_closed() && breaker.admit(start + OPEN_FOR));
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Shared {
     }
 
     /// What an answer teaches: the breaker, the caches. Ends the flight.
-    fn settle(&self, question: &Question, number: u64, answer: &Answer, healthy: bool) {
+    fn settle(&self, question: &Question, number: u64, answer: &Answer, health: Health) {
         let now = Instant::now();
         let mut state = self.state();
         let forgotten = state.in_flight.get(question).is_none_or(|flight| flight.number != number);
@@ -221,10 +221,10 @@ impl Shared {
             state.in_flight.remove(question);
         }
         let was_closed = state.breaker.is_closed();
-        if healthy {
-            state.breaker.success();
-        } else {
-            state.breaker.failure(now);
+        match health {
+            Health::Works => state.breaker.success(),
+            Health::Fails => state.breaker.failure(now),
+            Health::Unknown => state.breaker.no_news(now),
         }
         let closed = state.breaker.is_closed();
         self.metrics.breaker_is_open(!closed);
@@ -252,6 +252,15 @@ impl Shared {
     }
 }
 
+/// What an answer says of the key server.
+#[derive(Clone, Copy)]
+enum Health {
+    Works,
+    Fails,
+    /// It was not asked.
+    Unknown,
+}
+
 /// One question put to the key server.
 struct Lookup {
     shared: Arc<Shared>,
@@ -270,33 +279,43 @@ impl Lookup {
         let af_id = AfId::new(shared.fqdn.clone(), self.question.protocol);
         let retrieval = shared.source.retrieve(af_id, self.question.a_kid.clone());
         let limit = Duration::from_millis(shared.limits.timeout_ms);
-        let (answer, healthy) = match tokio::time::timeout(limit, retrieval).await {
-            Ok(Ok(Some(key))) if key.is_valid_at(SystemTime::now()) => (Ok(key), true),
-            Ok(Ok(Some(_))) => (Err(LookupRefusal::Expired), true),
-            Ok(Err(KeySourceError::Expired)) => (Err(LookupRefusal::Expired), true),
-            Ok(Ok(None)) => (Err(LookupRefusal::Unknown), true),
+        let (answer, health) = match tokio::time::timeout(limit, retrieval).await {
+            Ok(Ok(Some(key))) if key.is_valid_at(SystemTime::now()) => (Ok(key), Health::Works),
+            Ok(Ok(Some(_))) => (Err(LookupRefusal::Expired), Health::Works),
+            Ok(Err(KeySourceError::Expired)) => (Err(LookupRefusal::Expired), Health::Works),
+            Ok(Ok(None)) => (Err(LookupRefusal::Unknown), Health::Works),
             Ok(Err(KeySourceError::Refused(reason))) => {
                 debug!(target: "security", a_kid = %self.question.a_kid, reason, "the key server refuses a request");
-                (Err(LookupRefusal::Unknown), true)
+                (Err(LookupRefusal::Unknown), Health::Works)
+            }
+            Ok(Err(KeySourceError::NotYet(reason))) => {
+                debug!(target: "security", a_kid = %self.question.a_kid, reason, "the key server has no answer yet");
+                (Err(LookupRefusal::Unavailable), Health::Works)
+            }
+            Ok(Err(error @ KeySourceError::NotAsked(_))) => {
+                if let Some(unlogged) = FAILED.admit() {
+                    warn!(target: "security", %error, unlogged, "key lookup refused at a limit");
+                }
+                (Err(LookupRefusal::Busy), Health::Unknown)
             }
             Ok(Err(error)) => {
                 if let Some(unlogged) = FAILED.admit() {
                     warn!(target: "security", %error, unlogged, "key lookup failed");
                 }
-                (Err(LookupRefusal::Unavailable), false)
+                (Err(LookupRefusal::Unavailable), Health::Fails)
             }
             Err(_) => {
                 if let Some(unlogged) = TOO_SLOW.admit() {
                     let timeout_ms = shared.limits.timeout_ms;
                     warn!(target: "security", timeout_ms, unlogged, "the key server took too long");
                 }
-                (Err(LookupRefusal::TimedOut), false)
+                (Err(LookupRefusal::TimedOut), Health::Fails)
             }
         };
         shared.metrics.lookup_took(begun.elapsed());
         // The flight ends before the answer is out: nobody can join it later and get an old answer.
         self.settled = true;
-        shared.settle(&self.question, self.number, &answer, healthy);
+        shared.settle(&self.question, self.number, &answer, health);
         self.answer.send_replace(Some(answer));
     }
 }
@@ -306,7 +325,7 @@ impl Drop for Lookup {
     fn drop(&mut self) {
         if !self.settled {
             let answer = Err(LookupRefusal::Unavailable);
-            self.shared.settle(&self.question, self.number, &answer, false);
+            self.shared.settle(&self.question, self.number, &answer, Health::Fails);
             self.answer.send_replace(Some(answer));
         }
     }

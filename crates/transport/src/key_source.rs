@@ -33,6 +33,13 @@ pub enum KeySourceError {
     /// function's health.
     #[error("K_AF has expired")]
     Expired,
+    /// The function answered that it cannot serve this A-KID yet, and serves others: the same attempt may succeed later. It
+    /// does not count against the function's health.
+    #[error("the key server cannot serve this request yet: {0}")]
+    NotYet(String),
+    /// Nothing was asked: too much of our own is under way. It says nothing of the function's health.
+    #[error("the key server was not asked: {0}")]
+    NotAsked(String),
     /// No connection, no answer, or 5xx: counts against the function's health.
     #[error("the key server is not reachable: {0}")]
     Unavailable(String),
@@ -83,13 +90,14 @@ pub enum LookupRefusal {
     /// K_AF has expired: the UE must authenticate anew.
     #[error("K_AF has expired")]
     Expired,
-    /// A limit of [`LookupLimits`](crate::LookupLimits) is reached: the same attempt may succeed later.
+    /// A limit of [`LookupLimits`](crate::LookupLimits), or of the client that asks, is reached: the same attempt may succeed
+    /// later.
     #[error("too many key lookups are under way")]
     Busy,
     /// The key server took too long: the same attempt may succeed later.
     #[error("the key lookup took too long")]
     TimedOut,
-    /// The key server is not reachable or answers nonsense: the same attempt may succeed later.
+    /// The key server is not reachable, answers nonsense, or cannot serve this A-KID yet: the same attempt may succeed later.
     #[error("the key server cannot be asked")]
     Unavailable,
 }

@@ -110,7 +110,10 @@ impl ReloadingTrust {
 
 impl std::fmt::Debug for ReloadingTrust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReloadingTrust").field("ca", &self.files.ca).field("crl", &self.files.crl).finish_non_exhaustive()
+        f.debug_struct("ReloadingTrust")
+            .field("ca", &self.files.ca)
+            .field("crl", &self.files.crl)
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,9 +13,9 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use http::StatusCode;
 use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, NaanfClient};
-use sbi::nrf::NrfClient;
+use sbi::nrf::{AanfSelection, NrfClient};
 use sbi::nudm::NudmClient;
-use sbi::{Json, ProblemDetails, SbiClient, SbiClientConfig, SupportedFeatures};
+use sbi::{Json, ProblemDetails, SbiClient, SbiClientConfig, SbiError, SupportedFeatures};
 
 use super::caller::Caller;
 use super::config::{AkmaConfig, Config};
@@ -26,21 +26,45 @@ use crate::error::ExposureError;
 
 /// The AKMA anchor function, and who translates for it.
 pub(crate) struct Akma {
-    aanf: NaanfClient,
+    aanf: Aanf,
     translation: Option<Translation>,
+}
+
+/// Which AAnF is asked.
+enum Aanf {
+    /// One of those in the configuration.
+    Configured(NaanfClient),
+    /// The one that the NRF finds.
+    Found(AanfSelection),
+}
+
+impl Aanf {
+    async fn retrieve(&self, request: &AkmaAfKeyRequest) -> Result<Option<AkmaAfKeyData>, SbiError> {
+        match self {
+            Self::Configured(aanf) => aanf.retrieve_applicationkey(request).await,
+            Self::Found(selection) => selection.retrieve_applicationkey(request).await,
+        }
+    }
 }
 
 impl Akma {
     pub(crate) fn new(config: &AkmaConfig, nef: &Config, nrf: Option<&NrfClient>) -> Result<Self, ExposureError> {
         let client = SbiClient::new(SbiClientConfig { tls: nef.inside.clone(), limits: config.requests.clone() })?;
         let client = NrfClient::authorized(nrf, client);
-        let translation = config.udm.as_ref().map(|udm| {
-            let pause = Duration::from_millis(config.udm_pause_milliseconds);
-            Translation::new(NudmClient::new(client.clone(), udm.clone()), pause)
-        });
-        let aanf = NaanfClient::selecting(client, &config.aanf, config.aanf_routes.clone());
+        let pause = Duration::from_millis(config.udm_pause_milliseconds);
+        let translation = match &config.udm {
+            Some(udm) => Some(Translation::new(NudmClient::found(client.clone(), udm, nrf)?, pause)),
+            None => None,
+        };
         // The SUPI is of use for its translation only.
-        let aanf = if translation.is_some() { aanf } else { aanf.without_supi() };
+        let supi = translation.is_some();
+        let aanf = match AanfSelection::of_root(&config.aanf, &client, nrf)? {
+            Some(selection) => Aanf::Found(if supi { selection } else { selection.without_supi() }),
+            None => {
+                let aanf = NaanfClient::selecting(client, &config.aanf, config.aanf_routes.clone());
+                Aanf::Configured(if supi { aanf } else { aanf.without_supi() })
+            }
+        };
         Ok(Self { aanf, translation })
     }
 
@@ -86,7 +110,7 @@ async fn key(
     }
     // The AAnF notifies nobody outside: an AF here learns from its next request that a key is withdrawn.
     let asked = AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() };
-    let answer = akma.aanf.retrieve_applicationkey(&asked).await.map_err(|error| service.told_inside(&error))?;
+    let answer = akma.aanf.retrieve(&asked).await.map_err(|error| service.told_inside(&error))?;
     let Some(data) = answer else { return Ok(None) };
     let wants_gpsi = !request.anon_ind && caller.gpsi_scope && caller.af.may_see_gpsi();
     let gpsi = if wants_gpsi { akma.gpsi_of(&data).await } else { None };

@@ -9,7 +9,7 @@ use message::{AsServiceId, IdentityPattern};
 use sbi::callback::is_well_formed_below;
 use sbi::capif::aef::AefConfig;
 use sbi::naanf::AnchorRoute;
-use sbi::nrf::NrfConfig;
+use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
@@ -98,7 +98,8 @@ impl Default for TokenConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AkmaConfig {
-    /// The AAnF's API root, `https://...`.
+    /// The AAnF's API root, `https://...`, or `nrf` to have the NRF find the one that serves the A-KID's routing indicator
+    /// ([`sbi::nrf::ProducerRoot`]).
     pub aanf: String,
     /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
     #[serde(default)]
@@ -106,7 +107,7 @@ pub struct AkmaConfig {
     /// Limits on requests to it.
     #[serde(default)]
     pub requests: ClientLimits,
-    /// The UDM's API root: it translates the SUPI where the AAnF tells no GPSI. None: then there is none, and tokens do not
+    /// The UDM's API root, or `nrf` as above: it translates the SUPI where the AAnF tells no GPSI. None: then there is none, and tokens do not
     /// ask for the SUPI.
     #[serde(default)]
     pub udm: Option<String>,
@@ -220,9 +221,13 @@ impl Config {
         if let Some(wrong) = akma.and_then(|akma| AnchorRoute::fault(&akma.aanf_routes)) {
             return fault(format!("nef.akma.aanf_routes: {wrong}"));
         }
+        let found = [("akma.aanf", akma.map(|akma| &akma.aanf)), ("akma.udm", akma.and_then(|akma| akma.udm.as_ref()))];
+        for (key, root) in found {
+            if let Some((key, reason)) = root.and_then(|root| peer_fault(self.nrf.as_ref(), key, root)) {
+                return fault(format!("nef.{key} {reason}"));
+            }
+        }
         let roots = [
-            ("akma.aanf", akma.map(|akma| &akma.aanf)),
-            ("akma.udm", akma.and_then(|akma| akma.udm.as_ref())),
             ("msgin5g.url", msgin5g.map(|msgin5g| &msgin5g.url)),
             ("msgin5g.target_root", msgin5g.and_then(|msgin5g| msgin5g.target_root.as_ref())),
         ];

@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use sbi::audit::Audit;
+use sbi::naanf::GPSI_NOT_YET_KNOWN;
 use sbi::policy::Rules;
 use sbi::{InvalidParam, OperationMetrics, ProblemDetails, SbiError, cause};
 
@@ -90,6 +91,11 @@ impl Service {
                 told.invalid_params = members_at_fault(&problem.invalid_params);
                 told.retry_after_seconds = problem.retry_after_seconds;
                 refuse("inside_refused", told)
+            }
+            // About one UE: an application function must not take it for the function inside.
+            StatusCode::SERVICE_UNAVAILABLE if problem.has_cause(GPSI_NOT_YET_KNOWN) => {
+                let seconds = problem.retry_after_seconds.unwrap_or(self.retry_after_seconds);
+                refuse("inside_not_yet", ProblemDetails::unavailable(GPSI_NOT_YET_KNOWN, seconds))
             }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 tracing::warn!(%error, "overloaded inside");

@@ -6,42 +6,65 @@ use akma::{AKid, AfId};
 use http::StatusCode;
 use transport::{BoxFuture, KeySource, KeySourceError, ProvenKey};
 
-use super::{AkmaAfKeyRequest, NaanfClient};
+use super::{AkmaAfKeyData, AkmaAfKeyRequest, NaanfClient};
 use crate::error::SbiError;
+use crate::problem::cause;
 
 impl KeySource for NaanfClient {
     fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
         Box::pin(async move {
             let request = AkmaAfKeyRequest::new(af_id, a_kid);
             let answer = self.retrieve_applicationkey(&request).await.map_err(key_source_error)?;
-            Ok(answer.map(|data| ProvenKey {
-                expires_at: Some(SystemTime::from(data.expiry)),
-                ue_id: data.ue_id(),
-                gpsi: data.gpsi,
-                k_af: data.kaf,
-            }))
+            Ok(answer.map(ProvenKey::from))
         })
     }
 }
 
-/// Causes of a 403 that are about one A-KID; TS 29.535 defines none. Authenticating anew is the remedy for both.
+impl From<AkmaAfKeyData> for ProvenKey {
+    fn from(data: AkmaAfKeyData) -> Self {
+        Self { expires_at: Some(SystemTime::from(data.expiry)), ue_id: data.ue_id(), gpsi: data.gpsi, k_af: data.kaf }
+    }
+}
+
+/// Cause of a 503 that is about one UE; TS 29.535 defines none: its GPSI is needed, and UDM has not told it yet. Others are
+/// served.
+pub const GPSI_NOT_YET_KNOWN: &str = "GPSI_NOT_YET_KNOWN";
+/// Causes of a 403 that are about one A-KID; TS 29.535 defines none. Authenticating anew is the remedy for each, or nothing is.
 const K_AF_EXPIRED: &str = "K_AF_EXPIRED";
 const TOO_MANY_APPLICATION_KEYS: &str = "TOO_MANY_APPLICATION_KEYS";
+const AKMA_DISABLED: &str = "AKMA_DISABLED";
 
-/// A refusal is about one A-KID, which any stranger may choose; everything else is about the AAnF, or about what it allows
-/// us: a UE that authenticated anew because our certificate or AF_ID is not in its policy would do so for ever.
+/// What an AAnF's refusal says, and of whom.
+///
+/// | Answer | Of whom | |
+/// |---|---|---|
+/// | 400; 403 and 404 with a cause that is about an A-KID; 404 with any other | the A-KID, which any stranger may choose | refused |
+/// | 503 `GPSI_NOT_YET_KNOWN` | the UE, for now | not yet |
+/// | none: too many requests of ours are under way | us | not asked |
+/// | 404 of a path that is none there, 403 with any other cause, 401, 429, 5xx, nonsense, silence | the AAnF, or what it allows us | unavailable |
+///
+/// The last is not told to UEs as theirs: one that authenticated anew because our certificate or AF_ID is not in the AAnF's
+/// policy, or its root is wrong here, would do so for ever.
 pub(crate) fn key_source_error(error: SbiError) -> KeySourceError {
+    let reason = error.to_string();
     match &error {
         SbiError::Problem(problem) => match problem.status_code() {
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => KeySourceError::Refused(error.to_string()),
-            StatusCode::FORBIDDEN if problem.has_cause(K_AF_EXPIRED) => KeySourceError::Expired,
-            StatusCode::FORBIDDEN if problem.has_cause(TOO_MANY_APPLICATION_KEYS) => {
-                KeySourceError::Refused(error.to_string())
+            StatusCode::NOT_FOUND if problem.has_cause(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND) => {
+                KeySourceError::Unavailable(reason)
             }
-            _ => KeySourceError::Unavailable(error.to_string()),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => KeySourceError::Refused(reason),
+            StatusCode::FORBIDDEN if problem.has_cause(K_AF_EXPIRED) => KeySourceError::Expired,
+            StatusCode::FORBIDDEN
+                if [TOO_MANY_APPLICATION_KEYS, AKMA_DISABLED].iter().any(|of| problem.has_cause(of)) =>
+            {
+                KeySourceError::Refused(reason)
+            }
+            StatusCode::SERVICE_UNAVAILABLE if problem.has_cause(GPSI_NOT_YET_KNOWN) => KeySourceError::NotYet(reason),
+            _ => KeySourceError::Unavailable(reason),
         },
-        SbiError::Malformed(_) => KeySourceError::Malformed(error.to_string()),
-        _ => KeySourceError::Unavailable(error.to_string()),
+        SbiError::Overloaded => KeySourceError::NotAsked(reason),
+        SbiError::Malformed(_) => KeySourceError::Malformed(reason),
+        _ => KeySourceError::Unavailable(reason),
     }
 }
 
@@ -59,7 +82,22 @@ mod tests {
         for cause in ["REQUESTER_NOT_ALLOWED", "AF_ID_NOT_ALLOWED", "UNSPECIFIED"] {
             assert!(matches!(told(ProblemDetails::forbidden(cause)), KeySourceError::Unavailable(_)), "{cause}");
         }
-        assert!(matches!(told(ProblemDetails::new(StatusCode::SERVICE_UNAVAILABLE)), KeySourceError::Unavailable(_)));
+        for problem in [
+            ProblemDetails::new(StatusCode::SERVICE_UNAVAILABLE),
+            ProblemDetails::overloaded(1),
+            ProblemDetails::new(StatusCode::TOO_MANY_REQUESTS).with_cause(GPSI_NOT_YET_KNOWN),
+            ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND),
+        ] {
+            assert!(matches!(told(problem), KeySourceError::Unavailable(_)));
+        }
+    }
+
+    #[test]
+    fn what_passes_for_one_ue_is_no_failure_of_the_aanf() {
+        let not_yet = ProblemDetails::unavailable(GPSI_NOT_YET_KNOWN, 1);
+        assert!(matches!(told(not_yet), KeySourceError::NotYet(_)));
+        assert!(matches!(key_source_error(SbiError::Overloaded), KeySourceError::NotAsked(_)), "it was not asked");
+        assert!(matches!(key_source_error(SbiError::TimedOut), KeySourceError::Unavailable(_)));
     }
 
     #[test]
@@ -67,6 +105,7 @@ mod tests {
         assert_eq!(told(ProblemDetails::forbidden(K_AF_EXPIRED)), KeySourceError::Expired);
         for problem in [
             ProblemDetails::forbidden(TOO_MANY_APPLICATION_KEYS),
+            ProblemDetails::forbidden(AKMA_DISABLED),
             ProblemDetails::bad_request("MANDATORY_IE_INCORRECT"),
             ProblemDetails::not_found("ROUTING_INDICATOR_NOT_SERVED"),
         ] {

@@ -135,11 +135,11 @@ pub fn peer_fault(nrf: Option<&NrfConfig>, key: &'static str, root: &str) -> Opt
     if let Some(fault) = nrf.and_then(NrfConfig::fault) {
         return Some(("nrf", fault));
     }
-    match (root, nrf) {
-        (super::BY_DISCOVERY, Some(_)) => None,
-        (super::BY_DISCOVERY, None) => Some((key, "is \"nrf\", and there is no section [nrf]".to_owned())),
-        _ if root.starts_with("https://") => None,
-        _ => Some((key, "must be an https URL, or \"nrf\"".to_owned())),
+    match (super::producer_root::split(root), nrf) {
+        ((true, _), None) => Some((key, "is \"nrf\", and there is no section [nrf]".to_owned())),
+        ((true, None), Some(_)) => None,
+        ((_, Some(root)), _) if root.starts_with("https://") => None,
+        _ => Some((key, "must be an https URL, \"nrf\", or \"nrf, \" and an https URL".to_owned())),
     }
 }
 
@@ -178,6 +178,11 @@ mod tests {
         let nrf = NrfConfig::new("https://nrf.example");
         assert_eq!(peer_fault(None, "aanf", "https://aanf.example"), None);
         assert_eq!(peer_fault(Some(&nrf), "aanf", "nrf"), None);
+        assert_eq!(peer_fault(Some(&nrf), "aanf", "nrf, https://aanf.example"), None);
+        for wrong in ["nrf, http://aanf.example", "nrf,", "https://a.example, nrf x", "nrfs, https://aanf.example"] {
+            assert!(peer_fault(Some(&nrf), "aanf", wrong).is_some() || wrong.starts_with("https"), "{wrong}");
+        }
+        assert!(peer_fault(None, "aanf", "nrf, https://aanf.example").is_some());
         assert!(peer_fault(None, "aanf", "nrf").is_some());
         assert!(peer_fault(Some(&nrf), "aanf", "http://aanf.example").is_some());
         assert_eq!(peer_fault(Some(&NrfConfig::new("nrf")), "aanf", "nrf").unwrap().0, "nrf");

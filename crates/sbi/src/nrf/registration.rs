@@ -204,7 +204,11 @@ impl NrfClient {
         once(&shared.discoveries, &key, shared.wait(), async || {
             let result = shared.counted("discovery", shared.api.discover(query)).await?;
             let validity = u64::from(result.validity_period).min(shared.limits.discovery_lifetime_max_seconds);
-            let lifetime = Duration::from_secs(validity);
+            let mut lifetime = Duration::from_secs(validity);
+            if result.nf_instances.is_empty() {
+                // Who is not there yet is looked for again as soon as after a refusal.
+                lifetime = lifetime.min(Duration::from_millis(shared.limits.refusal_milliseconds));
+            }
             Ok((Arc::new(result), lifetime, lifetime))
         })
         .await

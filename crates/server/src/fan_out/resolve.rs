@@ -9,6 +9,11 @@ use super::OneAnswer;
 use crate::core::Core;
 use crate::delivery::{Answer, Delivery};
 use crate::log_budget::Topic;
+use crate::policy::word;
+
+/// The operations, in audit events.
+const PUBLISH: &str = "publish";
+const SEND_TO_GROUP: &str = "send-to-group";
 
 /// Everybody who is to get a copy, in the order of addresses, each once. Not the originator itself. Nobody is an unknown
 /// target: a message that reaches no one is not accepted in silence (INFERRED).
@@ -27,18 +32,20 @@ pub(super) async fn recipients(core: &Arc<Core>, message: &Message) -> Result<Ve
 fn subscribers(core: &Arc<Core>, message: &Message) -> Result<Vec<Address>, FailureCause> {
     let topic = message.destination.as_topic().ok_or(FailureCause::Malformed)?;
     if !core.topics.may_publish(&topic, &message.originator) {
-        not_allowed(core, message);
+        not_allowed(core, message, PUBLISH);
         return Err(FailureCause::TopicNotAllowed);
     }
+    allowed(core, message, PUBLISH);
     Ok(core.topics.subscribers(&topic))
 }
 
 async fn members(core: &Arc<Core>, message: &Message) -> Result<Vec<Address>, FailureCause> {
     let group = core.groups.find(core, &message.destination.addr).await?;
     if !group.admits(&message.originator) {
-        not_allowed(core, message);
+        not_allowed(core, message, SEND_TO_GROUP);
         return Err(FailureCause::GroupNotAllowed);
     }
+    allowed(core, message, SEND_TO_GROUP);
     if let Some(id) = &group.validating_as {
         validate(core, message, id).await?;
     }
@@ -77,7 +84,14 @@ async fn validate(core: &Arc<Core>, message: &Message, id: &AsServiceId) -> Resu
     }
 }
 
-fn not_allowed(core: &Core, message: &Message) {
+fn allowed(core: &Core, message: &Message, action: &str) {
+    let (subject, object) = (message.originator.to_string(), message.destination.to_string());
+    core.audit.allowed_for(&subject, action, &object, word::RULE);
+}
+
+fn not_allowed(core: &Core, message: &Message, action: &str) {
+    let (subject, object) = (message.originator.to_string(), message.destination.to_string());
+    core.audit.refused_for(&subject, action, &object, word::NOT_ALLOWED);
     if core.log_budget.admits(Topic::NotAllowed) {
         tracing::warn!(
             target: "security", originator = %message.originator, destination = %message.destination,

@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use transport::{BoxFuture, KeyRequest, LookupRefusal, ProvenPeer};
 
 use super::{Ended, Registered, Session, jittered};
+use crate::association::{REGISTER, REVALIDATE};
 use crate::core::Core;
 use crate::inbox;
 use crate::log_budget::Topic;
 use crate::mailbox::Mailbox;
+use crate::policy::word;
 use crate::registry::Party;
 use crate::sync::lock;
 use crate::topics;
@@ -70,6 +72,12 @@ impl Session {
                         "de-registration of somebody else refused"
                     );
                 }
+                self.core.audit.refused_for(
+                    &registered.party.address.to_string(),
+                    "ue-deregister",
+                    id.as_str(),
+                    word::NOT_YOURS,
+                );
                 return self.answer_registration(exchange, id, Err(FailureCause::OriginatorNotAllowed));
             }
             Some(registered) => Registered { party: Arc::clone(&registered.party), generation: registered.generation },
@@ -178,10 +186,7 @@ async fn register(
     registration: &Registration,
 ) -> Result<Registered, FailureCause> {
     let id = &registration.ue_service_id;
-    let associated = match &peer.ue_id {
-        Some(ue_id) => core.check_association(ue_id, id).await,
-        None => Err(FailureCause::NotAssociated),
-    };
+    let associated = core.decide_association(&peer.a_kid, peer.ue_id.as_ref(), id, REGISTER).await;
     if let Err(cause) = associated {
         if core.log_budget.admits(Topic::RegistrationRefused) {
             tracing::warn!(
@@ -285,8 +290,8 @@ async fn revalidate(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr, party: 
             Err(_) => return Err(Invalid::Unknown),
         }
     }
-    let (Some(ue_id), Some(id)) = (&peer.ue_id, party.address.as_ue()) else { return Err(Invalid::Association) };
-    match core.check_association(ue_id, &id).await {
+    let Some(id) = party.address.as_ue() else { return Err(Invalid::Association) };
+    match core.decide_association(&peer.a_kid, peer.ue_id.as_ref(), &id, REVALIDATE).await {
         Ok(()) => Ok(()),
         Err(FailureCause::NotAssociated) => Err(Invalid::Association),
         Err(_) => Err(Invalid::Unknown),

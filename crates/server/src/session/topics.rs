@@ -11,12 +11,29 @@ use super::Session;
 use super::requests::code_of;
 use crate::log_budget::Topic;
 use crate::mailbox::{Letter, TopicAnswer};
+use crate::policy::word;
 use crate::topics;
 
 /// What a UE asks for.
 enum Wish {
     Subscribe(Vec<MessagingTopic>, Option<OffsetDateTime>),
     Unsubscribe(Vec<MessagingTopic>),
+}
+
+impl Wish {
+    /// The operation, in audit events; as that of an Application Server.
+    fn action(&self) -> &'static str {
+        match self {
+            Self::Subscribe(..) => "topic-subscribe",
+            Self::Unsubscribe(..) => "topic-unsubscribe",
+        }
+    }
+
+    /// The topics, in audit events.
+    fn object(&self) -> String {
+        let (Self::Subscribe(topics, _) | Self::Unsubscribe(topics)) = self;
+        topics.iter().map(MessagingTopic::as_str).collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl Session {
@@ -43,14 +60,18 @@ impl Session {
                 );
             }
             self.core.metrics.forged();
+            let (subject, object) = (party.address.to_string(), originator.to_string());
+            self.core.audit.refused_for(&subject, wish.action(), &object, word::NOT_YOURS);
             return self.answer_topics(exchange, refusal(originator, FailureCause::OriginatorNotAllowed));
         }
         if let Err(cause) = self.core.within_rate(&party) {
+            self.core.audit.refused_for(&originator.to_string(), wish.action(), &wish.object(), word::TOO_OFTEN);
             return self.answer_topics(exchange, refusal(originator, cause));
         }
         let (core, mailbox) = (self.core.clone(), self.mailbox.clone());
         self.core.tasks.spawn(async move {
             let subscriber = originator.clone();
+            let (subject, action, object) = (originator.to_string(), wish.action(), wish.object());
             let result = match wish {
                 Wish::Subscribe(topics, until) => {
                     let subscribed = topics::subscribe(&core, subscriber, topics, until, None).await;
@@ -60,6 +81,13 @@ impl Session {
                     topics::unsubscribe(&core, subscriber, topics).await.map(|()| (UNSUBSCRIBED, None))
                 }
             };
+            match &result {
+                Ok(_) => core.audit.changed(&subject, action, &object, "done", None),
+                Err(FailureCause::TopicNotAllowed) => {
+                    core.audit.refused_for(&subject, action, &object, word::NOT_ALLOWED)
+                }
+                Err(_) => core.audit.allowed_for(&subject, action, &object, "failed"),
+            }
             let answer = match result {
                 Ok((status, expiration_time)) => answer(originator, status, expiration_time, None),
                 Err(cause) => refusal(originator, cause),

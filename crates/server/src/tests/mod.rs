@@ -4,6 +4,7 @@
 
 mod aggregates;
 mod application_server;
+mod audit;
 mod broadcast;
 mod delivery;
 mod fan_out;
@@ -173,6 +174,7 @@ impl Net {
         .unwrap();
         let (core, writers) = Core::new(Parts {
             limits,
+            audit: sbi::audit::Audit::default(),
             metrics: Metrics::register(&mut MetricsRegistry::default()),
             store: Arc::new(store),
             associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,

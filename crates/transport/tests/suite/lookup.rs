@@ -218,6 +218,40 @@ async fn refusals_of_single_requests_do_not_open_the_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_about_one_ue_or_about_us_neither_opens_the_breaker_nor_is_remembered() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let lookup = lookup(&home, LookupLimits { breaker_failures: 2, ..LookupLimits::default() });
+    let cases = [
+        (KeySourceError::NotYet("no GPSI yet".into()), LookupRefusal::Unavailable),
+        (KeySourceError::NotAsked("too many requests".into()), LookupRefusal::Busy),
+    ];
+    for (error, refusal) in cases {
+        home.becomes(Mood::Fails(error));
+        for _ in 0..10 {
+            assert_eq!(lookup.resolve(request(&ue)).await, Err(refusal));
+        }
+    }
+    assert_eq!(home.asked(), 20);
+    home.becomes(Mood::Answers);
+    assert!(lookup.resolve(request(&ue)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_asked_nothing_leaves_the_breaker_to_the_next() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::Fails(KeySourceError::Unavailable("down".into())));
+    let lookup = lookup(&home, LookupLimits { breaker_failures: 1, ..LookupLimits::default() });
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Unavailable));
+    sleep(Duration::from_millis(2_000)).await;
+    home.becomes(Mood::Fails(KeySourceError::NotAsked("too many requests".into())));
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Busy));
+    home.becomes(Mood::Answers);
+    assert!(lookup.resolve(request(&ue)).await.is_ok(), "asked at once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn operators_see_the_outcomes() {
     let ue = Ue::number(1);
     let home = Home::knowing(&[&ue]);

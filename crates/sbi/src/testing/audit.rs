@@ -1,0 +1,94 @@
+//! Audit events as they are told, for tests of who tells what.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+/// The fields of an event, as text.
+pub type Fields = BTreeMap<&'static str, String>;
+
+/// Every audit event of this process, from the first [`AuditLog::record`] on, whichever test caused it.
+#[derive(Debug, Default)]
+pub struct AuditLog(Mutex<Vec<Fields>>);
+
+impl AuditLog {
+    /// Has them recorded.
+    #[must_use]
+    pub fn record() -> &'static Self {
+        static LOG: OnceLock<AuditLog> = OnceLock::new();
+        LOG.get_or_init(|| {
+            tracing::subscriber::set_global_default(Recorder).unwrap();
+            AuditLog::default()
+        })
+    }
+
+    /// The events so far that have these fields.
+    #[must_use]
+    pub fn with(&self, fields: &[(&'static str, &str)]) -> Vec<Fields> {
+        let has = |event: &&Fields| fields.iter().all(|(name, value)| event.get(name).is_some_and(|is| is == value));
+        self.events().iter().filter(has).cloned().collect()
+    }
+
+    /// Waits for the first event that has these fields.
+    pub async fn next_with(&self, fields: &[(&'static str, &str)]) -> Fields {
+        let wait = async {
+            loop {
+                if let Some(event) = self.with(fields).into_iter().next() {
+                    return event;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        found.unwrap_or_else(|_| panic!("no event with {fields:?} in {:#?}", self.events()))
+    }
+
+    /// Whether this text stands in any event.
+    #[must_use]
+    pub fn mentions(&self, text: &str) -> bool {
+        self.events().iter().flat_map(BTreeMap::values).any(|value| value.contains(text))
+    }
+
+    fn events(&self) -> MutexGuard<'_, Vec<Fields>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Recorder;
+
+impl Subscriber for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "audit"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Read(Fields);
+        impl Visit for Read {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                self.0.insert(field.name(), format!("{value:?}"));
+            }
+            fn record_str(&mut self, field: &Field, value: &str) {
+                self.0.insert(field.name(), value.to_owned());
+            }
+        }
+        let mut read = Read(Fields::new());
+        event.record(&mut read);
+        AuditLog::record().events().push(read.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
