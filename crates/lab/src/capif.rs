@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::outside::{LOOPBACK_NAME, OUTSIDE_FUNCTIONS};
 use crate::pki::write_private;
+use crate::revocation::{capif_authority, capif_directory};
 use crate::subscription::SecretHex;
-use crate::{CertificateAuthority, Directory, LabError, Ports};
+use crate::{Directory, LabError, Ports};
 
 /// Credentials for the CAPIF core function; the text of each is its hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ impl Directory {
     /// Makes what the core function and the NEF find in files: the CAPIF authority, the authorities of those that call the NEF
     /// from outside (application functions, API invokers), and the NEF's credential.
     pub(crate) fn write_capif_files(&self) -> Result<(), LabError> {
-        CertificateAuthority::open_or_create(&self.capif_directory(), "capif.lab.example")?;
+        capif_authority(&self.root().join("pki"))?;
         let read = |path: PathBuf| std::fs::read(&path).map_err(|source| LabError::file(&path, source));
         let both = [read(self.outside_authority())?, read(self.capif_directory().join("ca.pem"))?].concat();
         write_private(&self.nef_client_authorities(), &both)?;
@@ -76,7 +77,7 @@ impl Directory {
     }
 
     fn capif_directory(&self) -> PathBuf {
-        self.root().join("pki").join("capif")
+        capif_directory(&self.root().join("pki"))
     }
 
     fn capif_credentials(&self) -> Result<&CapifCredentials, LabError> {

@@ -1,9 +1,13 @@
 //! Configuration files of the functions that are not the lab's own: what `msgin5g aanf --config FILE` and its like read.
 
+use std::net::SocketAddr;
+
 use sbi::CertificateFiles;
+use sbi::nrf::BY_DISCOVERY;
 use serde_json::{Value, json};
 
 use crate::outside::OUTSIDE_FUNCTIONS;
+use crate::revocation::nef_clients_crl;
 use crate::{Directory, LabError, Ports, ausf, nrf, udm};
 
 /// Names of the functions that have a configuration file.
@@ -49,7 +53,7 @@ impl Directory {
             "data": self.state("aanf"),
             "tls": self.certificate("aanf"),
             "authorization": self.authorization(&[])?,
-            "udm": {"root": format!("https://{}", ports.udm)},
+            "udm": {"root": by_discovery(ports.udm)},
             "nrf": {"root": format!("https://{}", ports.nrf)},
             "af": [
                 {"nf_instance_id": self.nf_instance_id("ausf")?, "may_register": true},
@@ -86,14 +90,18 @@ impl Directory {
                 "connect_address": ports.coaps_tcp,
                 "segment_size": SEGMENT_OCTETS,
                 "allow_plain_psk_tls12": true,
-                "aanf": format!("https://{}", ports.aanf),
+                "aanf": by_discovery(ports.aanf),
             },
         }))
     }
 
     fn nef(&self, ports: &Ports) -> Result<Value, LabError> {
         let own = self.certificate("nef");
-        let towards_outside = CertificateFiles { ca: self.nef_client_authorities(), crl: None, ..own.clone() };
+        let towards_outside = CertificateFiles {
+            ca: self.nef_client_authorities(),
+            crl: Some(nef_clients_crl(&self.root().join("pki"))),
+            ..own.clone()
+        };
         let afs: Vec<Value> = OUTSIDE_FUNCTIONS
             .iter()
             .map(|function| {
@@ -116,7 +124,7 @@ impl Directory {
             "nrf": {"root": format!("https://{}", ports.nrf)},
             "capif": self.nef_capif(ports),
             "capif_psk_listen": ports.nef_psk,
-            "akma": {"aanf": format!("https://{}", ports.aanf)},
+            "akma": {"aanf": by_discovery(ports.aanf)},
             "msgin5g": {
                 "url": format!("https://{}", ports.api),
                 "server": {"nf_instance_id": self.nf_instance_id("server")?},
@@ -152,8 +160,8 @@ impl Directory {
             "oscore": {"listen_udp": ports.coap, "listen_tcp": ports.coap},
             // So that curl's Digest, which has no auth-int for bodies, makes a device.
             "https": {"listen": ports.https, "body_integrity": false},
-            "akma": {"aanf": format!("https://{}", ports.aanf)},
-            "configuration_function": {"url": format!("https://{}", ports.configuration)},
+            "akma": {"aanf": by_discovery(ports.aanf)},
+            "configuration_function": {"url": by_discovery(ports.configuration)},
             "group_management": {"url": format!("https://{}", ports.configuration)},
             "api": {"listen": ports.api},
             "authorization": self.authorization(&by_certificate)?,
@@ -168,6 +176,11 @@ impl Directory {
 
 /// Messaging Topics that everybody in the lab may publish and subscribe to; there are no others.
 const LAB_TOPICS: &str = "lab/*";
+
+/// The root of a function that the NRF finds, and that is at `address` while it does not.
+pub(crate) fn by_discovery(address: SocketAddr) -> String {
+    format!("{BY_DISCOVERY}, https://{address}")
+}
 
 fn encode<T: serde::Serialize>(configuration: &T) -> Value {
     serde_json::to_value(configuration).unwrap_or_default()

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::capif::CapifCredentials;
+use crate::configuration_files::by_discovery;
 use crate::lab_json::{
     LabApplicationServer, LabCapifOnboarding, LabCore, LabExternalApplicationServer, LabHomeNetwork, LabJson,
     LabNfClient, LabServer, LabSubscriber,
@@ -28,6 +29,7 @@ use crate::lab_json::{
 use crate::outside::{OUTSIDE_FUNCTIONS, OutsideAuthority};
 use crate::pki::{CertificateAuthority, CertificateRequest, create_private_directory, write_private};
 use crate::ports::Ports;
+use crate::revocation::Revocations;
 use crate::subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription};
 use crate::{LabError, ausf, nrf, udm};
 
@@ -140,8 +142,8 @@ impl Directory {
             create_private_directory(&directory.root.join(name))?;
         }
         directory.issue_certificates()?;
-        directory.authority.write_crl()?;
         directory.write_capif_files()?;
+        Self::revocations(&directory.root)?.write()?;
         udm::HomeKey::create_in_directory(&directory.root.join("pki"))?;
         nrf::create_key(&directory.nrf_token_key(), &directory.nrf_jwks())?;
         Ok(directory)
@@ -155,6 +157,16 @@ impl Directory {
         let home_network = HomeNetwork::new(MCC, MNC).map_err(|error| LabError::Configuration(error.to_string()))?;
         let pki = root.canonicalize().map_err(|source| LabError::file(root, source))?.join("pki");
         CertificateAuthority::open(&pki, &home_network.realm())
+    }
+
+    /// What is revoked in the lab that lies at `root`, which may be running.
+    ///
+    /// # Errors
+    /// When there is no lab.
+    pub fn revocations(root: &Path) -> Result<Revocations, LabError> {
+        let home_network = HomeNetwork::new(MCC, MNC).map_err(|error| LabError::Configuration(error.to_string()))?;
+        let pki = root.canonicalize().map_err(|source| LabError::file(root, source))?.join("pki");
+        Revocations::open(&pki, &home_network.realm())
     }
 
     /// The directory, absolute.
@@ -328,8 +340,8 @@ impl Directory {
         Ok(ausf::Config {
             nf_instance_id: self.nf_instance_id("ausf")?,
             home_network: self.home_network.clone(),
-            udm: format!("https://{}", ports.udm),
-            aanf: Some(format!("https://{}", ports.aanf)),
+            udm: by_discovery(ports.udm),
+            aanf: Some(by_discovery(ports.aanf)),
             aanf_routes: Vec::new(),
             nrf: Some(self.nrf_section(ports)),
             callers: [self.nf_instance_id("lab-nf")?].into(),

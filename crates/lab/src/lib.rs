@@ -34,6 +34,7 @@ pub mod nrf;
 mod outside;
 mod pki;
 mod ports;
+mod revocation;
 mod subscription;
 pub mod udm;
 
@@ -46,7 +47,8 @@ pub use lab_json::{
     LabNfClient, LabServer, LabSubscriber,
 };
 pub use outside::{OUTSIDE_FUNCTIONS, OutsideFunction};
-pub use pki::{CRL_RENEWAL, CertificateAuthority, CertificateRequest};
+pub use pki::{CertificateAuthority, CertificateRequest};
 pub use ports::Ports;
+pub use revocation::{CRL_RENEWAL, Revocations};
 pub use subscription::{Algorithm, AuthenticationMethod, SecretHex, Subscription, SubscriptionSummary};
 pub use udm::SubscriberClient;

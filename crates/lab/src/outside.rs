@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use openssl::x509::X509;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -14,7 +15,8 @@ use sbi::CertificateFiles;
 use time::{Duration, OffsetDateTime};
 
 use crate::LabError;
-use crate::pki::write_private;
+use crate::pki::{certificate_error, check_name, read, write_private};
+use crate::revocation::RevocationList;
 
 /// An application function outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub const OUTSIDE_FUNCTIONS: [OutsideFunction; 2] = [
 /// The name under which application functions outside are reached in a lab, where no DNS knows theirs.
 pub(crate) const LOOPBACK_NAME: &str = "localhost";
 
-/// The authority outside: `af-ca.pem` and `af-ca.key`.
+/// The authority outside: `af-ca.pem`, `af-ca.key` and its CRL, `af-ca.crl`.
 pub(crate) struct OutsideAuthority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -91,6 +93,37 @@ impl OutsideAuthority {
         }
     }
 
+    /// Its CRL.
+    pub(crate) fn crl(&self) -> PathBuf {
+        self.list().crl()
+    }
+
+    /// Whether the certificate in `<name>.pem` is from here.
+    pub(crate) fn has_issued(&self, name: &str) -> Result<bool, LabError> {
+        check_name(name)?;
+        let of = |path: PathBuf| {
+            let no_certificate =
+                |_| LabError::Content { path: path.clone(), reason: "it is no certificate".to_owned() };
+            X509::from_pem(read(&path)?.as_bytes()).map_err(no_certificate)
+        };
+        let (certificate, own) = (of(self.files(name).certificate)?, of(self.certificate())?);
+        Ok(own.public_key().and_then(|key| certificate.verify(&key)).unwrap_or(false))
+    }
+
+    /// Revokes the certificate in `<name>.pem` and writes the CRL.
+    pub(crate) fn revoke(&self, name: &str) -> Result<(), LabError> {
+        self.list().add(&self.issuer, name, self.files(name).certificate)
+    }
+
+    /// Writes the CRL anew, good for 30 days.
+    pub(crate) fn write_crl(&self) -> Result<(), LabError> {
+        self.list().write(&self.issuer)
+    }
+
+    fn list(&self) -> RevocationList {
+        RevocationList::new(&self.directory, "af-ca.crl", "af-revoked.json")
+    }
+
     /// Issues a certificate that carries the function's FQDN and this machine's loopback, and no NF instance. Files that
     /// exist already are left as they are.
     pub(crate) fn issue(&self, function: &OutsideFunction) -> Result<(), LabError> {
@@ -126,8 +159,4 @@ fn authority_params() -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
-}
-
-fn certificate_error(error: rcgen::Error) -> LabError {
-    LabError::Certificate(error.to_string())
 }

@@ -5,8 +5,7 @@
 //! subject alternative name, both extended key usages, the NF instance as URI `urn:uuid:<id>`, the NF type as the
 //! extension of RFC 9310.
 //!
-//! Its CRL lies beside its certificate, `ca.crl`. What is revoked is kept in `revoked.json`; commands and a running lab
-//! change both at the same time, so whoever does holds `pki.lock`.
+//! Its CRL lies beside its certificate, `ca.crl` ([`crate::Revocations`]).
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -14,18 +13,16 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use openssl::x509::X509;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, CustomExtension,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use sbi::CertificateFiles;
-use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::LabError;
+use crate::revocation::RevocationList;
 
 /// What a certificate says of its holder.
 #[derive(Debug, Clone)]
@@ -49,22 +46,6 @@ pub struct CertificateAuthority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
-
-/// A certificate that no longer stands; an entry of `revoked.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Revoked {
-    /// Name of the holder's files.
-    name: String,
-    /// Serial number, hexadecimal.
-    serial: String,
-    /// When, seconds since 1970.
-    time: i64,
-}
-
-/// How long a CRL is good. A running lab writes a new one every [`CRL_RENEWAL`].
-const CRL_VALIDITY: Duration = Duration::days(30);
-/// How often whoever runs a lab has to call [`CertificateAuthority::write_crl`].
-pub const CRL_RENEWAL: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// Three years are the most that TS 33.310 6.1.3c allows; a day is kept in hand for clocks that differ.
 const VALIDITY: Duration = Duration::days(3 * 365 - 2);
@@ -160,21 +141,7 @@ impl CertificateAuthority {
     /// When there is no such certificate, or a file cannot be written.
     pub fn revoke(&self, name: &str) -> Result<(), LabError> {
         check_name(name)?;
-        let path = self.files(name).certificate;
-        let certificate = X509::from_pem(read(&path)?.as_bytes());
-        let serial = certificate
-            .and_then(|certificate| certificate.serial_number().to_bn())
-            .map_err(|_| LabError::Content { path, reason: "it is no certificate".to_owned() })?;
-        let serial = hex::encode(serial.to_vec());
-        let _lock = self.lock()?;
-        let mut revoked = self.revoked()?;
-        if !revoked.iter().any(|known| known.serial == serial) {
-            let time = OffsetDateTime::now_utc().unix_timestamp();
-            revoked.push(Revoked { name: name.to_owned(), serial, time });
-            let text = serde_json::to_vec_pretty(&revoked).map_err(|error| self.bad_revoked(&error))?;
-            write_private(&self.directory.join("revoked.json"), &text)?;
-        }
-        self.sign_crl(&revoked)
+        self.list().add(&self.issuer, name, self.files(name).certificate)
     }
 
     /// Writes `ca.crl` anew, good for 30 days.
@@ -182,54 +149,11 @@ impl CertificateAuthority {
     /// # Errors
     /// When it cannot be written, or `revoked.json` cannot be read.
     pub fn write_crl(&self) -> Result<(), LabError> {
-        let _lock = self.lock()?;
-        self.sign_crl(&self.revoked()?)
+        self.list().write(&self.issuer)
     }
 
-    fn sign_crl(&self, revoked: &[Revoked]) -> Result<(), LabError> {
-        let now = OffsetDateTime::now_utc();
-        let revoked_certs = revoked.iter().map(|revoked| {
-            let serial = hex::decode(&revoked.serial).map_err(|error| self.bad_revoked(&error))?;
-            Ok(RevokedCertParams {
-                serial_number: SerialNumber::from_slice(&serial),
-                revocation_time: OffsetDateTime::from_unix_timestamp(revoked.time)
-                    .map_err(|error| self.bad_revoked(&error))?,
-                reason_code: None,
-                invalidity_date: None,
-            })
-        });
-        let params = CertificateRevocationListParams {
-            this_update: now - CLOCK_SKEW,
-            next_update: now + CRL_VALIDITY,
-            // RFC 5280 clause 5.2.3: every CRL a higher one.
-            crl_number: SerialNumber::from(u64::try_from(now.unix_timestamp_nanos()).unwrap_or_default()),
-            issuing_distribution_point: None,
-            revoked_certs: revoked_certs.collect::<Result<_, LabError>>()?,
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let crl = params.signed_by(&self.issuer).and_then(|crl| crl.pem()).map_err(certificate_error)?;
-        write_private(&self.directory.join("ca.crl"), crl.as_bytes())
-    }
-
-    fn revoked(&self) -> Result<Vec<Revoked>, LabError> {
-        let path = self.directory.join("revoked.json");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        serde_json::from_str(&read(&path)?).map_err(|error| self.bad_revoked(&error))
-    }
-
-    fn bad_revoked(&self, error: &dyn std::fmt::Display) -> LabError {
-        LabError::Content { path: self.directory.join("revoked.json"), reason: error.to_string() }
-    }
-
-    /// Waits until nobody else changes what is revoked.
-    fn lock(&self) -> Result<fs::File, LabError> {
-        let path = self.directory.join("pki.lock");
-        let at = |source| LabError::file(&path, source);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at)?;
-        file.lock().map_err(at)?;
-        Ok(file)
+    fn list(&self) -> RevocationList {
+        RevocationList::new(&self.directory, "ca.crl", "revoked.json")
     }
 
     fn params(&self, request: &CertificateRequest) -> Result<CertificateParams, LabError> {
@@ -249,7 +173,7 @@ impl CertificateAuthority {
 }
 
 /// A name of files: letters, digits, `-` and `_`, and not the authority's own.
-fn check_name(name: &str) -> Result<(), LabError> {
+pub(crate) fn check_name(name: &str) -> Result<(), LabError> {
     let fits = (1..=64).contains(&name.len())
         && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
         && name != "ca";
@@ -277,7 +201,7 @@ fn subject(realm: &str, common_name: &str) -> DistinguishedName {
 }
 
 /// 16 random octets, positive: within the 20 octets of TS 33.310 6.1.3c.
-fn serial_number() -> Result<SerialNumber, LabError> {
+pub(crate) fn serial_number() -> Result<SerialNumber, LabError> {
     let mut octets = [0_u8; 16];
     getrandom::fill(&mut octets).map_err(|_| LabError::Random)?;
     octets[0] = (octets[0] & 0x7F) | 0x40;
@@ -329,11 +253,11 @@ fn der(tag: u8, content: &[u8]) -> Result<Vec<u8>, LabError> {
     Ok(element)
 }
 
-fn certificate_error(error: rcgen::Error) -> LabError {
+pub(crate) fn certificate_error(error: rcgen::Error) -> LabError {
     LabError::Certificate(error.to_string())
 }
 
-fn read(path: &Path) -> Result<String, LabError> {
+pub(crate) fn read(path: &Path) -> Result<String, LabError> {
     fs::read_to_string(path).map_err(|source| LabError::file(path, source))
 }
 

@@ -27,7 +27,7 @@ fn the_same_directory_is_the_same_network() {
     let before = first.lab_json(&ports);
     let certificates: Vec<_> = files_below(&folder.path().join("pki"))
         .into_iter()
-        .filter(|path| !path.ends_with("ca.crl"))
+        .filter(|path| path.extension().is_none_or(|extension| extension != "crl"))
         .map(|path| (fs::read(&path).unwrap(), path))
         .collect();
     drop(first);
@@ -220,4 +220,35 @@ fn what_is_revoked_is_on_the_crl_while_the_lab_runs_and_after_it_starts_again() 
         assert!(authority.revoke(name).is_err(), "{name:?}");
     }
     assert!(Directory::authority(&folder.path().join("pki")).is_err(), "there is no lab");
+}
+
+#[test]
+fn an_application_function_outside_is_revoked_by_its_own_authority_in_the_file_that_the_nef_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Directory::open_or_create(folder.path()).unwrap();
+    let ports = lab.choose_ports(None).unwrap();
+    let pki = folder.path().join("pki");
+    let certificate = |name: &str| X509::from_pem(&fs::read(pki.join(format!("{name}.pem"))).unwrap()).unwrap();
+    let crls = || {
+        let text = fs::read_to_string(pki.join("nef-clients.crl")).unwrap();
+        let begin = "-----BEGIN X509 CRL-----";
+        let crls =
+            text.split(begin).skip(1).map(|rest| X509Crl::from_pem(format!("{begin}{rest}").as_bytes()).unwrap());
+        crls.collect::<Vec<_>>()
+    };
+    let is_revoked =
+        |name: &str| crls().iter().any(|crl| matches!(crl.get_by_cert(&certificate(name)), CrlStatus::Revoked(_)));
+    for (crl, authority) in crls().iter().zip(["af-ca", "capif/ca"]) {
+        assert!(crl.verify(&certificate(authority).public_key().unwrap()).unwrap(), "{authority}");
+    }
+    assert_eq!((crls().len(), is_revoked("af-weather")), (2, false));
+    let config: toml::Value = toml::from_str(&lab.configuration("exposure", &ports).unwrap()).unwrap();
+    let configured = config["nef"]["tls"]["crl"].as_str().unwrap();
+    assert_eq!(fs::canonicalize(configured).unwrap(), fs::canonicalize(pki.join("nef-clients.crl")).unwrap());
+
+    Directory::revocations(folder.path()).unwrap().revoke("af-weather").unwrap();
+    assert!(is_revoked("af-weather") && !is_revoked("af-msgin5g"));
+    drop(lab);
+    let _again = Directory::open_or_create(folder.path()).unwrap();
+    assert!(is_revoked("af-weather"), "for good");
 }

@@ -13,6 +13,7 @@ use sbi::nrf::{
     AccessTokenReq, DiscoveryQuery, NFProfile, NFStatus, NotificationData, NotificationEventType, NrfApi, PatchItem,
     SubscrCond, SubscriptionData,
 };
+use sbi::testing::audit::AuditLog;
 use sbi::token::{AccessTokenClaims, Audience, TokenKeys};
 use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiError, SbiServer, SbiServerConfig, ServerLimits};
 use serde_json::json;
@@ -489,6 +490,45 @@ async fn an_assertion_proves_who_asks_where_the_connection_does_not() {
     assert!(wrong(signed_by_another).await.contains("invalid_client"));
     let in_own_connection = network.api("ausf").with_credentials(Some(credentials("udm", "udm")));
     assert!(wrong(in_own_connection).await.contains("invalid_client"), "an assertion that is shown counts");
+}
+
+#[tokio::test]
+async fn every_refusal_is_told_with_who_what_and_why() {
+    let log = AuditLog::record();
+    let network = Network::start().await;
+    let registered = network.register_aanf().await;
+    let (aanf, ausf) = (network.id("aanf").to_string(), network.id("ausf").to_string());
+    let told = async |subject: &str, action: &str, object: &str, outcome: &str, reason: &str| {
+        let fields = [("subject", subject), ("action", action), ("object", object), ("outcome", outcome)];
+        assert_eq!(log.next_with(&fields).await["reason"], reason, "{fields:?}");
+    };
+    told(&aanf, "nnrf-nfm:register", "AANF", "allowed", "registered").await;
+    let api = network.api("ausf");
+    assert_eq!(status(api.register(&registered).await), 403);
+    told(&ausf, "nnrf-nfm:register", &aanf, "refused", "another_nf_instance").await;
+    let disguised = NFProfile { nf_instance_id: network.id("ausf"), ..registered };
+    assert_eq!(status(api.register(&disguised).await), 403);
+    told(&ausf, "nnrf-nfm:register", "AANF", "refused", "another_nf_type").await;
+    assert_eq!(status(api.heart_beat(network.id("aanf")).await), 403);
+    told(&ausf, "nnrf-nfm:update", &aanf, "refused", "another_nf_instance").await;
+    assert_eq!(status(api.deregister(network.id("aanf")).await), 403);
+    told(&ausf, "nnrf-nfm:deregister", &aanf, "refused", "another_nf_instance").await;
+    let query = DiscoveryQuery::new("AANF".parse().unwrap(), "UDM".parse().unwrap());
+    assert_eq!(status(api.discover(&query).await), 403);
+    told(&ausf, "nnrf-disc:discover", "UDM", "refused", "another_nf_type").await;
+    let subscription = json!({"nfStatusNotificationUri": "https://127.0.0.1:1/x", "reqNfType": "UDM"});
+    let mut subscription: SubscriptionData = serde_json::from_value(subscription).unwrap();
+    assert_eq!(status(api.subscribe(&subscription).await), 403);
+    told(&ausf, "nnrf-nfm:subscribe", "UDM", "refused", "another_nf_type").await;
+    subscription.req_nf_type = None;
+    let id = api.subscribe(&subscription).await.unwrap().subscription_id.unwrap();
+    told(&ausf, "nnrf-nfm:subscribe", &id, "allowed", "subscribed").await;
+    for _ in 1..nrf::Limits::default().subscriptions_per_instance_max {
+        api.subscribe(&subscription).await.unwrap();
+    }
+    assert_eq!(status(api.subscribe(&subscription).await), 403);
+    let one_too_many = [("subject", &*ausf), ("action", "nnrf-nfm:subscribe"), ("reason", "not_taken")];
+    assert_eq!(log.next_with(&one_too_many).await["outcome"], "refused");
 }
 
 #[tokio::test]

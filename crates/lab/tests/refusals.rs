@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use akma::{Suci, SuciHomeKey, SuciPublicKey};
 use common::{Core, refusal};
-use lab::{CertificateAuthority, CertificateRequest};
+use lab::{CertificateAuthority, CertificateRequest, SubscriberClient};
 use sbi::authorization::{AuthorizationConfig, IssuerConfig};
 use sbi::nausf::NausfClient;
+use sbi::testing::audit::AuditLog;
 use sbi::token::TokenSigner;
 use sbi::{CertificateFiles, SbiClient, SbiError};
 use serde_json::{Value, json};
@@ -290,4 +291,38 @@ async fn an_ausf_that_needs_tokens_takes_no_certificate_alone() {
     let core = Core::start_with(|config| config.authorization = section).await;
     let answer = core.ausf().authenticate(&core.info(core.subscriber(1).supi.as_str())).await;
     assert_eq!(refusal(answer), (401, "TOKEN_MISSING".to_owned()));
+}
+
+#[tokio::test]
+async fn who_is_not_on_the_list_is_told_with_the_operation_and_without_the_subscriber() {
+    let log = AuditLog::record();
+    let core = Core::start().await;
+    let supi = core.subscriber(1).supi.clone();
+    let told = async |subject: &str, action: &str, outcome: &str| {
+        log.next_with(&[("subject", subject), ("action", action), ("outcome", outcome)]).await
+    };
+    let stranger = Uuid::new_v4();
+    let amf = core.authorized(another(&core, stranger, "AMF"), "AMF");
+    let ausf = NausfClient::new(amf, core.root_of_ausf());
+    assert_eq!(refusal(ausf.authenticate(&core.info(supi.as_str())).await), caller_not_allowed());
+    let refused = told(&stranger.to_string(), "nausf-auth:authenticate", "refused").await;
+    assert_eq!(refused["reason"], "not_listed");
+    assert_eq!(refusal(ausf.deregister(&supi).await), caller_not_allowed());
+    told(&stranger.to_string(), "nausf-auth:deregister", "refused").await;
+
+    let id = core.directory.nf_instance_id("ausf").unwrap();
+    let uri = format!("{}/nudm-ueau/v1/{}/security-information/generate-auth-data", core.root_of_udm(), supi.as_str());
+    let body = json!({"servingNetworkName": core.snn().as_str(), "ausfInstanceId": stranger});
+    let as_ausf = core.with_tokens("ausf", "AUSF").for_service("UDM", "nudm-ueau");
+    assert!(as_ausf.post::<_, Value>(&uri, &body).await.is_err());
+    let in_another_name = told(&id.to_string(), "nudm-ueau:generate-auth-data", "refused").await;
+    assert_eq!((&*in_another_name["reason"], &*in_another_name["object"]), ("another_ausf", &*stranger.to_string()));
+    let aanf = core.with_tokens("aanf", "AANF").for_service("UDM", "nudm-sdm");
+    let subscribers = SubscriberClient::new(aanf, &core.root_of_udm());
+    assert!(subscribers.remove(&supi).await.is_err());
+    core.subscribers().remove(&supi).await.unwrap();
+    let provisioner = core.directory.nf_instance_id("provisioner").unwrap().to_string();
+    let removed = [("subject", &*provisioner), ("action", "lab-subscribers:remove"), ("reason", "removed")];
+    assert_eq!(log.next_with(&removed).await["object"], "ue");
+    assert!(!log.mentions(supi.as_str()) && !log.mentions(supi.as_str().trim_start_matches("imsi-")));
 }

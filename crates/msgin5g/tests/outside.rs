@@ -40,3 +40,11 @@ fn whoever_oversteps_at_the_nef_or_as_an_api_invoker_is_refused_with_the_stated_
     let root = short_lived.root();
     print!("{}", foreign_peer("outside_refused.py", &[&lab.lab_json_path(), Path::new(&root)]));
 }
+
+#[test]
+fn an_application_function_outside_whose_certificate_is_revoked_is_refused_and_a_renewed_crl_is_taken_without_a_restart()
+ {
+    let lab = Lab::start();
+    let program = Path::new(env!("CARGO_BIN_EXE_msgin5g"));
+    print!("{}", foreign_peer("outside_revoked.py", &[&lab.lab_json_path(), program]));
+}

@@ -11,7 +11,7 @@ use sbi::nausf::DeregistrationInfo;
 use sbi::{Json, PeerIdentity, ProblemDetails, SbiError};
 use tokio::time::timeout;
 
-use super::{Aanf, Ausf, Proven, SERVICE, UPSTREAM_SERVER_ERROR};
+use super::{Aanf, Ausf, Proven, UPSTREAM_SERVER_ERROR};
 use crate::authorisation::authorise;
 
 /// How often the AAnF is asked to take a key; the serving network waits meanwhile.
@@ -96,7 +96,7 @@ pub(super) async fn deregister(
     Extension(peer): Extension<PeerIdentity>,
     Json(info): Json<DeregistrationInfo>,
 ) -> Result<StatusCode, ProblemDetails> {
-    authorise(&peer, &ausf.callers, SERVICE)?;
+    authorise(&ausf.audit, &peer, &ausf.callers, ACTION)?;
     if let Some(aanf) = &ausf.aanf {
         remove(aanf, &info.supi).await.map_err(|error| {
             tracing::warn!(target: "security", %error, "AAnF did not remove an AKMA context");
@@ -106,3 +106,6 @@ pub(super) async fn deregister(
     tracing::info!(target: "security", "UE deregistered, AKMA context removed");
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// The operation in audit events.
+const ACTION: &str = "nausf-auth:deregister";

@@ -13,7 +13,7 @@ use sbi::nudm::{AuthType, AuthenticationVector, AvEapAkaPrime};
 use sbi::{HalJson, Json, Path, PeerIdentity, ProblemDetails, cause};
 use uuid::Uuid;
 
-use super::{AV_GENERATION_PROBLEM, Ausf, Context, Method, Proven, SERVICE};
+use super::{AV_GENERATION_PROBLEM, Ausf, Context, Method, Proven};
 use crate::authorisation::authorise;
 
 /// One EAP session, waiting for the UE's answer.
@@ -56,7 +56,7 @@ pub(super) async fn go_on(
     Path(id): Path<String>,
     Json(session): Json<EapSession>,
 ) -> Result<Response, ProblemDetails> {
-    let caller = authorise(&peer, &ausf.callers, SERVICE)?;
+    let caller = authorise(&ausf.audit, &peer, &ausf.callers, ACTION)?;
     let packet = session.eap_payload.ok_or_else(|| {
         ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_invalid_param("/eapPayload", "no packet")
     })?;
@@ -145,3 +145,6 @@ impl Ausf {
 fn eap_failure(identifier: u8) -> Result<Vec<u8>, ProblemDetails> {
     akma::eap_aka_prime::EapPacket::Failure { identifier }.encode().map_err(|_| ProblemDetails::internal())
 }
+
+/// The operation in audit events.
+const ACTION: &str = "nausf-auth:eap-session";

@@ -9,7 +9,7 @@ use sbi::nausf::{AuthResult, Av5gAka, ConfirmationData, ConfirmationDataResponse
 use sbi::nudm::{AuthType, Av5GHeAka};
 use sbi::{Json, Path, PeerIdentity, ProblemDetails};
 
-use super::{Ausf, Context, Method, Proven, SERVICE};
+use super::{Ausf, Context, Method, Proven};
 use crate::authorisation::authorise;
 
 /// What the AUSF keeps of a vector until the UE answers.
@@ -31,7 +31,7 @@ pub(super) async fn confirm(
     Path(id): Path<String>,
     Json(confirmation): Json<ConfirmationData>,
 ) -> Result<Json<ConfirmationDataResponse>, ProblemDetails> {
-    let caller = authorise(&peer, &ausf.callers, SERVICE)?;
+    let caller = authorise(&ausf.audit, &peer, &ausf.callers, ACTION)?;
     let (id, taken) = ausf.take(&id, caller, |method| matches!(method, Method::FiveGAka(_)))?;
     let Context { supi, serving_network_name, akma, method: Method::FiveGAka(expected), .. } = taken.value else {
         return Err(ProblemDetails::internal());
@@ -56,3 +56,6 @@ pub(super) async fn confirm(
         kseaf: Some(kseaf),
     }))
 }
+
+/// The operation in audit events.
+const ACTION: &str = "nausf-auth:5g-aka-confirmation";

@@ -17,8 +17,7 @@ use sbi::{HalJson, Json, PeerIdentity, ProblemDetails};
 use uuid::Uuid;
 
 use super::{
-    AV_GENERATION_PROBLEM, Ausf, Context, Method, SERVICE, SERVING_NETWORK_NOT_AUTHORIZED, eap_session, five_g_aka,
-    udm_refusal,
+    AV_GENERATION_PROBLEM, Ausf, Context, Method, SERVING_NETWORK_NOT_AUTHORIZED, eap_session, five_g_aka, udm_refusal,
 };
 use crate::authorisation::authorise;
 
@@ -29,9 +28,10 @@ pub(super) async fn authenticate(
     Extension(peer): Extension<PeerIdentity>,
     Json(info): Json<AuthenticationInfo>,
 ) -> Result<Created, ProblemDetails> {
-    let caller = authorise(&peer, &ausf.callers, SERVICE)?;
+    let caller = authorise(&ausf.audit, &peer, &ausf.callers, ACTION)?;
     if !ausf.serving_networks.contains(info.serving_network_name.as_str()) {
-        tracing::warn!(target: "security", %caller, network = %info.serving_network_name, "serving network refused");
+        let network = info.serving_network_name.as_str();
+        ausf.audit.refused_for(&caller.to_string(), ACTION, network, "serving_network");
         return Err(ProblemDetails::forbidden(SERVING_NETWORK_NOT_AUTHORIZED));
     }
     let (vector, supi, result) =
@@ -87,3 +87,6 @@ impl Ausf {
         }
     }
 }
+
+/// The operation in audit events.
+const ACTION: &str = "nausf-auth:authenticate";

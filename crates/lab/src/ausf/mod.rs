@@ -31,9 +31,10 @@ use axum::Router;
 use axum::routing::{post, put};
 use prometheus_client::registry::Registry;
 use sbi::admin::Health;
+use sbi::audit::Audit;
 use sbi::authorization::{AuthorizationConfig, Authorizer};
 use sbi::naanf::{AnchorRoute, NaanfClient};
-use sbi::nrf::{AanfSelection, BY_DISCOVERY, NrfClient, NrfConfig, OwnFunction, OwnService};
+use sbi::nrf::{AanfSelection, NrfClient, NrfConfig, OwnFunction, OwnService, peer_fault};
 use sbi::nudm::NudmClient;
 use sbi::{
     ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, cause,
@@ -58,7 +59,7 @@ pub struct Config {
     pub nf_instance_id: Uuid,
     /// The home network whose subscribers it authenticates.
     pub home_network: HomeNetwork,
-    /// Root of the UDM.
+    /// Root of the UDM, or `nrf` to have the NRF find it ([`sbi::nrf::ProducerRoot`]).
     pub udm: String,
     /// Root of the AAnF, or `nrf` to have the NRF find the one that serves the subscriber's routing indicator; without one
     /// no UE gets AKMA keys.
@@ -153,6 +154,7 @@ struct Ausf {
     udm: NudmClient,
     aanf: Option<Aanf>,
     callers: AllowedCallers,
+    audit: Audit,
     serving_networks: BTreeSet<String>,
     api_root: String,
     eap_resynchronisations_max: u8,
@@ -215,6 +217,11 @@ pub async fn start_observed(
     if let Some(fault) = AnchorRoute::fault(&config.aanf_routes) {
         return Err(LabError::Configuration(format!("ausf: aanf_routes: {fault}")));
     }
+    for (key, root) in [("udm", Some(&config.udm)), ("aanf", config.aanf.as_ref())] {
+        if let Some((key, reason)) = root.and_then(|root| peer_fault(config.nrf.as_ref(), key, root)) {
+            return Err(LabError::Configuration(format!("ausf: {key} {reason}")));
+        }
+    }
     if config.aanf.is_none() && !config.aanf_routes.is_empty() {
         return Err(LabError::Configuration("ausf: aanf_routes needs aanf".to_owned()));
     }
@@ -231,12 +238,15 @@ pub async fn start_observed(
     let mut serving_networks: BTreeSet<String> =
         config.serving_networks.iter().map(|name| name.as_str().to_owned()).collect();
     serving_networks.insert(config.home_network.serving_network_name().as_str().to_owned());
+    config.authorization.check().map_err(|error| LabError::Configuration(format!("ausf: {error}")))?;
+    let authorizer = Authorizer::of_function(config.authorization, services::AUSF, &config.sbi.tls, registry)?;
     let ausf = Arc::new(Ausf {
         nf_instance_id: config.nf_instance_id,
         home_network: config.home_network,
-        udm: NudmClient::new(udm, config.udm),
+        udm: NudmClient::found(udm, &config.udm, nrf.as_ref())?,
         aanf: aanf_of(config.aanf, config.aanf_routes, aanf, nrf.as_ref())?,
         callers: config.callers,
+        audit: authorizer.audit().clone(),
         serving_networks,
         api_root: api_root.trim_end_matches('/').to_owned(),
         eap_resynchronisations_max: limits.eap_resynchronisations_max,
@@ -244,8 +254,6 @@ pub async fn start_observed(
         contexts: Mutex::new(Contexts::new(limits.contexts_max, Duration::from_secs(limits.context_lifetime_seconds))),
         results: Mutex::new(Contexts::new(limits.results_max, Duration::from_secs(limits.result_lifetime_seconds))),
     });
-    config.authorization.check().map_err(|error| LabError::Configuration(format!("ausf: {error}")))?;
-    let authorizer = Authorizer::of_function(config.authorization, services::AUSF, &config.sbi.tls, registry)?;
     let metrics = ServerMetrics::default();
     metrics.register(registry);
     let router = router(ausf, &authorizer);
@@ -268,16 +276,11 @@ fn aanf_of(
     http: SbiClient,
     nrf: Option<&NrfClient>,
 ) -> Result<Option<Aanf>, LabError> {
-    match (root, nrf) {
-        (None, _) => Ok(None),
-        (Some(root), Some(nrf)) if root == BY_DISCOVERY => {
-            Ok(Some(Aanf::Selected(Box::new(AanfSelection::new(nrf.clone(), http)?))))
-        }
-        (Some(root), None) if root == BY_DISCOVERY => {
-            Err(LabError::Configuration("ausf: aanf is \"nrf\", and there is no section [nrf]".to_owned()))
-        }
-        (Some(root), _) => Ok(Some(Aanf::Fixed(Box::new(NaanfClient::selecting(http, root, routes))))),
-    }
+    let Some(root) = root else { return Ok(None) };
+    Ok(Some(match AanfSelection::of_root(&root, &http, nrf)? {
+        Some(selection) => Aanf::Selected(Box::new(selection)),
+        None => Aanf::Fixed(Box::new(NaanfClient::selecting(http, root, routes))),
+    }))
 }
 
 fn router(ausf: Arc<Ausf>, authorizer: &Arc<Authorizer>) -> Router {
@@ -290,8 +293,6 @@ fn router(ausf: Arc<Ausf>, authorizer: &Arc<Authorizer>) -> Router {
     let api = Router::new().nest(sbi::nausf::API_PATH, api);
     authorizer.protect(api, &services::NAUSF_AUTH).merge(openapi::router(&[openapi::nausf_ue_authentication()]))
 }
-
-const SERVICE: &str = "nausf-auth";
 
 impl Ausf {
     fn contexts(&self) -> MutexGuard<'_, Contexts<Context>> {

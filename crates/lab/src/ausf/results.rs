@@ -11,7 +11,7 @@ use sbi::{Path, PeerIdentity, ProblemDetails};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Ausf, CONTEXT_NOT_FOUND, SERVICE, udm_refusal};
+use super::{Ausf, CONTEXT_NOT_FOUND, udm_refusal};
 use crate::authorisation::authorise;
 
 /// A result that UDM has.
@@ -75,7 +75,7 @@ pub(super) async fn delete(
     Extension(peer): Extension<PeerIdentity>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ProblemDetails> {
-    let caller = authorise(&peer, &ausf.callers, SERVICE)?;
+    let caller = authorise(&ausf.audit, &peer, &ausf.callers, ACTION)?;
     let not_found = || ProblemDetails::not_found(CONTEXT_NOT_FOUND);
     let id: Uuid = id.parse().map_err(|_| not_found())?;
     let result = ausf
@@ -94,3 +94,6 @@ pub(super) async fn delete(
         Err(error) => Err(udm_refusal(&error)),
     }
 }
+
+/// The operation in audit events.
+const ACTION: &str = "nausf-auth:delete-result";

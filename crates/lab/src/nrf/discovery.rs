@@ -11,20 +11,22 @@ use sbi::nrf::{DiscoveryQuery, NFProfile, SearchResult};
 use sbi::{Json, PeerIdentity, ProblemDetails};
 use serde_json::Map;
 
-use super::{Nrf, identity};
+use super::Nrf;
 
 pub(super) async fn discover(
     State(nrf): State<Arc<Nrf>>,
     Extension(peer): Extension<PeerIdentity>,
     RawQuery(query): RawQuery,
 ) -> Result<(StatusCode, AppendHeaders<[(HeaderName, String); 1]>, Json<SearchResult>), ProblemDetails> {
-    identity::instance(&peer)?;
+    let asked = nrf.asked(&peer, "nnrf-disc:discover");
+    asked.instance()?;
     let query = DiscoveryQuery::parse(query.as_deref().unwrap_or_default())?;
-    identity::is_type(&peer, &query.requester_nf_type)?;
+    asked.is_type(&query.requester_nf_type)?;
     if let Some(id) = query.requester_nf_instance_id {
-        identity::itself(&peer, id)?;
+        asked.itself(id)?;
     }
     let mut found: Vec<NFProfile> = nrf.registry().profiles().filter_map(|profile| query.select(profile)).collect();
+    asked.allowed(query.target_nf_type.as_str(), if found.is_empty() { "unknown" } else { "found" });
     let complete = found.len();
     found.truncate(query.limit.unwrap_or(usize::MAX).min(nrf.limits.discovery_instances_max));
     let validity_period = nrf.limits.discovery_validity_seconds;

@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::Nrf;
 use super::registry::{Kept, RESOURCE_NOT_FOUND};
-use super::{Nrf, identity};
 
 /// A JSON patch as body; another media type gets 415.
 pub(super) struct Patch(Vec<PatchItem>);
@@ -41,14 +41,17 @@ pub(super) async fn register(
     Path(id): Path<Uuid>,
     Json(profile): Json<NFProfile>,
 ) -> Result<Response, ProblemDetails> {
-    identity::itself(&peer, id)?;
+    let asked = nrf.asked(&peer, "nnrf-nfm:register");
+    asked.itself(id)?;
     if profile.nf_instance_id != id {
         return Err(ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT)
             .with_invalid_param("/nfInstanceId", "not that of the path"));
     }
-    identity::is_type(&peer, &profile.nf_type)?;
-    let (new, kept, event) = nrf.registry().put(profile, Instant::now())?;
-    tracing::info!(target: "security", nf_instance_id = %id, nf_type = %kept.profile.nf_type, new, "NF registered");
+    asked.is_type(&profile.nf_type)?;
+    let nf_type = profile.nf_type.to_string();
+    let put = nrf.registry().put(profile, Instant::now());
+    let (new, kept, event) = put.inspect_err(|problem| asked.changed(&nf_type, NOT_TAKEN, Some(problem)))?;
+    asked.changed(&nf_type, if new { "registered" } else { "replaced" }, None);
     if let Some(event) = event {
         nrf.tell(&event);
     }
@@ -69,11 +72,17 @@ pub(super) async fn update(
     headers: HeaderMap,
     Patch(items): Patch,
 ) -> Result<Response, ProblemDetails> {
-    identity::itself(&peer, id)?;
-    let (kept, event) = nrf.registry().patch(id, if_match(&headers)?, &items, Instant::now())?;
+    let asked = nrf.asked(&peer, "nnrf-nfm:update");
+    asked.itself(id)?;
+    let patched = nrf.registry().patch(id, if_match(&headers)?, &items, Instant::now());
+    let (kept, event) = patched.inspect_err(|_| asked.allowed("", NOT_TAKEN))?;
     match event {
-        None => Ok(StatusCode::NO_CONTENT.into_response()),
+        None => {
+            asked.allowed("", "alive");
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
         Some(event) => {
+            asked.changed(kept.profile.nf_type.as_str(), "changed", None);
             nrf.tell(&event);
             Ok((AppendHeaders([etag(kept.revision)]), Json(kept.profile)).into_response())
         }
@@ -86,9 +95,11 @@ pub(super) async fn read(
     Extension(peer): Extension<PeerIdentity>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, ProblemDetails> {
-    identity::instance(&peer)?;
+    let asked = nrf.asked(&peer, "nnrf-nfm:read");
+    asked.instance()?;
     let Kept { profile, revision } =
         nrf.registry().get(id).ok_or_else(|| ProblemDetails::not_found(RESOURCE_NOT_FOUND))?;
+    asked.allowed(&id.to_string(), "read");
     Ok((AppendHeaders([etag(revision)]), Json(profile)).into_response())
 }
 
@@ -98,9 +109,10 @@ pub(super) async fn deregister(
     Extension(peer): Extension<PeerIdentity>,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, ProblemDetails> {
-    identity::itself(&peer, id)?;
-    let event = nrf.registry().remove(id)?;
-    tracing::info!(target: "security", nf_instance_id = %id, nf_type = %event.profile.nf_type, "NF deregistered");
+    let asked = nrf.asked(&peer, "nnrf-nfm:deregister");
+    asked.itself(id)?;
+    let event = nrf.registry().remove(id).inspect_err(|_| asked.allowed("", "unknown"))?;
+    asked.changed(event.profile.nf_type.as_str(), "deregistered", None);
     nrf.tell(&event);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -120,7 +132,9 @@ pub(super) async fn list(
     Extension(peer): Extension<PeerIdentity>,
     Query(query): Query<ListQuery>,
 ) -> Result<HalJson<UriList>, ProblemDetails> {
-    identity::instance(&peer)?;
+    let asked = nrf.asked(&peer, "nnrf-nfm:list");
+    asked.instance()?;
+    asked.allowed("", "listed");
     let ids: Vec<Uuid> = nrf
         .registry()
         .profiles()
@@ -150,15 +164,18 @@ pub(super) async fn subscribe(
     Extension(peer): Extension<PeerIdentity>,
     Json(subscription): Json<SubscriptionData>,
 ) -> Result<Response, ProblemDetails> {
-    let owner = identity::instance(&peer)?;
-    if subscription.req_nf_instance_id.is_some_and(|id| id != owner) {
-        identity::itself(&peer, subscription.req_nf_instance_id.unwrap_or_default())?;
+    let asked = nrf.asked(&peer, "nnrf-nfm:subscribe");
+    let owner = asked.instance()?;
+    if let Some(id) = subscription.req_nf_instance_id {
+        asked.itself(id)?;
     }
     if let Some(nf_type) = &subscription.req_nf_type {
-        identity::is_type(&peer, nf_type)?;
+        asked.is_type(nf_type)?;
     }
-    let taken = nrf.subscriptions.add(owner, subscription, OffsetDateTime::now_utc())?;
+    let taken = nrf.subscriptions.add(owner, subscription, OffsetDateTime::now_utc());
+    let taken = taken.inspect_err(|problem| asked.changed("", NOT_TAKEN, Some(problem)))?;
     let id = taken.subscription_id.clone().unwrap_or_default();
+    asked.changed(&id, "subscribed", None);
     let location = format!("{}{MANAGEMENT_PATH}/subscriptions/{id}", nrf.api_root);
     Ok((StatusCode::CREATED, AppendHeaders([(LOCATION, location)]), Json(taken)).into_response())
 }
@@ -170,8 +187,11 @@ pub(super) async fn prolong(
     Path(id): Path<String>,
     Patch(items): Patch,
 ) -> Result<Json<SubscriptionData>, ProblemDetails> {
-    let owner = identity::instance(&peer)?;
-    nrf.subscriptions.change(owner, &id, &items, OffsetDateTime::now_utc()).map(Json)
+    let asked = nrf.asked(&peer, "nnrf-nfm:prolong");
+    let changed = nrf.subscriptions.change(asked.instance()?, &id, &items, OffsetDateTime::now_utc());
+    let changed = changed.inspect_err(|_| asked.allowed("", NOT_TAKEN))?;
+    asked.changed(&id, "prolonged", None);
+    Ok(Json(changed))
 }
 
 /// NFStatusUnSubscribe.
@@ -180,7 +200,10 @@ pub(super) async fn unsubscribe(
     Extension(peer): Extension<PeerIdentity>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ProblemDetails> {
-    nrf.subscriptions.remove(identity::instance(&peer)?, &id).map(|()| StatusCode::NO_CONTENT)
+    let asked = nrf.asked(&peer, "nnrf-nfm:unsubscribe");
+    nrf.subscriptions.remove(asked.instance()?, &id).inspect_err(|_| asked.allowed("", "unknown"))?;
+    asked.changed(&id, "unsubscribed", None);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn etag(revision: u64) -> (HeaderName, HeaderValue) {
@@ -200,5 +223,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, ProblemDetails> {
     revision.map(Some).ok_or_else(|| ProblemDetails::new(StatusCode::PRECONDITION_FAILED))
 }
 
+/// The audit's word for what was not taken as it is: wrong, or one too many.
+const NOT_TAKEN: &str = "not_taken";
 /// RFC 6902.
 const JSON_PATCH: &str = "application/json-patch+json";

@@ -35,7 +35,7 @@ use sbi::assertion::AssertionKeys;
 use sbi::audit::Audit;
 use sbi::nrf::{DISCOVERY_PATH, MANAGEMENT_PATH, TOKEN_PATH};
 use sbi::token::{PlmnId, TokenSigner};
-use sbi::{ClientLimits, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, openapi};
+use sbi::{ClientLimits, PeerIdentity, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, openapi};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,7 @@ use uuid::Uuid;
 pub use policy::{ProducerConfig, ScopeConfig};
 
 use crate::LabError;
+use identity::Asked;
 use policy::Policy;
 use registry::{Event, Registry};
 use subscriptions::Subscriptions;
@@ -172,6 +173,10 @@ pub(crate) struct Nrf {
 impl Nrf {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked<'a>(&'a self, peer: &'a PeerIdentity, action: &'static str) -> Asked<'a> {
+        Asked { audit: &self.audit, peer, action }
     }
 
     fn instance_uri(&self, id: Uuid) -> String {

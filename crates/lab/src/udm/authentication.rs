@@ -20,7 +20,8 @@ use crate::LabError;
 use crate::authorisation::authorise;
 use crate::subscription::{AuthenticationMethod, Subscription};
 
-const SERVICE: &str = "nudm-ueau:generate-auth-data";
+/// The operation in audit events.
+const ACTION: &str = "nudm-ueau:generate-auth-data";
 /// TS 29.503 table 6.3.7.3-1.
 const AUTHENTICATION_REJECTED: &str = "AUTHENTICATION_REJECTED";
 const INVALID_HN_PUBLIC_KEY_IDENTIFIER: &str = "INVALID_HN_PUBLIC_KEY_IDENTIFIER";
@@ -33,9 +34,9 @@ pub(super) async fn generate_auth_data(
     Path(ue): Path<SupiOrSuci>,
     Json(request): Json<AuthenticationInfoRequest>,
 ) -> Result<Json<AuthenticationInfoResult>, ProblemDetails> {
-    let ausf = authorise(&peer, &udm.ausf_callers, SERVICE)?;
+    let ausf = authorise(&udm.audit, &peer, &udm.ausf_callers, ACTION)?;
     if request.ausf_instance_id.parse() != Ok(ausf) {
-        tracing::warn!(target: "security", %ausf, "an AUSF asks in the name of another one");
+        udm.audit.refused_for(&ausf.to_string(), ACTION, &request.ausf_instance_id, "another_ausf");
         return Err(ProblemDetails::forbidden(AUTHENTICATION_REJECTED)
             .with_invalid_param("/ausfInstanceId", "is not the one in the certificate"));
     }

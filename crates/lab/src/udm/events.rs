@@ -15,7 +15,8 @@ use super::table::StoredEvent;
 use super::{Udm, fault, user_not_found};
 use crate::authorisation::authorise;
 
-const SERVICE: &str = "nudm-ueau:auth-events";
+/// The operation in audit events.
+const ACTION: &str = "nudm-ueau:auth-events";
 /// No cause of TS 29.503 names an event that is not there; this is the common one of TS 29.500 for sub-resources.
 const EVENT_NOT_FOUND: &str = "CONTEXT_NOT_FOUND";
 
@@ -26,7 +27,7 @@ pub(super) async fn confirm(
     Path(supi): Path<Supi>,
     Json(event): Json<AuthEvent>,
 ) -> Result<(StatusCode, AppendHeaders<[(HeaderName, String); 1]>, Json<AuthEvent>), ProblemDetails> {
-    let ausf = authorise(&peer, &udm.ausf_callers, SERVICE)?;
+    let ausf = authorise(&udm.audit, &peer, &udm.ausf_callers, ACTION)?;
     if udm.table.subscription(&supi).map_err(fault)?.is_none() {
         return Err(user_not_found());
     }
@@ -44,7 +45,7 @@ pub(super) async fn remove(
     Path((supi, id)): Path<(Supi, String)>,
     Json(event): Json<AuthEvent>,
 ) -> Result<impl IntoResponse, ProblemDetails> {
-    authorise(&peer, &udm.ausf_callers, SERVICE)?;
+    authorise(&udm.audit, &peer, &udm.ausf_callers, ACTION)?;
     if !event.auth_removal_ind {
         return Err(ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT)
             .with_invalid_param("/authRemovalInd", "only true has a meaning here"));

@@ -16,7 +16,7 @@ pub(super) async fn translate(
     Extension(peer): Extension<PeerIdentity>,
     Path(ue_id): Path<UeId>,
 ) -> Result<Json<IdTranslationResult>, ProblemDetails> {
-    authorise(&peer, &udm.translation_callers, "nudm-sdm")?;
+    authorise(&udm.audit, &peer, &udm.translation_callers, ACTION)?;
     let supi = match ue_id {
         UeId::Supi(supi) => supi,
         UeId::Gpsi(gpsi) => udm.table.supi_of(&gpsi).map_err(fault)?.ok_or_else(user_not_found)?,
@@ -24,3 +24,6 @@ pub(super) async fn translate(
     let subscription = udm.table.subscription(&supi).map_err(fault)?.ok_or_else(user_not_found)?;
     Ok(Json(IdTranslationResult { supi, gpsi: subscription.gpsi }))
 }
+
+/// The operation in audit events.
+const ACTION: &str = "nudm-sdm:id-translation-result";

@@ -25,6 +25,7 @@ use axum::Router;
 use axum::routing::{get, post, put};
 use prometheus_client::registry::Registry;
 use sbi::admin::Health;
+use sbi::audit::Audit;
 use sbi::authorization::{AuthorizationConfig, Authorizer, ServiceScopes};
 use sbi::nrf::{NrfClient, NrfConfig, OwnFunction, OwnService};
 use sbi::{ProblemDetails, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
@@ -100,6 +101,7 @@ impl Running {
 }
 
 pub(crate) struct Udm {
+    audit: Audit,
     table: SubscriberTable,
     home_keys: SuciHomeKeys,
     ausf_callers: AllowedCallers,
@@ -127,15 +129,16 @@ pub async fn start_observed(
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.sbi.tls, services::UDM)?;
     let database = Database::open(&config.state, DatabaseOptions::default())?;
     let table = SubscriberTable::open(&database)?;
+    config.authorization.check().map_err(|error| LabError::Configuration(format!("udm: {error}")))?;
+    let authorizer = Authorizer::of_function(config.authorization, services::UDM, &config.sbi.tls, registry)?;
     let udm = Arc::new(Udm {
+        audit: authorizer.audit().clone(),
         table: table.clone(),
         home_keys: home_keys::load(&config.home_network_keys, config.accept_null_scheme)?,
         ausf_callers: config.ausf_callers,
         translation_callers: config.translation_callers,
         provisioning_callers: config.provisioning_callers,
     });
-    config.authorization.check().map_err(|error| LabError::Configuration(format!("udm: {error}")))?;
-    let authorizer = Authorizer::of_function(config.authorization, services::UDM, &config.sbi.tls, registry)?;
     let metrics = ServerMetrics::default();
     metrics.register(registry);
     let router = router(&udm, &authorizer);

@@ -22,7 +22,10 @@ use crate::subscription::{Subscription, SubscriptionSummary};
 
 /// Subscribers in one answer to a list request.
 const PAGE_MAX: usize = 500;
-const SERVICE: &str = "lab-subscribers";
+/// Operations in audit events, and what they are done to: a subscriber is not named there.
+const PUT: &str = "lab-subscribers:put";
+const REMOVE: &str = "lab-subscribers:remove";
+const UE: &str = "ue";
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
@@ -35,7 +38,7 @@ pub(super) async fn list(
     Extension(peer): Extension<PeerIdentity>,
     Query(page): Query<Page>,
 ) -> Result<Json<Vec<SubscriptionSummary>>, ProblemDetails> {
-    authorise(&peer, &udm.provisioning_callers, SERVICE)?;
+    authorise(&udm.audit, &peer, &udm.provisioning_callers, "lab-subscribers:list")?;
     let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
     udm.table.list(page.after.as_ref(), limit).map(Json).map_err(fault)
 }
@@ -46,13 +49,13 @@ pub(super) async fn put(
     Path(supi): Path<Supi>,
     Json(subscription): Json<Subscription>,
 ) -> Result<StatusCode, ProblemDetails> {
-    let provisioner = authorise(&peer, &udm.provisioning_callers, SERVICE)?;
+    let provisioner = authorise(&udm.audit, &peer, &udm.provisioning_callers, PUT)?;
     if subscription.supi != supi {
         return Err(ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT)
             .with_invalid_param("/supi", "differs from the resource's path"));
     }
     let new = udm.table.put(&subscription).await.map_err(fault)?;
-    tracing::info!(target: "security", %provisioner, new, "subscriber provisioned");
+    udm.audit.changed(&provisioner.to_string(), PUT, UE, if new { "added" } else { "replaced" }, None);
     Ok(if new { StatusCode::CREATED } else { StatusCode::NO_CONTENT })
 }
 
@@ -61,11 +64,11 @@ pub(super) async fn remove(
     Extension(peer): Extension<PeerIdentity>,
     Path(supi): Path<Supi>,
 ) -> Result<StatusCode, ProblemDetails> {
-    let provisioner = authorise(&peer, &udm.provisioning_callers, SERVICE)?;
+    let provisioner = authorise(&udm.audit, &peer, &udm.provisioning_callers, REMOVE)?;
     if !udm.table.remove(&supi).await.map_err(fault)? {
         return Err(user_not_found());
     }
-    tracing::info!(target: "security", %provisioner, "subscriber removed");
+    udm.audit.changed(&provisioner.to_string(), REMOVE, UE, "removed", None);
     Ok(StatusCode::NO_CONTENT)
 }
 

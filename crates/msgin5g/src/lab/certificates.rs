@@ -42,7 +42,7 @@ pub(crate) struct RevokeArgs {
     /// Directory of the lab
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Name of the files: a function, an Application Server, or what `lab issue` was told
+    /// Name of the files: a function, an Application Server inside or outside, or what `lab issue` was told
     #[arg(value_name = "NAME")]
     name: String,
 }
@@ -93,8 +93,8 @@ pub(super) fn issue(arguments: IssueArgs, output: Output) -> Result<ExitCode, Fa
 
 /// Revokes a certificate.
 pub(super) fn revoke(arguments: &RevokeArgs, output: Output) -> Result<ExitCode, Failure> {
-    let authority = Directory::authority(&arguments.dir).map_err(no_lab)?;
-    authority.revoke(&arguments.name).map_err(|error| {
+    let revocations = Directory::revocations(&arguments.dir).map_err(no_lab)?;
+    revocations.revoke(&arguments.name).map_err(|error| {
         Failure::new(error.to_string()).help("the names are those of the files in DIR/pki, without .pem")
     })?;
     output.print(&Revoked { revoked: arguments.name.clone() }, |revoked| format!("{} revoked", revoked.revoked))?;

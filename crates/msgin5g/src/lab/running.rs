@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{CertificateAuthority, Directory, LabGroup, LabJson, Ports, SubscriberClient, ausf, nrf, udm};
+use lab::{Directory, LabGroup, LabJson, Ports, Revocations, SubscriberClient, ausf, nrf, udm};
 use message::{ServiceAddress, UeServiceId};
 use prometheus_client::registry::Registry;
 use sbi::{
@@ -69,8 +69,8 @@ impl RunningLab {
         directory.write_configurations(&ports).map_err(failure)?;
 
         let core = CancellationToken::new();
-        let authority = Directory::authority(directory.root()).map_err(failure)?;
-        tokio::spawn(renew_crl(authority, core.clone()));
+        let revocations = Directory::revocations(directory.root()).map_err(failure)?;
+        tokio::spawn(renew_crl(revocations, core.clone()));
         let start = |name: &'static str| move |error: &dyn std::error::Error| start_failure(name, error);
         let mut metrics = Registry::default();
         let nrf_shutdown = CancellationToken::new();
@@ -195,15 +195,15 @@ fn of<'a>(metrics: &'a mut Registry, function: &'static str) -> &'a mut Registry
     metrics.sub_registry_with_label((Cow::Borrowed("function"), Cow::Borrowed(function)))
 }
 
-/// Keeps the CRL from running out while the lab runs.
-async fn renew_crl(authority: CertificateAuthority, stop: CancellationToken) {
+/// Keeps the CRLs from running out while the lab runs.
+async fn renew_crl(revocations: Revocations, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(lab::CRL_RENEWAL) => {}
             () = stop.cancelled() => return,
         }
-        if let Err(error) = authority.write_crl() {
-            tracing::error!(target: "security", %error, "the CRL was not renewed");
+        if let Err(error) = revocations.write() {
+            tracing::error!(target: "security", %error, "the CRLs were not renewed");
         }
     }
 }
