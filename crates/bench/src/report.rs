@@ -31,6 +31,9 @@ pub(crate) struct Figure {
     /// Memory of the server's process in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) resident_bytes: Option<u64>,
+    /// What the server's files take on disk for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_bytes_each: Option<f64>,
     /// From its start until the server listened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ready_seconds: Option<f64>,
@@ -145,8 +148,8 @@ impl Machine {
     }
 }
 
-const HEADINGS: &str = "| Work | Server | a second | server time each, us | p50 ms | p99 ms | max ms | memory each | in all | ready | lost |";
-const RULE: &str = "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
+const HEADINGS: &str = "| Work | Server | a second | server time each, us | p50 ms | p99 ms | max ms | memory each | in all | disk each | ready | lost |";
+const RULE: &str = "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
 
 fn row(figure: &Figure) -> String {
     let number = |number: Option<f64>, digits: usize| number.map_or(String::new(), |n| format!("{n:.digits$}"));
@@ -166,6 +169,7 @@ fn row(figure: &Figure) -> String {
         number(latency.map(|l| l.max_ms), 1),
         figure.bytes_each.map_or(String::new(), |bytes| format!("{:.2} KiB", bytes / 1_024.0)),
         figure.resident_bytes.map_or(String::new(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0)),
+        figure.disk_bytes_each.map_or(String::new(), |bytes| format!("{bytes:.0} B")),
         figure.ready_seconds.map_or(String::new(), |seconds| format!("{seconds:.2} s")),
         lost,
     ];

@@ -6,5 +6,5 @@ mod producer;
 mod ues;
 
 pub(crate) use domain::Domain;
-pub(crate) use producer::Producer;
+pub(crate) use producer::{Producer, STATE};
 pub(crate) use ues::Ues;

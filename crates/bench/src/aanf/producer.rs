@@ -36,7 +36,7 @@ impl Producer {
              [tls]\ncertificate = '{certificate}'\nkey = '{key}'\nca = '{ca}'\n\
              [[authorization.issuer]]\nnf_instance_id = '{issuer}'\nkeys = '{issuer_keys}'\n\
              [[af]]\nnf_instance_id = '{consumer}'\nmay_register = true\nsupi_access = true\nfqdns = ['{AF_FQDN}']\n",
-            data = directory.join("aanf").display(),
+            data = directory.join(STATE).display(),
             storage_key = storage_key.display(),
             certificate = tls.certificate.display(),
             key = tls.key.display(),
@@ -136,6 +136,8 @@ async fn spawn(
     Err(BenchError::Server { server: name, reason: "does not listen".to_owned() })
 }
 
+/// The directory of the AAnF's database.
+pub(crate) const STATE: &str = "aanf";
 const READY_MAX: Duration = Duration::from_secs(300);
 /// How exactly the time until it is ready is told.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,5 +1,7 @@
 //! The AKMA anchor function: registrations, memory, a restart, answers with K_AF.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{Meter, Reading, WARM_UP};
-use crate::aanf::{Domain, Producer, Ues};
+use crate::aanf::{Domain, Producer, STATE, Ues};
 use crate::latency::Latencies;
 use crate::process::Process;
 use crate::report::{Figure, Report};
@@ -58,12 +60,15 @@ pub(crate) async fn aanf(arguments: &Arguments, report: &mut Report) -> Result<(
     let asked = Asked { client: client.clone(), ues, producer: &producer };
     let (registrations, registered) = asked.registrations(Span::Count(contexts)).await?;
     report.add(registrations);
-    report.add(memory(&producer, "AKMA context", empty, registered).await?);
+    let on_disk = || disk_octets(&directory.path().join(STATE)).map(|octets| octets as f64 / registered.max(1) as f64);
+    let full = memory(&producer, "AKMA context", empty, registered).await?;
+    report.add(Figure { disk_bytes_each: Some(on_disk()?), ..full });
 
     let Asked { ues, .. } = asked;
     let ready = producer.kill_and_restart().await?;
     report.add(Figure {
         ready_seconds: Some(ready.as_secs_f64()),
+        disk_bytes_each: Some(on_disk()?),
         ..memory(&producer, "AKMA context, after kill -9 and restart", empty, registered).await?
     });
 
@@ -89,6 +94,17 @@ async fn memory(producer: &Producer, what: &str, empty: u64, contexts: u64) -> R
         resident_bytes: Some(resident),
         ..Figure::default()
     })
+}
+
+/// What the files below `directory` take on disk: whole blocks, and of a journal that is laid out ahead only what is written.
+fn disk_octets(directory: &Path) -> std::io::Result<u64> {
+    let mut octets = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        octets += if metadata.is_dir() { disk_octets(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(octets)
 }
 
 /// A producer and how to ask it.
