@@ -182,6 +182,7 @@ impl ConfigurationFunction {
         let reach = Reach {
             address: self.address.clone(),
             transport: Transport::Tcp,
+            tls: self.tls.clone(),
             fqdn: self.fqdn.clone(),
             authenticate_after: None,
             limits: self.limits.clone(),

@@ -33,6 +33,9 @@ pub enum Transport {
     /// TCP without TLS, each message under OSCORE (`coap+tcp`).
     #[serde(rename = "oscore-tcp")]
     OscoreTcp,
+    /// UDP and DTLS (`coaps`, RFC 7252), for devices that sleep or change their address.
+    #[serde(rename = "udp")]
+    Udp,
 }
 
 /// Settings of a client. Start from [`ClientConfig::new`] and change what differs.

@@ -1,4 +1,4 @@
-//! One attempt at a connection: keys, TCP, TLS.
+//! One attempt at a connection: keys, TCP and TLS, or UDP and DTLS.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,7 +9,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 use transport::oscore::{OSCORE_ALGORITHMS, OscoreConnector};
-use transport::{Carrier, ClientHandshakeError, PskConnector, StreamCarrier, TlsVersion, WebSocketCarrier};
+use transport::{
+    Carrier, ClientHandshakeError, DatagramCarrier, DtlsClientConfig, DtlsConnector, PskClientConfig, PskConnector,
+    StreamCarrier, TlsVersion, WebSocketCarrier,
+};
 
 use crate::{
     config::{ClientConfig, Transport},
@@ -25,6 +28,8 @@ pub(crate) struct Reach {
     /// `host:port`.
     pub(crate) address: String,
     pub(crate) transport: Transport,
+    /// Versions, suites and time-out.
+    pub(crate) tls: PskClientConfig,
     /// The peer's name, for SNI and AF_ID.
     pub(crate) fqdn: Fqdn,
     /// Keys of this age are replaced.
@@ -38,6 +43,7 @@ impl Reach {
         Self {
             address: config.server.clone(),
             transport: config.transport,
+            tls: config.tls.clone(),
             fqdn: config.server_fqdn.clone(),
             authenticate_after: config.authenticate_after,
             limits: config.limits.clone(),
@@ -172,6 +178,7 @@ impl Establisher {
                 Transport::Tcp | Transport::WebSocket => self.over_tls(material).await,
                 Transport::OscoreUdp => self.over_datagrams(material).await,
                 Transport::OscoreTcp => self.over_stream(material).await,
+                Transport::Udp => self.over_dtls(material).await,
             }
         };
         timeout(self.reach.limits.connect_timeout(), connecting)
@@ -214,6 +221,26 @@ impl Establisher {
         Ok(Secured { carrier: Box::new(carrier), version: TlsVersion::Oscore, cipher: OSCORE_ALGORITHMS })
     }
 
+    /// A name has the address that the system gives first.
+    async fn over_dtls(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+        let mut addresses = lookup_host(&self.reach.address).await.map_err(|error| self.unreachable(error))?;
+        let server = addresses.next().ok_or_else(|| self.unreachable(io::ErrorKind::NotFound.into()))?;
+        let connector = DtlsConnector::new(DtlsClientConfig {
+            allow_plain_psk: self.reach.tls.allow_plain_psk_tls12,
+            separator: self.reach.tls.separator,
+            handshake_timeout: self.reach.tls.handshake_timeout,
+            ..DtlsClientConfig::default()
+        });
+        let key = |protocol| self.key(material, protocol);
+        let secured = connector.connect(server, &self.reach.fqdn, &material.a_kid, key).await;
+        let session = secured.map_err(|error| handshake_failed(error, material))?;
+        let (version, cipher) = (session.version(), session.cipher());
+        let config = Arc::new(datagram_config(&self.reach.limits));
+        // A server that moves is not followed, so there is nothing to prove.
+        let carrier = DatagramCarrier::new(session, config, false).map_err(|error| self.unreachable(error))?;
+        Ok(Secured { carrier: Box::new(carrier), version, cipher })
+    }
+
     async fn socket(&self) -> Result<TcpStream, ClientError> {
         let stream = TcpStream::connect(&self.reach.address).await.map_err(|error| self.unreachable(error))?;
         // Messages are small and each waits for its answer.
@@ -251,12 +278,10 @@ fn refuses_keys(error: &ClientError) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use akma::KAkma;
-    use futures_util::{FutureExt, future::BoxFuture};
-    use transport::PskClientConfig;
-
     use super::*;
     use crate::key_source::KeySourceError;
+    use akma::KAkma;
+    use futures_util::{FutureExt, future::BoxFuture};
 
     struct NeverAsked;
 

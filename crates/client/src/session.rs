@@ -3,7 +3,7 @@
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use coap::{Connection, ConnectionError, ConnectionEvent, ExchangeId, Release, RequestBuilder, Response};
-use coap::{DatagramConfig, DatagramLimits, StreamConfig, StreamLimits};
+use coap::{DatagramConfig, DatagramLimits, Failure, StreamConfig, StreamLimits, Transmission};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use transport::{Carrier, Received};
 
@@ -63,19 +63,22 @@ pub(crate) fn stream_config(limits: &ClientLimits) -> StreamConfig {
     }
 }
 
-/// How CoAP is spoken over datagrams: with the same limits.
+/// How CoAP is spoken over datagrams.
 pub(crate) fn datagram_config(limits: &ClientLimits) -> DatagramConfig {
-    let StreamConfig { max_message_size_own, limits: of_stream } = stream_config(limits);
+    let octets_max = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
+    let stream = stream_config(limits).limits;
     DatagramConfig {
-        max_message_size_own,
-        max_message_size_peer: max_message_size_own,
+        max_message_size_own: octets_max,
+        max_message_size_peer: octets_max,
+        // A server that has restarted knows the session no more and says nothing: after three transmissions without an
+        // acknowledgement, half a minute at most, another session is made.
+        transmission: Transmission { max_retransmit: 2, ..Transmission::default() },
         limits: DatagramLimits {
-            requests_outstanding_max: of_stream.requests_outstanding_max,
-            peer_requests_outstanding_max: of_stream.peer_requests_outstanding_max,
-            transmit_octets_max: of_stream.transmit_octets_max,
+            requests_outstanding_max: stream.requests_outstanding_max,
+            peer_requests_outstanding_max: stream.peer_requests_outstanding_max,
+            transmit_octets_max: limits.outbound_octets_max,
             ..DatagramLimits::default()
         },
-        ..DatagramConfig::default()
     }
 }
 
@@ -117,6 +120,9 @@ impl Session {
     pub(crate) async fn event(&mut self) -> SessionEvent {
         loop {
             if let Some(event) = self.carrier.poll_event() {
+                if self.carrier.is_datagram() && is_silence(&event) && self.ended.is_none() {
+                    self.ended = Some("the server acknowledges nothing".into());
+                }
                 return SessionEvent::Coap(event);
             }
             if let Some(reason) = self.ended.take() {
@@ -127,14 +133,14 @@ impl Session {
                 return SessionEvent::Written;
             }
             let alive = self.pinged.map_or(self.heard + self.keep_alive, |pinged| pinged + self.pong_timeout);
-            let machine = self.carrier.coap().poll_timeout().map(Instant::from_std);
+            let machine = self.carrier.poll_timeout().map(Instant::from_std);
             let wake = machine.map_or(alive, |at| at.min(alive));
             tokio::select! {
                 () = poll_fn(|context| self.poll_io(context)) => {}
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     if machine.is_some_and(|at| at <= now) {
-                        self.coap().handle_timeout(now.into_std());
+                        self.carrier.handle_timeout(now.into_std());
                     }
                     if alive <= now {
                         self.ask_for_life();
@@ -239,4 +245,10 @@ impl Session {
         };
         let _ = timeout_at(deadline, closing).await;
     }
+}
+
+/// What a peer that is gone causes, over datagrams.
+fn is_silence(event: &ConnectionEvent) -> bool {
+    let silence = |failure: &Failure| matches!(failure, Failure::NotAcknowledged | Failure::NoAnswer | Failure::Reset);
+    matches!(event, ConnectionEvent::Failed { failure, .. } if silence(failure))
 }

@@ -156,6 +156,7 @@ impl Directory {
             "server": {"fqdn": self.server_fqdn(), "listen": ports.coaps_tcp, "path": self.server_path()},
             "tls": {"allow_plain_psk_tls12": true, "key_log": self.key_log()},
             "websocket": {"listen": ports.coaps_ws},
+            "coaps": {"listen": ports.coaps_tcp, "allow_plain_psk": true},
             "certificates": self.certificate("server"),
             "oscore": {"listen_udp": ports.coap, "listen_tcp": ports.coap},
             // So that curl's Digest, which has no auth-int for bodies, makes a device.

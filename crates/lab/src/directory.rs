@@ -440,7 +440,8 @@ impl Directory {
             server: LabServer {
                 fqdn: SERVER_FQDN.to_owned(),
                 coaps_tcp: ports.coaps_tcp,
-                coaps: None,
+                // The same number: UDP and TCP do not meet.
+                coaps: Some(ports.coaps_tcp),
                 coaps_ws: Some(ports.coaps_ws),
                 coap: Some(ports.coap),
                 coap_tcp: Some(ports.coap),

@@ -1,6 +1,6 @@
 //! Which port each function of the lab listens on.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::LabError;
 /// The addresses of all functions, on loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
-    /// MSGin5G-1 of the server.
+    /// MSGin5G-1 of the server, over TCP and, by the same number, over UDP.
     pub coaps_tcp: SocketAddr,
     /// MSGin5G-3 of the server.
     pub api: SocketAddr,
@@ -111,9 +111,9 @@ impl Ports {
         let mut take = |wanted: Option<SocketAddr>| -> Result<SocketAddr, LabError> {
             let chosen = wanted.filter(|address| address.port() != 0);
             let bound = match chosen {
-                Some(address) => TcpListener::bind(address).ok(),
+                Some(address) => listener_at(address),
                 // Not where there were some before: those must stay free for whoever had them.
-                None if before.is_none() => own.find_map(|address| TcpListener::bind(address).ok()),
+                None if before.is_none() => own.find_map(listener_at),
                 None => None,
             };
             let listener = match bound {
@@ -159,11 +159,17 @@ fn own_ports() -> impl Iterator<Item = SocketAddr> {
     (first..first + COUNT).map(|port| SocketAddr::new(LOOPBACK, port))
 }
 
+/// A port that is free for TCP and for UDP.
+fn listener_at(address: SocketAddr) -> Option<TcpListener> {
+    let listener = TcpListener::bind(address).ok()?;
+    UdpSocket::bind(listener.local_addr().ok()?).ok().map(|_| listener)
+}
+
 fn free_listener() -> Result<TcpListener, LabError> {
     for _ in 0..TRIES {
         let offset =
             u16::try_from(getrandom::u32().map_err(|_| LabError::Random)? % u32::from(FREE_COUNT)).unwrap_or_default();
-        if let Ok(listener) = TcpListener::bind(SocketAddr::new(LOOPBACK, FREE_FIRST + offset)) {
+        if let Some(listener) = listener_at(SocketAddr::new(LOOPBACK, FREE_FIRST + offset)) {
             return Ok(listener);
         }
     }

@@ -199,6 +199,8 @@ pub(crate) enum TransportArg {
     OscoreTcp,
     /// HTTPS and HTTP Digest, as a device that has only an HTTP stack
     Https,
+    /// UDP and DTLS
+    Udp,
 }
 
 /// Arguments of `client send`.

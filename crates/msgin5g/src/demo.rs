@@ -5,6 +5,7 @@
 
 mod carriers;
 mod cast;
+mod datagrams;
 mod https;
 mod impostors;
 mod inbox;
@@ -85,6 +86,7 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
     https::device_with_an_http_stack(lab, narrator, &mut meter).await?;
     many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
     many::long_messages(narrator, &mut meter, &mut valve, &mut server).await?;
+    datagrams::over_dtls(lab, narrator, &mut meter).await?;
     impostors::try_all(lab, narrator, &mut meter, &mut valve).await?;
 
     for device in [meter, valve] {

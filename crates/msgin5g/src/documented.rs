@@ -305,6 +305,7 @@ fn the_documented_defaults_of_limits_are_those_of_the_code() {
     compare_defaults::<sbi::nrf::NrfLimits>("NRF client");
     compare_defaults::<transport::HandshakeLimits>("Handshakes");
     compare_defaults::<transport::oscore::OscoreLimits>("OSCORE contexts");
+    compare_defaults::<transport::DtlsLimits>("DTLS");
     compare_defaults::<transport::LookupLimits>("Key look-ups");
     compare_defaults::<configuration::CoapLimits>("Connections of UEs to the Configuration Function");
     compare_defaults::<store::DatabaseOptions>("Database");

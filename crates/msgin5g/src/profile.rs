@@ -552,6 +552,11 @@ pub(crate) fn from_lab(lab: &Lab, arguments: &ProfileFromLabArgs) -> Result<Stri
                 line(format_args!("address = {}", quoted(&address.to_string())));
                 line(format_args!("transport = \"websocket\""));
             }
+            TransportArg::Udp => {
+                let address = server.coaps.ok_or_else(|| Failure::new("the lab's server does not serve UDP"))?;
+                line(format_args!("address = {}", quoted(&address.to_string())));
+                line(format_args!("transport = \"udp\""));
+            }
             TransportArg::OscoreUdp | TransportArg::OscoreTcp => {
                 let (address, name) = match arguments.transport {
                     TransportArg::OscoreUdp => (server.coap, "oscore-udp"),

@@ -13,7 +13,7 @@ use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
-use transport::{HandshakeLimits, LookupLimits, OpeningLimits};
+use transport::{DtlsLimits, HandshakeLimits, LookupLimits, OpeningLimits};
 
 use crate::broadcast::BroadcastAreaSection;
 use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicServerSection};
@@ -43,6 +43,9 @@ pub struct Config {
     /// MSGin5G-1 for devices that have only an HTTP stack. Without it, it is not served.
     #[serde(default)]
     pub https: Option<HttpsSection>,
+    /// CoAP over DTLS over UDP at MSGin5G-1. Without it, UDP is not served.
+    #[serde(default)]
+    pub coaps: Option<CoapsSection>,
     /// The certificate that proves the server to network functions and Application Servers, as client and as server.
     pub certificates: CertificateFiles,
     /// The AKMA anchor function.
@@ -150,6 +153,36 @@ pub struct WebSocketSection {
     /// How long that request may take from the end of the TLS handshake. Then it is answered 408, and the connection closed.
     #[serde(default = "default_websocket_request_timeout_seconds")]
     pub request_timeout_seconds: u64,
+}
+
+/// `[coaps]`: MSGin5G-1 as CoAP over UDP (RFC 7252) and DTLS (TS 33.535 Annex C).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoapsSection {
+    /// Where it is served. Port 0 takes a free one; the same number as that of TCP is free for UDP.
+    pub listen: SocketAddr,
+    /// Accept cipher suites without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256, AES_128_CCM and AES_128_CCM_8), for
+    /// devices that have no more.
+    pub allow_plain_psk: bool,
+    /// Refuse a client that names no server (SNI). A wrong name always is refused.
+    pub require_sni: bool,
+    /// A peer that its Connection ID shows at another address has to answer from there before it is sent requests, or
+    /// answers that are much larger than what it asked (RFC 9146 clause 6, RFC 9175 clause 2.4).
+    pub prove_new_addresses: bool,
+    /// Limits on sessions and handshakes.
+    pub dtls: DtlsLimits,
+}
+
+impl Default for CoapsSection {
+    fn default() -> Self {
+        Self {
+            listen: default_listen(),
+            allow_plain_psk: false,
+            require_sni: false,
+            prove_new_addresses: true,
+            dtls: DtlsLimits::default(),
+        }
+    }
 }
 
 /// `[akma]`
@@ -483,6 +516,9 @@ impl Config {
         }
         if let Some((key, reason)) = self.https.as_ref().and_then(|https| https.fault(delivery_seconds)) {
             return wrong(&key, reason);
+        }
+        if let Some((member, reason)) = self.coaps.as_ref().and_then(|coaps| coaps.dtls.fault()) {
+            return wrong(&format!("coaps.dtls.{member}"), reason);
         }
         if let Err(error) = self.authorization.check() {
             return wrong("authorization", error.reason());

@@ -32,6 +32,7 @@ mod association;
 mod broadcast;
 mod config;
 mod core;
+mod datagram_listener;
 mod deduplication;
 mod delivery;
 mod descriptors;
@@ -64,8 +65,9 @@ mod topics;
 pub use association::{AssociationError, AssociationSource};
 pub use broadcast::BroadcastAreaSection;
 pub use config::{
-    AdminSection, AfSection, AkmaSection, ApiSection, ApplicationServerSection, Config, ConfigurationFunctionSection,
-    ExposureSection, PolicyFile, ServerSection, StoreSection, TlsSection, WebSocketSection,
+    AdminSection, AfSection, AkmaSection, ApiSection, ApplicationServerSection, CoapsSection, Config,
+    ConfigurationFunctionSection, ExposureSection, PolicyFile, ServerSection, StoreSection, TlsSection,
+    WebSocketSection,
 };
 pub use destinations::{BroadcastSection, GroupManagementSection, TopicServerSection};
 pub use error::ServerError;

@@ -72,8 +72,14 @@ pub struct Limits {
     pub outbound_octets_max: usize,
     /// How long a peer may read nothing while there is something to write. Then the connection is closed.
     pub write_timeout_seconds: u64,
+    /// Deliveries and separate answers to one UE over datagrams that are under way at once (NSTART, RFC 7252 clause 4.7); over
+    /// streams `delivery_window` holds. Further ones wait in its queue.
+    pub datagram_window: usize,
+    /// How long nothing may come from a UE over datagrams. Then its session is closed. It is not pinged meanwhile: it may be
+    /// asleep.
+    pub datagram_idle_seconds: u64,
     /// How long a UE may leave a delivery unacknowledged. Then its connection is closed and what it did not
-    /// acknowledge is stored or failed.
+    /// acknowledge is stored or failed; over datagrams the UE counts as away until something comes from it.
     pub delivery_timeout_seconds: u64,
     /// How long a message may wait in a connected recipient's queue before its turn. Then it is stored, or failed
     /// with `TARGET_UNREACHABLE`.
@@ -207,6 +213,8 @@ impl Default for Limits {
             message_octets_max: 65_536,
             outbound_octets_max: 262_144,
             write_timeout_seconds: 10,
+            datagram_window: 1,
+            datagram_idle_seconds: 7 * 86_400,
             delivery_timeout_seconds: 20,
             queue_timeout_seconds: 20,
             registration_timeout_seconds: 30,
@@ -271,6 +279,7 @@ impl Limits {
             ("requests_per_connection_max", self.requests_per_connection_max),
             ("requests_total_max", self.requests_total_max),
             ("delivery_window", self.delivery_window),
+            ("datagram_window", self.datagram_window),
             ("application_server_window", self.application_server_window),
             ("recipient_queue_max", self.recipient_queue_max),
             ("store_queue_max", self.store_queue_max),
@@ -336,9 +345,10 @@ impl Limits {
     }
 
     /// Those that must not be zero.
-    fn durations(&self) -> [(&'static str, u64); 18] {
+    fn durations(&self) -> [(&'static str, u64); 19] {
         [
             ("write_timeout_seconds", self.write_timeout_seconds),
+            ("datagram_idle_seconds", self.datagram_idle_seconds),
             ("delivery_timeout_seconds", self.delivery_timeout_seconds),
             ("queue_timeout_seconds", self.queue_timeout_seconds),
             ("registration_timeout_seconds", self.registration_timeout_seconds),
@@ -414,6 +424,10 @@ impl Limits {
 
     pub(crate) fn idle_ping(&self) -> Duration {
         Duration::from_secs(self.idle_ping_seconds)
+    }
+
+    pub(crate) fn datagram_idle(&self) -> Duration {
+        Duration::from_secs(self.datagram_idle_seconds)
     }
 
     pub(crate) fn pong_timeout(&self) -> Duration {

@@ -31,24 +31,36 @@ pub(crate) struct Sessions {
     shards: [Mutex<HashMap<u64, Arc<Mailbox>>>; SHARDS],
     next: AtomicU64,
     connections: AtomicUsize,
+    datagram_sessions: AtomicUsize,
     of_a_kids: Mutex<HashMap<AKid, usize>>,
 }
 
-/// A TCP connection that counts until this is dropped, however its task ends.
-pub(crate) struct Connection(Arc<Core>);
+/// A TCP connection, or a session over datagrams, that counts until this is dropped, however its task ends.
+pub(crate) struct Connection {
+    core: Arc<Core>,
+    over_datagrams: bool,
+}
 
 impl Connection {
     /// None if there are as many as there may be.
     pub(crate) fn count(core: &Arc<Core>) -> Option<Self> {
-        let connection = Self(Arc::clone(core));
+        let connection = Self { core: Arc::clone(core), over_datagrams: false };
         let before = core.sessions.connections.fetch_add(1, Ordering::Relaxed);
         (before < core.limits.connections_max).then_some(connection)
+    }
+
+    /// It takes no descriptor, and its own limit is kept where it comes from.
+    pub(crate) fn over_datagrams(core: &Arc<Core>) -> Self {
+        core.sessions.datagram_sessions.fetch_add(1, Ordering::Relaxed);
+        Self { core: Arc::clone(core), over_datagrams: true }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.sessions.connections.fetch_sub(1, Ordering::Relaxed);
+        let sessions = &self.core.sessions;
+        let count = if self.over_datagrams { &sessions.datagram_sessions } else { &sessions.connections };
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,9 +113,9 @@ impl Sessions {
         self.shards.get(usize::try_from(number % SHARDS as u64).ok()?)
     }
 
-    /// Connections, those in their handshake included.
+    /// Connections, and sessions over datagrams, those in their handshake included.
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.connections.load(Ordering::Relaxed) + self.datagram_sessions.load(Ordering::Relaxed)
     }
 
     /// Tells every session to end in good order.

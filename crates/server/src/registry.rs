@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use message::{Address, AddressType, ClientProfile};
@@ -64,6 +64,8 @@ pub(crate) struct PartyState {
     pub(crate) generation: u64,
     /// Who carries messages to it; none while it is away.
     pub(crate) carrier: Option<Arc<Mailbox>>,
+    /// Whose session lasts though it counts as away: it acknowledged nothing, and may be asleep.
+    pub(crate) sleeper: Option<Arc<Mailbox>>,
     /// It deregistered; this is only still held by somebody who looked it up before.
     pub(crate) gone: bool,
     /// What its client said about itself when it registered (TS 23.554 table 8.2.1-1).
@@ -100,9 +102,14 @@ impl Party {
         if state.gone {
             return None;
         }
-        state.generation += 1;
         state.profile = profile.map(Box::new);
-        let earlier = state.carrier.replace(Arc::clone(mailbox));
+        Some(Self::carry(state, mailbox))
+    }
+
+    fn carry(mut state: MutexGuard<'_, PartyState>, mailbox: &Arc<Mailbox>) -> u64 {
+        state.generation += 1;
+        let earlier = state.carrier.replace(Arc::clone(mailbox)).or_else(|| state.sleeper.take());
+        state.sleeper = None;
         if let Some(pipeline) = &mut state.pipeline {
             pipeline.attach();
         }
@@ -114,7 +121,31 @@ impl Party {
             earlier.post(Letter::Close(CloseReason::Replaced));
         }
         mailbox.knock();
-        Some(generation)
+        generation
+    }
+
+    /// Notes that whoever carried as this generation does so no more, but may again.
+    pub(crate) fn doze(&self, mailbox: &Arc<Mailbox>, generation: u64) {
+        let mut state = lock(&self.state);
+        if state.generation == generation && state.carrier.is_none() && !state.gone {
+            state.sleeper = Some(Arc::clone(mailbox));
+        }
+    }
+
+    /// Makes the mailbox that dozed as this generation the carrier again. None if another one came meanwhile, or the party is
+    /// gone.
+    pub(crate) fn rouse(&self, mailbox: &Arc<Mailbox>, generation: u64) -> Option<u64> {
+        let state = lock(&self.state);
+        if state.generation != generation || state.carrier.is_some() || state.gone {
+            return None;
+        }
+        Some(Self::carry(state, mailbox))
+    }
+
+    /// Forgets one that dozed and has ended.
+    pub(crate) fn forget_sleeper(&self, mailbox: &Arc<Mailbox>) {
+        let mut state = lock(&self.state);
+        state.sleeper = state.sleeper.take().filter(|sleeper| !Arc::ptr_eq(sleeper, mailbox));
     }
 
     /// Whether the carrier of this generation still carries.

@@ -29,6 +29,7 @@ use crate::application_server::ApplicationServers;
 use crate::broadcast;
 use crate::config::Config;
 use crate::core::{Core, Parts};
+use crate::datagram_listener;
 use crate::descriptors::bound_connections;
 use crate::destinations::Destinations;
 use crate::error::ServerError;
@@ -62,6 +63,7 @@ pub struct Running {
     coap: SocketAddr,
     websocket: Option<SocketAddr>,
     oscore: oscore::Listening,
+    coaps: Option<SocketAddr>,
     api: SocketAddr,
     admin: SocketAddr,
     notifications: Option<SocketAddr>,
@@ -94,6 +96,12 @@ impl Running {
     #[must_use]
     pub fn oscore_tcp_address(&self) -> Option<SocketAddr> {
         self.oscore.tcp
+    }
+
+    /// Where UEs come over UDP: CoAP over DTLS. None without `[coaps]`.
+    #[must_use]
+    pub fn coaps_address(&self) -> Option<SocketAddr> {
+        self.coaps
     }
 
     /// Where Application Servers connect: HTTP/2 over mutual TLS.
@@ -184,6 +192,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     core.tasks.spawn(segments::run(Arc::clone(&core)));
 
     let (listener, coap) = bind(config.server.listen).await?;
+    let coaps = match &config.coaps {
+        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys))?),
+        None => None,
+    };
     let websocket = match &config.websocket {
         Some(section) => Some((bind(section.listen).await?, acceptor.for_http()?, section.opening_limits())),
         None => None,
@@ -240,6 +252,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         coap,
         websocket,
         oscore,
+        coaps,
         api: api.local_addr(),
         admin: admin.local_addr(),
         notifications: notifications.as_ref().map(SbiServer::local_addr),

@@ -107,7 +107,7 @@ impl TransportMetrics {
             "Duration of accepted DTLS handshakes, key lookup included",
             self.dtls_handshake_seconds.clone(),
         );
-        registry.register("dtls_sessions", "DTLS sessions, handshakes included", self.dtls_sessions.clone());
+        registry.register("dtls_sessions", "DTLS sessions whose peer is proven", self.dtls_sessions.clone());
         registry.register("dtls_cookies", "ClientHellos answered with a cookie", self.dtls_cookies.clone());
         registry.register(
             "dtls_datagrams_dropped",

@@ -99,6 +99,7 @@ impl Device {
         let server = &lab.description().server;
         let address = match transport {
             Transport::WebSocket => server.coaps_ws.ok_or("the server does not serve WebSocket")?,
+            Transport::Udp => server.coaps.ok_or("the server does not serve UDP")?,
             _ => server.coaps_tcp,
         };
         let mut config = ClientConfig::new(address.to_string(), fqdn(lab)?, name.clone());

@@ -123,9 +123,14 @@ impl Fleet {
 impl FleetUe {
     /// Connects, and tries again while the server is being killed.
     pub async fn connect(&self) -> (Client, IncomingStream) {
+        self.connect_with(self.config.clone()).await
+    }
+
+    /// The same with another configuration.
+    pub async fn connect_with(&self, config: ClientConfig) -> (Client, IncomingStream) {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
-            match Client::connect(self.config.clone(), Shared(self.usim.clone())).await {
+            match Client::connect(config.clone(), Shared(self.usim.clone())).await {
                 Ok(connected) => return connected,
                 Err(error) => assert!(Instant::now() < deadline, "never connected: {error}"),
             }

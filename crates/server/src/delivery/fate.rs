@@ -249,7 +249,7 @@ impl Core {
         let mut state = lock(&party.state);
         state.gone = true;
         state.generation += 1;
-        let carrier = state.carrier.take();
+        let carrier = state.carrier.take().or_else(|| state.sleeper.take());
         let failed = state.pipeline_if_any().map(Pipeline::dissolve).unwrap_or_default();
         drop(state);
         if let Some(carrier) = carrier.filter(|carrier| but.is_none_or(|but| !Arc::ptr_eq(but, carrier))) {

@@ -127,7 +127,7 @@ impl Session {
         let limits = &self.core.limits;
         let alive = match self.pinged_at {
             Some(pinged_at) => pinged_at + limits.pong_timeout(),
-            None => self.heard_at + limits.idle_ping(),
+            None => self.heard_at + self.silence_max(),
         };
         [
             self.ending.map(|ending| ending.by),
@@ -137,7 +137,7 @@ impl Session {
             self.register_by,
             self.registered.as_ref().map(|_| self.revalidate_at),
             self.expires,
-            self.carrier.coap().poll_timeout().map(Instant::from_std),
+            self.carrier.poll_timeout().map(Instant::from_std),
             Some(alive),
         ]
         .into_iter()
@@ -147,8 +147,8 @@ impl Session {
 
     /// Does what is due.
     pub(super) fn when_due(&mut self, now: Instant) -> Result<(), Ended> {
-        if self.carrier.coap().poll_timeout().is_some_and(|at| at <= now.into_std()) {
-            self.coap().handle_timeout(now.into_std());
+        if self.carrier.poll_timeout().is_some_and(|at| at <= now.into_std()) {
+            self.carrier.handle_timeout(now.into_std());
             self.take_events();
         }
         let limits = &self.core.limits;
@@ -162,7 +162,11 @@ impl Session {
             tracing::info!(target: "security", a_kid = %self.peer.a_kid, "K_AF expired, connection ended");
             self.abort(Ended::KeyExpired);
         } else if self.sent.front().is_some_and(|sent| sent.at + limits.delivery_timeout() <= now) {
-            self.abort(Ended::NotAcknowledging);
+            if self.carrier.is_datagram() {
+                self.fall_asleep();
+            } else {
+                self.abort(Ended::NotAcknowledging);
+            }
         } else if self.register_by.is_some_and(|by| by <= now) {
             self.abort(Ended::NeverRegistered);
         } else if self.pinged_at.is_some_and(|at| at + limits.pong_timeout() <= now) {
@@ -171,6 +175,12 @@ impl Session {
             self.keep_up(now);
         }
         Ok(())
+    }
+
+    /// How long nothing may come from the peer before something is done about it.
+    fn silence_max(&self) -> Duration {
+        let limits = &self.core.limits;
+        if self.carrier.is_datagram() { limits.datagram_idle() } else { limits.idle_ping() }
     }
 
     fn check_blocked(&self, now: Instant) -> Result<(), Ended> {
@@ -182,7 +192,10 @@ impl Session {
 
     /// What is due and does not end the connection.
     fn keep_up(&mut self, now: Instant) {
-        if self.pinged_at.is_none() && self.heard_at + self.core.limits.idle_ping() <= now {
+        if self.pinged_at.is_none() && self.heard_at + self.silence_max() <= now {
+            if self.carrier.is_datagram() {
+                return self.abort(Ended::Silent);
+            }
             self.pinged_at = Some(now);
             // At most one is under way, which is always allowed.
             let _ = self.coap().ping(now.into_std());
@@ -202,6 +215,7 @@ impl Session {
     pub(super) async fn close(&mut self, ended: Ended) {
         self.mailbox.close();
         if let Some(registered) = self.registered.take() {
+            registered.party.forget_sleeper(&self.mailbox);
             self.core.detach(&registered.party, registered.generation);
         }
         if let Some(procedure) = self.procedure.take() {

@@ -29,7 +29,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use coap::{Connection, ConnectionEvent, ExchangeId, StreamConfig, StreamLimits};
+use coap::{
+    Connection, ConnectionEvent, DatagramConfig, DatagramLimits, ExchangeId, Failure, StreamConfig, StreamLimits,
+    Transmission,
+};
 use message::{Address, MessageId};
 use tokio::time::{Instant, Sleep, sleep_until};
 use transport::{Carrier, ProvenPeer, Received};
@@ -85,6 +88,8 @@ pub(crate) struct Session {
     waiting: VecDeque<Wagon>,
     /// Since when the carrier takes nothing.
     blocked_since: Option<Instant>,
+    /// The UE acknowledged nothing and counts as away until something comes from it.
+    asleep: bool,
     /// The pipeline may have something to send.
     look: bool,
     pipeline_deadline: Option<Instant>,
@@ -131,6 +136,43 @@ pub(crate) fn stream_config(limits: &Limits) -> StreamConfig {
     }
 }
 
+/// How CoAP is spoken over datagrams of `datagram_octets`, with what is kept for one peer.
+pub(crate) fn datagram_config(limits: &Limits, datagram_octets: usize) -> DatagramConfig {
+    let message_octets = u32::try_from(limits.message_octets_max).unwrap_or(u32::MAX);
+    let datagram_octets_max = datagram_octets.saturating_sub(DTLS_OVERHEAD_OCTETS).min(COAP_DATAGRAM_OCTETS);
+    // The next smaller power of two is what counts.
+    let block_octets = datagram_octets_max.saturating_sub(BLOCK_OVERHEAD_OCTETS).clamp(16, 1024);
+    DatagramConfig {
+        max_message_size_own: message_octets,
+        max_message_size_peer: message_octets,
+        transmission: Transmission { nstart: limits.datagram_window, ..Transmission::default() },
+        limits: DatagramLimits {
+            requests_outstanding_max: limits.datagram_window.saturating_add(1),
+            // Ours is reached first, and says more than a code.
+            peer_requests_outstanding_max: limits.requests_per_connection_max.saturating_mul(2),
+            // One of the largest, or many small ones.
+            requests_octets_max: limits.message_octets_max.saturating_add(8_192),
+            transmit_octets_max: 65_536,
+            message_ids_max: 1_024,
+            answers_octets_max: 16_384,
+            datagram_octets_max,
+            block_octets_max: u16::try_from(block_octets).unwrap_or(1_024),
+            assemblies_max: 1,
+            responses_kept_max: 1,
+            responses_held_max: 2,
+            responses_octets_max: 16_384,
+            ..DatagramLimits::default()
+        },
+    }
+}
+
+/// What a CoAP message should not exceed (RFC 7252 clause 4.6).
+const COAP_DATAGRAM_OCTETS: usize = 1_152;
+/// What DTLS adds to it at most: header, Connection ID, nonce, tag.
+const DTLS_OVERHEAD_OCTETS: usize = 80;
+/// What a message has besides its block.
+const BLOCK_OVERHEAD_OCTETS: usize = 128;
+
 impl Session {
     fn new(
         core: Arc<Core>,
@@ -162,6 +204,7 @@ impl Session {
             trains: Vec::new(),
             waiting: VecDeque::new(),
             blocked_since: None,
+            asleep: false,
             look: false,
             pipeline_deadline: None,
             pinged_at: None,
@@ -248,6 +291,7 @@ impl Session {
         };
         self.heard_at = now;
         self.pinged_at = None;
+        self.wake_up();
         self.take_events();
         if let Some(error) = offence {
             tracing::info!(a_kid = %self.peer.a_kid, %error, "malformed CoAP, connection aborted");
@@ -266,6 +310,9 @@ impl Session {
         match event {
             ConnectionEvent::Request { request } => self.take_request(request),
             ConnectionEvent::Response { exchange, response } => self.take_response(exchange, &response),
+            ConnectionEvent::Failed {
+                failure: Failure::NotAcknowledged | Failure::NoAnswer | Failure::Reset, ..
+            } => self.fall_asleep(),
             ConnectionEvent::Failed { exchange, .. } => self.take_unusable_response(exchange),
             ConnectionEvent::Released { .. } => self.released_by_peer(),
             ConnectionEvent::Aborted { diagnostic, .. } => {
@@ -321,6 +368,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.mailbox.close();
         if let Some(registered) = self.registered.take() {
+            registered.party.forget_sleeper(&self.mailbox);
             self.core.detach(&registered.party, registered.generation);
         }
     }

@@ -23,10 +23,11 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Session;
 use super::requests::JSON;
+use super::{Ended, Session};
 use crate::core::Core;
 use crate::delivery::{Dispatch, Schedule};
+use crate::inbox;
 use crate::log_budget::Topic;
 use crate::registry::Party;
 
@@ -82,14 +83,20 @@ pub(super) struct Sent {
 impl Session {
     /// Sends what the pipeline has, as far as the windows allow.
     pub(super) fn dispatch(&mut self) -> bool {
+        // Asleep, or at an address that is not proven: something has to come from there first, which brings us back here.
+        if self.asleep || !self.carrier.may_ask() {
+            return false;
+        }
         if !std::mem::take(&mut self.look) || self.ending.is_some() {
             return false;
         }
         let Some(registered) = &self.registered else { return false };
         let (party, generation) = (Arc::clone(&registered.party), registered.generation);
+        let limits = &self.core.limits;
+        let window_max = if self.carrier.is_datagram() { limits.datagram_window } else { limits.delivery_window };
         let mut progress = false;
         while self.carrier.unsent_octets() < self.core.limits.outbound_octets_max {
-            let room = self.sent.len() < self.core.limits.delivery_window;
+            let room = self.sent.len() < window_max;
             if room && let Some(next) = self.waiting.front() {
                 progress = true;
                 // What is more urgent does not wait for the end of a long message.
@@ -267,6 +274,42 @@ impl Session {
         let now = Instant::now().into_std();
         for sent in self.sent.drain(..) {
             self.carrier.coap_mut().cancel(sent.exchange, now);
+        }
+    }
+
+    /// The UE acknowledges nothing, over datagrams: it counts as away, what it did not acknowledge is stored or failed, and
+    /// its session waits for it to wake.
+    pub(super) fn fall_asleep(&mut self) {
+        let Some(registered) = self.registered.as_ref().filter(|_| !self.asleep && self.ending.is_none()) else {
+            return;
+        };
+        let (party, generation) = (Arc::clone(&registered.party), registered.generation);
+        tracing::debug!(ue = %party.address, "acknowledges nothing, counts as away");
+        self.asleep = true;
+        self.pipeline_deadline = None;
+        self.forget_sent();
+        self.core.detach(&party, generation);
+        party.doze(&self.mailbox, generation);
+    }
+
+    /// Something came from the UE.
+    pub(super) fn wake_up(&mut self) {
+        if !std::mem::take(&mut self.asleep) {
+            return;
+        }
+        let Some(registered) = &mut self.registered else { return };
+        match registered.party.rouse(&self.mailbox, registered.generation) {
+            Some(generation) => {
+                registered.generation = generation;
+                let party = Arc::clone(&registered.party);
+                tracing::debug!(ue = %party.address, generation, "is there again");
+                if self.core.store.pending_count(&party.address) > 0 {
+                    inbox::found_on_disk(&self.core, &party);
+                }
+                self.core.woken(&party.address);
+                self.look = true;
+            }
+            None => self.abort(Ended::Replaced),
         }
     }
 

@@ -123,6 +123,7 @@ impl Session {
         match outcome {
             Outcome::Registered(exchange, id, Ok(registered)) => {
                 let earlier = self.registered.replace(registered);
+                self.asleep = false;
                 if let Some(earlier) = earlier {
                     self.leave(earlier);
                 }

@@ -6,6 +6,7 @@ mod aggregates;
 mod application_server;
 mod audit;
 mod broadcast;
+mod datagrams;
 mod delivery;
 mod fan_out;
 mod groups;

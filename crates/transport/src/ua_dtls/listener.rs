@@ -1,7 +1,7 @@
 //! The sockets and their readers.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -203,8 +203,9 @@ impl Shared {
     ) -> Result<DtlsArrival, Option<dtls::Transmit>> {
         let source = hello.source();
         let name_fits = match hello.server_name() {
-            Some(name) => name.eq_ignore_ascii_case(self.config.fqdn.as_str()),
-            None => !self.config.require_sni,
+            // An address is no name (RFC 6066 clause 3), though libcoap sends one.
+            Some(name) if name.parse::<IpAddr>().is_err() => name.eq_ignore_ascii_case(self.config.fqdn.as_str()),
+            _ => !self.config.require_sni,
         };
         if !name_fits {
             self.refuse(source, &HandshakeError::ServerName);
@@ -226,12 +227,13 @@ impl Shared {
             self.refuse(source, &error);
             None
         })?;
-        let connection = self.fresh_id().and_then(|id| hello.accept(now, id)).map_err(|error| {
+        let accepted = self.fresh_id().and_then(|id| Ok((id, hello.accept(now, id)?)));
+        let (id, connection) = accepted.map_err(|error| {
             self.refuse(source, &HandshakeError::of_dtls(error));
             None
         })?;
         let inbound_max = self.config.limits.inbound_datagrams_max;
-        let peer = Peer::new(connection, Arc::clone(socket), self.metrics().clone(), inbound_max);
+        let peer = Peer::new(connection, id, Arc::clone(socket), self.metrics().clone(), inbound_max);
         let entry = self.table.enter(peer, source);
         Ok(DtlsArrival::new(Arc::clone(self), entry, slot, source))
     }

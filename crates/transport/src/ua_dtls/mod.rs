@@ -100,6 +100,37 @@ impl Default for DtlsLimits {
     }
 }
 
+impl DtlsLimits {
+    /// The first member that cannot work, and why.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let zero = [
+            ("in_progress_max", self.in_progress_max),
+            ("in_progress_per_source_max", self.in_progress_per_source_max),
+            ("sessions_max", self.sessions_max),
+            ("inbound_datagrams_max", self.inbound_datagrams_max),
+        ];
+        if let Some((member, _)) = zero.into_iter().find(|(_, value)| *value == 0) {
+            return Some((member, "must not be 0"));
+        }
+        if !(1..=HANDSHAKE_MILLISECONDS_MAX).contains(&self.handshake_timeout_ms) {
+            return Some(("handshake_timeout_ms", "must be from 1 to 3600000"));
+        }
+        if !(DATAGRAM_OCTETS_LEAST..=DATAGRAM_READ_OCTETS).contains(&self.datagram_octets_max) {
+            return Some(("datagram_octets_max", "must be from 512 to 4096"));
+        }
+        if !(1..=SOCKETS_MAX).contains(&self.sockets) {
+            return Some(("sockets", "must be from 1 to 64"));
+        }
+        None
+    }
+}
+
+/// An hour, which is the protocol's limit.
+const HANDSHAKE_MILLISECONDS_MAX: u64 = 3_600_000;
+/// Below it little but overhead would fit.
+const DATAGRAM_OCTETS_LEAST: usize = 512;
+const SOCKETS_MAX: usize = 64;
+
 /// Why there is no listener or connector.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -163,7 +194,8 @@ impl HandshakeError {
             dtls::Error::CipherSuite | dtls::Error::Version | dtls::Error::ExtendedMasterSecret => {
                 Self::NothingInCommon
             }
-            dtls::Error::Finished => Self::WrongKey,
+            dtls::Error::NoPresharedKey => Self::NoForwardSecrecy,
+            dtls::Error::Finished | dtls::Error::Binder => Self::WrongKey,
             other => Self::Dtls(other),
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Peer {
     socket: Arc<UdpSocket>,
     metrics: TransportMetrics,
     inbound_max: usize,
-    /// What its records are found by.
+    /// What its records are found by, if the client does Connection IDs: with DTLS 1.3 that is settled after the key only.
     pub(super) connection_id: ConnectionId,
     /// Nobody has it any more.
     gone: AtomicBool,
@@ -71,6 +71,7 @@ pub(super) enum Inbound {
 impl Peer {
     pub(super) fn new(
         connection: Connection,
+        connection_id: ConnectionId,
         socket: Arc<UdpSocket>,
         metrics: TransportMetrics,
         inbound_max: usize,
@@ -79,7 +80,7 @@ impl Peer {
             socket,
             metrics,
             inbound_max,
-            connection_id: connection.connection_id(),
+            connection_id,
             gone: AtomicBool::new(false),
             state: Mutex::new(State {
                 connection,
@@ -171,6 +172,11 @@ impl Peer {
         self.state().connection.peer_address()
     }
 
+    /// Whether its records say whose they are.
+    pub(super) fn has_connection_id(&self) -> bool {
+        !self.state().connection.connection_id().is_empty()
+    }
+
     pub(super) fn payload_octets_max(&self) -> usize {
         self.state().connection.payload_octets_max()
     }
@@ -181,11 +187,12 @@ impl Peer {
         if let Some(request) = state.key_needed.take() {
             return Poll::Ready(Progress::KeyNeeded(request));
         }
-        if let Some(ending) = state.ended {
-            return Poll::Ready(Progress::Ended(ending));
-        }
+        // Whoever leaves right after the handshake was proven all the same.
         if let Some(established) = state.established {
             return Poll::Ready(Progress::Established(established));
+        }
+        if let Some(ending) = state.ended {
+            return Poll::Ready(Progress::Ended(ending));
         }
         state.wait(context)
     }

@@ -37,7 +37,7 @@ impl DtlsSession {
 
     /// Whether the peer is found by a Connection ID, from whatever address it comes.
     pub fn has_connection_id(&self) -> bool {
-        !self.entry.peer.connection_id.is_empty()
+        self.entry.peer.has_connection_id()
     }
 }
 

@@ -157,7 +157,7 @@ fn is(place: Option<&Arc<Peer>>, peer: &Arc<Peer>) -> bool {
 }
 
 fn displaced(earlier: Option<Arc<Peer>>, by: &Arc<Peer>) {
-    if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, by) && earlier.connection_id.is_empty()) {
+    if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, by) && !earlier.has_connection_id()) {
         earlier.displace();
     }
 }

@@ -336,6 +336,7 @@ async fn a_client_that_starts_anew_at_the_same_address_keeps_its_session_until_t
     run(&socket, to, &ue, &mut [&mut first], |first| first[0].is_established()).await;
     server.result().await.unwrap();
     let mut second = Connection::client(config, Instant::now(), to).unwrap();
+    assert_eq!(events(&mut second, &ue), Vec::<Vec<u8>>::new());
     let hello = second.poll_transmit().unwrap();
     socket.send_to(&hello.payload, to).await.unwrap();
     first.send(Instant::now(), b"still there").unwrap();
@@ -355,6 +356,27 @@ async fn a_client_that_starts_anew_at_the_same_address_keeps_its_session_until_t
     assert_eq!(echoed, [(0, b"the new one".to_vec())]);
 }
 
+/// Gives a connection its key; what it was sent.
+fn events(connection: &mut Connection, ue: &Ue) -> Vec<Vec<u8>> {
+    let mut heard = Vec::new();
+    while let Some(event) = connection.poll_event() {
+        match event {
+            Event::KeyNeeded(request) => {
+                let suite = request.cipher_suite.code();
+                let protocol = match suite >> 8 {
+                    0x13 => akma::UaProtocolId::TLS_1_3,
+                    _ => akma::UaProtocolId::tls_1_2(suite),
+                };
+                let key = PresharedKey::new(ue.key(protocol).expose()).unwrap();
+                connection.provide_key(Instant::now(), &key).unwrap();
+            }
+            Event::ApplicationData { payload, .. } => heard.push(payload),
+            _ => {}
+        }
+    }
+    heard
+}
+
 /// Runs connections over one socket until `done` and silence; what they were sent, by their number.
 async fn run(
     socket: &UdpSocket,
@@ -367,21 +389,7 @@ async fn run(
     let mut buffer = [0; 2_048];
     loop {
         for (number, connection) in connections.iter_mut().enumerate() {
-            while let Some(event) = connection.poll_event() {
-                match event {
-                    Event::KeyNeeded(request) => {
-                        let suite = request.cipher_suite.code();
-                        let protocol = match suite >> 8 {
-                            0x13 => akma::UaProtocolId::TLS_1_3,
-                            _ => akma::UaProtocolId::tls_1_2(suite),
-                        };
-                        let key = PresharedKey::new(ue.key(protocol).expose()).unwrap();
-                        connection.provide_key(Instant::now(), &key).unwrap();
-                    }
-                    Event::ApplicationData { payload, .. } => heard.push((number, payload)),
-                    _ => {}
-                }
-            }
+            heard.extend(events(connection, ue).into_iter().map(|payload| (number, payload)));
             while let Some(transmit) = connection.poll_transmit() {
                 socket.send_to(&transmit.payload, to).await.unwrap();
             }

@@ -1,0 +1,184 @@
+//! MSGin5G-1 over UDP and DTLS from outside: programs that share no code with ours, a network that gives a device other
+//! addresses, and a server that is killed.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use client::{Client, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
+use common::fleet::{Fleet, FleetUe};
+use common::{Lab, foreign};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+fn foreign_ues_are_served_and_refused_over_dtls_as_stated() {
+    let lab = Lab::start();
+    let printed = foreign("datagrams.py", &[&lab.lab_json_path()]);
+    for client in ["ECDHE-PSK-CHACHA20-POLY1305", "PSK-AES128-CCM8", "coap-client-openssl", "coap-client-gnutls"] {
+        assert!(printed.contains(&format!("served: {client}\n")), "{client} was not served:\n{printed}");
+    }
+}
+
+/// A NAT: forwards datagrams of one device, from another port each time it is told to.
+struct Nat {
+    address: SocketAddr,
+    ports: watch::Sender<usize>,
+}
+
+impl Nat {
+    async fn in_front_of(server: SocketAddr) -> Self {
+        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = front.local_addr().unwrap();
+        let (ports, mut changes) = watch::channel(0_usize);
+        tokio::spawn(async move {
+            let mut back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let mut device = None;
+            let (mut there, mut here) = ([0; 4_096], [0; 4_096]);
+            loop {
+                tokio::select! {
+                    Ok((octets, source)) = front.recv_from(&mut there) => {
+                        device = Some(source);
+                        let _ = back.send_to(&there[..octets], server).await;
+                    }
+                    Ok(octets) = back.recv(&mut here) => {
+                        if let Some(device) = device {
+                            let _ = front.send_to(&here[..octets], device).await;
+                        }
+                    }
+                    Ok(()) = changes.changed() => back = UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+                }
+            }
+        });
+        Self { address, ports }
+    }
+
+    fn rebind(&self) {
+        self.ports.send_modify(|port| *port += 1);
+    }
+}
+
+/// Hands over, and says what.
+fn accepting(mut incoming: IncomingStream) -> (JoinHandle<()>, mpsc::UnboundedReceiver<String>) {
+    let (tell, handed_over) = mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        while let Some(event) = incoming.next().await {
+            match event {
+                Incoming::Message(message) => {
+                    let id = message.content().message_id.to_string();
+                    if message.accept().await.is_ok() {
+                        let _ = tell.send(id);
+                    }
+                }
+                Incoming::Report(report) => drop(report.accept().await),
+                _ => {}
+            }
+        }
+    });
+    (task, handed_over)
+}
+
+/// Sends until it is answered that the message is safe.
+async fn send(client: &Client, to: &FleetUe, id: &str) {
+    timeout(PATIENCE, async {
+        loop {
+            let message = OutgoingMessage::to_ue(&to.service_id, "x").message_id(id.parse().unwrap());
+            match client.send(message.store_and_forward(None)).await {
+                Ok(Outcome::Delivered | Outcome::Stored) => return,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{id} was not taken"));
+}
+
+/// Waits for all of `wanted`, and then for what should not come.
+async fn assert_once(handed_over: &mut mpsc::UnboundedReceiver<String>, wanted: &[String]) {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    timeout(PATIENCE, async {
+        while !wanted.iter().all(|id| seen.contains_key(id)) {
+            *seen.entry(handed_over.recv().await.unwrap()).or_default() += 1;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("lost: {:?}", wanted.iter().filter(|id| !seen.contains_key(*id)).collect::<Vec<_>>()));
+    while let Ok(id) = handed_over.try_recv() {
+        *seen.entry(id).or_default() += 1;
+    }
+    assert!(seen.values().all(|times| *times == 1), "repeated: {seen:?}");
+    assert_eq!(seen.len(), wanted.len());
+}
+
+async fn over_dtls(ue: &FleetUe, server: SocketAddr) -> (Client, IncomingStream) {
+    let mut config = ue.config.clone();
+    config.server = server.to_string();
+    config.transport = Transport::Udp;
+    config.limits.backoff_first_milliseconds = 50;
+    config.limits.backoff_max_milliseconds = 500;
+    ue.connect_with(config).await
+}
+
+fn coaps(lab: &Lab) -> SocketAddr {
+    lab.lab_json()["server"]["coaps"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_whose_address_changes_in_the_middle_of_traffic_loses_and_repeats_nothing() {
+    let lab = Lab::start();
+    let fleet = Fleet::provision(&lab, 2).await;
+    let (meter, valve) = (&fleet.ues[0], &fleet.ues[1]);
+    let nat = Nat::in_front_of(coaps(&lab)).await;
+    let (behind_nat, incoming) = over_dtls(meter, nat.address).await;
+    let (_accepting_meter, mut to_meter) = accepting(incoming);
+    let (other, incoming) = over_dtls(valve, coaps(&lab)).await;
+    let (_accepting_valve, mut to_valve) = accepting(incoming);
+    let (mut sent_there, mut sent_here) = (Vec::new(), Vec::new());
+    for round in 0..30 {
+        let (there, here) = (format!("there-{round}"), format!("here-{round}"));
+        if round % 3 == 0 {
+            nat.rebind();
+        }
+        // The device speaks first: nobody can reach it behind its new address before.
+        tokio::join!(send(&behind_nat, valve, &there), send(&other, meter, &here));
+        sent_there.push(there);
+        sent_here.push(here);
+    }
+    assert_once(&mut to_valve, &sent_there).await;
+    assert_once(&mut to_meter, &sent_here).await;
+    assert_eq!(behind_nat.status().registrations, 1, "the session lasted");
+    assert_eq!(other.status().registrations, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_and_comes_back_loses_and_repeats_nothing_over_dtls() {
+    let mut lab = Lab::start();
+    let fleet = Fleet::provision(&lab, 2).await;
+    let (meter, valve) = (&fleet.ues[0], &fleet.ues[1]);
+    let (one, incoming) = over_dtls(meter, coaps(&lab)).await;
+    let (_accepting_meter, mut to_meter) = accepting(incoming);
+    let (other, incoming) = over_dtls(valve, coaps(&lab)).await;
+    let (_accepting_valve, mut to_valve) = accepting(incoming);
+    let (mut sent_there, mut sent_here) = (Vec::new(), Vec::new());
+    for round in 0..12 {
+        let (there, here) = (format!("there-{round}"), format!("here-{round}"));
+        if round % 4 == 3 {
+            lab.kill();
+            lab.start_again();
+        }
+        tokio::join!(send(&one, valve, &there), send(&other, meter, &here));
+        sent_there.push(there);
+        sent_here.push(here);
+    }
+    assert_once(&mut to_valve, &sent_there).await;
+    assert_once(&mut to_meter, &sent_here).await;
+    assert!(one.status().registrations > 1, "the server was killed");
+}

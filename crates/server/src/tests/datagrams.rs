@@ -1,0 +1,260 @@
+//! Sessions over datagrams: a UE that sleeps, moves, or sends everything twice.
+
+use std::task::{Context, Poll};
+use std::time::Instant as StdInstant;
+
+use coap::{DatagramConfig, DatagramConnection};
+use tokio::sync::mpsc;
+use transport::{DatagramCarrier, DatagramLink, LinkReceived};
+
+use super::*;
+
+/// Both ends of what is DTLS otherwise.
+struct Link {
+    inbound: mpsc::UnboundedReceiver<LinkReceived>,
+    outbound: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+impl DatagramLink for Link {
+    fn datagram_octets_max(&self) -> usize {
+        1_152
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>, _: StdInstant) -> Poll<LinkReceived> {
+        self.inbound.poll_recv(context).map(|received| received.unwrap_or(LinkReceived::End))
+    }
+
+    fn send(&mut self, _: StdInstant, payload: &[u8]) -> std::io::Result<()> {
+        let _ = self.outbound.send(payload.to_vec());
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Option<StdInstant> {
+        None
+    }
+
+    fn handle_timeout(&mut self, _: StdInstant) {}
+
+    fn close(&mut self, _: StdInstant) {
+        self.inbound.close();
+    }
+}
+
+/// A UE over datagrams.
+struct Device {
+    machine: DatagramConnection,
+    to_server: mpsc::UnboundedSender<LinkReceived>,
+    from_server: mpsc::UnboundedReceiver<Vec<u8>>,
+    /// It sends everything twice.
+    stutters: bool,
+    requests: VecDeque<Request>,
+    responses: Vec<(ExchangeId, Response)>,
+    session: JoinHandle<Ended>,
+}
+
+impl Device {
+    fn connect(net: &Net, supi: &str) -> Self {
+        let (to_server, inbound) = mpsc::unbounded_channel();
+        let (outbound, from_server) = mpsc::unbounded_channel();
+        let config = Arc::new(session::datagram_config(&net.core.limits, 1_232));
+        let carrier = Box::new(DatagramCarrier::new(Link { inbound, outbound }, config, true).unwrap());
+        let (core, peer) = (Arc::clone(&net.core), peer(Some(supi), None));
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let session =
+            tokio::spawn(async move { listener::serve(&core, carrier, peer, source, "msgin5g".into()).await });
+        Self {
+            machine: DatagramConnection::new(Arc::new(DatagramConfig::default()), 7),
+            to_server,
+            from_server,
+            stutters: false,
+            requests: VecDeque::new(),
+            responses: Vec::new(),
+            session,
+        }
+    }
+
+    async fn registered(net: &Net, name: &str) -> Self {
+        let supi = supi_of(name);
+        net.associate(&supi, name);
+        let mut device = Self::connect(net, &supi);
+        let registration = Registration { ue_service_id: name.parse().unwrap(), client_profile: None };
+        assert_eq!(device.exchange(&registration.encode()).await.code, Code::CREATED);
+        device
+    }
+
+    fn flush(&mut self) {
+        while let Some(datagram) = self.machine.poll_transmit() {
+            for _ in 0..=usize::from(self.stutters) {
+                let _ = self.to_server.send(LinkReceived::Datagram(datagram.clone()));
+            }
+        }
+    }
+
+    fn moves(&self) {
+        self.to_server.send(LinkReceived::Moved).unwrap();
+    }
+
+    /// Takes one datagram, and sorts what came.
+    async fn turn(&mut self) {
+        self.flush();
+        let datagram = timeout(PATIENCE, self.from_server.recv()).await.unwrap().expect("the session is there");
+        for _ in 0..=usize::from(self.stutters) {
+            self.machine.receive(&datagram, StdInstant::now()).unwrap();
+        }
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                StreamEvent::Request { request } => self.requests.push_back(request),
+                StreamEvent::Response { exchange, response } => self.responses.push((exchange, response)),
+                _ => {}
+            }
+        }
+        self.flush();
+    }
+
+    fn ask(&mut self, payload: &[u8]) -> ExchangeId {
+        let request = Request::post("msgin5g").content_format(50).payload(payload.to_vec());
+        let exchange = self.machine.request(request, StdInstant::now()).unwrap();
+        self.flush();
+        exchange
+    }
+
+    async fn exchange(&mut self, payload: &[u8]) -> Response {
+        let exchange = self.ask(payload);
+        loop {
+            if let Some(index) = self.responses.iter().position(|(answered, _)| *answered == exchange) {
+                return self.responses.remove(index).1;
+            }
+            self.turn().await;
+        }
+    }
+
+    async fn send(&mut self, message: &Message) -> Fate {
+        let response = self.exchange(&message.encode()).await;
+        Fate::of(&response)
+    }
+
+    async fn receive(&mut self) -> Message {
+        while self.requests.is_empty() {
+            self.turn().await;
+        }
+        let request = self.requests.pop_front().unwrap();
+        self.machine.respond(request.exchange, Response::new(Code::CHANGED), StdInstant::now()).unwrap();
+        self.flush();
+        match UeMessage::decode(&request.payload, &DecodeLimits::default()).unwrap() {
+            UeMessage::Message(message) => *message,
+            other => panic!("not a message: {other:?}"),
+        }
+    }
+
+    /// Waits for the server to end the session.
+    async fn ended(self) -> Ended {
+        timeout(PATIENCE, self.session).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn messages_go_both_ways_once_though_every_datagram_comes_twice() {
+    let net = Net::new().await;
+    let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+    meter.stutters = true;
+    for number in 1..=5 {
+        let id = number.to_string();
+        let out = meter.ask(&message("meter", "other", &id).encode());
+        assert_eq!(other.receive().await.message_id.as_str(), id);
+        while meter.responses.is_empty() {
+            meter.turn().await;
+        }
+        let (answered, response) = meter.responses.pop().unwrap();
+        assert_eq!((answered, Fate::of(&response)), (out, Fate::delivered()));
+        let back = other.post(&message("other", "meter", &id)).await;
+        assert_eq!(meter.receive().await.message_id.as_str(), id);
+        assert_eq!(other.fate(back).await, Fate::delivered());
+    }
+    assert!(meter.requests.is_empty() && other.requests.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_is_larger_than_a_datagram_goes_in_blocks() {
+    let net = Net::new().await;
+    let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+    let large = |from: &str, to: &str| Message { payload: vec![b'x'; 2_048], ..message(from, to, "1") };
+    let out = meter.ask(&large("meter", "other").encode());
+    while other.requests.is_empty() {
+        tokio::select! {
+            () = meter.turn() => {}
+            () = other.turn() => {}
+        }
+    }
+    assert_eq!(other.receive().await.payload.len(), 2_048);
+    while meter.responses.is_empty() {
+        meter.turn().await;
+    }
+    assert_eq!(meter.responses.pop().unwrap().0, out);
+    let back = other.post(&large("other", "meter")).await;
+    assert_eq!(meter.receive().await.payload.len(), 2_048);
+    assert_eq!(other.fate(back).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn a_ue_that_acknowledges_nothing_counts_as_away_and_is_served_when_something_comes_from_it() {
+    let net = Net::with(Limits { delivery_timeout_seconds: 1, ..Limits::default() }).await;
+    let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+    // It sleeps: nothing of this is taken in.
+    assert_eq!(other.send(&storable("other", "meter", "1")).await, Fate::stored());
+    assert_eq!(other.send(&message("other", "meter", "2")).await, Fate::failed("2.04", "TARGET_UNREACHABLE"));
+    assert_eq!(other.send(&storable("other", "meter", "3")).await, Fate::stored());
+    assert!(!meter.session.is_finished());
+    while meter.from_server.try_recv().is_ok() {}
+    // The first that it says brings it all.
+    let out = meter.ask(&message("meter", "other", "1").encode());
+    assert_eq!(other.receive().await.message_id.as_str(), "1");
+    assert_eq!(meter.receive().await.message_id.as_str(), "1");
+    assert_eq!(meter.receive().await.message_id.as_str(), "3");
+    while meter.responses.is_empty() {
+        meter.turn().await;
+    }
+    assert_eq!(meter.responses.pop().unwrap().0, out);
+    let back = other.post(&message("other", "meter", "4")).await;
+    assert_eq!(meter.receive().await.message_id.as_str(), "4");
+    assert_eq!(other.fate(back).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn a_newer_session_of_the_ue_ends_one_that_sleeps() {
+    let net = Net::with(Limits { delivery_timeout_seconds: 1, ..Limits::default() }).await;
+    let (asleep, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+    assert_eq!(other.send(&storable("other", "meter", "1")).await, Fate::stored());
+    let mut newer = Device::registered(&net, "meter").await;
+    assert_eq!(asleep.ended().await, Ended::Replaced);
+    assert_eq!(newer.receive().await.message_id.as_str(), "1");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_at_a_new_address_before_it_is_proven() {
+    let net = Net::new().await;
+    let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+    meter.moves();
+    // What it asks from there is answered, and with the answer goes the ping that proves the address.
+    let ping = loop {
+        let datagram = timeout(PATIENCE, meter.from_server.recv()).await.unwrap().unwrap();
+        if datagram.len() == 4 {
+            break datagram;
+        }
+    };
+    let back = other.post(&message("other", "meter", "1")).await;
+    until(|| net.core.open_requests() == 1).await;
+    assert_eq!(meter.send(&message("meter", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    assert!(meter.requests.is_empty(), "it is not proven yet");
+    meter.machine.receive(&ping, StdInstant::now()).unwrap();
+    assert_eq!(meter.receive().await.message_id.as_str(), "1");
+    assert_eq!(other.fate(back).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn a_session_from_which_nothing_comes_ends_after_its_time() {
+    let net = Net::with(Limits { datagram_idle_seconds: 1, ..Limits::default() }).await;
+    let meter = Device::registered(&net, "meter").await;
+    assert_eq!(meter.ended().await, Ended::Silent);
+    let party = net.core.registry.find(&address("meter")).unwrap();
+    assert!(!party.is_carried_by(1));
+}
