@@ -1,6 +1,7 @@
 //! Naanf_AKMA (TS 29.535 clause 5.1, types of TS 29.522 clause 5.13): types and client, which is a
 //! [`transport::KeySource`] too.
 
+mod consumer;
 mod key_source;
 mod selection;
 mod service_disable;
@@ -18,6 +19,9 @@ use crate::error::SbiError;
 use crate::features::SupportedFeatures;
 use crate::services;
 
+pub use consumer::{
+    DisableMetrics, DisableSubscription, NotificationSection, SERVICE_DISABLE_PATH, ServiceDisabled, notification_door,
+};
 pub use selection::AnchorRoute;
 use selection::Anchors;
 pub use service_disable::{
@@ -159,6 +163,8 @@ pub struct NaanfClient {
     registrar: SbiClient,
     requester: SbiClient,
     anchors: Anchors,
+    /// Where we are told of AKMA disabled, with what is asked as a [`transport::KeySource`].
+    subscription: DisableSubscription,
 }
 
 impl NaanfClient {
@@ -177,6 +183,7 @@ impl NaanfClient {
             registrar: http.for_service(services::AANF, services::NAANF_ANCHORKEY),
             requester: http.for_service(services::AANF, services::NAANF_APPLICATIONKEY_SUPI),
             anchors: Anchors { general: root.into(), routes },
+            subscription: DisableSubscription::default(),
         }
     }
 
@@ -184,6 +191,12 @@ impl NaanfClient {
     #[must_use]
     pub fn without_supi(self) -> Self {
         Self { requester: self.requester.for_service(services::AANF, services::NAANF_APPLICATIONKEY), ..self }
+    }
+
+    /// The same client, whose questions as a [`transport::KeySource`] ask for notifications as `subscription` says.
+    #[must_use]
+    pub fn subscribing(self, subscription: DisableSubscription) -> Self {
+        Self { subscription, ..self }
     }
 
     /// Naanf_AKMA_AnchorKey_Register: stores a UE's key material in place of any older.

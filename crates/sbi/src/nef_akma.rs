@@ -13,7 +13,7 @@ use transport::{BoxFuture, KeySource, KeySourceError, ProvenKey};
 use crate::client::SbiClient;
 use crate::coding::resource;
 use crate::error::SbiError;
-use crate::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, key_source_error};
+use crate::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, DisableSubscription, key_source_error};
 use crate::token_source::TokenSource;
 
 /// Path of the API below its root.
@@ -24,13 +24,21 @@ pub const API_PATH: &str = "/3gpp-akma/v1";
 pub struct NefAkmaClient {
     http: SbiClient,
     root: String,
+    subscription: DisableSubscription,
 }
 
 impl NefAkmaClient {
     /// A client of the NEF at `root`, for example `https://nef.example`, with access tokens from `tokens`.
     #[must_use]
     pub fn new(http: &SbiClient, root: impl Into<String>, tokens: Arc<dyn TokenSource>) -> Self {
-        Self { http: http.clone().with_tokens(tokens).for_service("NEF", "3gpp-akma"), root: root.into() }
+        let http = http.clone().with_tokens(tokens).for_service("NEF", "3gpp-akma");
+        Self { http, root: root.into(), subscription: DisableSubscription::default() }
+    }
+
+    /// The same client, whose questions as a [`KeySource`] ask for notifications as `subscription` says.
+    #[must_use]
+    pub fn subscribing(self, subscription: DisableSubscription) -> Self {
+        Self { subscription, ..self }
     }
 
     /// Retrieves K_AF, or `None` when the A-KID is unknown. What comes back never has a SUPI.
@@ -54,7 +62,17 @@ impl NefAkmaClient {
 impl KeySource for NefAkmaClient {
     fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
         Box::pin(async move {
-            let answer = self.retrieve_key(&AkmaAfKeyRequest::new(af_id, a_kid)).await.map_err(key_source_error)?;
+            let request = self.subscription.ask(AkmaAfKeyRequest::new(af_id, a_kid));
+            let mut answer = self.retrieve_key(&request).await;
+            if let Err(error) = &answer
+                && let Some(request) = self.subscription.ask_again(&request, error)
+            {
+                answer = self.retrieve_key(&request).await;
+            }
+            let answer = answer.map_err(key_source_error)?;
+            if let Some(data) = &answer {
+                self.subscription.answered(&request, data);
+            }
             Ok(answer.map(|data| ProvenKey {
                 expires_at: Some(SystemTime::from(data.expiry)),
                 ue_id: data.gpsi.clone().map(UeId::Gpsi),

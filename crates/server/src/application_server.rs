@@ -335,7 +335,7 @@ impl Courier {
                             }
                             // What is under way is given up; it was handed over already, or nobody is left to wait for it.
                             Letter::Close(_) => return self.core.detach(&self.party, self.generation),
-                            Letter::Answer(..) | Letter::Topics(..) => {}
+                            Letter::Answer(..) | Letter::Topics(..) | Letter::Revalidate => {}
                         }
                     }
                 }

@@ -8,7 +8,7 @@ use akma::Fqdn;
 use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
 use message::{AsServiceId, SEGMENTS_MAX};
 use sbi::authorization::AuthorizationConfig;
-use sbi::naanf::AnchorRoute;
+use sbi::naanf::{AnchorRoute, NotificationSection};
 use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
@@ -202,6 +202,9 @@ pub struct AkmaSection {
     /// What the server is to that NEF.
     #[serde(default)]
     pub af: Option<AfSection>,
+    /// Being told when AKMA is disabled. None: that is found by re-validation only.
+    #[serde(default)]
+    pub notifications: Option<NotificationSection>,
     /// Limits on key look-ups.
     #[serde(default)]
     pub lookups: LookupLimits,
@@ -421,6 +424,10 @@ impl AkmaSection {
             if url.is_some_and(|url| !url.starts_with("https://")) {
                 return Some((key, "must be an https URL"));
             }
+        }
+        if let Some((key, reason)) = self.notifications.as_ref().and_then(NotificationSection::fault) {
+            let key = if key == "root" { "akma.notifications.root" } else { "akma.notifications.notifier" };
+            return Some((key, reason));
         }
         match (&self.aanf, &self.nef, &self.af) {
             (None, None, _) => Some(("akma", "needs aanf, or nef and af")),

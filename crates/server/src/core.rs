@@ -19,12 +19,12 @@ use crate::fan_out::FanOut;
 use crate::groups::Groups;
 use crate::inbox::{Inbox, Writers};
 use crate::limits::Limits;
-use crate::listener::Sessions;
 use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::reachability::Reachability;
 use crate::registry::Registry;
 use crate::segments::Segments;
+use crate::sessions::Sessions;
 use crate::topics::Topics;
 
 /// The parts, and the counts that bound all of them together.

@@ -56,6 +56,7 @@ mod routing;
 mod segments;
 mod server;
 mod session;
+mod sessions;
 mod stored_update;
 mod sync;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Not a channel: a channel of the runtime takes kilobytes before its first use, and a server holds a mailbox for every
 //! idle connection. This one takes what it holds. It is bounded by what can be put into it: one answer for each request
-//! the session took (`requests_per_connection_max`), one order to close, and a mark that deliveries wait.
+//! the session took (`requests_per_connection_max`), few orders to close or to re-validate, and a mark that deliveries wait.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -25,6 +25,8 @@ pub(crate) enum CloseReason {
     Deregistered,
     /// Its A-KID has as many connections as it may.
     TooMany,
+    /// AKMA is not to be used any more under its A-KID (TS 33.535 clause 7.1).
+    ServiceDisabled,
     /// The server stops: finish what is in flight first.
     Stopping,
 }
@@ -36,6 +38,8 @@ pub(crate) enum Letter {
     Answer(ExchangeId, Answer),
     /// The answer to a topic subscription or unsubscription of this session's peer.
     Topics(ExchangeId, TopicAnswer),
+    /// Ask at once whether key and association are still good, and end if not.
+    Revalidate,
     /// End.
     Close(CloseReason),
 }

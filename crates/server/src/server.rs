@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::AdminServer;
 use sbi::authorization::Authorizer;
 use sbi::client_credentials::ClientCredentials;
+use sbi::naanf::{DisableSubscription, notification_door};
 use sbi::nef_akma::NefAkmaClient;
 use sbi::nrf::{AanfSelection, NrfClient, OwnFunction, OwnService};
 use sbi::ss_gm::SsGmClient;
@@ -45,6 +46,7 @@ use crate::policy::TopicPolicy;
 use crate::reachability;
 use crate::segments;
 use crate::session;
+use crate::sessions::DisabledSessions;
 use crate::sync::lock;
 use crate::topics;
 
@@ -160,7 +162,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     store.metrics().register(&mut metrics_registry);
 
     let clients = Clients::new(&config)?;
-    let keys = key_lookup(&config, &clients, TransportMetrics::register(&mut metrics_registry))?;
+    let disabling = DisableSubscription::default();
+    let keys = key_lookup(&config, &clients, &disabling, TransportMetrics::register(&mut metrics_registry))?;
     let section = &config.configuration_function;
     let associations = SsUprClient::found(&clients.client(&section.requests)?, &section.url, clients.nrf.as_ref())?;
     let acceptor = PskAcceptor::new(acceptor_config(&config), Arc::clone(&keys))?;
@@ -208,12 +211,16 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             tls: config.certificates.clone(),
             limits: config.api.limits.clone(),
         },
-        api::router(&for_servers, &authorizer),
+        api::router(&for_servers, &authorizer).merge(disable_door(&core, &config, &disabling, &authorizer)),
         &authorizer,
         api_stop.clone(),
         ServerMetrics::default(),
     )
     .await?;
+    if let Some(section) = &config.akma.notifications {
+        disabling.metrics().register(&mut metrics_registry);
+        disabling.open(section, api.local_addr());
+    }
     let invokers = match config.capif.take() {
         Some(section) => {
             let services = api::unprotected(&for_servers);
@@ -335,9 +342,25 @@ async fn open_store(config: &Config) -> Result<EmbeddedStore, ServerError> {
     }
 }
 
-fn key_lookup(config: &Config, clients: &Clients, metrics: TransportMetrics) -> Result<Arc<KeyLookup>, ServerError> {
+/// Where the AAnF tells that AKMA is disabled; nowhere without `[akma.notifications]`.
+fn disable_door(
+    core: &Arc<Core>,
+    config: &Config,
+    disabling: &DisableSubscription,
+    authorizer: &Authorizer,
+) -> axum::Router {
+    let Some(section) = &config.akma.notifications else { return axum::Router::new() };
+    notification_door(section, disabling, Arc::new(DisabledSessions(Arc::clone(core))), authorizer.audit())
+}
+
+fn key_lookup(
+    config: &Config,
+    clients: &Clients,
+    disabling: &DisableSubscription,
+    metrics: TransportMetrics,
+) -> Result<Arc<KeyLookup>, ServerError> {
     Ok(Arc::new(KeyLookup::new(
-        key_source(config, clients)?,
+        key_source(config, clients, disabling)?,
         config.server.fqdn.clone(),
         config.akma.lookups.clone(),
         metrics,
@@ -345,12 +368,16 @@ fn key_lookup(config: &Config, clients: &Clients, metrics: TransportMetrics) -> 
 }
 
 /// The AAnF, or the NEF in front of it where the server is outside the operator's domain.
-fn key_source(config: &Config, clients: &Clients) -> Result<Arc<dyn KeySource>, ServerError> {
+fn key_source(
+    config: &Config,
+    clients: &Clients,
+    disabling: &DisableSubscription,
+) -> Result<Arc<dyn KeySource>, ServerError> {
     let akma = &config.akma;
     match (&akma.aanf, &akma.nef, &akma.af) {
         (Some(aanf), ..) => {
             let http = clients.client(&akma.requests)?;
-            Ok(AanfSelection::key_source(aanf, &akma.aanf_routes, http, clients.nrf.as_ref())?)
+            Ok(AanfSelection::key_source(aanf, &akma.aanf_routes, http, clients.nrf.as_ref(), disabling)?)
         }
         (None, Some(nef), Some(af)) => {
             let tls = af.certificates.clone().unwrap_or_else(|| config.certificates.clone());
@@ -358,7 +385,7 @@ fn key_source(config: &Config, clients: &Clients) -> Result<Arc<dyn KeySource>, 
             let endpoint =
                 af.token_endpoint.clone().unwrap_or_else(|| format!("{}/oauth2/token", nef.trim_end_matches('/')));
             let tokens = ClientCredentials::new(http.clone(), endpoint, af.client_id.clone(), af.scope.clone());
-            Ok(Arc::new(NefAkmaClient::new(&http, nef.clone(), Arc::new(tokens))))
+            Ok(Arc::new(NefAkmaClient::new(&http, nef.clone(), Arc::new(tokens)).subscribing(disabling.clone())))
         }
         // `Config::check` was asked before.
         _ => Err(ServerError::Configuration { key: "akma".to_owned(), reason: "needs aanf, or nef and af".to_owned() }),

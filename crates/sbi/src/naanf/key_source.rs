@@ -13,8 +13,17 @@ use crate::problem::cause;
 impl KeySource for NaanfClient {
     fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
         Box::pin(async move {
-            let request = AkmaAfKeyRequest::new(af_id, a_kid);
-            let answer = self.retrieve_applicationkey(&request).await.map_err(key_source_error)?;
+            let request = self.subscription.ask(AkmaAfKeyRequest::new(af_id, a_kid));
+            let mut answer = self.retrieve_applicationkey(&request).await;
+            if let Err(error) = &answer
+                && let Some(request) = self.subscription.ask_again(&request, error)
+            {
+                answer = self.retrieve_applicationkey(&request).await;
+            }
+            let answer = answer.map_err(key_source_error)?;
+            if let Some(data) = &answer {
+                self.subscription.answered(&request, data);
+            }
             Ok(answer.map(ProvenKey::from))
         })
     }

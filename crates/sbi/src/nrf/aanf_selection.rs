@@ -10,7 +10,7 @@ use super::producer_root::split;
 use super::registration::NrfClient;
 use crate::client::SbiClient;
 use crate::error::SbiError;
-use crate::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, AnchorRoute, NaanfClient, key_source_error};
+use crate::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, AnchorRoute, DisableSubscription, NaanfClient, key_source_error};
 use crate::problem::ProblemDetails;
 
 /// The AAnF that serves a subscriber, as the NRF says.
@@ -22,6 +22,7 @@ pub struct AanfSelection {
     /// Asked while the NRF finds none.
     configured: Option<String>,
     supi: bool,
+    subscription: DisableSubscription,
 }
 
 impl AanfSelection {
@@ -31,7 +32,7 @@ impl AanfSelection {
     /// None in practice: the type's name is sound.
     pub fn new(nrf: NrfClient, http: SbiClient) -> Result<Self, SbiError> {
         let aanf = AANF.parse().map_err(|_| SbiError::InvalidRequest("no NF type".to_owned()))?;
-        Ok(Self { nrf, http, aanf, configured: None, supi: true })
+        Ok(Self { nrf, http, aanf, configured: None, supi: true, subscription: DisableSubscription::default() })
     }
 
     /// AAnFs by what stands as a root in the configuration, if the NRF is to find them ([`super::ProducerRoot`]).
@@ -113,7 +114,7 @@ impl AanfSelection {
     }
 
     /// K_AF from the AAnF at `root`, or that of one of `routes`; or, where `root` says so ([`super::ProducerRoot`]), from the
-    /// one that `nrf` finds.
+    /// one that `nrf` finds. Each is asked for notifications as `subscription` says.
     ///
     /// # Errors
     /// [`SbiError::InvalidRequest`] when discovery is wanted and there is no NRF.
@@ -122,10 +123,12 @@ impl AanfSelection {
         routes: &[AnchorRoute],
         http: SbiClient,
         nrf: Option<&NrfClient>,
+        subscription: &DisableSubscription,
     ) -> Result<Arc<dyn KeySource>, SbiError> {
+        let subscription = subscription.clone();
         match Self::of_root(root, &http, nrf)? {
-            Some(selection) => Ok(Arc::new(selection)),
-            None => Ok(Arc::new(NaanfClient::selecting(http, root, routes.to_vec()))),
+            Some(selection) => Ok(Arc::new(Self { subscription, ..selection })),
+            None => Ok(Arc::new(NaanfClient::selecting(http, root, routes.to_vec()).subscribing(subscription))),
         }
     }
 

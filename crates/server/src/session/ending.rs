@@ -30,6 +30,8 @@ pub(crate) enum Ended {
     KeyExpired,
     /// The A-KID is not known any more: authenticated anew, or AKMA was withdrawn.
     KeyWithdrawn,
+    /// AKMA was disabled for the UE or for this server (TS 33.535 clause 7.1).
+    ServiceDisabled,
     /// The UE ID is no longer associated with the UE Service ID.
     AssociationRemoved,
     /// Neither could be asked for too long.
@@ -57,6 +59,7 @@ impl Ended {
             Self::NeverRegistered => "no registration in time",
             Self::KeyExpired => "K_AF expired",
             Self::KeyWithdrawn => "A-KID no longer valid",
+            Self::ServiceDisabled => "AKMA disabled",
             Self::AssociationRemoved => "UE Service ID no longer associated",
             Self::NotRevalidated => "key and association cannot be checked",
             Self::Replaced => "registered on a newer connection",

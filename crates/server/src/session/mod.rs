@@ -254,6 +254,7 @@ impl Session {
             match letter {
                 Letter::Answer(exchange, answer) => self.answer(exchange, answer),
                 Letter::Topics(exchange, answer) => self.answer_topics(exchange, answer),
+                Letter::Revalidate => self.revalidate(Instant::now()),
                 Letter::Close(reason) => self.close_ordered(reason),
             }
         }
@@ -265,6 +266,7 @@ impl Session {
             CloseReason::Replaced => self.abort(Ended::Replaced),
             CloseReason::TooMany => self.abort(Ended::TooMany),
             CloseReason::Deregistered => self.abort(Ended::Deregistered),
+            CloseReason::ServiceDisabled => self.abort(Ended::ServiceDisabled),
             CloseReason::Stopping => {
                 let carries = |registered: &Registered| registered.party.is_carried_by(registered.generation);
                 if !self.registered.as_ref().is_some_and(carries) {

@@ -95,7 +95,8 @@ impl Session {
     /// Asks again for key and association, unless something else is under way.
     pub(super) fn revalidate(&mut self, now: Instant) {
         self.revalidate_at = now + RETRY_PAUSE;
-        let Some(registered) = self.registered.as_ref().filter(|_| self.procedure.is_none()) else { return };
+        let free = self.procedure.is_none() && self.ending.is_none();
+        let Some(registered) = self.registered.as_ref().filter(|_| free) else { return };
         let (core, peer, source) = (Arc::clone(&self.core), self.peer.clone(), self.source);
         let party = Arc::clone(&registered.party);
         self.start(Box::pin(async move { Outcome::Revalidated(revalidate(&core, &peer, source, &party).await) }));
@@ -231,6 +232,9 @@ async fn register(
     still_open(mailbox)?;
     let generation = party.attach(mailbox, profile).ok_or(FailureCause::Overloaded)?;
     core.woken(&address);
+    if let Some(ue_id) = &peer.ue_id {
+        core.sessions.superseded(ue_id, &peer.a_kid);
+    }
     tracing::info!(a_kid = %peer.a_kid, ue_service_id = %id, generation, "registered");
     Ok(Registered { party, generation })
 }

@@ -35,6 +35,10 @@ impl Session {
         if request.content_format != Some(JSON) {
             return self.refuse(exchange, FailureCause::ContentFormatNotSupported);
         }
+        if self.expires.is_some_and(|at| at <= self.heard_at) {
+            // It came before the connection was ended for that.
+            return self.refuse(exchange, FailureCause::AuthenticationExpired);
+        }
         match UeMessage::decode(&request.payload, &self.core.decode_limits) {
             Ok(UeMessage::Message(message)) => {
                 let named = (message.originator.clone(), message.message_id.clone());
@@ -161,7 +165,14 @@ impl Session {
             Err(cause) => (code_of(cause), Some(cause.into())),
         };
         let payload = RegistrationResponse { ue_service_id, failure_cause }.encode();
-        self.respond(exchange, self.response(code, payload));
+        let response = self.response(code, payload);
+        // A registration is good for as long as the key that proves who made it (INFERRED: no member says so).
+        let lifetime = self.expires.filter(|_| code == Code::CREATED).map(|at| at.saturating_duration_since(Instant::now()));
+        let response = match lifetime {
+            Some(lifetime) => response.with_max_age(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)),
+            None => response,
+        };
+        self.respond(exchange, response);
     }
 
     /// Refuses a request that was not understood.

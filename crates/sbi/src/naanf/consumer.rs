@@ -1,0 +1,300 @@
+//! The consumer's side of Naanf_AKMA_ServiceDisableNotification (TS 33.535 clause 7.1, TS 29.535 clause 4.2.2.5): what an
+//! application function leaves with its questions for K_AF, and the door at which it is then told.
+//!
+//! ```text
+//! question for K_AF ── notifUri ──► AAnF ── 200, suppFeat 1: it will be told
+//!                                     ├─── 200 without: it will not; re-validation finds out
+//!                                     └─── 403 NOTIFICATION_URI_NOT_ALLOWED: asked again without, for a while
+//! AAnF ── POST notifUri {aKId} ──► its certificate is a notifier's ──► sessions of the A-KID end ──► 204
+//!                                     └─── anybody else's: 403
+//! ```
+//!
+//! Access tokens are not for notifications (TS 33.501 clause 13.4.1): the certificate decides.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use akma::AKid;
+use axum::extract::{FromRequest, Request, State};
+use axum::routing::post;
+use axum::{Extension, Router};
+use http::StatusCode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+
+use super::{AkmaAfKeyData, AkmaAfKeyRequest, NotificationUri, ServiceDisableNotif, feature};
+use crate::audit::{Audit, subject};
+use crate::error::SbiError;
+use crate::extract::Json;
+use crate::peer::PeerName;
+use crate::problem::ProblemDetails;
+use transport::profile::PeerIdentity;
+
+/// Path of the door below the root of the function's API (INFERRED: TS 29.535 leaves it to the consumer).
+pub const SERVICE_DISABLE_PATH: &str = "/akma-notifications/v1/service-disabled";
+
+/// How long a function that was refused its URI asks without one.
+const REFUSED_PAUSE: Duration = Duration::from_secs(600);
+
+/// 403 of an AAnF: the URI is not one at which the caller may be notified. TS 29.535 defines no cause; this is ours.
+const NOTIFICATION_URI_NOT_ALLOWED: &str = "NOTIFICATION_URI_NOT_ALLOWED";
+/// 403: the peer is no notifier.
+const NOTIFIER_NOT_ALLOWED: &str = "NOTIFIER_NOT_ALLOWED";
+/// The action in the audit.
+const ACTION: &str = "service-disable";
+
+/// A section of a function's configuration: that it wants to be told, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotificationSection {
+    /// The root under which the AAnF, or the NEF, finds this function's API, `https://...`. None: the address that it
+    /// listens on, which must then be one that others can connect to.
+    #[serde(default)]
+    pub root: Option<String>,
+    /// Whose notifications are taken: names in the certificates of the AAnFs, or of the NEF. At least one.
+    pub notifier: Vec<PeerName>,
+}
+
+impl NotificationSection {
+    /// What is wrong with it, if anything: the key, and why.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.root.as_ref().is_some_and(|root| uri_below(root).is_none()) {
+            return Some(("root", "must be an https URI"));
+        }
+        if self.notifier.is_empty() || self.notifier.iter().any(PeerName::is_empty) {
+            return Some(("notifier", "needs nf_instance_id or dns_name"));
+        }
+        None
+    }
+}
+
+fn uri_below(root: &str) -> Option<NotificationUri> {
+    format!("{}{SERVICE_DISABLE_PATH}", root.trim_end_matches('/')).parse().ok()
+}
+
+/// What a function leaves with its questions for K_AF, so that it is told. Clones are the same; the default wants nothing.
+#[derive(Debug, Clone, Default)]
+pub struct DisableSubscription(Arc<Subscription>);
+
+#[derive(Debug, Default)]
+struct Subscription {
+    uri: OnceLock<NotificationUri>,
+    /// When the URI was refused last.
+    refused_at: Mutex<Option<Instant>>,
+    metrics: DisableMetrics,
+}
+
+/// Counters of a consumer; clones count into the same.
+#[derive(Debug, Clone, Default)]
+pub struct DisableMetrics {
+    wanted: Family<Vec<(&'static str, &'static str)>, Counter>,
+    taken: Family<Vec<(&'static str, &'static str)>, Counter>,
+    ended: Counter,
+}
+
+impl DisableMetrics {
+    /// Adds the counters to `registry`: `akma_disable_subscriptions_total{result}` (`kept`, `not_kept`, `refused`),
+    /// `akma_disable_notifications_total{result}` (`ended`, `nothing_to_end`, `not_allowed`, `malformed`),
+    /// `akma_disable_ended_total`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("akma_disable");
+        registry.register(
+            "subscriptions",
+            "Answers with K_AF, by whether the AAnF will tell that AKMA is disabled",
+            self.wanted.clone(),
+        );
+        registry.register("notifications", "Notifications that AKMA is disabled, by what came of them", self.taken.clone());
+        registry.register("ended", "Sessions ended by them", self.ended.clone());
+    }
+
+    fn wanted(&self, result: &'static str) {
+        self.wanted.get_or_create(&vec![("result", result)]).inc();
+    }
+
+    fn taken(&self, result: &'static str) {
+        self.taken.get_or_create(&vec![("result", result)]).inc();
+    }
+}
+
+impl DisableSubscription {
+    /// One that is to be told at the door below `section`'s root or, where it names none, below `https://` and `listens_at`.
+    /// It holds for all clones from now on; only the first counts.
+    pub fn open(&self, section: &NotificationSection, listens_at: SocketAddr) {
+        let own = format!("https://{listens_at}");
+        if let Some(uri) = uri_below(section.root.as_deref().unwrap_or(&own)) {
+            self.0.uri.get_or_init(|| uri);
+        }
+    }
+
+    /// Counts into this.
+    #[must_use]
+    pub fn metrics(&self) -> &DisableMetrics {
+        &self.0.metrics
+    }
+
+    /// The same question, with the URI if there is one and it was not refused lately.
+    pub(crate) fn ask(&self, request: AkmaAfKeyRequest) -> AkmaAfKeyRequest {
+        let paused = self.refused_at().is_some_and(|at| at.elapsed() < REFUSED_PAUSE);
+        match self.0.uri.get() {
+            Some(uri) if !paused => request.with_notifications(uri.clone()),
+            _ => request,
+        }
+    }
+
+    /// The question to ask instead if this error is about the URI alone.
+    pub(crate) fn ask_again(&self, request: &AkmaAfKeyRequest, error: &SbiError) -> Option<AkmaAfKeyRequest> {
+        request.notif_uri.as_ref()?;
+        error.problem().filter(|problem| problem.has_cause(NOTIFICATION_URI_NOT_ALLOWED))?;
+        let first = self.refused_at().replace(Instant::now()).is_none();
+        self.0.metrics.wanted("refused");
+        if first {
+            tracing::error!(
+                target: "security",
+                "the AAnF may not notify here: that AKMA is disabled is found by re-validation only"
+            );
+        }
+        Some(AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() })
+    }
+
+    /// Counts whether the answer says that we will be told.
+    pub(crate) fn answered(&self, request: &AkmaAfKeyRequest, answer: &AkmaAfKeyData) {
+        if request.notif_uri.is_some() {
+            let feature = feature::SERVICE_DISABLE_NOTIFICATION;
+            let kept = answer.supp_feat.is_some_and(|features| features.has(feature));
+            self.0.metrics.wanted(if kept { "kept" } else { "not_kept" });
+        }
+    }
+
+    fn refused_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.refused_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever has sessions that live by K_AF.
+pub trait ServiceDisabled: Send + Sync {
+    /// AKMA is not to be used any more under this A-KID: ends every session proven by it, and lets none that is on its way
+    /// stay. Returns how many it ended.
+    fn service_disabled(&self, a_kid: &AKid) -> usize;
+}
+
+/// The door.
+#[derive(Clone)]
+struct Door {
+    notifiers: Arc<[PeerName]>,
+    consumer: Arc<dyn ServiceDisabled>,
+    audit: Audit,
+    metrics: DisableMetrics,
+}
+
+/// The route at [`SERVICE_DISABLE_PATH`]: 204 for a notifier, also where there is nothing to end, since the AAnF repeats
+/// itself; 403 NOTIFIER_NOT_ALLOWED for anybody else, before the body is looked at.
+pub fn notification_door(
+    section: &NotificationSection,
+    subscription: &DisableSubscription,
+    consumer: Arc<dyn ServiceDisabled>,
+    audit: &Audit,
+) -> Router {
+    let metrics = subscription.metrics().clone();
+    let door = Door { notifiers: section.notifier.clone().into(), consumer, audit: audit.clone(), metrics };
+    Router::new().route(SERVICE_DISABLE_PATH, post(take)).with_state(door)
+}
+
+async fn take(
+    State(door): State<Door>,
+    peer: Option<Extension<PeerIdentity>>,
+    request: Request,
+) -> Result<StatusCode, ProblemDetails> {
+    let peer = peer.map(|Extension(peer)| peer).unwrap_or_default();
+    if !door.notifiers.iter().any(|notifier| notifier.names(&peer)) {
+        door.metrics.taken("not_allowed");
+        door.audit.refused(subject(&peer), ACTION, "notifier_not_allowed");
+        return Err(ProblemDetails::forbidden(NOTIFIER_NOT_ALLOWED));
+    }
+    let body = Json::<ServiceDisableNotif>::from_request(request, &()).await;
+    let Json(ServiceDisableNotif { a_kid }) = body.inspect_err(|_| {
+        door.metrics.taken("malformed");
+        door.audit.refused(subject(&peer), ACTION, "malformed");
+    })?;
+    let ended = door.consumer.service_disabled(&a_kid);
+    let result = if ended > 0 { "ended" } else { "nothing_to_end" };
+    door.metrics.taken(result);
+    door.metrics.ended.inc_by(u64::try_from(ended).unwrap_or(u64::MAX));
+    door.audit.allowed(subject(&peer), ACTION, result);
+    tracing::info!(target: "security", %a_kid, ended, "AKMA disabled");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::SupportedFeatures;
+
+    fn section(root: &str) -> NotificationSection {
+        let notifier = PeerName { dns_name: Some("aanf.example".to_owned()), ..PeerName::default() };
+        NotificationSection { root: Some(root.to_owned()), notifier: vec![notifier] }
+    }
+
+    fn question() -> AkmaAfKeyRequest {
+        AkmaAfKeyRequest::new("af.example.com:0100000007".parse().unwrap(), "0.a@example.com".parse().unwrap())
+    }
+
+    fn refused(cause: &str) -> SbiError {
+        SbiError::Problem(Box::new(ProblemDetails::forbidden(cause)))
+    }
+
+    #[test]
+    fn who_wants_nothing_leaves_nothing() {
+        let subscription = DisableSubscription::default();
+        assert_eq!(subscription.ask(question()), question());
+        assert!(subscription.ask_again(&question(), &refused(NOTIFICATION_URI_NOT_ALLOWED)).is_none());
+    }
+
+    #[test]
+    fn the_uri_is_below_the_root_or_the_address_and_only_the_first_counts() {
+        let address = "127.0.0.1:8443".parse().unwrap();
+        let subscription = DisableSubscription::default();
+        let clone = subscription.clone();
+        subscription.open(&section("https://af.example.com/below/"), address);
+        subscription.open(&section("https://elsewhere.example.com"), address);
+        let uri = clone.ask(question()).notif_uri.unwrap();
+        assert_eq!(uri.as_str(), "https://af.example.com/below/akma-notifications/v1/service-disabled");
+        let own = DisableSubscription::default();
+        own.open(&NotificationSection { root: None, ..section("") }, address);
+        assert!(own.ask(question()).notif_uri.unwrap().as_str().starts_with("https://127.0.0.1:8443/akma"));
+    }
+
+    #[test]
+    fn a_uri_that_is_refused_is_left_out_for_a_while_and_nothing_else_makes_that() {
+        let subscription = DisableSubscription::default();
+        subscription.open(&section("https://af.example.com"), "127.0.0.1:1".parse().unwrap());
+        let asked = subscription.ask(question());
+        assert!(subscription.ask_again(&asked, &refused("K_AF_EXPIRED")).is_none());
+        assert!(subscription.ask(question()).notif_uri.is_some());
+        let again = subscription.ask_again(&asked, &refused(NOTIFICATION_URI_NOT_ALLOWED)).unwrap();
+        assert_eq!(again, question());
+        assert_eq!(subscription.ask(question()), question());
+    }
+
+    #[test]
+    fn a_section_names_a_notifier_and_an_https_root() {
+        assert_eq!(section("https://af.example.com").fault(), None);
+        assert_eq!(section("http://af.example.com").fault().unwrap().0, "root");
+        let nobody = NotificationSection { root: None, notifier: Vec::new() };
+        assert_eq!(nobody.fault().unwrap().0, "notifier");
+        let nameless = NotificationSection { root: None, notifier: vec![PeerName::default()] };
+        assert_eq!(nameless.fault().unwrap().0, "notifier");
+    }
+
+    #[test]
+    fn a_question_with_a_uri_says_that_notifications_are_supported() {
+        let subscription = DisableSubscription::default();
+        subscription.open(&section("https://af.example.com"), "127.0.0.1:1".parse().unwrap());
+        let features = SupportedFeatures::of(&[feature::SERVICE_DISABLE_NOTIFICATION]);
+        assert_eq!(subscription.ask(question()).supp_feat, Some(features));
+    }
+}

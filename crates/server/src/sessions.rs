@@ -1,0 +1,258 @@
+//! Every session there is, of whatever kind, so that those of one UE can be told to end.
+//!
+//! A session is its [`Mailbox`]; what proved it is its A-KID and, where the AAnF told, its UE ID. Orders to end are letters
+//! (`CloseReason`), so whoever takes letters obeys them, over whichever transport it speaks.
+//!
+//! An A-KID that was withdrawn while a handshake with it was under way is remembered for as long as a handshake may take, so
+//! that the session which comes of it ends as it begins.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akma::{AKid, UeId};
+use sbi::naanf::ServiceDisabled;
+use tokio::time::Instant;
+use transport::ProvenPeer;
+
+use crate::core::Core;
+use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::sync::lock;
+
+const SHARDS: usize = 16;
+
+/// A-KIDs that were withdrawn and are remembered, the oldest forgotten first: a session that had its handshake at that very
+/// time then lives until its next re-validation.
+const WITHDRAWN_MAX: usize = 4096;
+
+/// How long: longer than a look-up and the rest of a handshake may take.
+const WITHDRAWN_FOR: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    shards: [Mutex<HashMap<u64, Arc<Mailbox>>>; SHARDS],
+    next: AtomicU64,
+    connections: AtomicUsize,
+    datagram_sessions: AtomicUsize,
+    proven: Mutex<Proven>,
+}
+
+/// Numbers of sessions, by what proved them.
+#[derive(Debug, Default)]
+struct Proven {
+    of_a_kids: HashMap<AKid, Vec<u64>>,
+    of_ues: HashMap<UeId, Vec<u64>>,
+    /// The oldest first.
+    withdrawn: VecDeque<(AKid, Instant)>,
+}
+
+impl Proven {
+    fn is_withdrawn(&mut self, a_kid: &AKid, now: Instant) -> bool {
+        while self.withdrawn.front().is_some_and(|(_, at)| *at + WITHDRAWN_FOR <= now) {
+            self.withdrawn.pop_front();
+        }
+        self.withdrawn.iter().any(|(withdrawn, _)| withdrawn == a_kid)
+    }
+
+    fn withdraw(&mut self, a_kid: &AKid, now: Instant) {
+        if self.withdrawn.len() >= WITHDRAWN_MAX {
+            self.withdrawn.pop_front();
+        }
+        self.withdrawn.push_back((a_kid.clone(), now));
+    }
+}
+
+/// A TCP connection, or a session over datagrams, that counts until this is dropped, however its task ends.
+pub(crate) struct Connection {
+    core: Arc<Core>,
+    over_datagrams: bool,
+}
+
+impl Connection {
+    /// None if there are as many as there may be.
+    pub(crate) fn count(core: &Arc<Core>) -> Option<Self> {
+        let connection = Self { core: Arc::clone(core), over_datagrams: false };
+        let before = core.sessions.connections.fetch_add(1, Ordering::Relaxed);
+        (before < core.limits.connections_max).then_some(connection)
+    }
+
+    /// It takes no descriptor, and its own limit is kept where it comes from.
+    pub(crate) fn over_datagrams(core: &Arc<Core>) -> Self {
+        core.sessions.datagram_sessions.fetch_add(1, Ordering::Relaxed);
+        Self { core: Arc::clone(core), over_datagrams: true }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let sessions = &self.core.sessions;
+        let count = if self.over_datagrams { &sessions.datagram_sessions } else { &sessions.connections };
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A session among [`Sessions`] until this is dropped, however its task ends.
+pub(crate) struct Entry {
+    core: Arc<Core>,
+    number: u64,
+    a_kid: AKid,
+    ue_id: Option<UeId>,
+}
+
+impl Entry {
+    /// Enters the session that takes letters from `mailbox` and was proven by `peer`; tells it to end where it may not be.
+    pub(crate) fn new(core: &Arc<Core>, mailbox: &Arc<Mailbox>, peer: &ProvenPeer) -> Self {
+        let sessions = &core.sessions;
+        let number = sessions.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(shard) = sessions.shard(number) {
+            lock(shard).insert(number, Arc::clone(mailbox));
+        }
+        let (a_kid, ue_id) = (peer.a_kid.clone(), peer.ue_id.clone());
+        let mut proven = lock(&sessions.proven);
+        if let Some(ue_id) = &ue_id {
+            enter(&mut proven.of_ues, ue_id, number);
+        }
+        if enter(&mut proven.of_a_kids, &a_kid, number) > core.limits.connections_per_a_kid_max {
+            mailbox.post(Letter::Close(CloseReason::TooMany));
+        }
+        if proven.is_withdrawn(&a_kid, Instant::now()) {
+            mailbox.post(Letter::Close(CloseReason::ServiceDisabled));
+        }
+        drop(proven);
+        if core.stopping.is_cancelled() {
+            mailbox.post(Letter::Close(CloseReason::Stopping));
+        }
+        Self { core: Arc::clone(core), number, a_kid, ue_id }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let sessions = &self.core.sessions;
+        if let Some(shard) = sessions.shard(self.number) {
+            lock(shard).remove(&self.number);
+        }
+        let mut proven = lock(&sessions.proven);
+        leave(&mut proven.of_a_kids, &self.a_kid, self.number);
+        if let Some(ue_id) = &self.ue_id {
+            leave(&mut proven.of_ues, ue_id, self.number);
+        }
+    }
+}
+
+/// Adds a number; how many there are then.
+fn enter<K: Clone + Eq + Hash>(numbers: &mut HashMap<K, Vec<u64>>, key: &K, number: u64) -> usize {
+    // Almost everybody has one.
+    let those = numbers.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
+    those.push(number);
+    those.len()
+}
+
+fn leave<K: Eq + Hash>(numbers: &mut HashMap<K, Vec<u64>>, key: &K, number: u64) {
+    let Some(those) = numbers.get_mut(key) else { return };
+    those.retain(|other| *other != number);
+    if those.is_empty() {
+        numbers.remove(key);
+    }
+}
+
+impl Sessions {
+    fn shard(&self, number: u64) -> Option<&Mutex<HashMap<u64, Arc<Mailbox>>>> {
+        self.shards.get(usize::try_from(number % SHARDS as u64).ok()?)
+    }
+
+    /// Connections, and sessions over datagrams, those in their handshake included.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed) + self.datagram_sessions.load(Ordering::Relaxed)
+    }
+
+    /// Tells every session to end in good order.
+    pub(crate) fn stop_all(&self) {
+        for shard in &self.shards {
+            for mailbox in lock(shard).values() {
+                mailbox.post(Letter::Close(CloseReason::Stopping));
+            }
+        }
+    }
+
+    /// Tells every session of this A-KID to end, those that are about to begin included; how many there were.
+    pub(crate) fn withdraw(&self, a_kid: &AKid) -> usize {
+        let mut proven = lock(&self.proven);
+        proven.withdraw(a_kid, Instant::now());
+        let numbers = proven.of_a_kids.get(a_kid).cloned().unwrap_or_default();
+        drop(proven);
+        numbers.iter().filter(|number| self.post(**number, Letter::Close(CloseReason::ServiceDisabled))).count()
+    }
+
+    /// Has every session of this UE that another A-KID proved ask at once whether that is still good: there is a newer one.
+    pub(crate) fn superseded(&self, ue_id: &UeId, by: &AKid) {
+        let proven = lock(&self.proven);
+        let newer = proven.of_a_kids.get(by).map(Vec::as_slice).unwrap_or_default();
+        let of_ue = proven.of_ues.get(ue_id).map(Vec::as_slice).unwrap_or_default();
+        let older: Vec<u64> = of_ue.iter().filter(|number| !newer.contains(number)).copied().collect();
+        drop(proven);
+        for number in older {
+            self.post(number, Letter::Revalidate);
+        }
+    }
+
+    /// Whether there is such a session.
+    fn post(&self, number: u64, letter: Letter) -> bool {
+        let mailbox = self.shard(number).and_then(|shard| lock(shard).get(&number).cloned());
+        mailbox.is_some_and(|mailbox| {
+            mailbox.post(letter);
+            true
+        })
+    }
+}
+
+/// The server as a consumer of Naanf_AKMA_ServiceDisableNotification.
+pub(crate) struct DisabledSessions(pub(crate) Arc<Core>);
+
+impl ServiceDisabled for DisabledSessions {
+    fn service_disabled(&self, a_kid: &AKid) -> usize {
+        if let Some(keys) = &self.0.keys {
+            // A look-up under way may have been answered before.
+            keys.forget(a_kid);
+        }
+        self.0.sessions.withdraw(a_kid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn a_kid(number: usize) -> AKid {
+        format!("0.{number}@example.com").parse().unwrap()
+    }
+
+    #[test]
+    fn of_what_was_withdrawn_the_oldest_is_forgotten_and_everything_in_time() {
+        let mut proven = Proven::default();
+        let now = Instant::now();
+        for number in 0..=WITHDRAWN_MAX {
+            proven.withdraw(&a_kid(number), now);
+        }
+        assert!(!proven.is_withdrawn(&a_kid(0), now));
+        assert!(proven.is_withdrawn(&a_kid(1), now) && proven.is_withdrawn(&a_kid(WITHDRAWN_MAX), now));
+        assert!(!proven.is_withdrawn(&a_kid(1), now + WITHDRAWN_FOR));
+        assert!(proven.withdrawn.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_left_of_who_has_left() {
+        let mut numbers = HashMap::new();
+        assert_eq!(enter(&mut numbers, &a_kid(1), 7), 1);
+        assert_eq!(enter(&mut numbers, &a_kid(1), 8), 2);
+        leave(&mut numbers, &a_kid(1), 7);
+        assert_eq!(numbers.get(&a_kid(1)), Some(&vec![8]));
+        leave(&mut numbers, &a_kid(1), 8);
+        leave(&mut numbers, &a_kid(1), 8);
+        assert!(numbers.is_empty());
+    }
+}
