@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use akma::AKid;
+use axum::Router;
 use prometheus_client::registry::Registry;
+use sbi::audit::Audit;
+use sbi::naanf::{DisableSubscription, NotificationSection, RecentlyDisabled, ServiceDisabled, notification_door};
 use sbi::nrf::{AanfSelection, NrfClient};
 use sbi::{CertificateFiles, SbiClient, SbiClientConfig, SbiError};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,13 +34,29 @@ pub(crate) struct Shared {
     pub(crate) keys: Arc<KeyLookup>,
     pub(crate) stopping: CancellationToken,
     connections: AtomicUsize,
-    of_a_kids: Mutex<HashMap<AKid, usize>>,
+    proven: Mutex<Proven>,
+}
+
+/// Connections by the A-KID that proved them.
+#[derive(Default)]
+struct Proven {
+    of_a_kids: HashMap<AKid, OfAKid>,
+    disabled: RecentlyDisabled,
+}
+
+/// Those of one A-KID.
+#[derive(Default)]
+struct OfAKid {
+    count: usize,
+    /// Cancelled when AKMA is disabled under it.
+    disabled: CancellationToken,
 }
 
 /// The listener at work.
 #[derive(Debug)]
 pub(crate) struct CoapServer {
     local_addr: SocketAddr,
+    disabling: Disabling,
     tasks: TaskTracker,
     drain_timeout: Duration,
 }
@@ -54,7 +73,8 @@ impl CoapServer {
     ) -> Result<Self, ConfigurationError> {
         let client = SbiClientConfig { tls: certificates.clone(), limits: config.requests.clone() };
         let client = NrfClient::authorized(nrf, SbiClient::new(client)?);
-        let anchor = AanfSelection::key_source(&config.aanf, &config.aanf_routes, client, nrf)?;
+        let subscription = DisableSubscription::default();
+        let anchor = AanfSelection::key_source(&config.aanf, &config.aanf_routes, client, nrf, &subscription)?;
         let metrics = TransportMetrics::register(registry);
         let keys = Arc::new(KeyLookup::new(anchor, config.fqdn.clone(), config.lookups.clone(), metrics));
         let psk = PskServerConfig {
@@ -67,6 +87,10 @@ impl CoapServer {
         let listener = TcpListener::bind(config.listen).await.map_err(fault)?;
         let local_addr = listener.local_addr().map_err(fault)?;
         let drain_timeout = config.limits.drain_timeout();
+        if config.notifications.is_some() {
+            subscription.metrics().register(registry);
+        }
+        let section = config.notifications.clone();
         let shared = Arc::new(Shared {
             service,
             template: config.template(),
@@ -74,11 +98,26 @@ impl CoapServer {
             keys,
             stopping,
             connections: AtomicUsize::new(0),
-            of_a_kids: Mutex::default(),
+            proven: Mutex::default(),
         });
         let tasks = TaskTracker::new();
+        let disabling = Disabling { section, subscription, shared: Arc::clone(&shared) };
         tasks.spawn(accept(shared, listener, acceptor, tasks.clone()));
-        Ok(Self { local_addr, tasks, drain_timeout })
+        Ok(Self { local_addr, disabling, tasks, drain_timeout })
+    }
+
+    /// Where the AAnF tells that AKMA is disabled; a route of the function's API.
+    pub(crate) fn disable_door(&self, audit: &Audit) -> Router {
+        let Disabling { section, subscription, shared } = &self.disabling;
+        let Some(section) = section else { return Router::new() };
+        notification_door(section, subscription, Arc::clone(shared) as Arc<dyn ServiceDisabled>, audit)
+    }
+
+    /// Says where that API is.
+    pub(crate) fn disable_door_is_at(&self, api: SocketAddr) {
+        if let Some(section) = &self.disabling.section {
+            self.disabling.subscription.open(section, api);
+        }
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -92,6 +131,37 @@ impl CoapServer {
         if timeout(self.drain_timeout, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections given up at the end");
         }
+    }
+}
+
+/// What being told takes.
+struct Disabling {
+    section: Option<NotificationSection>,
+    subscription: DisableSubscription,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Disabling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disabling").field("section", &self.section).finish_non_exhaustive()
+    }
+}
+
+impl ServiceDisabled for Shared {
+    fn service_disabled(&self, a_kid: &AKid) -> usize {
+        // A look-up under way may have been answered before.
+        self.keys.forget(a_kid);
+        let mut proven = self.proven();
+        proven.disabled.insert(a_kid, Instant::now());
+        let Some(of_a_kid) = proven.of_a_kids.get(a_kid) else { return 0 };
+        of_a_kid.disabled.cancel();
+        of_a_kid.count
+    }
+}
+
+impl Shared {
+    fn proven(&self) -> MutexGuard<'_, Proven> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,10 +205,10 @@ async fn serve(connection: Connection, acceptor: PskAcceptor, stream: TcpStream,
         }
     };
     let peer = stream.peer().clone();
-    let of_a_kid = OfAKid::count(shared, peer.a_kid.clone());
-    let too_many = of_a_kid.is_over_limit;
-    let ended = ue_session::run(shared, stream, peer, source.ip(), too_many.then_some(Ended::TooMany)).await;
-    drop(of_a_kid);
+    let entry = Entry::new(shared, peer.a_kid.clone());
+    let (refused, disabled) = (entry.refused, entry.disabled.clone());
+    let ended = ue_session::run(shared, stream, peer, source.ip(), refused, disabled).await;
+    drop(entry);
     shared.service.metrics.connection_ended(ended.as_str());
 }
 
@@ -163,30 +233,35 @@ impl Drop for Connection {
 }
 
 /// The same for one A-KID.
-struct OfAKid<'a> {
+struct Entry<'a> {
     shared: &'a Shared,
     a_kid: AKid,
-    is_over_limit: bool,
+    /// Why it may not be.
+    refused: Option<Ended>,
+    disabled: CancellationToken,
 }
 
-impl<'a> OfAKid<'a> {
-    fn count(shared: &'a Shared, a_kid: AKid) -> Self {
-        let mut of_a_kids = shared.of_a_kids.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = of_a_kids.entry(a_kid.clone()).or_default();
-        *count += 1;
-        let is_over_limit = *count > shared.limits.connections_per_a_kid_max;
-        drop(of_a_kids);
-        Self { shared, a_kid, is_over_limit }
+impl<'a> Entry<'a> {
+    fn new(shared: &'a Shared, a_kid: AKid) -> Self {
+        let mut proven = shared.proven();
+        let is_disabled = proven.disabled.contains(&a_kid, Instant::now());
+        let of_a_kid = proven.of_a_kids.entry(a_kid.clone()).or_default();
+        of_a_kid.count += 1;
+        let is_over_limit = of_a_kid.count > shared.limits.connections_per_a_kid_max;
+        let disabled = of_a_kid.disabled.clone();
+        drop(proven);
+        let refused = is_over_limit.then_some(Ended::TooMany).or(is_disabled.then_some(Ended::ServiceDisabled));
+        Self { shared, a_kid, refused, disabled }
     }
 }
 
-impl Drop for OfAKid<'_> {
+impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let mut of_a_kids = self.shared.of_a_kids.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = of_a_kids.get_mut(&self.a_kid) {
-            *count -= 1;
-            if *count == 0 {
-                of_a_kids.remove(&self.a_kid);
+        let mut proven = self.shared.proven();
+        if let Some(of_a_kid) = proven.of_a_kids.get_mut(&self.a_kid) {
+            of_a_kid.count -= 1;
+            if of_a_kid.count == 0 {
+                proven.of_a_kids.remove(&self.a_kid);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use akma::Fqdn;
 use sbi::authorization::AuthorizationConfig;
-use sbi::naanf::AnchorRoute;
+use sbi::naanf::{AnchorRoute, NotificationSection};
 use sbi::nrf::NrfConfig;
 use sbi::policy::{self, InvalidPolicy};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
@@ -153,6 +153,9 @@ pub struct CoapConfig {
     /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
     #[serde(default)]
     pub aanf_routes: Vec<AnchorRoute>,
+    /// Being told when AKMA is disabled. None: that is found by re-validation only.
+    #[serde(default)]
+    pub notifications: Option<NotificationSection>,
     /// Limits on handshakes.
     #[serde(default)]
     pub handshakes: HandshakeLimits,
@@ -180,6 +183,9 @@ impl CoapConfig {
     fn fault(&self, nrf: Option<&NrfConfig>) -> Option<String> {
         if !is_server_address(&self.server_address) {
             return Some("coap.server_address must be coaps+tcp://FQDN[:PORT]/PATH".to_owned());
+        }
+        if let Some((key, reason)) = self.notifications.as_ref().and_then(NotificationSection::fault) {
+            return Some(format!("coap.notifications.{key} {reason}"));
         }
         if self.segment_size == Some(0) {
             return Some("coap.segment_size must be 1 or more".to_owned());

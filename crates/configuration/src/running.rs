@@ -118,14 +118,21 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         None => None,
     };
     let server = SbiServerConfig { listen: config.listen, tls: config.tls, limits: config.limits };
+    let mut routes = router(service, &authorizer);
+    if let Some(coap) = &coap {
+        routes = routes.merge(coap.disable_door(authorizer.audit()));
+    }
     let server = SbiServer::start_authorized(
         server,
-        router(service, &authorizer),
+        routes,
         &authorizer,
         shutdown.clone(),
         server_metrics,
     )
     .await?;
+    if let Some(coap) = &coap {
+        coap.disable_door_is_at(server.local_addr());
+    }
     tokio::spawn(policy.follow(shutdown.clone()));
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut registry);

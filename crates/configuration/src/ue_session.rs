@@ -3,7 +3,7 @@
 //! ```text
 //! TLS-PSK done ─▶ CSMs ─▶ GET ─▶ 2.05 ─▶ notifications (RFC 7641) while associations change ─┐
 //!                  │       └─ refused: 4.xx, may try again                                     │
-//!                  │                                  K_AF expired, A-KID withdrawn: Abort     │
+//!                  │                   K_AF expired, A-KID withdrawn, AKMA disabled: Abort     │
 //!      no request for long: Release                   the function stops: Release              │
 //!                  └──────────────────────────┬────────────────────────────────────────────────┘
 //!                                           closed
@@ -24,6 +24,7 @@ use sbi::ss_upr::VAL_SERVICE_ID;
 use sbi::{ProblemDetails, cause};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use transport::{KeyRequest, LogThrottle, LookupRefusal, ProvenPeer};
 
 use crate::changes::Watch;
@@ -68,6 +69,8 @@ pub(crate) enum Ended {
     KeyExpired,
     /// The A-KID is not known any more.
     KeyWithdrawn,
+    /// AKMA was disabled for the UE or for this function.
+    ServiceDisabled,
     /// Its key could not be asked for too long.
     NotRevalidated,
     /// Its A-KID has as many connections as it may.
@@ -88,6 +91,7 @@ impl Ended {
             Self::Idle => "no request for long",
             Self::KeyExpired => "K_AF expired",
             Self::KeyWithdrawn => "A-KID no longer valid",
+            Self::ServiceDisabled => "AKMA disabled",
             Self::NotRevalidated => "key cannot be checked",
             Self::TooMany => "too many connections of this A-KID",
             Self::Stopped => "function stops",
@@ -122,6 +126,8 @@ struct Session<'a, S> {
     machine: StreamConnection,
     peer: ProvenPeer,
     source: IpAddr,
+    /// Cancelled when AKMA is disabled under the A-KID.
+    disabled: CancellationToken,
     observations: Vec<Observation>,
     watch: Option<Watch>,
     /// The connection ends for this reason once everything is written.
@@ -134,15 +140,16 @@ struct Session<'a, S> {
     revalidate_by: Instant,
 }
 
-/// Serves a connection to its end; `refused` ends it at once.
+/// Serves a connection to its end; `refused` ends it at once, and so does `disabled` when it is cancelled.
 pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
     peer: ProvenPeer,
     source: IpAddr,
     refused: Option<Ended>,
+    disabled: CancellationToken,
 ) -> Ended {
-    let mut session = Session::new(shared, stream, peer, source);
+    let mut session = Session::new(shared, stream, peer, source, disabled);
     if let Some(reason) = refused {
         session.abort(reason);
     }
@@ -163,7 +170,7 @@ impl<S> Drop for Session<'_, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
-    fn new(shared: &'a Shared, stream: S, peer: ProvenPeer, source: IpAddr) -> Self {
+    fn new(shared: &'a Shared, stream: S, peer: ProvenPeer, source: IpAddr, disabled: CancellationToken) -> Self {
         let now = Instant::now();
         let limits = StreamLimits {
             peer_observations_max: shared.limits.observations_per_connection_max,
@@ -176,6 +183,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             stream,
             peer,
             source,
+            disabled,
             observations: Vec::new(),
             watch: None,
             ending: None,
@@ -212,6 +220,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 },
                 () = changed => self.notify_all(),
                 () = sleep_until(deadline) => self.when_due().await?,
+                () = self.disabled.cancelled(), if self.ending.is_none() => self.abort(Ended::ServiceDisabled),
                 () = self.shared.stopping.cancelled(), if self.ending.is_none() => self.release(Ended::Stopped),
             }
         }

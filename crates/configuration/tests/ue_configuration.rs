@@ -90,6 +90,7 @@ impl Scene {
             allow_plain_psk_tls12: false,
             aanf: root,
             aanf_routes: Vec::new(),
+            notifications: None,
             handshakes: HandshakeLimits::default(),
             lookups: LookupLimits::default(),
             requests: ClientLimits::default(),

@@ -52,16 +52,23 @@ impl Directory {
             "listen": ports.aanf,
             "data": self.state("aanf"),
             "tls": self.certificate("aanf"),
-            "authorization": self.authorization(&[])?,
+            "authorization": self.authorization(&[self.nf_instance_id("provisioner")?])?,
             "udm": {"root": by_discovery(ports.udm)},
             "nrf": {"root": format!("https://{}", ports.nrf)},
             "af": [
                 {"nf_instance_id": self.nf_instance_id("ausf")?, "may_register": true},
-                {"nf_instance_id": self.nf_instance_id("server")?, "fqdns": [self.server_fqdn()], "supi_access": true},
+                {"nf_instance_id": self.nf_instance_id("provisioner")?, "may_provision": true},
+                {
+                    "nf_instance_id": self.nf_instance_id("server")?,
+                    "fqdns": [self.server_fqdn()],
+                    "supi_access": true,
+                    "notification_uris": [format!("https://{}", ports.api)],
+                },
                 {
                     "nf_instance_id": self.nf_instance_id("configuration")?,
                     "fqdns": [self.configuration_fqdn()],
                     "supi_access": true,
+                    "notification_uris": [format!("https://{}", ports.configuration)],
                 },
                 {
                     "nf_instance_id": self.nf_instance_id("nef")?,
@@ -91,8 +98,15 @@ impl Directory {
                 "segment_size": SEGMENT_OCTETS,
                 "allow_plain_psk_tls12": true,
                 "aanf": by_discovery(ports.aanf),
+                "notifications": self.notifications(ports.configuration)?,
             },
         }))
+    }
+
+    /// That AKMA is disabled is told by the AAnF at this address.
+    fn notifications(&self, told_at: std::net::SocketAddr) -> Result<Value, LabError> {
+        let aanf = self.nf_instance_id("aanf")?;
+        Ok(json!({"root": format!("https://{told_at}"), "notifier": [{"nf_instance_id": aanf}]}))
     }
 
     fn nef(&self, ports: &Ports) -> Result<Value, LabError> {
@@ -161,7 +175,7 @@ impl Directory {
             "oscore": {"listen_udp": ports.coap, "listen_tcp": ports.coap},
             // So that curl's Digest, which has no auth-int for bodies, makes a device.
             "https": {"listen": ports.https, "body_integrity": false},
-            "akma": {"aanf": by_discovery(ports.aanf)},
+            "akma": {"aanf": by_discovery(ports.aanf), "notifications": self.notifications(ports.api)?},
             "configuration_function": {"url": by_discovery(ports.configuration)},
             "group_management": {"url": format!("https://{}", ports.configuration)},
             "api": {"listen": ports.api},

@@ -328,6 +328,7 @@ impl Directory {
             provisioning_callers: [self.nf_instance_id("provisioner")?].into(),
             home_network_keys: udm::HomeKey::of_directory(&self.root.join("pki")),
             accept_null_scheme: true,
+            ausf: Some(format!("https://{}", ports.ausf)),
             nrf: Some(self.nrf_section(ports)),
         })
     }
@@ -345,6 +346,7 @@ impl Directory {
             aanf_routes: Vec::new(),
             nrf: Some(self.nrf_section(ports)),
             callers: [self.nf_instance_id("lab-nf")?].into(),
+            deregistration_callers: [self.nf_instance_id("udm")?].into(),
             serving_networks: Vec::new(),
             authorization: self.authorization(&[self.nf_instance_id("lab-nf")?])?,
             api_root: None,

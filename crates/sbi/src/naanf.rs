@@ -20,7 +20,8 @@ use crate::features::SupportedFeatures;
 use crate::services;
 
 pub use consumer::{
-    DisableMetrics, DisableSubscription, NotificationSection, SERVICE_DISABLE_PATH, ServiceDisabled, notification_door,
+    DisableMetrics, DisableSubscription, NotificationSection, RecentlyDisabled, SERVICE_DISABLE_PATH, ServiceDisabled,
+    notification_door,
 };
 pub use selection::AnchorRoute;
 use selection::Anchors;

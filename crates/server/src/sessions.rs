@@ -6,15 +6,14 @@
 //! An A-KID that was withdrawn while a handshake with it was under way is remembered for as long as a handshake may take, so
 //! that the session which comes of it ends as it begins.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::Instant;
 
 use akma::{AKid, UeId};
-use sbi::naanf::ServiceDisabled;
-use tokio::time::Instant;
+use sbi::naanf::{RecentlyDisabled, ServiceDisabled};
 use transport::ProvenPeer;
 
 use crate::core::Core;
@@ -22,13 +21,6 @@ use crate::mailbox::{CloseReason, Letter, Mailbox};
 use crate::sync::lock;
 
 const SHARDS: usize = 16;
-
-/// A-KIDs that were withdrawn and are remembered, the oldest forgotten first: a session that had its handshake at that very
-/// time then lives until its next re-validation.
-const WITHDRAWN_MAX: usize = 4096;
-
-/// How long: longer than a look-up and the rest of a handshake may take.
-const WITHDRAWN_FOR: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -45,24 +37,7 @@ pub(crate) struct Sessions {
 struct Proven {
     of_a_kids: HashMap<AKid, Vec<u64>>,
     of_ues: HashMap<UeId, Vec<u64>>,
-    /// The oldest first.
-    withdrawn: VecDeque<(AKid, Instant)>,
-}
-
-impl Proven {
-    fn is_withdrawn(&mut self, a_kid: &AKid, now: Instant) -> bool {
-        while self.withdrawn.front().is_some_and(|(_, at)| *at + WITHDRAWN_FOR <= now) {
-            self.withdrawn.pop_front();
-        }
-        self.withdrawn.iter().any(|(withdrawn, _)| withdrawn == a_kid)
-    }
-
-    fn withdraw(&mut self, a_kid: &AKid, now: Instant) {
-        if self.withdrawn.len() >= WITHDRAWN_MAX {
-            self.withdrawn.pop_front();
-        }
-        self.withdrawn.push_back((a_kid.clone(), now));
-    }
+    withdrawn: RecentlyDisabled,
 }
 
 /// A TCP connection, or a session over datagrams, that counts until this is dropped, however its task ends.
@@ -118,7 +93,7 @@ impl Entry {
         if enter(&mut proven.of_a_kids, &a_kid, number) > core.limits.connections_per_a_kid_max {
             mailbox.post(Letter::Close(CloseReason::TooMany));
         }
-        if proven.is_withdrawn(&a_kid, Instant::now()) {
+        if proven.withdrawn.contains(&a_kid, Instant::now()) {
             mailbox.post(Letter::Close(CloseReason::ServiceDisabled));
         }
         drop(proven);
@@ -181,7 +156,7 @@ impl Sessions {
     /// Tells every session of this A-KID to end, those that are about to begin included; how many there were.
     pub(crate) fn withdraw(&self, a_kid: &AKid) -> usize {
         let mut proven = lock(&self.proven);
-        proven.withdraw(a_kid, Instant::now());
+        proven.withdrawn.insert(a_kid, Instant::now());
         let numbers = proven.of_a_kids.get(a_kid).cloned().unwrap_or_default();
         drop(proven);
         numbers.iter().filter(|number| self.post(**number, Letter::Close(CloseReason::ServiceDisabled))).count()
@@ -229,19 +204,6 @@ mod tests {
 
     fn a_kid(number: usize) -> AKid {
         format!("0.{number}@example.com").parse().unwrap()
-    }
-
-    #[test]
-    fn of_what_was_withdrawn_the_oldest_is_forgotten_and_everything_in_time() {
-        let mut proven = Proven::default();
-        let now = Instant::now();
-        for number in 0..=WITHDRAWN_MAX {
-            proven.withdraw(&a_kid(number), now);
-        }
-        assert!(!proven.is_withdrawn(&a_kid(0), now));
-        assert!(proven.is_withdrawn(&a_kid(1), now) && proven.is_withdrawn(&a_kid(WITHDRAWN_MAX), now));
-        assert!(!proven.is_withdrawn(&a_kid(1), now + WITHDRAWN_FOR));
-        assert!(proven.withdrawn.is_empty());
     }
 
     #[test]

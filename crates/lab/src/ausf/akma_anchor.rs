@@ -96,7 +96,7 @@ pub(super) async fn deregister(
     Extension(peer): Extension<PeerIdentity>,
     Json(info): Json<DeregistrationInfo>,
 ) -> Result<StatusCode, ProblemDetails> {
-    authorise(&ausf.audit, &peer, &ausf.callers, ACTION)?;
+    authorise(&ausf.audit, &peer, &ausf.deregistration_callers, ACTION)?;
     if let Some(aanf) = &ausf.aanf {
         remove(aanf, &info.supi).await.map_err(|error| {
             tracing::warn!(target: "security", %error, "AAnF did not remove an AKMA context");

@@ -74,6 +74,9 @@ pub struct Config {
     /// NF instance IDs that may authenticate UEs: AMFs.
     #[serde(default)]
     pub callers: AllowedCallers,
+    /// NF instance IDs that may, besides, have it forget a UE: UDMs (TS 29.509 clause 5.2.2.5).
+    #[serde(default)]
+    pub deregistration_callers: AllowedCallers,
     /// Serving networks that may authenticate our subscribers. The home network itself needs no mention.
     #[serde(default)]
     pub serving_networks: Vec<ServingNetworkName>,
@@ -155,6 +158,8 @@ struct Ausf {
     aanf: Option<Aanf>,
     callers: AllowedCallers,
     audit: Audit,
+    /// Who may have it forget a UE.
+    deregistration_callers: AllowedCallers,
     serving_networks: BTreeSet<String>,
     api_root: String,
     eap_resynchronisations_max: u8,
@@ -245,6 +250,7 @@ pub async fn start_observed(
         home_network: config.home_network,
         udm: NudmClient::found(udm, &config.udm, nrf.as_ref())?,
         aanf: aanf_of(config.aanf, config.aanf_routes, aanf, nrf.as_ref())?,
+        deregistration_callers: config.callers.union(&config.deregistration_callers).copied().collect(),
         callers: config.callers,
         audit: authorizer.audit().clone(),
         serving_networks,
@@ -261,7 +267,7 @@ pub async fn start_observed(
     if let Some(nrf) = &nrf {
         nrf.register_metrics(registry);
         let (name, listen) = (services::NAUSF_AUTH.service, server.local_addr());
-        let service = OwnService { name, version: "v1", listen, consumers: &["AMF"] };
+        let service = OwnService { name, version: "v1", listen, consumers: &["AMF", services::UDM] };
         let oauth2_required = authorizer.demands_tokens();
         let own = OwnFunction { services: vec![service], oauth2_required, ..OwnFunction::default() };
         nrf.keep_registered(&own, Health::new(), shutdown);

@@ -27,8 +27,11 @@ use prometheus_client::registry::Registry;
 use sbi::admin::Health;
 use sbi::audit::Audit;
 use sbi::authorization::{AuthorizationConfig, Authorizer, ServiceScopes};
+use sbi::nausf::NausfClient;
 use sbi::nrf::{NrfClient, NrfConfig, OwnFunction, OwnService};
-use sbi::{ProblemDetails, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
+use sbi::{
+    ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, openapi, services,
+};
 use serde::{Deserialize, Serialize};
 use store::{Database, DatabaseOptions};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +69,11 @@ pub struct Config {
     /// Whether a SUCI of the null scheme, which conceals nothing, is taken (TS 33.501 clause 6.12.2).
     #[serde(default)]
     pub accept_null_scheme: bool,
-    /// The NRF that it registers at; none if absent.
+    /// Root of the AUSF that is told of a subscriber removed, so that what it has of that UE ends, its AKMA context with it
+    /// (TS 29.509 clause 5.2.2.5). Without one an AKMA context lives on.
+    #[serde(default)]
+    pub ausf: Option<String>,
+    /// The NRF that it registers at, and that gives it access tokens; none if absent.
     #[serde(default)]
     pub nrf: Option<NrfConfig>,
 }
@@ -107,6 +114,7 @@ pub(crate) struct Udm {
     ausf_callers: AllowedCallers,
     translation_callers: AllowedCallers,
     provisioning_callers: AllowedCallers,
+    ausf: Option<NausfClient>,
 }
 
 /// Starts the UDM; it runs until `shutdown` is cancelled.
@@ -127,6 +135,13 @@ pub async fn start_observed(
     registry: &mut Registry,
 ) -> Result<Running, LabError> {
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.sbi.tls, services::UDM)?;
+    let ausf = match config.ausf {
+        Some(root) => {
+            let http = SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits: ClientLimits::default() })?;
+            Some(NausfClient::new(NrfClient::authorized(nrf.as_ref(), http), root))
+        }
+        None => None,
+    };
     let database = Database::open(&config.state, DatabaseOptions::default())?;
     let table = SubscriberTable::open(&database)?;
     config.authorization.check().map_err(|error| LabError::Configuration(format!("udm: {error}")))?;
@@ -138,6 +153,7 @@ pub async fn start_observed(
         ausf_callers: config.ausf_callers,
         translation_callers: config.translation_callers,
         provisioning_callers: config.provisioning_callers,
+        ausf,
     });
     let metrics = ServerMetrics::default();
     metrics.register(registry);

@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `PUT /lab-subscribers/v1/subscribers/{supi}` with a [`Subscription`] | 201 new, 204 replaced |
 //! | `GET /lab-subscribers/v1/subscribers?after=<supi>&limit=<n>` | 200 with [`SubscriptionSummary`]s, never a key |
-//! | `DELETE /lab-subscribers/v1/subscribers/{supi}` | 204, 404 USER_NOT_FOUND |
+//! | `DELETE /lab-subscribers/v1/subscribers/{supi}` | 204, 404 USER_NOT_FOUND, 504 UPSTREAM_SERVER_ERROR |
+//!
+//! A subscriber that is removed is one whose UE the AUSF forgets, and the AAnF with it. If the AUSF cannot be told, the
+//! subscriber is removed all the same, and the answer is 504: the same request again tells it.
 
 use std::sync::Arc;
 
@@ -26,6 +29,8 @@ const PAGE_MAX: usize = 500;
 const PUT: &str = "lab-subscribers:put";
 const REMOVE: &str = "lab-subscribers:remove";
 const UE: &str = "ue";
+/// TS 29.500 has no better word for an AUSF that does not answer.
+const UPSTREAM_SERVER_ERROR: &str = "UPSTREAM_SERVER_ERROR";
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
@@ -65,7 +70,14 @@ pub(super) async fn remove(
     Path(supi): Path<Supi>,
 ) -> Result<StatusCode, ProblemDetails> {
     let provisioner = authorise(&udm.audit, &peer, &udm.provisioning_callers, REMOVE)?;
-    if !udm.table.remove(&supi).await.map_err(fault)? {
+    let was_there = udm.table.remove(&supi).await.map_err(fault)?;
+    if let Some(ausf) = &udm.ausf {
+        ausf.deregister(&supi).await.map_err(|error| {
+            tracing::warn!(target: "security", %error, was_there, "AUSF was not told of a subscriber removed");
+            ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(UPSTREAM_SERVER_ERROR)
+        })?;
+    }
+    if !was_there {
         return Err(user_not_found());
     }
     udm.audit.changed(&provisioner.to_string(), REMOVE, UE, "removed", None);

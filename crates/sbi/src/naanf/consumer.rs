@@ -11,6 +11,7 @@
 //!
 //! Access tokens are not for notifications (TS 33.501 clause 13.4.1): the certificate decides.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -181,6 +182,35 @@ pub trait ServiceDisabled: Send + Sync {
     fn service_disabled(&self, a_kid: &AKid) -> usize;
 }
 
+/// A-KIDs under which AKMA was disabled lately, for whoever has handshakes under way: a session that comes of one is to end as
+/// it begins. One that nobody remembers any more lives until its next re-validation.
+#[derive(Debug, Default)]
+pub struct RecentlyDisabled(VecDeque<(AKid, Instant)>);
+
+impl RecentlyDisabled {
+    /// How many are remembered; the oldest is forgotten first.
+    pub const A_KIDS_MAX: usize = 4096;
+    /// For how long: longer than a look-up and the rest of a handshake may take. Who enables AKMA again for an application
+    /// function has its UEs wait that long.
+    pub const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+    /// Remembers one.
+    pub fn insert(&mut self, a_kid: &AKid, now: Instant) {
+        if self.0.len() >= Self::A_KIDS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((a_kid.clone(), now));
+    }
+
+    /// Whether it is remembered. Forgets what is too old.
+    pub fn contains(&mut self, a_kid: &AKid, now: Instant) -> bool {
+        while self.0.front().is_some_and(|(_, at)| *at + Self::REMEMBERED_FOR <= now) {
+            self.0.pop_front();
+        }
+        self.0.iter().any(|(disabled, _)| disabled == a_kid)
+    }
+}
+
 /// The door.
 #[derive(Clone)]
 struct Door {
@@ -278,6 +308,19 @@ mod tests {
         let again = subscription.ask_again(&asked, &refused(NOTIFICATION_URI_NOT_ALLOWED)).unwrap();
         assert_eq!(again, question());
         assert_eq!(subscription.ask(question()), question());
+    }
+
+    #[test]
+    fn of_what_was_disabled_the_oldest_is_forgotten_and_everything_in_time() {
+        let a_kid = |number: usize| format!("0.{number}@example.com").parse().unwrap();
+        let (mut recently, now) = (RecentlyDisabled::default(), Instant::now());
+        for number in 0..=RecentlyDisabled::A_KIDS_MAX {
+            recently.insert(&a_kid(number), now);
+        }
+        assert!(!recently.contains(&a_kid(0), now));
+        assert!(recently.contains(&a_kid(1), now) && recently.contains(&a_kid(RecentlyDisabled::A_KIDS_MAX), now));
+        assert!(!recently.contains(&a_kid(1), now + RecentlyDisabled::REMEMBERED_FOR));
+        assert!(recently.0.is_empty());
     }
 
     #[test]

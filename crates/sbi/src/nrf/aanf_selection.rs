@@ -133,8 +133,18 @@ impl AanfSelection {
     }
 
     async fn ask(&self, af_id: AfId, a_kid: AKid) -> Result<Option<ProvenKey>, KeySourceError> {
-        let answer = self.retrieve_applicationkey(&AkmaAfKeyRequest::new(af_id, a_kid)).await;
-        Ok(answer.map_err(key_source_error)?.map(ProvenKey::from))
+        let request = self.subscription.ask(AkmaAfKeyRequest::new(af_id, a_kid));
+        let mut answer = self.retrieve_applicationkey(&request).await;
+        if let Err(error) = &answer
+            && let Some(request) = self.subscription.ask_again(&request, error)
+        {
+            answer = self.retrieve_applicationkey(&request).await;
+        }
+        let answer = answer.map_err(key_source_error)?;
+        if let Some(data) = &answer {
+            self.subscription.answered(&request, data);
+        }
+        Ok(answer.map(ProvenKey::from))
     }
 }
 
