@@ -11,6 +11,9 @@
 //!                 application ◄── MSG, IMDN ── accept ──► journal ──► 2.04, IMDN and SEGCONFIR owed
 //! ```
 //!
+//! Keys that are about to expire are replaced beside the connection that was made with them: the next one is open before the
+//! server is told, by a registration on it, to leave the earlier.
+//!
 //! Registration: TS 23.554 clause 8.2.1. Messages: clause 8.3. Aggregation: 8.4. Segments: 8.5. Topics: 8.8. Everything
 //! unanswered when a connection is lost is sent again on the next one, with the same Message ID.
 
@@ -23,6 +26,7 @@ mod sending;
 use std::{sync::Arc, time::Duration};
 
 use coap::{ConnectionError, ConnectionEvent, ExchangeId, Request};
+use futures_util::{FutureExt, future::BoxFuture};
 use message::{Deregistration, UeMessage};
 use time::OffsetDateTime;
 use tokio::{
@@ -74,6 +78,15 @@ enum Ending {
     Close { deadline: Instant },
 }
 
+/// How a connection is left.
+#[derive(Clone, Copy, Debug)]
+enum Farewell {
+    /// In good order, and at once.
+    Release,
+    /// Once the server has taken the next one in its place: until then the UE is connected to it.
+    WhenReplaced,
+}
+
 /// The state of a running client.
 pub(crate) struct Driver {
     config: Arc<ClientConfig>,
@@ -82,6 +95,8 @@ pub(crate) struct Driver {
     establisher: Establisher,
     keys: Keys,
     link: Link,
+    /// The next connection, with newer keys, while the earlier serves on.
+    renewal: Option<BoxFuture<'static, Attempt>>,
     backoff: Backoff,
     commands: mpsc::Receiver<Command>,
     ends: mpsc::Receiver<End>,
@@ -117,6 +132,7 @@ impl Driver {
             path_segments,
             keys: Keys::default(),
             link: Link::attempt(&establisher, Keys::default()),
+            renewal: None,
             backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
             commands,
             ends,
@@ -162,6 +178,7 @@ impl Driver {
             let room = self.has_room() && matches!(self.ending, Ending::None);
             tokio::select! {
                 event = self.link.event() => self.on_link(event),
+                attempt = renewed(&mut self.renewal) => self.on_renewed(attempt),
                 command = self.commands.recv(), if room => self.on_command(command),
                 Some(end) = self.ends.recv() => self.on_end(end),
                 Some(decision) = self.decisions.recv() => self.on_decision(decision),
@@ -277,7 +294,7 @@ impl Driver {
             _ => None,
         };
         let is_registered = self.link.is_registered();
-        let renewal = self.keys.renew_at.filter(|_| is_registered);
+        let renewal = self.keys.renew_at.filter(|_| is_registered && self.may_replace_keys());
         let subscriptions = self.subscriptions.next_due().filter(|_| is_registered);
         let aggregates = self.aggregator.as_ref().and_then(Aggregator::next_due);
         let segments = self.reassembly.next_due();
@@ -299,10 +316,37 @@ impl Driver {
         if matches!(&self.link, Link::Up { phase: Phase::Registering { deadline, .. }, .. } if *deadline <= now) {
             self.disconnect(ClientError::Disconnected("no answer to the registration".into()), Duration::ZERO);
         }
-        if self.link.is_registered() && self.keys.renew_at.is_some_and(|when| when <= now) {
-            tracing::info!(target: "security", "the keys are due for renewal");
-            self.keys.must_renew = true;
-            self.reconnect_now();
+        if self.link.is_registered() && self.may_replace_keys() && self.keys.renew_at.is_some_and(|when| when <= now) {
+            self.replace_keys();
+        }
+    }
+
+    fn may_replace_keys(&self) -> bool {
+        self.renewal.is_none() && matches!(self.ending, Ending::None)
+    }
+
+    /// Makes the next connection with newer keys; this one serves on meanwhile.
+    fn replace_keys(&mut self) {
+        match self.establisher.may_renew_at(&self.keys) {
+            Some(earliest) => self.keys.renew_at = Some(earliest),
+            None => {
+                tracing::info!(target: "security", "the keys are due for renewal");
+                self.renewal = Some(self.establisher.clone().renewal(self.keys.clone()).boxed());
+            }
+        }
+    }
+
+    fn on_renewed(&mut self, attempt: Attempt) {
+        self.renewal = None;
+        match attempt.result {
+            Ok(_) => {
+                self.leave(Link::Waiting { until: Instant::now() }, Farewell::WhenReplaced);
+                self.on_attempt(attempt);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot replace the keys ahead of time");
+                self.keys = attempt.keys;
+            }
         }
     }
 
@@ -373,24 +417,26 @@ impl Driver {
         }
         let pause = self.backoff.pause(rand::random()).max(pause_min);
         tracing::warn!(%error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "not connected");
-        self.leave(Link::Waiting { until: Instant::now() + pause });
+        let next = match self.renewal.take() {
+            // It is on its way already, with newer keys.
+            Some(attempt) => Link::Attempting(attempt),
+            None => Link::Waiting { until: Instant::now() + pause },
+        };
+        self.leave(next, Farewell::Release);
         self.status.send_modify(|status| {
             status.state = ClientState::Waiting;
             status.last_error = Some(error);
         });
     }
 
-    /// Replaces a connection that is as it should be.
-    fn reconnect_now(&mut self) {
-        let next = Link::attempt(&self.establisher, self.keys.clone());
-        self.leave(next);
-    }
-
-    fn leave(&mut self, next: Link) {
+    fn leave(&mut self, next: Link, farewell: Farewell) {
         let deadline = Instant::now() + self.config.limits.close_timeout();
         if let Some(session) = std::mem::replace(&mut self.link, next).into_session() {
             // Its last words need no more of this client's attention.
-            tokio::spawn(session.finish(deadline));
+            match farewell {
+                Farewell::Release => drop(tokio::spawn(session.finish(deadline))),
+                Farewell::WhenReplaced => drop(tokio::spawn(session.outlive(deadline))),
+            }
         }
         self.requests.disconnected();
         self.hand_overs.disconnected();
@@ -448,6 +494,13 @@ impl Driver {
             }
             changed
         });
+    }
+}
+
+async fn renewed(renewal: &mut Option<BoxFuture<'static, Attempt>>) -> Attempt {
+    match renewal {
+        Some(attempt) => attempt.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -81,12 +81,26 @@ pub(crate) struct Keys {
     pub(crate) must_renew: bool,
     /// When the source was last asked for others than those at hand.
     renewed: Option<Instant>,
+    /// No connection has been made with those at hand.
+    unused: bool,
 }
+
+/// When keys are replaced: after so much of the time that the server gives them, drawn anew each time, so that a million
+/// clients that registered together do not authenticate together.
+const RENEW_FROM: f64 = 0.7;
+/// The latest, likewise.
+const RENEW_TO: f64 = 0.9;
 
 impl Keys {
     /// The A-KID at hand.
     pub(crate) fn a_kid(&self) -> Option<&AKid> {
         self.material.as_ref().map(|material| &material.a_kid)
+    }
+
+    /// The server takes those at hand for so long from `now` on. `draw` is evenly distributed over 0..1.
+    pub(crate) fn live_for(&mut self, lifetime: Duration, now: Instant, draw: f64) {
+        let renew_at = now + lifetime.mul_f64(RENEW_FROM + (RENEW_TO - RENEW_FROM) * draw.clamp(0.0, 1.0));
+        self.renew_at = Some(self.renew_at.map_or(renew_at, |at| at.min(renew_at)));
     }
 }
 
@@ -112,6 +126,30 @@ impl Establisher {
         Attempt { keys, result }
     }
 
+    /// The same with others than the keys at hand, for a client that is connected with those: where there are none, or the
+    /// server does not take them, it stays so, and this is due again later.
+    pub(crate) async fn renewal(self, mut keys: Keys) -> Attempt {
+        let result = self.replace(&mut keys).await;
+        if result.is_err() {
+            keys.renew_at = Some(Instant::now() + self.reach.limits.backoff_max());
+        }
+        Attempt { keys, result }
+    }
+
+    async fn replace(&self, keys: &mut Keys) -> Result<Secured, ClientError> {
+        let material = match &keys.material {
+            Some(material) if keys.unused => material.clone(),
+            _ => self.renew(keys).await?,
+        };
+        self.connect(keys, &material).await
+    }
+
+    /// When the keys may be replaced, if not yet: so soon after the last time.
+    pub(crate) fn may_renew_at(&self, keys: &Keys) -> Option<Instant> {
+        let earliest = keys.renewed? + self.reach.limits.authentication_interval();
+        (earliest > Instant::now()).then_some(earliest)
+    }
+
     async fn establish(&self, keys: &mut Keys) -> Result<Secured, ClientError> {
         if keys.must_renew && self.may_renew(keys) {
             self.renew_ahead(keys).await;
@@ -123,11 +161,11 @@ impl Establisher {
             Some(material) => material.clone(),
             None => self.obtain(keys, None).await?,
         };
-        match self.connect(&material).await {
+        match self.connect(keys, &material).await {
             Err(refusal) if refuses_keys(&refusal) && self.may_renew(keys) => {
                 tracing::info!(target: "security", a_kid = %material.a_kid, "the server does not take the keys; authenticating anew");
                 let material = self.renew(keys).await?;
-                self.connect(&material).await
+                self.connect(keys, &material).await
             }
             other => other,
         }
@@ -159,10 +197,18 @@ impl Establisher {
         keys.material = Some(material.clone());
         keys.renew_at = self.reach.authenticate_after.map(|age| Instant::now() + age);
         keys.must_renew = false;
+        keys.unused = true;
         Ok(material)
     }
 
-    async fn connect(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+    /// Those who were refused are as used up as those that were taken.
+    async fn connect(&self, keys: &mut Keys, material: &AkmaMaterial) -> Result<Secured, ClientError> {
+        let result = self.connect_with(material).await;
+        keys.unused &= !matches!(&result, Ok(_) | Err(ClientError::KeysRefused(_)));
+        result
+    }
+
+    async fn connect_with(&self, material: &AkmaMaterial) -> Result<Secured, ClientError> {
         if let Some(https) = &self.https {
             let server = &self.reach.address;
             let timed_out = || ClientError::Unreachable {
@@ -308,9 +354,25 @@ mod tests {
             renew_at: Some(renewed),
             must_renew: true,
             renewed: Some(renewed),
+            unused: false,
         };
         let attempt = establisher.attempt(keys).await;
         assert!(attempt.result.is_err());
         assert_eq!(attempt.keys.renew_at, Some(renewed + interval));
+    }
+
+    #[test]
+    fn keys_are_replaced_within_their_lifetime_and_not_later_than_they_were_to_be() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        for (draw, seconds) in [(0.0, 70), (0.5, 80), (1.0, 90)] {
+            let mut keys = Keys::default();
+            keys.live_for(100 * second, now, draw);
+            let left = keys.renew_at.unwrap() - now;
+            assert!(left.abs_diff(seconds * second) < second, "{left:?}");
+            // What was due before stays so.
+            keys.live_for(1000 * second, now, draw);
+            assert!((keys.renew_at.unwrap() - now).abs_diff(seconds * second) < second);
+        }
     }
 }

@@ -218,6 +218,23 @@ impl Session {
         self.carrier.coap().is_settled()
     }
 
+    /// Stays until the server ends it or `deadline`, then ends it in good order. What comes on it meanwhile is left for the
+    /// server to send again on the connection that takes its place.
+    pub(crate) async fn outlive(mut self, deadline: Instant) {
+        let ended = async {
+            loop {
+                if let SessionEvent::Closed(_)
+                | SessionEvent::Coap(ConnectionEvent::Released { .. } | ConnectionEvent::Aborted { .. }) =
+                    self.event().await
+                {
+                    return;
+                }
+            }
+        };
+        let _ = timeout_at(deadline, ended).await;
+        self.finish(Instant::now() + LINGER).await;
+    }
+
     /// Ends the connection in good order (RFC 8323 clause 5.5): what was written arrives, then both sides close.
     pub(crate) async fn finish(mut self, deadline: Instant) {
         // Fails only on a connection that is over already.

@@ -122,14 +122,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     if let Some(coap) = &coap {
         routes = routes.merge(coap.disable_door(authorizer.audit()));
     }
-    let server = SbiServer::start_authorized(
-        server,
-        routes,
-        &authorizer,
-        shutdown.clone(),
-        server_metrics,
-    )
-    .await?;
+    let server = SbiServer::start_authorized(server, routes, &authorizer, shutdown.clone(), server_metrics).await?;
     if let Some(coap) = &coap {
         coap.disable_door_is_at(server.local_addr());
     }

@@ -43,7 +43,12 @@ impl Driver {
 
     fn on_registration_response(&mut self, response: Option<Response>) {
         match response {
-            Some(response) if response.code.is_success() => self.registered(),
+            Some(response) if response.code.is_success() => {
+                if let Some(seconds) = response.max_age {
+                    self.keys.live_for(Duration::from_secs(seconds.into()), Instant::now(), rand::random());
+                }
+                self.registered();
+            }
             Some(response) => {
                 let refusal = Refusal::of(&response);
                 if refusal.cause == FailureCause::AuthenticationExpired.as_str() {

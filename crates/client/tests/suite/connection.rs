@@ -1,13 +1,19 @@
 //! Connecting, registering, losing the connection and coming back.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use client::{Client, ClientError, ClientState, OutgoingMessage};
+use akma::AKid;
+use client::{
+    AkmaMaterial, Client, ClientError, ClientState, Incoming, IncomingStream, KeySource, KeySourceError,
+    OutgoingMessage,
+};
 use coap::{Code, Release, Response, StreamEvent};
+use futures_util::{FutureExt, future::BoxFuture};
 use message::{FailureCause, UeMessage, failure};
 use transport::{OfferedVersions, PskClientConfig};
 
-use crate::server::{ME, OTHER, Server, is_refused_with, patiently, until};
+use crate::server::{HomeNetwork, ME, OTHER, Peer, Server, is_refused_with, message_to_me, patiently, until};
 
 fn refusal(code: Code, cause: FailureCause) -> Response {
     Response::new(code).with_content_format(50).with_payload(failure(&cause))
@@ -78,11 +84,143 @@ async fn keys_are_replaced_before_they_are_too_old() {
     let server = Server::start().await;
     let mut config = server.config();
     config.authenticate_after = Some(Duration::from_millis(300));
-    let (client, _incoming, mut peer) = server.connected(config).await;
-    while peer.event().await.is_some() {}
+    let (client, _incoming, _earlier) = server.connected(config).await;
     let _peer = server.accept_registered().await;
     until(&client, |status| status.registrations == 2).await;
     assert!(server.home.authentications() >= 2);
+}
+
+/// The answer to a registration whose key the server takes for so many seconds more.
+fn good_for(seconds: u32) -> Response {
+    Response::new(Code::CREATED).with_max_age(seconds)
+}
+
+#[tokio::test]
+async fn keys_are_replaced_in_the_lifetime_that_the_server_gives_them_beside_the_connection_that_serves_on() {
+    let server = Server::start().await;
+    let (client, mut incoming) = Client::start(server.config(), server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(2)).await;
+    until(&client, |status| status.registrations == 1).await;
+
+    // The next connection is on its way, and not accepted yet: the earlier one carries both ways as before.
+    patiently(async {
+        while server.home.authentications() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let delivered = carries(&client, &mut incoming, &mut earlier, "on-the-earlier").await;
+
+    let mut next = server.accept().await;
+    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    // What comes on the earlier one from here on is left for the server to send again, and known if it was handed over.
+    next.respond(exchange, good_for(3600)).await;
+    until(&client, |status| status.registrations == 2).await;
+    let exchange = next.send(&message_to_me(&delivered, false)).await;
+    assert_eq!(next.response(exchange).await.code, Code::CHANGED);
+    carries(&client, &mut incoming, &mut next, "on-the-next").await;
+
+    // The server ends the earlier one, and nothing comes of that.
+    earlier.hang_up().await;
+    while earlier.event().await.is_some() {}
+    carries(&client, &mut incoming, &mut next, "still-on-the-next").await;
+    assert_eq!(client.status().registrations, 2);
+    assert_eq!(server.home.authentications(), 2, "not before the next ones are old");
+}
+
+#[tokio::test]
+async fn a_connection_serves_on_while_there_are_no_newer_keys_for_the_next() {
+    let server = Server::start().await;
+    let mut config = server.config();
+    config.limits.backoff_max_milliseconds = 20;
+    let source = NothingNewer::of(server.home.clone());
+    let asked = std::sync::Arc::clone(&source.asked);
+    let (client, mut incoming) = Client::start(config, source).unwrap();
+    let mut peer = server.accept().await;
+    let (exchange, _) = peer.request().await;
+    peer.respond(exchange, good_for(0)).await;
+    until(&client, |status| status.registrations == 1).await;
+    for round in 0..3 {
+        let before = asked.load(Ordering::SeqCst);
+        patiently(async {
+            while asked.load(Ordering::SeqCst) <= before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        carries(&client, &mut incoming, &mut peer, &format!("round-{round}")).await;
+    }
+    assert_eq!(client.status().registrations, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_while_the_next_is_made_is_followed_by_that_at_once() {
+    let server = Server::start().await;
+    let mut config = server.config();
+    // A pause would be as good as for ever.
+    config.limits.backoff_first_milliseconds = 3_600_000;
+    config.limits.backoff_max_milliseconds = 3_600_000;
+    let (client, _incoming) = Client::start(config, server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    patiently(async {
+        while server.home.authentications() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // As the AAnF had it end when the newer keys came.
+    drop(earlier);
+    let _next = server.accept_registered().await;
+    until(&client, |status| status.registrations == 2).await;
+    assert_eq!(server.home.authentications(), 2);
+}
+
+/// Has `peer` take a message of the client and deliver one to it; the Message ID of the latter.
+async fn carries(client: &Client, incoming: &mut IncomingStream, peer: &mut Peer, id: &str) -> String {
+    let message = OutgoingMessage::to_ue(&OTHER.parse().unwrap(), id);
+    let served = async {
+        let (exchange, message) = peer.message().await;
+        assert_eq!(message.payload, id.as_bytes());
+        peer.answer(exchange, &message, None).await;
+    };
+    let (sent, ()) = patiently(async { tokio::join!(client.send(message), served) }).await;
+    sent.unwrap();
+    let exchange = peer.send(&message_to_me(id, false)).await;
+    let handed_over = async {
+        let Some(Incoming::Message(message)) = incoming.next().await else { panic!("no message") };
+        assert_eq!(message.content().payload, format!("payload of {id}").as_bytes());
+        message.accept().await.unwrap();
+    };
+    let (response, ()) = patiently(async { tokio::join!(peer.response(exchange), handed_over) }).await;
+    assert_eq!(response.code, Code::CHANGED);
+    id.to_owned()
+}
+
+/// A home network that authenticates once: as a file that nobody writes any more.
+struct NothingNewer {
+    home: HomeNetwork,
+    asked: std::sync::Arc<AtomicU32>,
+}
+
+impl NothingNewer {
+    fn of(home: HomeNetwork) -> Self {
+        Self { home, asked: std::sync::Arc::default() }
+    }
+}
+
+impl KeySource for NothingNewer {
+    fn obtain<'a>(&'a self, refused: Option<&'a AKid>) -> BoxFuture<'a, Result<AkmaMaterial, KeySourceError>> {
+        if refused.is_none() {
+            return self.home.obtain(None);
+        }
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        async { Err(KeySourceError::NothingNewer { origin: "the file".to_owned() }) }.boxed()
+    }
 }
 
 #[tokio::test]

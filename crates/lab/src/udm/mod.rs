@@ -30,7 +30,8 @@ use sbi::authorization::{AuthorizationConfig, Authorizer, ServiceScopes};
 use sbi::nausf::NausfClient;
 use sbi::nrf::{NrfClient, NrfConfig, OwnFunction, OwnService};
 use sbi::{
-    ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, openapi, services,
+    ClientLimits, ProblemDetails, SbiClient, SbiClientConfig, SbiServer, SbiServerConfig, ServerMetrics, openapi,
+    services,
 };
 use serde::{Deserialize, Serialize};
 use store::{Database, DatabaseOptions};
@@ -137,7 +138,8 @@ pub async fn start_observed(
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.sbi.tls, services::UDM)?;
     let ausf = match config.ausf {
         Some(root) => {
-            let http = SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits: ClientLimits::default() })?;
+            let http =
+                SbiClient::new(SbiClientConfig { tls: config.sbi.tls.clone(), limits: ClientLimits::default() })?;
             Some(NausfClient::new(NrfClient::authorized(nrf.as_ref(), http), root))
         }
         None => None,

@@ -10,6 +10,7 @@ mod common;
 mod anchor_function;
 mod configuration_function;
 mod descriptors;
+mod disabling;
 mod disk;
 mod neighbour;
 mod stop;

@@ -108,7 +108,11 @@ impl DisableMetrics {
             "Answers with K_AF, by whether the AAnF will tell that AKMA is disabled",
             self.wanted.clone(),
         );
-        registry.register("notifications", "Notifications that AKMA is disabled, by what came of them", self.taken.clone());
+        registry.register(
+            "notifications",
+            "Notifications that AKMA is disabled, by what came of them",
+            self.taken.clone(),
+        );
         registry.register("ended", "Sessions ended by them", self.ended.clone());
     }
 

@@ -167,7 +167,8 @@ impl Session {
         let payload = RegistrationResponse { ue_service_id, failure_cause }.encode();
         let response = self.response(code, payload);
         // A registration is good for as long as the key that proves who made it (INFERRED: no member says so).
-        let lifetime = self.expires.filter(|_| code == Code::CREATED).map(|at| at.saturating_duration_since(Instant::now()));
+        let lifetime =
+            self.expires.filter(|_| code == Code::CREATED).map(|at| at.saturating_duration_since(Instant::now()));
         let response = match lifetime {
             Some(lifetime) => response.with_max_age(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)),
             None => response,
