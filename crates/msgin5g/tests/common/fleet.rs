@@ -44,6 +44,12 @@ impl KeySource for Shared {
 impl Fleet {
     /// Provisions so many UEs, named `fleet-<number>@lab.example`.
     pub async fn provision(lab: &Lab, count: usize) -> Self {
+        let ausf = lab.lab_json()["core"]["ausf"].as_str().unwrap().to_owned();
+        Self::provision_for(lab, count, &ausf).await
+    }
+
+    /// The same, to authenticate at another AUSF than the lab's.
+    pub async fn provision_for(lab: &Lab, count: usize, ausf: &str) -> Self {
         let description = lab.lab_json();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let http = |certificate: String, key: String| {
@@ -64,7 +70,7 @@ impl Fleet {
         let server = &description["server"];
         let make = |number: usize| {
             let (subscribers, associations, access_network) = (&subscribers, &associations, access_network.clone());
-            let (home_network, ausf) = (home_network.clone(), text(&description["core"]["ausf"]));
+            let (home_network, ausf) = (home_network.clone(), ausf.to_owned());
             let (address, fqdn, path) = (text(&server["coaps_tcp"]), text(&server["fqdn"]), text(&server["path"]));
             async move {
                 let supi: Supi =

@@ -13,5 +13,6 @@ mod descriptors;
 mod disabling;
 mod disk;
 mod neighbour;
+mod renewal;
 mod stop;
 mod withdrawal;

@@ -11,6 +11,7 @@ mod delivery;
 mod fan_out;
 mod groups;
 mod https;
+mod lifetime;
 mod limits;
 mod oscore;
 mod pki;
