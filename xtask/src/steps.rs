@@ -64,6 +64,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "oscore_connection",
     "psk_identity",
     "reassembler",
+    "relay_destination",
     "su_uc_query",
     "suci",
     "tls_handshake",

@@ -1,7 +1,7 @@
 //! `3gpp-akma` (TS 29.522 clause 5.13, TS 33.535 clause 6.3): K_AF for application functions outside the domain.
 //!
 //! The SUPI stays inside, whatever the AAnF tells (TS 33.501 clause 5.9.2.3); the GPSI goes out where the token's scope and
-//! the caller's entry both say so.
+//! the caller's entry both say so. A `notifUri` is relayed: [`super::disable_relay`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Router};
 use http::StatusCode;
-use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, NaanfClient};
+use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest, NaanfClient, feature};
 use sbi::nrf::{AanfSelection, NrfClient};
 use sbi::nudm::NudmClient;
-use sbi::{Json, ProblemDetails, SbiClient, SbiClientConfig, SbiError, SupportedFeatures};
+use sbi::{Json, PeerIdentity, ProblemDetails, SbiClient, SbiClientConfig, SbiError, SupportedFeatures};
 
 use super::caller::Caller;
 use super::config::{AkmaConfig, Config};
+use super::disable_relay::Relay;
 use super::refusal;
 use super::service::{Refused, Service, refuse};
 use super::translation::Translation;
@@ -28,6 +29,7 @@ use crate::error::ExposureError;
 pub(crate) struct Akma {
     aanf: Aanf,
     translation: Option<Translation>,
+    pub(crate) relay: Option<Relay>,
 }
 
 /// Which AAnF is asked.
@@ -65,7 +67,15 @@ impl Akma {
                 Aanf::Configured(if supi { aanf } else { aanf.without_supi() })
             }
         };
-        Ok(Self { aanf, translation })
+        let outside = || {
+            let client = SbiClientConfig { tls: nef.tls.clone(), limits: nef.requests.clone() };
+            Ok::<_, SbiError>(SbiClient::new(client)?.for_callbacks())
+        };
+        let relay = match &config.notifications {
+            Some(section) => Some(Relay::new(section.clone(), outside()?)),
+            None => None,
+        };
+        Ok(Self { aanf, translation, relay })
     }
 
     /// What the caller may see of the UE's identity.
@@ -85,11 +95,12 @@ pub(crate) fn router() -> Router<Arc<Service>> {
 async fn retrieve(
     State(service): State<Arc<Service>>,
     Extension(caller): Extension<Caller>,
+    Extension(peer): Extension<PeerIdentity>,
     Json(request): Json<AkmaAfKeyRequest>,
 ) -> Response {
     let since = Instant::now();
     let outcome = match &service.akma {
-        Some(akma) => key(&service, akma, &caller, &request).await,
+        Some(akma) => key(&service, akma, &caller, &peer, &request).await,
         None => Err(refuse("not_served", ProblemDetails::not_found(sbi::cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))),
     };
     let outcome = outcome.map(|data| match data {
@@ -103,19 +114,35 @@ async fn key(
     service: &Service,
     akma: &Akma,
     caller: &Caller,
+    peer: &PeerIdentity,
     request: &AkmaAfKeyRequest,
 ) -> Result<Option<AkmaAfKeyData>, Refused> {
     if !caller.af.owns(&request.af_id) {
         return Err(refuse("af_id_not_allowed", ProblemDetails::forbidden(refusal::AF_ID_NOT_ALLOWED)));
     }
-    // The AAnF notifies nobody outside: an AF here learns from its next request that a key is withdrawn.
-    let asked = AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() };
-    let answer = akma.aanf.retrieve(&asked).await.map_err(|error| service.told_inside(&error))?;
-    let Some(data) = answer else { return Ok(None) };
+    let relayed = match &akma.relay {
+        Some(relay) => relay.ask(caller, peer, request)?,
+        None => None,
+    };
+    let plainly = AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() };
+    let mut answer = match relayed {
+        Some(uri) => akma.aanf.retrieve(&plainly.clone().with_notifications(uri)).await,
+        None => akma.aanf.retrieve(&plainly).await,
+    };
+    if let Err(SbiError::Problem(problem)) = &answer
+        && problem.has_cause(refusal::NOTIFICATION_URI_NOT_ALLOWED)
+    {
+        // Ours, which is no fault of the AF's.
+        tracing::error!("the AAnF may not notify us: application functions are not told that AKMA is disabled");
+        answer = akma.aanf.retrieve(&plainly).await;
+    }
+    let Some(data) = answer.map_err(|error| service.told_inside(&error))? else { return Ok(None) };
     let wants_gpsi = !request.anon_ind && caller.gpsi_scope && caller.af.may_see_gpsi();
     let gpsi = if wants_gpsi { akma.gpsi_of(&data).await } else { None };
-    // No optional feature is served.
-    let supp_feat = request.supp_feat.map(|_| SupportedFeatures::default());
+    let told = data.supp_feat.is_some_and(|features| features.has(feature::SERVICE_DISABLE_NOTIFICATION));
+    let features: &[u32] = if told { &[feature::SERVICE_DISABLE_NOTIFICATION] } else { &[] };
+    let asked_for = request.supp_feat.is_some() || request.notif_uri.is_some();
+    let supp_feat = asked_for.then(|| SupportedFeatures::of(features));
     Ok(Some(AkmaAfKeyData { supp_feat, gpsi, expiry: data.expiry, kaf: data.kaf, supi: None }))
 }
 

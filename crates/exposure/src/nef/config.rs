@@ -8,7 +8,7 @@ use akma::Fqdn;
 use message::{AsServiceId, IdentityPattern};
 use sbi::callback::is_well_formed_below;
 use sbi::capif::aef::AefConfig;
-use sbi::naanf::AnchorRoute;
+use sbi::naanf::{AnchorRoute, NotificationSection};
 use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,10 @@ pub struct AkmaConfig {
     /// AAnFs for the A-KIDs of some routing indicators; `aanf` has the others.
     #[serde(default)]
     pub aanf_routes: Vec<AnchorRoute>,
+    /// Being told when AKMA is disabled, and telling the application functions that left a URI. It is told where `[nef.msgin5g]`
+    /// listens. None: application functions are not told.
+    #[serde(default)]
+    pub notifications: Option<NotificationSection>,
     /// Limits on requests to it.
     #[serde(default)]
     pub requests: ClientLimits,
@@ -225,6 +229,14 @@ impl Config {
         for (key, root) in found {
             if let Some((key, reason)) = root.and_then(|root| peer_fault(self.nrf.as_ref(), key, root)) {
                 return fault(format!("nef.{key} {reason}"));
+            }
+        }
+        if let Some(notifications) = akma.and_then(|akma| akma.notifications.as_ref()) {
+            if let Some((key, reason)) = notifications.fault() {
+                return fault(format!("nef.akma.notifications.{key} {reason}"));
+            }
+            if msgin5g.is_none() {
+                return fault("nef.akma.notifications needs [nef.msgin5g], whose listener it shares".to_owned());
             }
         }
         let roots = [

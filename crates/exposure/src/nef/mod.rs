@@ -15,6 +15,7 @@ mod akma;
 mod caller;
 mod capif;
 mod config;
+mod disable_relay;
 mod msgin5g;
 pub mod refusal;
 mod running;
@@ -24,5 +25,6 @@ mod token;
 mod translation;
 
 pub use config::{AfConfig, AkmaConfig, Config, MsGin5gConfig, PolicyFile, TokenConfig};
+pub use disable_relay::relayed_to;
 pub use running::{Running, start};
 pub use token::is_token_request;

@@ -12,6 +12,8 @@ pub const RECIPIENT_NOT_ALLOWED: &str = "RECIPIENT_NOT_ALLOWED";
 pub const TOPIC_NOT_ALLOWED: &str = "TOPIC_NOT_ALLOWED";
 /// 403: the caller may not have deliveries or notifications sent there.
 pub const TARGET_URI_NOT_ALLOWED: &str = "TARGET_URI_NOT_ALLOWED";
+/// 403: the caller may not be notified there that AKMA is disabled; the AAnF's word for it, too.
+pub const NOTIFICATION_URI_NOT_ALLOWED: &str = "NOTIFICATION_URI_NOT_ALLOWED";
 /// 403: the Application Server has not registered here.
 pub const NOT_REGISTERED: &str = "NOT_REGISTERED";
 /// 404: no registration of the caller's has this identifier.

@@ -24,6 +24,7 @@ use super::akma::{self, Akma};
 use super::caller::authenticate;
 use super::capif;
 use super::config::{Config, PolicyFile};
+use super::disable_relay;
 use super::msgin5g::{self, MsGin5g, Records, inside_router, resume};
 use super::service::Service;
 use super::token::{TOKEN_ENDPOINT, Tokens, token};
@@ -103,13 +104,16 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         Some(msgin5g) => {
             let server =
                 SbiServerConfig { listen: msgin5g.listen, tls: config.inside.clone(), limits: msgin5g.limits.clone() };
-            let router = inside_router(Arc::clone(&service));
+            let router = inside_router(Arc::clone(&service)).merge(disable_relay::router(Arc::clone(&service)));
             Some(SbiServer::start_observed(server, router, shutdown.clone(), inside_metrics).await?)
         }
         None => None,
     };
     if let (Some(inside), Some(msgin5g)) = (&inside, &service.msgin5g) {
         msgin5g.listens_at(inside.local_addr());
+    }
+    if let (Some(inside), Some(relay)) = (&inside, service.akma.as_ref().and_then(|akma| akma.relay.as_ref())) {
+        relay.listens_at(inside.local_addr());
     }
     tokio::spawn(resume(Arc::clone(&service), shutdown.clone()));
     tokio::spawn(Arc::clone(&service.afs).follow(shutdown.clone()));

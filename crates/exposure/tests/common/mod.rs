@@ -53,7 +53,7 @@ pub struct World {
     pub nef: Option<(Running, CancellationToken)>,
     pub server: Option<(server::Running, CancellationToken)>,
     server_config: String,
-    _aanf: aanf::Running,
+    aanf: aanf::Running,
     _udm: SbiServer,
     pub shutdown: CancellationToken,
 }
@@ -94,11 +94,12 @@ impl World {
         let shutdown = CancellationToken::new();
         let udm = start_udm(&inside, shutdown.clone()).await;
         let udm_root = format!("https://{}", udm.local_addr());
-        let aanf = start_aanf(&inside, directory.path(), &udm_root, supi_only, shutdown.clone()).await;
+        let nef_inside = free_address();
+        let aanf =
+            start_aanf(&inside, directory.path(), &udm_root, (supi_only, nef_inside), shutdown.clone()).await;
         let aanf_root = format!("https://{}", aanf.local_addr());
         register_key(&inside, &aanf_root).await;
         let server_listen = free_address();
-        let nef_inside = free_address();
         let server_config = server_config(&inside, directory.path(), server_listen, nef_inside, &aanf_root);
         let nef_config = nef_config(
             &inside,
@@ -115,7 +116,7 @@ impl World {
             nef: None,
             server: None,
             server_config,
-            _aanf: aanf,
+            aanf,
             _udm: udm,
             shutdown,
         };
@@ -146,6 +147,13 @@ impl World {
         let (running, stop) = self.server.take().unwrap();
         stop.cancel();
         running.stopped().await;
+    }
+
+    /// As the AUSF does when the UE leaves.
+    pub async fn remove_context(&self) {
+        let aanf = format!("https://{}", self.aanf.local_addr());
+        let supi = SUPI.parse().unwrap();
+        NaanfClient::new(self.inside.client(AUSF), aanf).remove_context(&supi).await.unwrap();
     }
 
     pub fn nef(&self) -> String {
@@ -342,7 +350,7 @@ async fn start_aanf(
     authority: &TestAuthority,
     directory: &Path,
     udm: &str,
-    supi_only: bool,
+    (supi_only, nef_inside): (bool, SocketAddr),
     shutdown: CancellationToken,
 ) -> aanf::Running {
     let config = toml::from_str(&format!(
@@ -359,6 +367,9 @@ async fn start_aanf(
         nf_instance_id = "{NEF}"
         fqdns = ["weather.example", "parking.example", "hasty.example"]
         supi_access = {supi_only}
+        notification_uris = ["https://{nef_inside}"]
+        [notifications]
+        retry_initial_milliseconds = 20
         "#,
         directory.display(),
         toml_of(&authority.issue(AANF, &[])),
@@ -453,6 +464,7 @@ fn nef_config(
         [nef.akma]
         aanf = "{}"
         udm = "{}"
+        notifications = {{ notifier = [{{ nf_instance_id = "{AANF}" }}] }}
         [nef.msgin5g]
         url = "https://{}"
         server = {{ nf_instance_id = "{SERVER}" }}

@@ -245,13 +245,13 @@ async fn take(
     let peer = peer.map(|Extension(peer)| peer).unwrap_or_default();
     if !door.notifiers.iter().any(|notifier| notifier.names(&peer)) {
         door.metrics.taken("not_allowed");
-        door.audit.refused(subject(&peer), ACTION, "notifier_not_allowed");
+        door.audit.refused(subject(&peer), ACTION, "not_allowed");
         return Err(ProblemDetails::forbidden(NOTIFIER_NOT_ALLOWED));
     }
     let body = Json::<ServiceDisableNotif>::from_request(request, &()).await;
-    let Json(ServiceDisableNotif { a_kid }) = body.inspect_err(|_| {
+    let Json(ServiceDisableNotif { a_kid }) = body.inspect_err(|problem| {
         door.metrics.taken("malformed");
-        door.audit.refused(subject(&peer), ACTION, "malformed");
+        door.audit.answered(subject(&peer), ACTION, "malformed", Some(problem));
     })?;
     let ended = door.consumer.service_disabled(&a_kid);
     let result = if ended > 0 { "ended" } else { "nothing_to_end" };

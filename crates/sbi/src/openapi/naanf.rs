@@ -39,7 +39,8 @@ pub fn nef_akma() -> Api {
         post("/retrieve", "Give K_AF and its expiry, and no SUPI")
             .takes(akma_af_key_request())
             .answers(200, akma_af_key_data())
-            .answers_nothing(),
+            .answers_nothing()
+            .calls_back("serviceDisableNotification", "{$request.body#/notifUri}", service_disable_notification()),
     )
 }
 

@@ -116,7 +116,7 @@ async fn notify(
 }
 
 /// What the server is told of a refusal outside, or of silence there. What may pass is a 503, so that the message is kept.
-fn told_outside(service: &Service, error: &SbiError) -> Refused {
+pub(crate) fn told_outside(service: &Service, error: &SbiError) -> Refused {
     tracing::warn!(%error, "delivery outside failed");
     match error {
         SbiError::Problem(problem) => {

@@ -25,7 +25,7 @@ use sbi::nrf::NrfClient;
 use sbi::{PeerIdentity, PeerName, ProblemDetails, SbiClient, SbiClientConfig, path_segment, services};
 use url::Url;
 
-pub(crate) use deliveries::router as inside_router;
+pub(crate) use deliveries::{router as inside_router, told_outside};
 pub(crate) use records::Records;
 pub(crate) use resume::resume;
 
