@@ -339,6 +339,8 @@ impl Driver {
     fn on_renewed(&mut self, attempt: Attempt) {
         self.renewal = None;
         match attempt.result {
+            // What is under way ends on the connection that it is under way on.
+            Ok(_) if !matches!(self.ending, Ending::None) => {}
             Ok(_) => {
                 self.leave(Link::Waiting { until: Instant::now() }, Farewell::WhenReplaced);
                 self.on_attempt(attempt);
