@@ -188,7 +188,7 @@ async fn carries(client: &Client, incoming: &mut IncomingStream, peer: &mut Peer
         assert_eq!(message.payload, id.as_bytes());
         peer.answer(exchange, &message, None).await;
     };
-    let (sent, ()) = patiently(async { tokio::join!(client.send(message), served) }).await;
+    let (sent, ()) = Box::pin(patiently(async { tokio::join!(client.send(message), served) })).await;
     sent.unwrap();
     let exchange = peer.send(&message_to_me(id, false)).await;
     let handed_over = async {
@@ -196,7 +196,7 @@ async fn carries(client: &Client, incoming: &mut IncomingStream, peer: &mut Peer
         assert_eq!(message.content().payload, format!("payload of {id}").as_bytes());
         message.accept().await.unwrap();
     };
-    let (response, ()) = patiently(async { tokio::join!(peer.response(exchange), handed_over) }).await;
+    let (response, ()) = Box::pin(patiently(async { tokio::join!(peer.response(exchange), handed_over) })).await;
     assert_eq!(response.code, Code::CHANGED);
     id.to_owned()
 }

@@ -96,8 +96,7 @@ impl World {
         let udm = start_udm(&inside, shutdown.clone()).await;
         let udm_root = format!("https://{}", udm.local_addr());
         let nef_inside = free_address();
-        let aanf =
-            start_aanf(&inside, directory.path(), &udm_root, (supi_only, nef_inside), shutdown.clone()).await;
+        let aanf = start_aanf(&inside, directory.path(), &udm_root, (supi_only, nef_inside), shutdown.clone()).await;
         let aanf_root = format!("https://{}", aanf.local_addr());
         register_key(&inside, &aanf_root).await;
         let server_listen = free_address();

@@ -68,11 +68,7 @@ fn receive(mut incoming: IncomingStream) -> Arc<Mutex<Vec<String>>> {
 }
 
 /// Sends one message after the other until it is done; which were answered with a promise.
-fn send(
-    client: &Arc<Client>,
-    to: &UeServiceId,
-    done: &Arc<Mutex<bool>>,
-) -> tokio::task::JoinHandle<BTreeSet<String>> {
+fn send(client: &Arc<Client>, to: &UeServiceId, done: &Arc<Mutex<bool>>) -> tokio::task::JoinHandle<BTreeSet<String>> {
     let (client, to, done) = (Arc::clone(client), to.clone(), Arc::clone(done));
     tokio::spawn(async move {
         let mut sent = BTreeSet::new();

@@ -108,7 +108,7 @@ impl Session {
         } else if self.procedure.is_some() {
             Err(FailureCause::TooMany)
         } else {
-            Ok(())
+            self.check_key()
         }
     }
 

@@ -35,10 +35,6 @@ impl Session {
         if request.content_format != Some(JSON) {
             return self.refuse(exchange, FailureCause::ContentFormatNotSupported);
         }
-        if self.expires.is_some_and(|at| at <= self.heard_at) {
-            // It came before the connection was ended for that.
-            return self.refuse(exchange, FailureCause::AuthenticationExpired);
-        }
         match UeMessage::decode(&request.payload, &self.core.decode_limits) {
             Ok(UeMessage::Message(message)) => {
                 let named = (message.originator.clone(), message.message_id.clone());
@@ -122,6 +118,7 @@ impl Session {
         if self.core.stopping.is_cancelled() {
             return Err(FailureCause::Stopping);
         }
+        self.check_key()?;
         let party = &self.registered.as_ref().ok_or(FailureCause::NotRegistered)?.party;
         let open_max = self.core.limits.requests_per_connection_max;
         // Here are the answers not written yet, there the requests of the UE's earlier connections.
@@ -130,6 +127,14 @@ impl Session {
         }
         let open = OpenRequest::of(party, open_max).ok_or(FailureCause::TooMany)?;
         Ok((Arc::clone(party), open))
+    }
+
+    /// What comes after K_AF's expiry may be there before the connection is ended for that.
+    pub(super) fn check_key(&self) -> Result<(), FailureCause> {
+        match self.expires {
+            Some(at) if at <= self.heard_at => Err(FailureCause::AuthenticationExpired),
+            _ => Ok(()),
+        }
     }
 
     /// Sends the answer to a message or report.
