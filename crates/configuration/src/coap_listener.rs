@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use akma::AKid;
@@ -101,7 +101,7 @@ impl CoapServer {
             proven: Mutex::default(),
         });
         let tasks = TaskTracker::new();
-        let disabling = Disabling { section, subscription, shared: Arc::clone(&shared) };
+        let disabling = Disabling { section, subscription, shared: Arc::downgrade(&shared) };
         tasks.spawn(accept(shared, listener, acceptor, tasks.clone()));
         Ok(Self { local_addr, disabling, tasks, drain_timeout })
     }
@@ -109,8 +109,8 @@ impl CoapServer {
     /// Where the AAnF tells that AKMA is disabled; a route of the function's API.
     pub(crate) fn disable_door(&self, audit: &Audit) -> Router {
         let Disabling { section, subscription, shared } = &self.disabling;
-        let Some(section) = section else { return Router::new() };
-        notification_door(section, subscription, Arc::clone(shared) as Arc<dyn ServiceDisabled>, audit)
+        let (Some(section), Some(shared)) = (section, shared.upgrade()) else { return Router::new() };
+        notification_door(section, subscription, shared as Arc<dyn ServiceDisabled>, audit)
     }
 
     /// Says where that API is.
@@ -138,7 +138,8 @@ impl CoapServer {
 struct Disabling {
     section: Option<NotificationSection>,
     subscription: DisableSubscription,
-    shared: Arc<Shared>,
+    /// Gone once nobody accepts any more; what it holds is not to be held by whoever waits for that.
+    shared: Weak<Shared>,
 }
 
 impl std::fmt::Debug for Disabling {

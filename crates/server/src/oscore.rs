@@ -18,8 +18,9 @@ use transport::oscore::{Accepted, OscoreLimits, OscoreMetrics, OscoreTcpAcceptor
 use crate::core::Core;
 use crate::error::ServerError;
 use crate::limits::Limits;
-use crate::listener::{self, Connection};
+use crate::listener;
 use crate::session;
+use crate::sessions::Connection;
 
 /// Pause after the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

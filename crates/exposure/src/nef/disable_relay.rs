@@ -138,7 +138,7 @@ async fn relay(
     let Json(notification) = notification.map_err(|problem| refuse("malformed", problem))?;
     let destination = Destination::parse(destination).ok_or_else(not_found)?;
     // Its entry may have changed since it asked.
-    let af = service.afs.find(&destination.af_id).filter(|af| af.may_still_name(destination.uri.as_str()));
+    let af = service.afs.current().find(&destination.af_id).filter(|af| af.may_still_name(destination.uri.as_str()));
     let af = af.ok_or_else(not_found)?;
     let told = notify_service_disabled(&relay.outside, &destination.uri, &notification).await;
     told.map_err(|error| told_outside(service, &error))?;
