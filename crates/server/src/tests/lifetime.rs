@@ -15,7 +15,7 @@ fn by(net: &Net, name: &str) -> Ue {
 }
 
 async fn net_of_alice(answer: Option<Option<ProvenKey>>) -> Net {
-    let keys = Arc::new(Keys { answer: Mutex::new(answer) });
+    let keys = Arc::new(Keys { answer: Mutex::new(answer), ..Keys::default() });
     let net = Net::of(Setup { keys: Some(keys), ..Setup::default() }).await;
     net.associate(&supi_of("alice"), "alice");
     net.associate(&supi_of("alice"), "alice-too");
