@@ -13,8 +13,9 @@ use transport::{
 use crate::config::{CoapsSection, Config};
 use crate::core::Core;
 use crate::error::ServerError;
-use crate::listener::{self, Connection};
+use crate::listener;
 use crate::session;
+use crate::sessions::Connection;
 
 /// Pause after a socket could not be read.
 const READ_PAUSE: Duration = Duration::from_millis(100);
