@@ -112,7 +112,7 @@ fn lab_json_names_files_that_are_there_and_only_functions_that_run() {
     assert_eq!(value["core"]["configuration_fqdn"], "configuration.lab.example");
     assert_eq!(value["core"]["nrf"], format!("https://{}", ports.nrf));
     assert_eq!(value["core"]["capif"], format!("https://{}", ports.capif));
-    assert!(value["server"].get("coaps").is_none());
+    assert_eq!(value["server"]["coaps"], value["server"]["coaps_tcp"]);
     let lab: LabJson = serde_json::from_value(value).unwrap();
     assert_eq!(lab.nf_client.nf_type, "AMF");
     let named = lab.application_servers.iter().flat_map(|server| [&server.cert, &server.key]);

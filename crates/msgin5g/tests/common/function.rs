@@ -50,6 +50,7 @@ impl Function {
             ("MSGIN5G_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_HTTPS__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_WEBSOCKET__LISTEN", "127.0.0.1:0".to_owned()),
+            ("MSGIN5G_COAPS__LISTEN", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_OSCORE__LISTEN_UDP", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_OSCORE__LISTEN_TCP", "127.0.0.1:0".to_owned()),
             ("MSGIN5G_STORE__PATH", lab.path("state/second-server").display().to_string()),
