@@ -81,6 +81,7 @@ impl ServerProcess {
         command.env("MSGIN5G_ADMIN__LISTEN", addresses.admin.to_string());
         command.env("MSGIN5G_HTTPS__LISTEN", ANY);
         command.env("MSGIN5G_WEBSOCKET__LISTEN", ANY);
+        command.env("MSGIN5G_COAPS__LISTEN", ANY);
         command.env("MSGIN5G_OSCORE__LISTEN_UDP", ANY);
         command.env("MSGIN5G_OSCORE__LISTEN_TCP", ANY);
         // At the NRF it must not take the place of the lab's own.
