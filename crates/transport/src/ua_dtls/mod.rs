@@ -156,7 +156,9 @@ const CONNECTION_ID_OCTETS: usize = 8;
 /// What both ends choose, in `session`.
 fn choose(session: &mut dtls::SessionConfig, allow_plain_psk: bool, timeout: Duration, datagram_octets_max: usize) {
     if allow_plain_psk {
-        session.cipher_suites = dtls::CipherSuite::ALL.to_vec();
+        // Not every suite: that of DTLS 1.3 with a tag of 8 octets has forward secrecy, and stands few forgeries.
+        let plain = dtls::CipherSuite::DTLS12.into_iter().filter(|suite| !suite.is_forward_secret());
+        session.cipher_suites = dtls::CipherSuite::FORWARD_SECRET.into_iter().chain(plain).collect();
     }
     session.handshake_timeout = timeout;
     session.datagram_octets_max = datagram_octets_max;
@@ -198,5 +200,24 @@ impl HandshakeError {
             dtls::Error::Finished | dtls::Error::Binder => Self::WrongKey,
             other => Self::Dtls(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtls::{CipherSuite, ServerConfig};
+
+    use super::*;
+
+    #[test]
+    fn plain_psk_adds_the_suites_of_dtls_1_2_that_have_it_and_nothing_else() {
+        let suites = |allow_plain_psk| {
+            let mut session = ServerConfig::default().session;
+            choose(&mut session, allow_plain_psk, Duration::from_secs(1), 1232);
+            session.cipher_suites
+        };
+        assert_eq!(suites(false), CipherSuite::FORWARD_SECRET);
+        let plain = [CipherSuite::PskAes128Gcm, CipherSuite::PskAes128Ccm, CipherSuite::PskAes128Ccm8];
+        assert_eq!(suites(true), [&CipherSuite::FORWARD_SECRET[..], &plain].concat());
     }
 }

@@ -106,7 +106,7 @@ impl Peer {
         let before = state.connection.peer_address();
         let disposition = state.connection.handle_datagram(now, source, datagram);
         let after = state.connection.peer_address();
-        if disposition == Disposition::Taken {
+        if disposition == Disposition::Taken || state.connection.has_output() {
             self.settle(state);
         }
         Handled { disposition, moved: (before != after).then_some((before, after)) }
