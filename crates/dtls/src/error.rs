@@ -52,6 +52,9 @@ pub enum Error {
     /// The key has protected as many records as it may; a new handshake makes another.
     #[error("the write key is used up")]
     WriteKeyExhausted,
+    /// As many messages were sent, or have come, as have numbers: 65,535 (RFC 9147 5.2). A new handshake starts anew.
+    #[error("the numbers of messages are used up")]
+    MessageNumbers,
     /// The address is not the one that waits for a decision.
     #[error("no such address waits to be followed")]
     NoSuchAddress,

@@ -19,7 +19,8 @@ pub const DATAGRAM_OCTETS_FALLBACK: usize = 548;
 pub const DATAGRAM_FALLBACK_TIMEOUTS: u32 = 3;
 /// Octets of a Connection ID, of either side. A peer that wants a longer one is answered illegal_parameter.
 pub const CONNECTION_ID_OCTETS_MAX: usize = 32;
-/// Octets of one handshake message, whatever its header announces. Fragments of a longer one are dropped.
+/// Octets of one handshake message, whatever its header announces. Fragments of a longer one are dropped; after the
+/// handshake of DTLS 1.3, where it would be sent for ever, it ends the session.
 pub const HANDSHAKE_MESSAGE_OCTETS_MAX: usize = 2048;
 /// Handshake messages ahead of the next expected one that are put together at once. Fragments further ahead are dropped.
 pub const REASSEMBLY_MESSAGES_MAX: usize = 8;
@@ -44,7 +45,7 @@ pub const SERVER_NAME_OCTETS_MAX: usize = 255;
 /// HelloVerifyRequests that a client follows in one handshake; the next one ends it.
 pub const HELLO_VERIFY_REQUESTS_MAX: u8 = 4;
 /// Datagrams that wait in `poll_transmit`. `send` answers [`crate::Error::TransmitQueueFull`]; a retransmission is left
-/// out, its timer goes on.
+/// out, or what of it finds no room; its timer goes on.
 pub const TRANSMITS_MAX: usize = 64;
 /// Events that wait in `poll_event`. Application data beyond are dropped, as a full socket buffer would.
 pub const EVENTS_MAX: usize = 256;

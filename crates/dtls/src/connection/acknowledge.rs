@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::connection::Role;
 use crate::connection::core::{Core, NEWEST_EPOCH};
+use crate::error::Error;
 use crate::handshake::MessageType;
 use crate::handshake::flight::Flight;
 use crate::limits::{ACK_DELAY_DIVISOR, ACK_RECORDS_MAX, FINISHED_HELD_INTERVALS, PREVIOUS_EPOCH_HELD, TRANSMITS_MAX};
@@ -64,13 +65,18 @@ impl Core {
         }
     }
 
-    /// The peer acknowledges these records. Returns the types of the messages that have arrived whole.
+    /// The peer acknowledges these records. Returns the types of the messages that have arrived whole, and all before them.
     pub(crate) fn take_acknowledgement(&mut self, now: Instant, numbers: &[RecordNumber]) -> Vec<MessageType> {
         let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) else {
             return Vec::new();
         };
         let arrived = flight.acknowledge(numbers);
-        if flight.has_all_arrived() {
+        let all = flight.has_all_arrived();
+        if self.established && !arrived.is_empty() && !all {
+            // What is left has its time from here on.
+            self.await_acknowledgement(now);
+        }
+        if all {
             self.end_flight();
             if self.established && self.config.role() == Role::Client {
                 self.drop_handshake_keys();
@@ -83,11 +89,28 @@ impl Core {
         arrived
     }
 
-    /// Sends a message after the handshake, again and again until it is acknowledged.
-    pub(crate) fn send_post_handshake(&mut self, now: Instant, message_type: MessageType, body: Vec<u8>) {
-        let until = now + self.config.session().handshake_timeout;
+    /// Sends a message after the handshake, again and again until it is acknowledged. Of each type one at a time, so that no
+    /// peer makes a flight grow; the first that waits has `handshake_timeout`, and the next has it from then on.
+    ///
+    /// # Errors
+    /// [`Error::MessageNumbers`]
+    pub(crate) fn send_post_handshake(
+        &mut self,
+        now: Instant,
+        message_type: MessageType,
+        body: Vec<u8>,
+    ) -> Result<(), Error> {
+        if self.awaits(message_type) {
+            return Ok(());
+        }
+        if !self.has_message_numbers() {
+            return Err(Error::MessageNumbers);
+        }
+        self.open_handshake(now);
+        if !self.awaits_acknowledgement() {
+            self.await_acknowledgement(now);
+        }
         let first = self.config.session().retransmit_first;
-        self.open_handshake(now).until = until;
         let item = self.message(NEWEST_EPOCH, message_type, body);
         if let Some(handshake) = &mut self.handshake {
             match &mut handshake.flight {
@@ -96,6 +119,31 @@ impl Core {
             }
         }
         self.queue_flight();
+        Ok(())
+    }
+
+    fn await_acknowledgement(&mut self, now: Instant) {
+        let until = now + self.config.session().handshake_timeout;
+        if let Some(handshake) = &mut self.handshake {
+            handshake.until = until;
+        }
+    }
+
+    /// Whether there is a number for a further message of ours.
+    pub(crate) fn has_message_numbers(&self) -> bool {
+        let next = self.handshake.as_ref().map_or(self.message_numbers.0, |handshake| handshake.next_send);
+        next < u16::MAX
+    }
+
+    /// Whether a message of this type of ours, or one before it, waits for its ACK.
+    pub(crate) fn awaits(&self, message_type: MessageType) -> bool {
+        let flight = self.handshake.as_ref().and_then(|handshake| handshake.flight.as_ref());
+        flight.is_some_and(|flight| flight.awaits(message_type))
+    }
+
+    /// Whether the peer's message of this number was not handled yet.
+    pub(crate) fn lacks(&self, sequence: u16) -> bool {
+        self.handshake.as_ref().is_some_and(|handshake| handshake.reassembler.next() <= sequence)
     }
 
     /// Whether a message of ours waits for its ACK.

@@ -79,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) established: bool,
     /// Whether [`Event::RenewalAdvised`] was told.
     pub(crate) renewal_advised: bool,
+    /// Whether the peer was asked for another key because of forgeries, and has not made one yet.
+    pub(crate) renewal_asked: bool,
     /// While the handshake lasts; while a last flight is held; while a message after the handshake is under way.
     pub(crate) handshake: Option<Box<HandshakeIo>>,
     pub(crate) transmits: VecDeque<Transmit>,
@@ -137,6 +139,7 @@ impl Core {
             previous_until: None,
             established: false,
             renewal_advised: false,
+            renewal_asked: false,
             handshake: Some(Box::new(HandshakeIo::new(next_send, next_receive, until))),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -176,7 +179,8 @@ impl Core {
     pub(crate) fn message(&mut self, epoch: u16, message_type: MessageType, body: Vec<u8>) -> FlightItem {
         let sequence = self.handshake.as_mut().map_or(0, |handshake| {
             let sequence = handshake.next_send;
-            handshake.next_send = sequence.wrapping_add(1);
+            // After the handshake its user looks before; a handshake that begins so late comes to nothing.
+            handshake.next_send = sequence.saturating_add(1);
             sequence
         });
         let message = Message { message_type, sequence, body };
@@ -216,7 +220,8 @@ impl Core {
         }
     }
 
-    /// Queues the flight's datagrams, in records that have never been used. Left out if the driver does not send.
+    /// Queues the flight's datagrams, in records that have never been used. If the driver does not send, what finds no room
+    /// is left out: its timer goes on.
     pub(crate) fn queue_flight(&mut self) {
         let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) else { return };
         let mut octets_max = self.config.session().datagram_octets_max;
@@ -234,22 +239,20 @@ impl Core {
             })
             .collect();
         let mut sent = Vec::new();
-        if self.transmits.len() < TRANSMITS_MAX {
-            let mut datagram = Vec::new();
-            for (at, (item, missing)) in items.iter().zip(missing).enumerate() {
-                match item {
-                    FlightItem::ChangeCipherSpec => {
-                        self.pack(&mut datagram, octets_max, 0, ContentType::CHANGE_CIPHER_SPEC, &[1]);
-                    }
-                    FlightItem::Handshake { epoch, message } => {
-                        for part in missing {
-                            self.pack_message(&mut datagram, octets_max, (at, *epoch, message), part, &mut sent);
-                        }
+        let mut datagram = Vec::new();
+        for (at, (item, missing)) in items.iter().zip(missing).enumerate() {
+            match item {
+                FlightItem::ChangeCipherSpec => {
+                    self.pack(&mut datagram, octets_max, 0, ContentType::CHANGE_CIPHER_SPEC, &[1]);
+                }
+                FlightItem::Handshake { epoch, message } => {
+                    for part in missing {
+                        self.pack_message(&mut datagram, octets_max, (at, *epoch, message), part, &mut sent);
                     }
                 }
             }
-            self.queue(datagram);
         }
+        self.queue(datagram);
         if let Some(flight) = self.handshake.as_mut().and_then(|handshake| handshake.flight.as_mut()) {
             flight.items = items;
             sent.into_iter().for_each(|sent| flight.note_sent(sent));
@@ -267,12 +270,15 @@ impl Core {
     ) {
         let overhead = self.overhead(epoch) + handshake::HEADER_OCTETS;
         let mut offset = start;
-        loop {
+        while self.transmits.len() < TRANSMITS_MAX {
             let left = end - offset;
             let mut room = octets_max.saturating_sub(datagram.len() + overhead);
             if room < left.min(FRAGMENT_OCTETS_WORTH) || datagram.len() + overhead > octets_max {
                 self.queue(std::mem::take(datagram));
                 room = octets_max.saturating_sub(overhead).max(1);
+                if self.transmits.len() >= TRANSMITS_MAX {
+                    return;
+                }
             }
             let octets = left.min(room);
             let mut content = Vec::with_capacity(handshake::HEADER_OCTETS + octets);
@@ -297,7 +303,9 @@ impl Core {
         if datagram.len() + self.overhead(epoch) + content.len() > octets_max {
             self.queue(std::mem::take(datagram));
         }
-        self.put_record(datagram, epoch, content_type, content);
+        if self.transmits.len() < TRANSMITS_MAX {
+            self.put_record(datagram, epoch, content_type, content);
+        }
     }
 
     /// Octets of a record beyond its content.

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::codec::{Malformed, Read, Reader, put_vector16};
-use crate::connection::{Connection, Disposition, Event, Machine, Role};
+use crate::connection::{Connection, Disposition, Event, Machine, Role, Stop};
 use crate::connection_id::ConnectionId;
 use crate::error::{Error, Failure};
 use crate::handshake::reassembly::Taken;
 use crate::handshake::{Fragment, Message, MessageType};
+use crate::limits::HANDSHAKE_MESSAGE_OCTETS_MAX;
 use crate::record::ContentType;
 use crate::record::epochs::{APPLICATION, HANDSHAKE, RecordNumber};
 use crate::record::protection::{Dropped, Opened};
@@ -24,12 +25,12 @@ const CID_IMMEDIATE: u8 = 0;
 const CID_SPARE: u8 = 1;
 
 /// A record's disposition and what follows it.
-type Handled<'a> = (Result<Disposition, Failure>, &'a [u8]);
+type Handled<'a> = (Result<Disposition, Stop>, &'a [u8]);
 
 impl Connection {
     /// Makes a new write key (RFC 9147 8), and with `request` asks the peer for one of its own. The old one is used until
-    /// the peer has acknowledged that. Before a key has written half of what it may, and when half of the records that may
-    /// fail to authenticate have, it happens without being asked for.
+    /// the peer has acknowledged that. Before a key has written half of what it may, and when the peer is heard after half of
+    /// the records that may fail to authenticate have, it happens without being asked for.
     ///
     /// A peer that does not acknowledge it in [`crate::SessionConfig::handshake_timeout`] ends the session with
     /// [`Error::HandshakeTimeout`]: do it while the peer is awake.
@@ -37,7 +38,7 @@ impl Connection {
     /// # Errors
     /// [`Error::NoKeyUpdate`] with DTLS 1.2, [`Error::NotEstablished`], [`Error::Closed`], [`Error::UpdatePending`];
     /// [`Error::WriteKeyExhausted`] if it was restored from sealed forms over more than
-    /// [`crate::limits::SEALED_STARTS_MAX_DTLS13`] starts of the server. They change nothing.
+    /// [`crate::limits::SEALED_STARTS_MAX_DTLS13`] starts of the server; [`Error::MessageNumbers`]. They change nothing.
     pub fn update_keys(&mut self, now: Instant, request: bool) -> Result<(), Error> {
         match self.machine {
             Machine::Established if self.core.epochs.is_none() => return Err(Error::NoKeyUpdate),
@@ -51,36 +52,61 @@ impl Connection {
         if !self.may_update_keys() {
             return Err(Error::WriteKeyExhausted);
         }
-        self.send_key_update(now, if request { UPDATE_REQUESTED } else { UPDATE_NOT_REQUESTED });
-        Ok(())
+        self.send_key_update(now, if request { UPDATE_REQUESTED } else { UPDATE_NOT_REQUESTED })
     }
 
     fn may_update_keys(&self) -> bool {
         self.core.epochs.as_ref().is_some_and(|epochs| epochs.may_advance_write())
     }
 
-    fn send_key_update(&mut self, now: Instant, request: u8) {
-        self.core.send_post_handshake(now, MessageType::KEY_UPDATE, vec![request]);
+    fn send_key_update(&mut self, now: Instant, request: u8) -> Result<(), Error> {
+        self.core.send_post_handshake(now, MessageType::KEY_UPDATE, vec![request])
+    }
+
+    /// Whether a KeyUpdate could go out that nobody waits for.
+    fn is_free_to_update_keys(&self) -> bool {
+        self.core.established
+            && !self.core.awaits_acknowledgement()
+            && self.may_update_keys()
+            && self.core.has_message_numbers()
     }
 
     /// After a record was sent: a key that has written half of what it may is to be followed by another.
     pub(super) fn update_keys_when_due(&mut self, now: Instant) {
         let due = self.core.epochs.as_ref().is_some_and(|epochs| epochs.write_is_half_exhausted());
-        if due && !self.core.awaits_acknowledgement() && self.may_update_keys() {
-            self.send_key_update(now, UPDATE_NOT_REQUESTED);
+        if due && self.is_free_to_update_keys() {
+            // It has a number.
+            let _ = self.send_key_update(now, UPDATE_NOT_REQUESTED);
         }
     }
 
-    /// A record did not authenticate: after half of those that may, the peer is asked for another key.
-    fn note_forgery13(&mut self, now: Instant) {
-        let due = self.core.epochs.as_ref().is_some_and(|epochs| epochs.read_is_half_exhausted());
-        if due && self.core.established && !self.core.renewal_advised && !self.core.awaits_acknowledgement() {
+    /// A record did not authenticate: after half of those that may, it is told. The peer may be asleep, and is asked for
+    /// another key when it is heard.
+    fn note_forgery13(&mut self) {
+        if self.read_is_half_exhausted() && self.core.established && !self.core.renewal_advised {
             self.core.renewal_advised = true;
             self.core.push_event(Event::RenewalAdvised);
-            if self.may_update_keys() {
-                self.send_key_update(now, UPDATE_REQUESTED);
-            }
         }
+    }
+
+    /// The peer was heard: after half of the forgeries that its key stands, it is asked for another one, once.
+    fn renew_read_key_when_due(&mut self, now: Instant) {
+        if self.read_is_half_exhausted() && !self.core.renewal_asked && self.is_free_to_update_keys() {
+            self.core.renewal_asked = true;
+            // It has a number.
+            let _ = self.send_key_update(now, UPDATE_REQUESTED);
+        }
+    }
+
+    fn read_is_half_exhausted(&self) -> bool {
+        self.core.epochs.as_ref().is_some_and(|epochs| epochs.read_is_half_exhausted())
+    }
+
+    /// Whether the session was sealed and has updated a key since: the stored form is of no use any more, as a session
+    /// restored from it would neither read the peer nor be read. Seal it anew as soon as it is idle, which says so here.
+    /// Never with DTLS 1.2.
+    pub fn is_sealed_form_stale(&self) -> bool {
+        self.core.epochs.as_ref().is_some_and(|epochs| epochs.sealed_form_stale)
     }
 
     /// Whether it is, or may become, a session of DTLS 1.3.
@@ -142,7 +168,7 @@ impl Connection {
         source: SocketAddr,
         record: &Unified<'_>,
         octets: &[u8],
-    ) -> Result<Disposition, Failure> {
+    ) -> Result<Disposition, Stop> {
         let may_move = self.core.established && !self.core.own_id.is_empty();
         if source != self.core.peer && !may_move {
             return Ok(Disposition::Ignored);
@@ -156,8 +182,8 @@ impl Connection {
             Ok(opened) => opened,
             Err(Dropped::KeyExhausted) => return Err(Error::ReadKeyExhausted.into()),
             Err(Dropped::Unauthentic) => {
-                self.note_forgery13(now);
-                return Ok(Disposition::Ignored);
+                self.note_forgery13();
+                return Err(Stop::Forged);
             }
             Err(Dropped::Replayed) => return Ok(Disposition::Ignored),
         };
@@ -165,6 +191,21 @@ impl Connection {
             self.core.note_source(source, opened.newest, octets.len());
             self.core.note_epoch(now, number.epoch);
         }
+        let newest = opened.newest;
+        let disposition = self.handle_opened13(now, source, number, opened)?;
+        if newest {
+            self.renew_read_key_when_due(now);
+        }
+        Ok(disposition)
+    }
+
+    fn handle_opened13(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        number: RecordNumber,
+        opened: Opened,
+    ) -> Result<Disposition, Failure> {
         let Opened { content_type, content, .. } = opened;
         match content_type {
             ContentType::APPLICATION_DATA if self.core.established && number.epoch >= APPLICATION => {
@@ -202,7 +243,7 @@ impl Connection {
         number: RecordNumber,
         content: &[u8],
     ) -> Result<Disposition, Failure> {
-        let (mut new, mut again) = (false, false);
+        let (mut new, mut again, mut owed) = (false, false, false);
         let mut reader = Reader::new(content);
         while !reader.is_empty() {
             let fragment = match Fragment::read(&mut reader) {
@@ -217,8 +258,15 @@ impl Connection {
                 }
                 return Err(Error::UnexpectedMessage.into());
             }
+            if number.epoch > 0 && fragment.sequence == u16::MAX {
+                return Err(Error::MessageNumbers.into());
+            }
+            // It could never be acknowledged, and nothing could follow it.
+            if self.core.established && fragment.message_octets > HANDSHAKE_MESSAGE_OCTETS_MAX {
+                return Err(Error::IllegalParameter("length of a message").into());
+            }
             match self.core.open_handshake(now).reassembler.insert(&fragment) {
-                Taken::Dropped => {}
+                Taken::Dropped => owed = true,
                 Taken::Old => again = true,
                 Taken::Repeated => {
                     again = true;
@@ -229,6 +277,7 @@ impl Connection {
                 Taken::New => {
                     new = true;
                     self.handle_messages(now)?;
+                    owed |= fragment.message_type == MessageType::KEY_UPDATE && self.core.lacks(fragment.sequence);
                     if !self.is_13() {
                         // The server wanted DTLS 1.2.
                         self.handle_fragments(now, 0, reader.rest())?;
@@ -237,7 +286,10 @@ impl Connection {
                 }
             }
         }
-        self.acknowledge_fragments(now, number, new, again);
+        // An ACK of a KeyUpdate says that the next epoch can be read, and one of what was dropped would be a lie.
+        if !(owed && number.epoch >= APPLICATION) {
+            self.acknowledge_fragments(now, number, new, again);
+        }
         if new {
             self.replay_early(now);
         }
@@ -314,18 +366,20 @@ impl Connection {
                 if message.body.len() != 1 {
                     return Err(Error::Malformed("RequestConnectionId").into());
                 }
-                // RFC 9147 9 allows any number of IDs; all of one server's have their sessions' only one.
+                // RFC 9147 9 allows any number of IDs; all of one server's have their sessions' only one. An answer that is
+                // under way answers this one too.
                 let mut body = Vec::new();
                 put_vector16(&mut body, &[]);
                 body.push(CID_SPARE);
-                self.core.send_post_handshake(now, MessageType::NEW_CONNECTION_ID, body);
+                self.core.send_post_handshake(now, MessageType::NEW_CONNECTION_ID, body)?;
             }
             MessageType::NEW_CONNECTION_ID if !self.core.peer_id.is_empty() => {
                 let (first, usage) =
                     new_connection_id(&message.body).map_err(|_| Error::Malformed("NewConnectionId"))?;
                 match (usage, first) {
                     (CID_SPARE, _) => {}
-                    (CID_IMMEDIATE, Some(id)) => {
+                    // An empty one would be none, which is not negotiated here.
+                    (CID_IMMEDIATE, Some(id)) if !id.is_empty() => {
                         let id = ConnectionId::new(id).map_err(|_| Error::IllegalParameter("Connection ID"))?;
                         self.core.peer_id = id;
                     }
@@ -346,16 +400,16 @@ impl Connection {
         };
         self.core.previous_until = None;
         self.core.renewal_advised = false;
+        self.core.renewal_asked = false;
         if let Some(epochs) = &mut self.core.epochs {
             epochs.advance_read()?;
         }
         // One that is under way does what is asked for (RFC 9147 8).
-        let updating = self.core.handshake.as_ref().and_then(|handshake| handshake.flight.as_ref());
-        if requested && !updating.is_some_and(|flight| flight.contains(MessageType::KEY_UPDATE)) {
+        if requested && !self.core.awaits(MessageType::KEY_UPDATE) {
             if !self.may_update_keys() {
                 return Err(Error::WriteKeyExhausted.into());
             }
-            self.send_key_update(now, UPDATE_NOT_REQUESTED);
+            self.send_key_update(now, UPDATE_NOT_REQUESTED)?;
         }
         Ok(())
     }
@@ -379,310 +433,4 @@ fn new_connection_id(body: &[u8]) -> Read<(Option<&[u8]>, u8)> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::alert::Alert;
-    use crate::config::{ClientConfig, ServerConfig};
-    use crate::connection::Closed;
-    use crate::connection::core::{Config, Core};
-    use crate::limits::ACK_RECORDS_MAX;
-    use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
-    use crate::record::unified::Form;
-    use crate::suite::CipherSuite;
-    use crate::v13::schedule::TrafficSecret;
-
-    const SUITE: CipherSuite = CipherSuite::Aes128Gcm;
-
-    fn peer_address() -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], 1))
-    }
-
-    /// Both directions have the same secret, so that the peer's records are made of it too.
-    fn epochs() -> Epochs {
-        let secret = || TrafficSecret::of_octets(&[7; 32]);
-        let write = WriteEpoch::new(SUITE, APPLICATION, secret()).unwrap();
-        Epochs::new(SUITE, write, ReadEpoch::new(SUITE, APPLICATION, secret()).unwrap())
-    }
-
-    /// An established session and its peer, whose messages are written by hand.
-    struct Scene {
-        now: Instant,
-        connection: Connection,
-        peer: Epochs,
-        next_message: u16,
-    }
-
-    impl Scene {
-        fn new(role: Role) -> Self {
-            let now = Instant::now();
-            let config = match role {
-                Role::Client => Config::Client(Arc::new(ClientConfig::new(b"meter-7"))),
-                Role::Server => Config::Server(Arc::new(ServerConfig::default())),
-            };
-            let mut core = Core::new(config, peer_address(), now, 0, 0);
-            core.handshake = None;
-            core.established = true;
-            core.epochs = Some(Box::new(epochs()));
-            core.own_id = ConnectionId::new(b"own").unwrap();
-            core.peer_id = ConnectionId::new(b"peer").unwrap();
-            Self { now, connection: Connection::established(core, false), peer: epochs(), next_message: 0 }
-        }
-
-        fn record(&mut self, content_type: ContentType, content: &[u8]) -> Vec<u8> {
-            let mut datagram = Vec::new();
-            let id = ConnectionId::new(b"own").unwrap();
-            self.peer.seal(None, &id, Form::ALONE, content_type, content, &mut datagram).unwrap();
-            datagram
-        }
-
-        /// The peer sends something.
-        fn arrive(&mut self, content_type: ContentType, content: &[u8]) -> Vec<Event> {
-            let datagram = self.record(content_type, content);
-            self.connection.handle_datagram(self.now, peer_address(), &datagram);
-            std::iter::from_fn(|| self.connection.poll_event()).collect()
-        }
-
-        /// The peer sends a message.
-        fn say(&mut self, message_type: MessageType, body: &[u8]) -> Vec<Event> {
-            let message = Message { message_type, sequence: self.next_message, body: body.to_vec() };
-            self.next_message += 1;
-            self.arrive(ContentType::HANDSHAKE, &message.encode())
-        }
-
-        /// What the session sends, as the peer opens it.
-        fn sent(&mut self) -> Vec<(RecordNumber, ContentType, Vec<u8>)> {
-            let datagrams: Vec<_> = std::iter::from_fn(|| self.connection.poll_transmit()).collect();
-            let mut open = |datagram: &[u8]| {
-                let (record, _) = unified::split(datagram, self.connection.core.peer_id.len()).unwrap();
-                let (number, opened) = self.peer.open(&record).ok().unwrap();
-                (number, opened.content_type, opened.content)
-            };
-            datagrams.iter().map(|transmit| &transmit.payload).map(|datagram| open(datagram)).collect()
-        }
-
-        fn types_sent(&mut self) -> Vec<ContentType> {
-            self.sent().into_iter().map(|(_, content_type, _)| content_type).collect()
-        }
-    }
-
-    #[test]
-    fn a_ticket_is_acknowledged_and_ignored() {
-        let mut scene = Scene::new(Role::Client);
-        assert_eq!(scene.say(MessageType::NEW_SESSION_TICKET, &[0; 40]), []);
-        let [(_, ContentType::ACK, content)] = &scene.sent()[..] else { panic!() };
-        assert_eq!(ack::parse(content).unwrap(), [RecordNumber { epoch: 3, sequence: 0 }]);
-        assert!(scene.connection.is_idle());
-    }
-
-    #[test]
-    fn a_message_that_comes_again_is_acknowledged_again_and_does_nothing() {
-        let mut scene = Scene::new(Role::Client);
-        scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
-        assert_eq!(scene.types_sent(), [ContentType::ACK]);
-        let epoch = scene.connection.core.epochs.as_ref().unwrap().read().unwrap().epoch;
-        assert_eq!(epoch, 4);
-        // The peer, which did not hear the ACK, is still in its epoch 3.
-        for _ in 0..3 {
-            scene.next_message = 0;
-            scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
-            assert_eq!(scene.types_sent(), [ContentType::ACK]);
-            assert_eq!(scene.connection.core.epochs.as_ref().unwrap().read().unwrap().epoch, epoch);
-        }
-        scene.peer.advance_write().unwrap();
-        assert_eq!(scene.arrive(ContentType::APPLICATION_DATA, b"new").len(), 1);
-    }
-
-    #[test]
-    fn messages_that_may_not_come_end_the_session() {
-        let cases = [
-            (Role::Server, MessageType::NEW_SESSION_TICKET, vec![0; 40], Error::UnexpectedMessage),
-            (Role::Client, MessageType::CLIENT_HELLO, vec![0; 40], Error::UnexpectedMessage),
-            (Role::Client, MessageType::FINISHED, vec![0; 32], Error::UnexpectedMessage),
-            (Role::Client, MessageType::KEY_UPDATE, vec![2], Error::IllegalParameter("KeyUpdate")),
-            (Role::Client, MessageType::KEY_UPDATE, vec![], Error::Malformed("KeyUpdate")),
-            (Role::Client, MessageType::KEY_UPDATE, vec![0, 0], Error::Malformed("KeyUpdate")),
-            (Role::Server, MessageType::NEW_CONNECTION_ID, vec![0, 0, 2], Error::Malformed("NewConnectionId")),
-            (Role::Server, MessageType::NEW_CONNECTION_ID, vec![0, 0, 0], Error::IllegalParameter("NewConnectionId")),
-            (Role::Server, MessageType::REQUEST_CONNECTION_ID, vec![], Error::Malformed("RequestConnectionId")),
-        ];
-        for (role, message_type, body, error) in cases {
-            let mut scene = Scene::new(role);
-            assert_eq!(scene.say(message_type, &body), [Event::Closed(Closed::Failed(error))]);
-            assert_eq!(scene.types_sent().last(), Some(&ContentType::ALERT));
-        }
-        // Without Connection IDs nobody asks for more.
-        for message_type in [MessageType::NEW_CONNECTION_ID, MessageType::REQUEST_CONNECTION_ID] {
-            let mut scene = Scene::new(Role::Client);
-            scene.connection.core.peer_id = ConnectionId::EMPTY;
-            if message_type == MessageType::NEW_CONNECTION_ID {
-                let events = scene.say(message_type, &[0, 0, 1]);
-                assert_eq!(events, [Event::Closed(Closed::Failed(Error::UnexpectedMessage))]);
-            } else {
-                assert_eq!(scene.say(message_type, &[1]), []);
-            }
-        }
-    }
-
-    #[test]
-    fn a_peer_that_asks_for_connection_ids_gets_none_more() {
-        let mut scene = Scene::new(Role::Server);
-        assert_eq!(scene.say(MessageType::REQUEST_CONNECTION_ID, &[3]), []);
-        let sent = scene.sent();
-        let [(number, ContentType::HANDSHAKE, content), (_, ContentType::ACK, _)] = &sent[..] else { panic!() };
-        assert_eq!(content[0], MessageType::NEW_CONNECTION_ID.0);
-        assert!(content.ends_with(&[0, 0, CID_SPARE]));
-        // Again, until it is acknowledged.
-        scene.now += Duration::from_secs(1);
-        scene.connection.handle_timeout(scene.now);
-        assert_eq!(scene.types_sent(), [ContentType::HANDSHAKE]);
-        scene.arrive(ContentType::ACK, &ack::encode(&[*number]));
-        assert!(scene.connection.is_idle());
-    }
-
-    #[test]
-    fn a_new_connection_id_of_the_peer_is_used_when_it_says_so() {
-        let mut scene = Scene::new(Role::Client);
-        scene.say(MessageType::NEW_CONNECTION_ID, &[0, 4, 3, b'n', b'e', b'w', CID_SPARE]);
-        assert_eq!(scene.connection.core.peer_id.as_bytes(), b"peer");
-        scene.say(MessageType::NEW_CONNECTION_ID, &[0, 4, 3, b'n', b'e', b'w', CID_IMMEDIATE]);
-        assert_eq!(scene.connection.core.peer_id.as_bytes(), b"new");
-        scene.connection.send(scene.now, b"data").unwrap();
-        let last = std::iter::from_fn(|| scene.connection.poll_transmit()).last().unwrap().payload;
-        assert_eq!(&last[1..4], b"new");
-        let too_long = [&[0, 34, 33][..], &[0; 33], &[CID_IMMEDIATE]].concat();
-        let events = scene.say(MessageType::NEW_CONNECTION_ID, &too_long);
-        assert_eq!(events, [Event::Closed(Closed::Failed(Error::IllegalParameter("Connection ID")))]);
-    }
-
-    #[test]
-    fn a_write_key_is_updated_at_half_of_what_it_may_write() {
-        let mut scene = Scene::new(Role::Client);
-        let half = SUITE.aead().records_max() / 2;
-        scene.connection.core.epochs.as_mut().unwrap().write_mut().unwrap().sequence = half - 2;
-        scene.peer.read_mut().unwrap().window.next = half - 2;
-        scene.connection.send(scene.now, b"x").unwrap();
-        assert_eq!(scene.types_sent(), [ContentType::APPLICATION_DATA]);
-        scene.connection.send(scene.now, b"x").unwrap();
-        let sent = scene.sent();
-        let [_, (number, ContentType::HANDSHAKE, _)] = &sent[..] else { panic!() };
-        scene.arrive(ContentType::ACK, &ack::encode(&[*number]));
-        let write = scene.connection.core.epochs.as_ref().unwrap().write().unwrap();
-        assert_eq!((write.epoch, write.sequence), (4, 0));
-    }
-
-    #[test]
-    fn half_of_the_forgeries_that_a_key_stands_ask_for_another() {
-        let mut scene = Scene::new(Role::Client);
-        let half = SUITE.aead().unauthentic_max() / 2;
-        scene.connection.core.epochs.as_mut().unwrap().read_mut().unwrap().unauthentic = half - 2;
-        let mut forged = scene.record(ContentType::APPLICATION_DATA, b"x");
-        *forged.last_mut().unwrap() ^= 1;
-        let now = scene.now;
-        scene.connection.handle_datagram(now, peer_address(), &forged);
-        assert_eq!(scene.connection.poll_event(), None);
-        scene.connection.handle_datagram(now, peer_address(), &forged);
-        assert_eq!(scene.connection.poll_event(), Some(Event::RenewalAdvised));
-        scene.connection.handle_datagram(now, peer_address(), &forged);
-        assert_eq!(scene.connection.poll_event(), None);
-        let sent = scene.sent();
-        let [(_, ContentType::HANDSHAKE, content)] = &sent[..] else { panic!() };
-        assert!(content.ends_with(&[UPDATE_REQUESTED]));
-        // The peer's new key counts anew.
-        scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
-        assert!(!scene.connection.core.epochs.as_ref().unwrap().read_is_half_exhausted());
-    }
-
-    #[test]
-    fn what_is_neither_data_nor_handshake_nor_ack_nor_alert_ends_the_session() {
-        for content_type in [ContentType::CHANGE_CIPHER_SPEC, ContentType::TLS12_CID, ContentType(99)] {
-            let mut scene = Scene::new(Role::Server);
-            let events = scene.arrive(content_type, &[1]);
-            assert_eq!(events, [Event::Closed(Closed::Failed(Error::UnexpectedMessage))]);
-        }
-        let mut scene = Scene::new(Role::Server);
-        let events = scene.arrive(ContentType::ACK, &[0, 1, 0]);
-        assert_eq!(events, [Event::Closed(Closed::Failed(Error::Malformed("ACK")))]);
-    }
-
-    #[test]
-    fn an_alert_ends_the_session_whatever_its_level_but_for_a_closure() {
-        for (level, description, closed) in [
-            (1, Alert::HANDSHAKE_FAILURE, Some(Closed::Failed(Error::PeerAlert(Alert::HANDSHAKE_FAILURE)))),
-            (2, Alert::INTERNAL_ERROR, Some(Closed::Failed(Error::PeerAlert(Alert::INTERNAL_ERROR)))),
-            (1, Alert::USER_CANCELED, None),
-            (1, Alert::CLOSE_NOTIFY, Some(Closed::Peer)),
-        ] {
-            let mut scene = Scene::new(Role::Server);
-            let events = scene.arrive(ContentType::ALERT, &[level, description.0]);
-            assert_eq!(events, Vec::from_iter(closed.map(Event::Closed)));
-        }
-    }
-
-    #[test]
-    fn an_ack_names_no_more_records_than_the_limit_and_the_newest() {
-        let mut scene = Scene::new(Role::Client);
-        let last = ACK_RECORDS_MAX as u64;
-        scene.connection.core.open_handshake(scene.now);
-        for sequence in 0..=last {
-            scene.connection.core.note_to_acknowledge(RecordNumber { epoch: 3, sequence });
-        }
-        scene.connection.core.acknowledge();
-        let [(_, ContentType::ACK, content)] = &scene.sent()[..] else { panic!() };
-        let numbers = ack::parse(content).unwrap();
-        let sequences: Vec<u64> = numbers.iter().map(|number| number.sequence).collect();
-        assert_eq!(sequences, (1..=last).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn an_ack_in_clear_counts_for_nothing() {
-        let mut scene = Scene::new(Role::Client);
-        scene.connection.update_keys(scene.now, false).unwrap();
-        let sent = scene.sent();
-        let [(number, ContentType::HANDSHAKE, _)] = &sent[..] else { panic!() };
-        let content = ack::encode(&[*number]);
-        let mut datagram = vec![ContentType::ACK.0, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, content.len() as u8];
-        datagram.extend_from_slice(&content);
-        // Nor does it keep what follows it in its datagram from being read.
-        datagram.extend(scene.record(ContentType::APPLICATION_DATA, b"data"));
-        scene.connection.handle_datagram(scene.now, peer_address(), &datagram);
-        let event = scene.connection.poll_event();
-        assert!(matches!(event, Some(Event::ApplicationData { payload, .. }) if payload == b"data"));
-        assert_eq!(scene.connection.update_keys(scene.now, false), Err(Error::UpdatePending));
-    }
-
-    proptest! {
-        /// An authentic peer may send what it likes: nothing panics, and each session ends or stays.
-        #[test]
-        fn a_hostile_peer_with_keys_makes_nothing_panic(
-            server: bool,
-            records in prop::collection::vec((20_u8..28, prop::collection::vec(any::<u8>(), 0..40), any::<bool>()), 0..30),
-        ) {
-            let mut scene = Scene::new(if server { Role::Server } else { Role::Client });
-            for (content_type, mut content, tidy) in records {
-                if tidy && content_type == 22 && content.len() > 12 {
-                    // A message with a header that fits.
-                    let octets = (content.len() - 12) as u8;
-                    let message_type = content[0] % 26;
-                    let sequence = scene.next_message as u8;
-                    let header = [message_type, 0, 0, octets, 0, sequence, 0, 0, 0, 0, 0, octets];
-                    content[..12].copy_from_slice(&header);
-                    scene.next_message += 1;
-                }
-                scene.arrive(ContentType(content_type), &content);
-                scene.now += Duration::from_millis(500);
-                scene.connection.handle_timeout(scene.now);
-                while scene.connection.poll_transmit().is_some() {}
-            }
-            scene.now += Duration::from_secs(1000);
-            scene.connection.handle_timeout(scene.now);
-            prop_assert_eq!(scene.connection.poll_timeout(), None);
-        }
-    }
-}
+mod tests;

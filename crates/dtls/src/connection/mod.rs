@@ -94,7 +94,7 @@ pub enum Event {
     },
     /// Half of the records that may fail to authenticate under one key have. Anybody who knows the Connection ID can write
     /// them. A new handshake makes another key; without one the session ends with [`Error::ReadKeyExhausted`]. With DTLS 1.3
-    /// the peer is asked for another key at the same time, and most likely nothing is to be done.
+    /// the peer is asked for another key as soon as it is heard again, and most likely nothing is to be done.
     RenewalAdvised,
     /// The session has ended; nothing else happens. What is still in [`Connection::poll_transmit`] is to be sent.
     Closed(Closed),
@@ -156,6 +156,26 @@ enum Machine {
     Server13(Box<v13::Server>),
     Established,
     Closed,
+}
+
+/// Why the rest of a datagram is not read.
+enum Stop {
+    /// A record did not authenticate.
+    Forged,
+    /// The session ends.
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 impl Connection {
@@ -222,7 +242,9 @@ impl Connection {
                 Ok(Disposition::Ignored) => {}
                 Ok(Disposition::Taken) => disposition = Disposition::Taken,
                 Ok(Disposition::NewClientHello) => return Disposition::NewClientHello,
-                Err(failure) => {
+                // Of a datagram no more than one record counts among the forgeries that the key stands.
+                Err(Stop::Forged) => break,
+                Err(Stop::Failed(failure)) => {
                     self.fail(failure, true);
                     disposition = Disposition::Taken;
                 }
@@ -237,9 +259,9 @@ impl Connection {
         source: SocketAddr,
         record: &Record<'_>,
         octets: &[u8],
-    ) -> Result<Disposition, Failure> {
+    ) -> Result<Disposition, Stop> {
         match record.epoch {
-            0 => self.handle_plain(now, source, record),
+            0 => Ok(self.handle_plain(now, source, record)?),
             EPOCH if self.core.epochs.is_none() => self.handle_protected(now, source, record, octets),
             _ => Ok(Disposition::Ignored),
         }
@@ -291,7 +313,7 @@ impl Connection {
         source: SocketAddr,
         record: &Record<'_>,
         octets: &[u8],
-    ) -> Result<Disposition, Failure> {
+    ) -> Result<Disposition, Stop> {
         // Once negotiated, a record without our Connection ID is nobody's (RFC 9146 3).
         if record.connection_id != self.core.own_id.as_bytes() {
             return Ok(Disposition::Ignored);
@@ -309,14 +331,14 @@ impl Connection {
             Err(Dropped::KeyExhausted) => return Err(Error::ReadKeyExhausted.into()),
             Err(Dropped::Unauthentic) => {
                 self.core.note_forgery();
-                return Ok(Disposition::Ignored);
+                return Err(Stop::Forged);
             }
             Err(Dropped::Replayed) => return Ok(Disposition::Ignored),
         };
         if self.core.established {
             self.core.note_source(source, opened.newest, octets.len());
         }
-        self.handle_opened(now, source, opened)
+        Ok(self.handle_opened(now, source, opened)?)
     }
 
     fn handle_opened(&mut self, now: Instant, source: SocketAddr, opened: Opened) -> Result<Disposition, Failure> {
@@ -423,6 +445,12 @@ impl Connection {
     /// What happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core.events.pop_front()
+    }
+
+    /// Whether [`Connection::poll_transmit`] or [`Connection::poll_event`] has something: after a datagram that is
+    /// [`Disposition::Ignored`], too, since many forgeries are an event.
+    pub fn has_output(&self) -> bool {
+        !self.core.transmits.is_empty() || !self.core.events.is_empty()
     }
 
     /// When [`Connection::handle_timeout`] is to be called. An idle session has none.
@@ -578,11 +606,13 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::NoSuchAddress`], [`Error::ProbeTooLarge`], and those of [`Connection::send`].
-    pub fn probe(&mut self, _now: Instant, payload: &[u8]) -> Result<(), Error> {
+    pub fn probe(&mut self, now: Instant, payload: &[u8]) -> Result<(), Error> {
         self.check_sendable(payload)?;
         let outcome = self.core.probe(payload);
-        if let Err(error @ Error::WriteKeyExhausted) = outcome {
-            self.end(Closed::Failed(error));
+        match outcome {
+            Err(error @ Error::WriteKeyExhausted) => self.end(Closed::Failed(error)),
+            Err(_) => {}
+            Ok(()) => self.update_keys_when_due(now),
         }
         outcome
     }

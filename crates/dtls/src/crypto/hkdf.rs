@@ -1,6 +1,8 @@
 //! HKDF with SHA-256 and the labels of TLS 1.3 (RFC 5869, RFC 8446 7.1, RFC 9147 5.9).
 
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
+use aws_lc_rs::hmac;
+use zeroize::Zeroizing;
 
 use crate::codec::{put_u16, put_vector8};
 use crate::error::Error;
@@ -27,12 +29,20 @@ impl Labels {
     }
 }
 
-/// HKDF-Extract.
-pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Prk {
-    Salt::new(HKDF_SHA256, salt).extract(input)
+/// A secret that stays in one place on the heap and is wiped there.
+pub(crate) type Secret = Box<Zeroizing<[u8; HASH_OCTETS]>>;
+
+/// HKDF-Extract, which is HMAC. The library's own keeps the salt, which is a secret here, on the heap and does not wipe it.
+pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Secret {
+    let mut secret = Secret::default();
+    let code = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), input);
+    for (to, from) in secret.iter_mut().zip(code.as_ref()) {
+        *to = *from;
+    }
+    secret
 }
 
-/// A secret as a key of HKDF-Expand.
+/// A secret as a key of HKDF-Expand, made for one use: it is wiped when dropped, but not where it was moved from.
 pub(crate) fn expandable(secret: &[u8]) -> Prk {
     Prk::new_less_safe(HKDF_SHA256, secret)
 }

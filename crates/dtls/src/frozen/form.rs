@@ -149,11 +149,15 @@ fn read_keys(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Keys> {
     Ok(keys)
 }
 
+/// Flags of a session of DTLS 1.3.
+const SEALED: u8 = 1;
+const SEALED_FORM_STALE: u8 = 2;
+
 /// The epochs that are written and read with, of the latter also the one before, if it is still held.
 pub(super) fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_receive): (u16, u16)) -> Option<()> {
     put_u16(out, next_send);
     put_u16(out, next_receive);
-    out.push(u8::from(epochs.sealed));
+    out.push(u8::from(epochs.sealed) * SEALED + u8::from(epochs.sealed_form_stale) * SEALED_FORM_STALE);
     put_u48(out, epochs.sequence_first);
     let write = epochs.write()?;
     put_u48(out, write.epoch);
@@ -170,7 +174,7 @@ pub(super) fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_re
 
 fn read_epochs(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<(Epochs, (u16, u16))> {
     let message_numbers = (reader.u16()?, reader.u16()?);
-    let sealed = reader.u8()? != 0;
+    let flags = reader.u8()?;
     let sequence_first = reader.u48()?;
     let (epoch, secret) = (reader.u48()?, TrafficSecret::of_octets(&reader.array()?));
     let mut write = WriteEpoch::new(suite, epoch, secret).map_err(|_| Malformed)?;
@@ -180,7 +184,8 @@ fn read_epochs(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<(Epochs, (u1
     while !reader.is_empty() {
         epochs.add_read(read_epoch(reader, suite)?);
     }
-    (epochs.sealed, epochs.sequence_first) = (sealed, sequence_first);
+    (epochs.sealed, epochs.sealed_form_stale) = (flags & SEALED != 0, flags & SEALED_FORM_STALE != 0);
+    epochs.sequence_first = sequence_first;
     Ok((epochs, message_numbers))
 }
 

@@ -262,7 +262,7 @@ impl SealingKey {
         // The store may have this form or the one before: the session stays below what either would go on with.
         *sequence_end = (*sequence_end).min(end);
         if let Secrets::V13(epochs, _) = &mut secrets {
-            epochs.sealed = true;
+            (epochs.sealed, epochs.sealed_form_stale) = (true, false);
         }
         let renewed = state.freeze(&secrets).ok_or(Error::FrozenForm)?;
 
@@ -410,6 +410,19 @@ mod tests {
         let mut connection = thaw(frozen);
         assert_eq!(forge(&mut connection), None);
         assert!(connection.is_established());
+    }
+
+    #[test]
+    fn of_a_datagram_one_record_counts_as_a_forgery_and_what_follows_it_is_not_read() {
+        let mut keys = keys();
+        let mut connection = thaw(frozen("192.0.2.1:1", &keys));
+        let mut forged = from_peer(&mut keys);
+        *forged.last_mut().unwrap() ^= 1;
+        let datagram = [forged.clone(), forged, from_peer(&mut keys)].concat();
+        let source = connection.peer_address();
+        assert_eq!(connection.handle_datagram(Instant::now(), source, &datagram), Disposition::Ignored);
+        assert_eq!(connection.core.keys.as_ref().unwrap().unauthentic, 1);
+        assert_eq!(connection.poll_event(), None);
     }
 
     #[test]

@@ -73,8 +73,18 @@ impl Flight {
         }
     }
 
-    /// One more item.
+    /// One more item. Those that were delivered are forgotten.
     pub(crate) fn push(&mut self, item: FlightItem) {
+        let delivered = self.delivered();
+        self.items.drain(..delivered);
+        self.acknowledged.drain(..delivered);
+        self.sent.retain_mut(|sent| match sent.item.checked_sub(delivered) {
+            Some(item) => {
+                sent.item = item;
+                true
+            }
+            None => false,
+        });
         self.items.push(item);
         self.acknowledged.push(Ranges::new());
     }
@@ -86,9 +96,10 @@ impl Flight {
         self.sent.push_back(sent);
     }
 
-    /// The peer says that these records arrived. Returns the types of the messages that are now known to have arrived whole.
+    /// The peer says that these records arrived. Returns the types of the messages that are now known to have arrived whole,
+    /// and all before them.
     pub(crate) fn acknowledge(&mut self, numbers: &[RecordNumber]) -> Vec<MessageType> {
-        let before: Vec<bool> = (0..self.items.len()).map(|item| self.has_arrived(item)).collect();
+        let before = self.delivered();
         for sent in self.sent.iter().filter(|sent| numbers.contains(&sent.number)) {
             if let Some(ranges) = self.acknowledged.get_mut(sent.item)
                 && let Some(more) = united(ranges, sent.start, sent.end)
@@ -97,8 +108,8 @@ impl Flight {
             }
         }
         self.sent.retain(|sent| !numbers.contains(&sent.number));
-        let arrived = before.iter().enumerate().filter(|(item, before)| !**before && self.has_arrived(*item));
-        arrived.filter_map(|(item, _)| self.items.get(item)?.message_type()).collect()
+        let delivered = self.delivered().saturating_sub(before);
+        self.items.iter().skip(before).take(delivered).filter_map(FlightItem::message_type).collect()
     }
 
     /// The messages of `epoch` have arrived: something that answers them came.
@@ -115,6 +126,16 @@ impl Flight {
     fn has_arrived(&self, item: usize) -> bool {
         let octets = self.items.get(item).map_or(0, FlightItem::octets);
         self.acknowledged.get(item).is_some_and(|ranges| ranges.as_slice() == [(0, octets)])
+    }
+
+    /// How many items have arrived with all before them, so that the peer has handled them.
+    fn delivered(&self) -> usize {
+        (0..self.items.len()).take_while(|item| self.has_arrived(*item)).count()
+    }
+
+    /// Whether a message of this type was not delivered yet.
+    pub(crate) fn awaits(&self, message_type: MessageType) -> bool {
+        self.items.iter().skip(self.delivered()).any(|item| item.message_type() == Some(message_type))
     }
 
     /// Whether everything has arrived.
@@ -200,6 +221,30 @@ mod tests {
         assert!(flight.has_all_arrived());
         // It is told once.
         assert_eq!(flight.acknowledge(&[number(0)]), []);
+    }
+
+    #[test]
+    fn what_was_delivered_makes_room_and_the_rest_keeps_its_records() {
+        let message = |message_type| Message { message_type, sequence: 0, body: vec![0] };
+        let item = |message_type| FlightItem::Handshake { epoch: 3, message: message(message_type) };
+        let (id, update) = (MessageType::NEW_CONNECTION_ID, MessageType::KEY_UPDATE);
+        let mut flight = Flight::new(vec![item(id)], Duration::from_secs(1), true, Instant::now());
+        let sent = |sequence, item| Sent { number: number(sequence), item, start: 0, end: 1 };
+        flight.push(item(update));
+        flight.note_sent(sent(0, 0));
+        flight.note_sent(sent(1, 1));
+        // The second has arrived, but counts after the first only.
+        assert_eq!(flight.acknowledge(&[number(1)]), []);
+        assert!(flight.awaits(id) && flight.awaits(update));
+        flight.push(item(MessageType::FINISHED));
+        assert_eq!(flight.items.len(), 3);
+        flight.note_sent(sent(2, 2));
+        assert_eq!(flight.acknowledge(&[number(0)]), [id, update]);
+        assert!(!flight.awaits(id) && !flight.awaits(update) && flight.awaits(MessageType::FINISHED));
+        flight.push(item(id));
+        assert_eq!(flight.items.len(), 2);
+        assert_eq!(flight.acknowledge(&[number(2)]), [MessageType::FINISHED]);
+        assert!(!flight.has_all_arrived());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) const HELLO_RETRY_REQUEST: [u8; RANDOM_OCTETS] = [
 ];
 /// What a server that speaks DTLS 1.3 and answers with 1.2 writes at the end of its random (RFC 8446 4.1.3).
 pub(crate) const DOWNGRADED: [u8; 8] = *b"DOWNGRD\x01";
+/// The same of a server that speaks TLS 1.2 at least and answers with something older still.
+pub(crate) const DOWNGRADED_FURTHER: [u8; 8] = *b"DOWNGRD\x00";
 
 /// A ClientHello, as far as it concerns us. Suites and groups that are not spoken here are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]

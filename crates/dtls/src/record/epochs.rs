@@ -28,7 +28,7 @@ pub(crate) struct RecordNumber {
     pub(crate) sequence: u64,
 }
 
-/// One direction's keys of one epoch.
+/// One direction's keys of one epoch. They stay in one place, so that nothing of them is left where epochs are moved.
 struct EpochKeys {
     key: AeadKey,
     iv: Zeroizing<[u8; NONCE_OCTETS]>,
@@ -36,13 +36,13 @@ struct EpochKeys {
 }
 
 impl EpochKeys {
-    fn new(aead: Aead, secret: &TrafficSecret) -> Result<Self, Error> {
+    fn new(aead: Aead, secret: &TrafficSecret) -> Result<Box<Self>, Error> {
         let octets = secret.keys(aead)?;
-        Ok(Self {
+        Ok(Box::new(Self {
             key: AeadKey::new(aead, &octets.key).ok_or(Error::Cryptography)?,
             iv: octets.iv,
             mask: MaskKey::new(aead, &octets.mask).ok_or(Error::Cryptography)?,
-        })
+        }))
     }
 
     /// RFC 8446 5.3: the sequence number over the end of the fixed part.
@@ -59,7 +59,7 @@ impl EpochKeys {
 pub(crate) struct WriteEpoch {
     pub(crate) epoch: u64,
     pub(crate) secret: TrafficSecret,
-    keys: EpochKeys,
+    keys: Box<EpochKeys>,
     /// Of the next record.
     pub(crate) sequence: u64,
     /// The first one that may not be written: the AEAD's limit, or where a sealed copy would go on.
@@ -70,7 +70,7 @@ pub(crate) struct WriteEpoch {
 pub(crate) struct ReadEpoch {
     pub(crate) epoch: u64,
     pub(crate) secret: TrafficSecret,
-    keys: EpochKeys,
+    keys: Box<EpochKeys>,
     pub(crate) window: ReplayWindow,
     /// Records that did not authenticate.
     pub(crate) unauthentic: u64,
@@ -88,6 +88,8 @@ pub(crate) struct Epochs {
     pub(crate) sequence_first: u64,
     /// Whether there is a sealed form, so that no epoch has more than [`SEALED_RECORDS_MAX_DTLS13`] records.
     pub(crate) sealed: bool,
+    /// Whether either direction has gone on to another epoch since, so that the sealed form is of no use.
+    pub(crate) sealed_form_stale: bool,
 }
 
 /// The handshake's, the present and the one before: no two have the same low bits.
@@ -117,7 +119,14 @@ fn sequence_end(suite: CipherSuite) -> u64 {
 
 impl Epochs {
     pub(crate) fn new(suite: CipherSuite, write: WriteEpoch, read: ReadEpoch) -> Self {
-        Self { suite, writes: vec![write], reads: vec![read], sequence_first: 0, sealed: false }
+        Self {
+            suite,
+            writes: vec![write],
+            reads: vec![read],
+            sequence_first: 0,
+            sealed: false,
+            sealed_form_stale: false,
+        }
     }
 
     /// What is written with.
@@ -179,6 +188,7 @@ impl Epochs {
         // Of those before, only one: a KeyUpdate comes once the one before was used.
         self.drop_previous();
         self.add_read(next);
+        self.sealed_form_stale |= self.sealed;
         Ok(())
     }
 
@@ -202,6 +212,7 @@ impl Epochs {
             next.sequence_end = next.sequence_end.min(end);
         }
         self.writes = vec![next];
+        self.sealed_form_stale |= self.sealed;
         Ok(())
     }
 
@@ -294,7 +305,9 @@ impl Epochs {
             return Err(Dropped::Replayed);
         }
         if read.unauthentic >= aead.unauthentic_max() {
-            return Err(Dropped::KeyExhausted);
+            // An epoch that the peer has left is not read any more; without the present one there is nothing to go on with.
+            let present = newest == Some(read.epoch);
+            return Err(if present { Dropped::KeyExhausted } else { Dropped::Unauthentic });
         }
         let mut content = record.ciphertext.to_vec();
         let inner = read.keys.key.open(read.keys.nonce(sequence), &header, &mut content);
@@ -304,6 +317,12 @@ impl Epochs {
         };
         let newest = read.window.take(sequence) && newest == Some(read.epoch);
         Ok((RecordNumber { epoch: read.epoch, sequence }, Opened { content_type, content, newest }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn exhaust_oldest_read(&mut self) {
+        let limit = self.suite.aead().unauthentic_max();
+        self.reads.iter_mut().take(1).for_each(|read| read.unauthentic = limit);
     }
 
     #[cfg(test)]

@@ -9,7 +9,8 @@ use crate::connection::{Event, Role};
 use crate::crypto::{self, exchange::KeyShare};
 use crate::error::{Error, Failure};
 use crate::handshake::hello::{
-    ClientHello, DOWNGRADED, HELLO_RETRY_REQUEST, HelloVerifyRequest, RANDOM_OCTETS, ServerHello, peer_connection_id,
+    ClientHello, DOWNGRADED, DOWNGRADED_FURTHER, HELLO_RETRY_REQUEST, HelloVerifyRequest, RANDOM_OCTETS, ServerHello,
+    peer_connection_id,
 };
 use crate::handshake::offer::{Offer, OfferedPsks, PSK_DHE_KE, encrypted_extensions};
 use crate::handshake::transcript::Transcript;
@@ -259,7 +260,7 @@ impl Client {
         if hello.version != ProtocolVersion::DTLS_1_2_CODE || !greeted.hello.hello.offer.allows_dtls12() {
             return Err(Error::Version.into());
         }
-        if hello.random.ends_with(&DOWNGRADED) {
+        if hello.random.ends_with(&DOWNGRADED) || hello.random.ends_with(&DOWNGRADED_FURTHER) {
             return Err(Error::Downgrade.into());
         }
         let hello = greeted.hello.hello.clone();

@@ -1,12 +1,11 @@
 //! From the pre-shared key to the traffic secrets (RFC 8446 7.1, with the labels of RFC 9147 5.9).
 
-use aws_lc_rs::hkdf::Prk;
 use aws_lc_rs::{digest, hmac};
 use zeroize::Zeroizing;
 
 use crate::connection::Role;
 use crate::crypto::aead::{Aead, NONCE_OCTETS};
-use crate::crypto::hkdf::{HASH_OCTETS, Labels, expand_label, expandable, extract};
+use crate::crypto::hkdf::{HASH_OCTETS, Labels, Secret, expand_label, expandable, extract};
 use crate::error::Error;
 
 pub(crate) type Hash = [u8; HASH_OCTETS];
@@ -14,7 +13,7 @@ pub(crate) type Hash = [u8; HASH_OCTETS];
 /// The early secret: that of the pre-shared key alone.
 pub(crate) struct Early {
     labels: Labels,
-    secret: Prk,
+    secret: Secret,
 }
 
 impl Early {
@@ -44,7 +43,7 @@ impl Early {
 /// The handshake secret.
 pub(crate) struct Handshake {
     labels: Labels,
-    secret: Prk,
+    secret: Secret,
 }
 
 impl Handshake {
@@ -65,7 +64,7 @@ impl Handshake {
 /// The master secret.
 pub(crate) struct Master {
     labels: Labels,
-    secret: Prk,
+    secret: Secret,
 }
 
 impl Master {
@@ -82,7 +81,7 @@ impl Master {
 /// A secret that one direction's keys of one epoch are made of. It stays in one place and is wiped there.
 pub(crate) struct TrafficSecret {
     labels: Labels,
-    octets: Box<Zeroizing<Hash>>,
+    octets: Secret,
 }
 
 /// The keys of one epoch and direction: of the AEAD, its nonces, and the masks.
@@ -111,7 +110,7 @@ impl TrafficSecret {
 
     /// That of the next epoch (RFC 8446 7.2).
     pub(crate) fn next(&self) -> Result<Self, Error> {
-        let mut next = Self { labels: self.labels, octets: Box::new(Zeroizing::new([0; HASH_OCTETS])) };
+        let mut next = Self { labels: self.labels, octets: Secret::default() };
         self.expand(b"traffic upd", next.octets.as_mut_slice())?;
         Ok(next)
     }
@@ -140,14 +139,14 @@ impl TrafficSecret {
 }
 
 /// Derive-Secret.
-fn derive(secret: &Prk, labels: Labels, label: &[u8], transcript_hash: &Hash) -> Result<TrafficSecret, Error> {
-    let mut derived = TrafficSecret { labels, octets: Box::new(Zeroizing::new([0; HASH_OCTETS])) };
-    expand_label(secret, labels, label, transcript_hash, derived.octets.as_mut_slice())?;
+fn derive(secret: &Secret, labels: Labels, label: &[u8], transcript_hash: &Hash) -> Result<TrafficSecret, Error> {
+    let mut derived = TrafficSecret { labels, octets: Secret::default() };
+    expand_label(&expandable(secret.as_slice()), labels, label, transcript_hash, derived.octets.as_mut_slice())?;
     Ok(derived)
 }
 
 /// The next secret of the chain, with what is new in it.
-fn next(secret: &Prk, labels: Labels, input: &[u8]) -> Result<Prk, Error> {
+fn next(secret: &Secret, labels: Labels, input: &[u8]) -> Result<Secret, Error> {
     let salt = derive(secret, labels, b"derived", &empty_hash())?;
     Ok(extract(salt.expose(), input))
 }

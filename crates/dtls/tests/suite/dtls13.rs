@@ -123,6 +123,11 @@ fn the_key_request_tells_the_version() {
 
 /// Passes datagrams both ways, the client's with a change, until both are silent.
 fn relay(scene: &mut Scene, change: impl Fn(&mut Vec<u8>)) {
+    relay_both(scene, change, |_| {});
+}
+
+/// The same, with a change of the server's too.
+fn relay_both(scene: &mut Scene, change: impl Fn(&mut Vec<u8>), change_server: impl Fn(&mut Vec<u8>)) {
     loop {
         let mut silent = true;
         let now = scene.now;
@@ -142,8 +147,9 @@ fn relay(scene: &mut Scene, change: impl Fn(&mut Vec<u8>)) {
                 },
             }
         }
-        while let Some(transmit) = scene.server.as_mut().and_then(Connection::poll_transmit) {
+        while let Some(mut transmit) = scene.server.as_mut().and_then(Connection::poll_transmit) {
             silent = false;
+            change_server(&mut transmit.payload);
             scene.client.handle_datagram(now, server_address(), &transmit.payload);
         }
         for (side, events) in
@@ -175,6 +181,19 @@ fn a_downgrade_is_noticed() {
     });
     assert_eq!(closed(&scene.client_events), Some(Closed::Failed(Error::Downgrade)));
     assert!(established(&scene.server_events).is_none());
+    // Nor may a server say that it would go further down (RFC 8446 4.1.3).
+    let mut scene = Scene::simple(&CipherSuite::ALL);
+    let hide = |datagram: &mut Vec<u8>| {
+        if let Some(at) = datagram.windows(6).position(|octets| octets == [0, 43, 0, 5, 4, 0xfe]) {
+            datagram[at] = 0xfa;
+        }
+    };
+    relay_both(&mut scene, hide, |datagram| {
+        if let Some(at) = datagram.windows(8).position(|octets| octets == b"DOWNGRD\x01") {
+            datagram[at + 7] = 0;
+        }
+    });
+    assert_eq!(closed(&scene.client_events), Some(Closed::Failed(Error::Downgrade)));
     // A server that has only DTLS 1.2 is no downgrade.
     let mut scene = Scene::new(client_config(&CipherSuite::ALL), server_config(&CipherSuite::DTLS12));
     relay(&mut scene, |_| {});
