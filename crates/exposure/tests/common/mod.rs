@@ -85,7 +85,7 @@ requests_burst = 2
 
 impl World {
     pub async fn start() -> Self {
-        Self::start_with(AFS, false).await
+        Box::pin(Self::start_with(AFS, false)).await
     }
 
     /// With these application functions; `supi_only`: the AAnF tells the NEF a SUPI and no GPSI.
@@ -128,7 +128,7 @@ impl World {
     pub async fn start_nef(&mut self) {
         let config: Config = toml::from_str(&self.nef_config).unwrap();
         let stop = self.shutdown.child_token();
-        self.nef = Some((exposure::start(config, stop.clone()).await.unwrap(), stop));
+        self.nef = Some((Box::pin(exposure::start(config, stop.clone())).await.unwrap(), stop));
     }
 
     pub async fn stop_nef(&mut self) {
@@ -140,7 +140,7 @@ impl World {
     pub async fn start_server(&mut self) {
         let config = toml::from_str(&self.server_config).unwrap();
         let stop = self.shutdown.child_token();
-        self.server = Some((server::start(config, stop.clone()).await.unwrap(), stop));
+        self.server = Some((Box::pin(server::start(config, stop.clone())).await.unwrap(), stop));
     }
 
     pub async fn stop_server(&mut self) {
