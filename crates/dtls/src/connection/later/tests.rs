@@ -261,11 +261,11 @@ fn of_a_datagram_one_record_counts_as_a_forgery_and_what_follows_it_is_not_read(
 fn forgeries_of_an_epoch_that_the_peer_has_left_do_not_end_the_session() {
     let mut scene = Scene::new(Role::Server);
     scene.forgeries(SUITE.aead().unauthentic_max());
-    let old = scene.record(ContentType::APPLICATION_DATA, b"old");
     scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
     assert!(scene.connection.is_closed(), "the present epoch's key is used up");
 
     let mut scene = Scene::new(Role::Server);
+    let old = scene.record(ContentType::APPLICATION_DATA, b"old");
     scene.say(MessageType::KEY_UPDATE, &[UPDATE_NOT_REQUESTED]);
     scene.connection.core.epochs.as_mut().unwrap().exhaust_oldest_read();
     assert_eq!(scene.connection.handle_datagram(scene.now, peer_address(), &old), Disposition::Ignored);
@@ -293,6 +293,23 @@ fn a_peer_that_asks_without_end_gets_one_answer_and_no_more_time() {
     scene.connection.handle_timeout(until);
     let timed_out = Error::HandshakeTimeout { unauthentic: false };
     assert_eq!(scene.connection.poll_event(), Some(Event::Closed(Closed::Failed(timed_out))));
+}
+
+#[test]
+fn a_further_message_gives_the_first_no_more_time_and_its_ack_gives_the_next_all_of_it() {
+    let mut scene = Scene::new(Role::Server);
+    let timeout = scene.connection.core.config.session().handshake_timeout;
+    let until = |scene: &Scene| scene.connection.core.handshake.as_ref().unwrap().until;
+    let first = scene.now;
+    scene.say(MessageType::REQUEST_CONNECTION_ID, &[1]);
+    let sent = scene.sent();
+    let Some((number, ContentType::HANDSHAKE, _)) = sent.first() else { panic!() };
+    scene.now += timeout / 2;
+    scene.say(MessageType::KEY_UPDATE, &[UPDATE_REQUESTED]);
+    assert_eq!(until(&scene), first + timeout);
+    scene.peer.advance_write().unwrap();
+    scene.arrive(ContentType::ACK, &ack::encode(&[*number]));
+    assert_eq!(until(&scene), scene.now + timeout);
 }
 
 #[test]
