@@ -11,7 +11,7 @@
 //! memory, and counts are noted of what verified only.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use akma::{AKid, Challenge, Covered, Credentials, DigestError, DigestPassword, Qop, UaProtocolId};
 use axum::response::{IntoResponse, Response};
@@ -21,10 +21,10 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use sbi::{ProblemDetails, cause};
 use tokio::time::Instant;
-use transport::{KeyRequest, LogThrottle, LookupRefusal};
+use transport::{KeyRequest, LogThrottle, LookupRefusal, ProvenKey};
 
 use super::Front;
-use super::devices::{Device, Known, Origin};
+use super::devices::{Device, Origin};
 use super::requests::Refused;
 
 /// Causes of refusals: what a device can do about each stands in `docs/reference/https.md`.
@@ -89,7 +89,7 @@ impl Front {
         let a_kid: AKid = credentials.username.parse().map_err(|_| Refusal::UnknownAKid)?;
         let known = self.key_of(&a_kid, origin).await?;
         let covered = Covered { method: request.method.as_str(), uri: target, body };
-        if !credentials.verify(&DigestPassword::from(&known.key.k_af), &covered) {
+        if !credentials.verify(&DigestPassword::from(&known.k_af), &covered) {
             return Err(Refusal::WrongDigest);
         }
         let now = Instant::now();
@@ -102,39 +102,27 @@ impl Front {
         }
     }
 
-    /// K_AF of an A-KID: the one that proved it before, for as long as a connection would go on without asking, or the key
-    /// server's.
-    async fn key_of(&self, a_kid: &AKid, origin: Origin) -> Result<Known, Refusal> {
-        let limits = &self.core.limits;
-        let revalidation = Duration::from_secs(limits.revalidation_seconds);
+    /// K_AF of an A-KID: while the device has a session, which asks for the key again and ends with it, the one that the
+    /// session has; without one the key server is asked, as for a new connection.
+    async fn key_of(&self, a_kid: &AKid, origin: Origin) -> Result<ProvenKey, Refusal> {
         let device = self.devices.find(a_kid);
-        let known = device.as_ref().and_then(|device| device.key());
-        let known = known.filter(|known| known.key.is_valid_at(SystemTime::now()));
-        if let Some(known) = &known
-            && known.asked_at.elapsed() < revalidation
-        {
-            return Ok(known.clone());
+        let known = device.as_ref().and_then(|device| device.key_in_use());
+        if let Some(known) = known.filter(|known| known.is_valid_at(SystemTime::now())) {
+            return Ok(known);
         }
         let Some(keys) = &self.core.keys else { return Err(Refusal::KeyNotAvailable) };
-        if device.is_some() {
-            keys.forget(a_kid);
-        }
-        let asked_at = Instant::now();
         let request = KeyRequest { a_kid: a_kid.clone(), protocol: UaProtocolId::HTTP_DIGEST, source: origin.source };
-        match keys.resolve(request).await {
-            Ok(key) => Ok(Known { key, asked_at }),
-            Err(refusal @ (LookupRefusal::Unknown | LookupRefusal::Expired)) => {
-                if let Some(device) = device {
-                    device.disprove();
-                }
-                Err(if refusal == LookupRefusal::Expired { Refusal::KeyExpired } else { Refusal::UnknownAKid })
+        keys.resolve(request).await.map_err(|refusal| {
+            let gone = matches!(refusal, LookupRefusal::Unknown | LookupRefusal::Expired);
+            if let Some(device) = device.filter(|_| gone) {
+                device.disprove();
             }
-            // As a connection lives on without an answer.
-            Err(_) => {
-                let grace = revalidation + Duration::from_secs(limits.revalidation_grace_seconds);
-                known.filter(|known| known.asked_at.elapsed() < grace).ok_or(Refusal::KeyNotAvailable)
+            match refusal {
+                LookupRefusal::Unknown => Refusal::UnknownAKid,
+                LookupRefusal::Expired => Refusal::KeyExpired,
+                _ => Refusal::KeyNotAvailable,
             }
-        }
+        })
     }
 
     fn answer(&self, refusal: Refusal) -> Response {

@@ -71,18 +71,11 @@ pub(super) struct Device {
 }
 
 struct State {
-    key: Option<Known>,
+    key: Option<ProvenKey>,
     counters: Counters,
     heard_at: Instant,
     registration: Option<Registered>,
     link: Option<LinkHandle>,
-}
-
-/// K_AF, and when the key server was asked for it.
-#[derive(Clone)]
-pub(super) struct Known {
-    pub(super) key: ProvenKey,
-    pub(super) asked_at: Instant,
 }
 
 /// What the device registered, to be repeated on a new link.
@@ -118,15 +111,18 @@ impl State {
 }
 
 impl Device {
-    pub(super) fn key(&self) -> Option<Known> {
-        lock(&self.state).key.clone()
+    /// The key of its session, if it has one.
+    pub(super) fn key_in_use(&self) -> Option<ProvenKey> {
+        let state = lock(&self.state);
+        let live = state.link.as_ref().is_some_and(|link| !link.commands.is_closed());
+        state.key.clone().filter(|_| live)
     }
 
-    /// Notes what the key server says, and ends the link if that is another UE.
-    pub(super) fn prove(&self, known: Known) {
+    /// Notes what it has proven itself with, and ends its session if that is another UE's.
+    pub(super) fn prove(&self, key: ProvenKey) {
         let mut state = lock(&self.state);
-        let same = state.key.as_ref().is_none_or(|before| before.key.ue_id == known.key.ue_id);
-        state.key = Some(known);
+        let same = state.key.as_ref().is_none_or(|before| before.ue_id == key.ue_id);
+        state.key = Some(key);
         if !same {
             (state.registration, state.link) = (None, None);
         }
@@ -179,7 +175,7 @@ impl Device {
         if registration.is_none() {
             state.registration = None;
         }
-        let peer = proven(&self.a_kid, &key.key, origin.tls);
+        let peer = proven(&self.a_kid, key, origin.tls);
         let link = link::open(front, self, peer, origin.source, registration);
         let sent = link.commands.try_send(command).map_err(|_| NotTaken::TooMany);
         state.link = Some(link);

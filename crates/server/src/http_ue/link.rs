@@ -99,7 +99,7 @@ pub(super) fn open(
 /// What the device keeps.
 fn conclude(device: &Device, ended: Ended) {
     match ended {
-        Ended::KeyExpired | Ended::KeyWithdrawn | Ended::NotRevalidated => device.disprove(),
+        Ended::KeyExpired | Ended::KeyWithdrawn | Ended::ServiceDisabled | Ended::NotRevalidated => device.disprove(),
         Ended::Replaced | Ended::Deregistered | Ended::AssociationRemoved | Ended::TooMany => device.registered(None),
         // As after a lost connection: it comes back by itself.
         _ => {}

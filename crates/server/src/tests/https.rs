@@ -497,6 +497,18 @@ async fn an_a_kid_that_is_superseded_stops_within_the_time_of_revalidation() {
 }
 
 #[tokio::test]
+async fn a_device_without_a_session_is_asked_about_again_whenever_its_key_was_last_good() {
+    let devices = DeviceLimits { listen_gap_seconds: 1, ..DeviceLimits::default() };
+    let https = Https::with(Limits::default(), devices, true).await;
+    let alice = https.registered("alice").await;
+    let party = https.net.core.registry.find(&address("alice")).unwrap();
+    until(|| crate::sync::lock(&party.state).carrier.is_none()).await;
+    https.keys.known.lock().unwrap().clear();
+    let (status, problem) = alice.ask(&Asked::get("/msgin5g/events?wait=0")).await;
+    assert_eq!((status, problem["cause"].as_str()), (StatusCode::FORBIDDEN, Some("A_KID_NOT_KNOWN")));
+}
+
+#[tokio::test]
 async fn a_device_is_nobody_but_itself() {
     let https = Https::new().await;
     let alice = https.registered("alice").await;
