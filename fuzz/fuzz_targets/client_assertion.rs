@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use libfuzzer_sys::fuzz_target;
 use sbi::assertion::AssertionKeys;
+use transport::profile::CertificateFiles;
 
 /// Some authority, whose key nobody has.
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
@@ -25,7 +26,9 @@ L30a
 static KEYS: LazyLock<AssertionKeys> = LazyLock::new(|| {
     let file = std::env::temp_dir().join(format!("fuzz-authority-{}.pem", std::process::id()));
     std::fs::write(&file, AUTHORITY).unwrap();
-    let keys = AssertionKeys::open(&file).unwrap();
+    // Only the authorities are read. They stay what they are when their file is gone.
+    let files = CertificateFiles { certificate: file.clone(), key: file.clone(), ca: file.clone(), crl: None };
+    let keys = AssertionKeys::open(&files).unwrap();
     std::fs::remove_file(&file).unwrap();
     keys
 });
