@@ -34,7 +34,7 @@
 //! });
 //! let path = "/msgs-msgdelivery/v1/deliver-as-message";
 //! let answer = invoker.call(&agreement, Method::POST, path, Content::json(&message)?).await?;
-//! println!("{}: {:?}", answer.status, answer.success()?.body);
+//! println!("accepted: {:?}", answer.success()?.body);
 //! # Ok(())
 //! # }
 //! ```
