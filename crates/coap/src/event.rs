@@ -68,7 +68,7 @@ pub enum ConnectionEvent {
 #[non_exhaustive]
 pub enum Failure {
     /// The response has a critical option which is not known here, too many options (RFC 7252 5.4.1: such a response is
-    /// rejected), or blocks that do not fit together (RFC 7959).
+    /// rejected), or blocks that do not fit together (RFC 7959). The peer said so itself, under OSCORE too.
     Unusable,
     /// The response is larger than [`crate::DatagramConfig::max_message_size_own`].
     TooLarge,
@@ -79,9 +79,11 @@ pub enum Failure {
     /// No response came within MAX_TRANSMIT_WAIT (RFC 7252 4.8.2) after the peer acknowledged the request, or after one
     /// that asks for no acknowledgement was sent.
     NoAnswer,
-    /// Under OSCORE only: a response came that the peer's keys did not make, or not to this request. It was passed over, and
-    /// no other can come under its token.
+    /// Under OSCORE only: a response came that the peer's keys did not make, or not to this request, or that could not be
+    /// read so far as to tell. It was passed over, and no other can come under its token. Nothing is known of what became of
+    /// the request: it is as if no answer had come.
     NotVerified,
-    /// Under OSCORE only: the peer, or anybody, refused the request without protection, with this code.
+    /// Under OSCORE only: the peer, or anybody, answered the request without protection, with this code. It is as if no
+    /// answer had come, too.
     NotProtected(Code),
 }

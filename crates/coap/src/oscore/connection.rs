@@ -269,7 +269,7 @@ impl<C: Connection> OscoreConnection<C> {
     fn fail_outer(&mut self, outer: ExchangeId, failure: Failure) {
         if let Some(place) = self.sent.iter().position(|sent| sent.outer == outer) {
             let sent = self.sent.swap_remove(place);
-            self.fail(&sent, failure);
+            self.fail(&sent, of_outer(failure));
         }
     }
 
@@ -449,6 +449,14 @@ impl<C: Connection> Connection for OscoreConnection<C> {
 }
 
 const EXHAUSTED: &str = "sequence numbers are used up";
+
+/// What is wrong with a response before it is verified is nobody's word.
+fn of_outer(failure: Failure) -> Failure {
+    match failure {
+        Failure::Unusable | Failure::TooLarge => Failure::NotVerified,
+        other => other,
+    }
+}
 
 /// A protected message as the outer connection sends it.
 fn outside(message: &Message) -> Response {

@@ -324,6 +324,23 @@ fn a_peer_with_other_keys_is_refused_and_learns_nothing() {
 }
 
 #[test]
+fn what_is_wrong_outside_is_no_word_of_the_peer() {
+    let mut net = Net::new(PERFECT, 9);
+    for outside in [&[0xd0, 8][..], &[0xd1, 10, 0x0e]] {
+        let exchange = ask(&mut net, 0, b"x");
+        let asked = net.sides[0].poll_transmit().unwrap();
+        // 2.04 along with its acknowledgement: a critical option that nobody knows, a block that is not full.
+        let answer = [&[0x64, 0x44][..], &asked[2..8], outside].concat();
+        let now = net.now;
+        net.sides[0].receive(&answer, now).unwrap();
+        net.poll();
+        assert_eq!(net.events[0], [ConnectionEvent::Failed { exchange, failure: Failure::NotVerified }], "{outside:?}");
+        net.events[0].clear();
+    }
+    assert_eq!(net.sides[0].counters().responses_verified, 0);
+}
+
+#[test]
 fn a_peer_that_lost_the_context_ends_the_connection() {
     let (client, _) = pair();
     let other = ContextParameters { sender_id: KeyId::new(&[0x77]).unwrap(), ..parameters() };
