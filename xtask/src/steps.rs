@@ -1,6 +1,8 @@
 //! The steps.
 
+use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::run::{Failure, cargo, root, run};
 use crate::setup::{self, tool};
@@ -32,8 +34,8 @@ pub(crate) const STEPS: &[Step] = &[
     step("docs", "the API documentation builds without a broken link", docs),
     step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 100]", crash),
     step("soak", "memory stays flat under mixed load [MINUTES, default 60]", soak),
-    step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10")),
-    step("fuzz", "the same for long [SECONDS for each target, default 3600]", fuzz),
+    step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10", FUZZ_TARGETS)),
+    step("fuzz", "the same for long [SECONDS for each target, default 3600] [TARGET...]", fuzz),
     step("bench", "figures beside the best known peers, from a release build", bench),
     step("ci", "all of the above but demo, fuzz and bench, with crash and soak at a fraction of their length", ci),
 ];
@@ -166,26 +168,78 @@ fn soak(arguments: &[String]) -> Result<(), Failure> {
 }
 
 fn fuzz(arguments: &[String]) -> Result<(), Failure> {
-    fuzz_each(arguments.first().map_or("3600", String::as_str))
+    let seconds = arguments.first().map_or("3600", String::as_str);
+    let chosen: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    if let Some(unknown) = chosen.iter().find(|target| !FUZZ_TARGETS.contains(target)) {
+        return Err(format!("no fuzz target {unknown:?}; there are: {}", FUZZ_TARGETS.join(", ")));
+    }
+    fuzz_each(seconds, if chosen.is_empty() { FUZZ_TARGETS } else { &chosen })
 }
 
-fn fuzz_each(seconds: &str) -> Result<(), Failure> {
+/// Runs each of `targets` for so many seconds, as many at once as there are processors.
+fn fuzz_each(seconds: &str, targets: &[&str]) -> Result<(), Failure> {
     setup::for_tests()?;
-    for target in FUZZ_TARGETS {
-        // Without the address sanitizer the targets build on a stable compiler; the crates under test forbid unsafe code.
-        let mut fuzz = Command::new(tool("cargo-fuzz"));
-        // OpenSSL is not what is fuzzed, so the system's serves and saves compiling it once more.
-        fuzz.current_dir(root()).env("RUSTC_BOOTSTRAP", "1").env("OPENSSL_NO_VENDOR", "1");
-        fuzz.args(["fuzz", "run", "--sanitizer", "none", target, "--"]);
-        fuzz.arg(format!("-max_total_time={seconds}")).args([
-            "-timeout=5",
-            "-rss_limit_mb=2048",
-            "-print_final_stats=0",
-            "-verbosity=0",
-        ]);
-        run(&format!("fuzz {target} for {seconds} s"), &mut fuzz)?;
+    let directory = root().join("fuzz");
+    let mut build = Command::new(tool("cargo-fuzz"));
+    // Without the address sanitizer the targets build on a stable compiler; the crates under test forbid unsafe code.
+    // OpenSSL is not what is fuzzed, so the system's serves and saves compiling it once more.
+    build.current_dir(root()).env("RUSTC_BOOTSTRAP", "1").env("OPENSSL_NO_VENDOR", "1");
+    run("build of the fuzz targets", build.args(["fuzz", "build", "--sanitizer", "none", "--target", &host()?]))?;
+    let programs = directory.join("target").join(host()?).join("release");
+    let logs = root().join("target").join("fuzz");
+    std::fs::create_dir_all(&logs).map_err(|error| format!("cannot make {}: {error}", logs.display()))?;
+    println!("==> fuzz: {} targets, {seconds} s each; what they print is in {}", targets.len(), logs.display());
+
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || -> Result<(), Failure> {
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            fuzz_one(&programs.join(target), &directory, &logs, target, seconds)?;
+        }
+        Ok(())
+    };
+    let results: Vec<Result<(), Failure>> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        started.into_iter().map(|each| each.join().unwrap_or_else(|_| Err("a worker panicked".to_owned()))).collect()
+    });
+    results.into_iter().collect()
+}
+
+/// One target: what it learns is kept in `fuzz/corpus`, what breaks it in `fuzz/artifacts`.
+fn fuzz_one(program: &Path, directory: &Path, logs: &Path, target: &str, seconds: &str) -> Result<(), Failure> {
+    let (corpus, artifacts) = (directory.join("corpus").join(target), directory.join("artifacts").join(target));
+    for each in [&corpus, &artifacts] {
+        std::fs::create_dir_all(each).map_err(|error| format!("cannot make {}: {error}", each.display()))?;
     }
+    let log = logs.join(format!("{target}.log"));
+    let cannot_write = |error| format!("cannot write {}: {error}", log.display());
+    let output = std::fs::File::create(&log).map_err(cannot_write)?;
+    let errors = output.try_clone().map_err(cannot_write)?;
+    let mut fuzz = Command::new(program);
+    fuzz.arg(&corpus).arg(format!("-artifact_prefix={}/", artifacts.display()));
+    fuzz.arg(format!("-max_total_time={seconds}")).args(["-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1"]);
+    let ran = run(&format!("fuzz {target} for {seconds} s"), fuzz.stdout(output).stderr(errors));
+    let printed = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+    let line = |name: &str| printed.lines().find_map(|line| line.strip_prefix(name)).map_or("?", str::trim).to_owned();
+    if let Err(failure) = ran {
+        let lines: Vec<&str> = printed.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
+        return Err(format!("{last}\n{failure}"));
+    }
+    println!("    {target}: {} inputs", line("stat::number_of_executed_units:"));
     Ok(())
+}
+
+/// The compiler's name of the machine that this runs on.
+fn host() -> Result<String, Failure> {
+    let printed = Command::new("rustc")
+        .current_dir(root())
+        .arg("-vV")
+        .output()
+        .map_err(|error| format!("cannot start rustc: {error}"))?;
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    let host = printed.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".to_owned())
 }
 
 fn bench(arguments: &[String]) -> Result<(), Failure> {
@@ -199,5 +253,5 @@ fn ci(_: &[String]) -> Result<(), Failure> {
     for each in [fmt, lint, deny, docs, test] {
         each(&[])?;
     }
-    fuzz_each("10")
+    fuzz_each("10", FUZZ_TARGETS)
 }
