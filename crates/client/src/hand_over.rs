@@ -9,16 +9,13 @@
 //! would let it overtake: until the pause that the server was told is over, or the first thing sent back is here again,
 //! everything new is sent back too.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use message::{Address, DeliveryStatusReport, Message, MessageId, SegmentationSetId};
+use message::{Address, DeliveryStatusReport, Message, MessageId, Priority, SegmentationSetId};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::error::ClientError;
+use crate::{error::ClientError, remembered::Remembered};
 
 /// Names one thing that is handed over once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,9 +84,18 @@ pub(crate) enum Arrival {
 struct Undecided<X> {
     /// Where acknowledgements go; none if the connection it came on is gone.
     places: Vec<X>,
-    owed: Owed,
+    terms: Terms,
     /// The application has accepted it, and waits to hear that this is on disk.
     accepted: Option<oneshot::Sender<Result<(), ClientError>>>,
+}
+
+/// What goes with something that arrived, besides its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// The priority within which its order is kept.
+    pub(crate) priority: Priority,
+    /// What its sender is owed.
+    pub(crate) owed: Owed,
 }
 
 /// What the sender of a message is owed once the application has it.
@@ -107,9 +113,7 @@ pub(crate) struct Owed {
 pub(crate) struct HandOvers<X> {
     undecided: HashMap<HandOverKey, Undecided<X>>,
     undecided_max: usize,
-    remembered: HashSet<HandOverKey>,
-    order: VecDeque<HandOverKey>,
-    remembered_max: usize,
+    remembered: Remembered,
     pause: Option<Pause>,
 }
 
@@ -134,23 +138,16 @@ pub(crate) struct Settled<X> {
 
 impl<X> HandOvers<X> {
     pub(crate) fn new(undecided_max: usize, remembered_max: usize) -> Self {
-        Self {
-            undecided: HashMap::new(),
-            undecided_max,
-            remembered: HashSet::new(),
-            order: VecDeque::new(),
-            remembered_max,
-            pause: None,
-        }
+        Self { undecided: HashMap::new(), undecided_max, remembered: Remembered::new(remembered_max), pause: None }
     }
 
     /// Notes an arrival, and where its acknowledgement goes.
-    pub(crate) fn arrive(&mut self, key: &HandOverKey, place: X, owed: Owed, now: Instant) -> Arrival {
+    pub(crate) fn arrive(&mut self, key: &HandOverKey, place: X, terms: Terms, now: Instant) -> Arrival {
         let is_known = self.is_remembered(key) || self.is_undecided(key);
         if !is_known && self.overtakes(key, now) {
             return Arrival::Later;
         }
-        let arrival = self.arrive_in_turn(key, place, owed);
+        let arrival = self.arrive_in_turn(key, place, terms);
         if arrival == Arrival::New {
             self.pause = None;
         }
@@ -158,7 +155,7 @@ impl<X> HandOvers<X> {
     }
 
     /// As [`HandOvers::arrive`], for what came before whatever was sent back.
-    pub(crate) fn arrive_in_turn(&mut self, key: &HandOverKey, place: X, owed: Owed) -> Arrival {
+    pub(crate) fn arrive_in_turn(&mut self, key: &HandOverKey, place: X, terms: Terms) -> Arrival {
         if self.is_remembered(key) {
             return Arrival::Remembered;
         }
@@ -169,7 +166,7 @@ impl<X> HandOvers<X> {
         if self.undecided.len() >= self.undecided_max {
             return Arrival::Full;
         }
-        self.undecided.insert(key.clone(), Undecided { places: vec![place], owed, accepted: None });
+        self.undecided.insert(key.clone(), Undecided { places: vec![place], terms, accepted: None });
         Arrival::New
     }
 
@@ -188,22 +185,22 @@ impl<X> HandOvers<X> {
         self.undecided.contains_key(key)
     }
 
-    /// The application accepted it: yields what its sender is owed, for the journal.
+    /// The application accepted it: yields what the journal is to say of it.
     pub(crate) fn accept(
         &mut self,
         key: &HandOverKey,
         waiting: oneshot::Sender<Result<(), ClientError>>,
-    ) -> Option<Owed> {
+    ) -> Option<Terms> {
         let undecided = self.undecided.get_mut(key)?;
         undecided.accepted = Some(waiting);
-        Some(undecided.owed.clone())
+        Some(undecided.terms.clone())
     }
 
     /// The acceptance is on disk: remembers it.
     pub(crate) fn settle(&mut self, key: &HandOverKey) -> Option<Settled<X>> {
         let undecided = self.undecided.remove(key)?;
-        self.remember(key.clone());
-        Some(Settled { places: undecided.places, owed: undecided.owed, waiting: undecided.accepted })
+        self.remember(key.clone(), undecided.terms.priority);
+        Some(Settled { places: undecided.places, owed: undecided.terms.owed, waiting: undecided.accepted })
     }
 
     /// The application does not have it, or its acceptance could not be written: forgets that it ever came.
@@ -225,17 +222,9 @@ impl<X> HandOvers<X> {
         until.duration_since(now)
     }
 
-    /// Remembers something as handed over; the oldest is forgotten when there is no more room.
-    pub(crate) fn remember(&mut self, key: HandOverKey) {
-        if !self.remembered.insert(key.clone()) {
-            return;
-        }
-        self.order.push_back(key);
-        if self.order.len() > self.remembered_max
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.remembered.remove(&oldest);
-        }
+    /// Remembers something as handed over.
+    pub(crate) fn remember(&mut self, key: HandOverKey, priority: Priority) {
+        self.remembered.insert(key, priority);
     }
 
     /// The connection is gone, and its exchanges with it.
@@ -253,7 +242,7 @@ impl<X> HandOvers<X> {
     /// How many are remembered.
     #[cfg(test)]
     fn remembered(&self) -> usize {
-        self.order.len()
+        self.remembered.len()
     }
 }
 
@@ -271,8 +260,8 @@ mod tests {
         }
     }
 
-    fn owed(report: bool) -> Owed {
-        Owed { report, confirmation: None }
+    fn owed(report: bool) -> Terms {
+        Terms { priority: Priority::Middle, owed: Owed { report, confirmation: None } }
     }
 
     fn accept(hand_overs: &mut HandOvers<u32>, key: &HandOverKey) -> Settled<u32> {
@@ -289,7 +278,7 @@ mod tests {
         assert_eq!(hand_overs.arrive(&first, 2, owed(true), Instant::now()), Arrival::Undecided);
         let settled = accept(&mut hand_overs, &first);
         assert_eq!(settled.places, [1, 2], "each is acknowledged");
-        assert_eq!(settled.owed, owed(true));
+        assert_eq!(settled.owed, owed(true).owed);
         assert_eq!(hand_overs.arrive(&first, 3, owed(true), Instant::now()), Arrival::Remembered);
     }
 
@@ -302,7 +291,7 @@ mod tests {
             HandOverKey { kind: Kind::Report, ..message.clone() },
             HandOverKey { segment: Some(2), ..message.clone() },
         ];
-        hand_overs.remember(message);
+        hand_overs.remember(message, Priority::Middle);
         for other in others {
             assert_eq!(hand_overs.arrive(&other, 1, owed(false), Instant::now()), Arrival::New, "{other:?}");
         }
@@ -312,7 +301,7 @@ mod tests {
     fn the_oldest_is_forgotten_first_and_only_when_room_is_needed() {
         let mut hand_overs = HandOvers::<u32>::new(4, 3);
         for id in ["1", "2", "3", "3", "4"] {
-            hand_overs.remember(key("a@x", id));
+            hand_overs.remember(key("a@x", id), Priority::Middle);
         }
         assert_eq!(hand_overs.remembered(), 3);
         assert_eq!(hand_overs.arrive(&key("a@x", "2"), 1, owed(false), Instant::now()), Arrival::Remembered);
@@ -355,7 +344,7 @@ mod tests {
         let mut hand_overs = HandOvers::new(8, 8);
         let [first, second, third] = ["1", "2", "3"].map(|id| key("a@x", id));
         let known = key("a@x", "0");
-        hand_overs.remember(known.clone());
+        hand_overs.remember(known.clone(), Priority::Middle);
         assert_eq!(hand_overs.hold_back(&first, now, pause), pause);
         assert_eq!(hand_overs.arrive(&second, 2, owed(false), later(2)), Arrival::Later);
         assert_eq!(

@@ -13,10 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use message::SegmentationSetId;
+use message::{Priority, SegmentationSetId};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::ClientError, hand_over::HandOverKey};
+use crate::{error::ClientError, hand_over::HandOverKey, remembered::Remembered};
 
 /// Name of the journal in the state directory.
 const FILE: &str = "handed-over.jsonl";
@@ -37,6 +37,9 @@ pub(crate) enum Record {
     Accepted {
         #[serde(flatten)]
         key: HandOverKey,
+        /// The priority within which its order is kept.
+        #[serde(default)]
+        priority: Priority,
         /// Its sender is owed a delivery status report.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         report_owed: bool,
@@ -229,7 +232,7 @@ fn damaged(lines_before: usize) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, detail)
 }
 
-/// Folds records to those that still matter, in their order: the latest `max` acceptances, without what reached the
+/// Folds records to those that still matter, in their order: the acceptances that [`Remembered`] keeps, without what reached the
 /// server since, and the segments of messages that were neither accepted nor given up.
 fn remember_latest(records: Vec<Record>, max: usize) -> Vec<Record> {
     // The last record of each; what is owed for an acceptance after it is still owed: a message that was reported as
@@ -248,19 +251,21 @@ fn remember_latest(records: Vec<Record>, max: usize) -> Vec<Record> {
             Record::Held { .. } => {}
         }
     }
-    let acceptances = records.iter().filter(|record| matches!(record, Record::Accepted { .. })).count();
-    let mut skipped = acceptances.saturating_sub(max);
+    let mut remembered = Remembered::new(max);
+    for record in &records {
+        if let Record::Accepted { key, priority, .. } = record {
+            remembered.insert(key.clone(), *priority);
+        }
+    }
     let mut held = HashSet::new();
     let kept = records.into_iter().enumerate().filter_map(|(place, record)| match record {
-        Record::Accepted { .. } if skipped > 0 => {
-            skipped -= 1;
-            None
-        }
-        Record::Accepted { key, report_owed, confirmation_owed } => {
+        // One that was forgotten and came again counts from when it did.
+        Record::Accepted { key, .. } if !remembered.contains(&key) || accepted.get(&key) != Some(&place) => None,
+        Record::Accepted { key, priority, report_owed, confirmation_owed } => {
             let is_done = |done: Option<&usize>| done.is_some_and(|done| place < *done);
             let report_owed = report_owed && !is_done(reported.get(&key));
             let confirmation_owed = confirmation_owed.filter(|_| !is_done(confirmed.get(&key)));
-            Some(Record::Accepted { key, report_owed, confirmation_owed })
+            Some(Record::Accepted { key, priority, report_owed, confirmation_owed })
         }
         Record::Held { key, set_id, body } => {
             let is_before = |settled: Option<&usize>| settled.is_some_and(|settled| place < *settled);
@@ -317,7 +322,7 @@ mod tests {
     }
 
     fn accepted(n: usize, report_owed: bool) -> Record {
-        Record::Accepted { key: key(n), report_owed, confirmation_owed: None }
+        Record::Accepted { key: key(n), priority: Priority::Middle, report_owed, confirmation_owed: None }
     }
 
     #[test]
@@ -368,8 +373,12 @@ mod tests {
         journal.append(&all).unwrap();
         journal.append(&[other]).unwrap();
         let confirmation_owed = Some("1".parse().unwrap());
-        let owed =
-            |n| Record::Accepted { key: key(n), report_owed: true, confirmation_owed: confirmation_owed.clone() };
+        let owed = |n| Record::Accepted {
+            key: key(n),
+            priority: Priority::Middle,
+            report_owed: true,
+            confirmation_owed: confirmation_owed.clone(),
+        };
         journal.append(&[owed(1), Record::Dropped { key: key(2), set_id: set_id() }]).unwrap();
         drop(journal);
         let (mut journal, records) = Journal::open(directory.path(), 10).unwrap();

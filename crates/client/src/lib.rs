@@ -81,6 +81,7 @@ mod limits;
 mod local;
 mod outbound;
 mod reassembly;
+mod remembered;
 mod requests;
 mod segmented;
 mod session;

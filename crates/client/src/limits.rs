@@ -24,7 +24,7 @@ pub struct ClientLimits {
     /// nothing that follows is taken either, so that it does not overtake.
     pub come_back_seconds: u32,
     /// Hand-overs remembered, so that a message that comes again is not handed over again. The oldest is forgotten
-    /// first.
+    /// first, but of each originator and priority the latest 256 only if there is no other.
     pub remembered_max: usize,
     /// Octets of one message as JSON, and the CoAP Max-Message-Size announced. A longer one ends the connection.
     pub message_octets_max: usize,

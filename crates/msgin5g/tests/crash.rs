@@ -94,12 +94,16 @@ async fn kill_9_under_load_loses_nothing_and_repeats_nothing() {
 
     wait_until_all_arrived(&ledger).await;
     let accepted = ledger.accepted.lock().unwrap().clone();
-    let mut seen: HashMap<(String, String), usize> = HashMap::new();
+    // Where in the order of that recipient each came.
+    let mut seen: HashMap<(String, String), Vec<usize>> = HashMap::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for each in ledger.handed_over.lock().unwrap().iter() {
-        *seen.entry(each.clone()).or_default() += 1;
+        let place = places.entry(each.0.clone()).or_default();
+        *place += 1;
+        seen.entry(each.clone()).or_default().push(*place);
     }
-    let repeated: Vec<_> = seen.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(repeated.is_empty(), "handed over more than once: {repeated:?}");
+    let repeated: Vec<_> = seen.iter().filter(|(_, places)| places.len() > 1).collect();
+    assert!(repeated.is_empty(), "handed over more than once, and where in the order: {repeated:?}; {places:?} in all");
     assert!(accepted.len() > 20 * rounds as usize, "only {} messages were accepted: that was no load", accepted.len());
     in_order(&ledger.handed_over.lock().unwrap());
     println!(

@@ -2,14 +2,14 @@
 
 use coap::{Code, ExchangeId, Request, Response};
 use message::{
-    Address, DeliveryStatusReport, FailureCause, Message, MessageId, MessageResponse, UeMessage, failure,
-    segmentation::SetKey,
+    Address, DeliveryStatusReport, FailureCause, Message, MessageId, MessageResponse, Priority, SegmentationSetId,
+    UeMessage, failure, segmentation::SetKey,
 };
 use tokio::time::Instant;
 
 use super::{Driver, JSON, Link};
 use crate::{
-    hand_over::{Arrival, HandOverKey, Owed},
+    hand_over::{Arrival, HandOverKey, Owed, Terms},
     incoming::{Incoming, Received},
     reassembly::Taken,
     requests::set_name,
@@ -39,10 +39,18 @@ impl Content {
         }
     }
 
-    fn owed(&self) -> Owed {
-        let report = matches!(self, Self::Message(message) if message.delivery_status_required);
-        Owed { report, confirmation: None }
+    fn terms(&self) -> Terms {
+        match self {
+            Self::Message(message) => terms_of(message, None),
+            Self::Report(_) => Terms { priority: Priority::default(), owed: Owed::default() },
+        }
     }
+}
+
+/// What goes with `message`, which came as the set of segments named `confirmation` if it did.
+fn terms_of(message: &Message, confirmation: Option<SegmentationSetId>) -> Terms {
+    let owed = Owed { report: message.delivery_status_required, confirmation };
+    Terms { priority: message.priority, owed }
 }
 
 impl Driver {
@@ -123,7 +131,7 @@ impl Driver {
 
     fn hand_over(&mut self, place: Place, content: Content) {
         let key = content.key();
-        match self.hand_overs.arrive(&key, place, content.owed(), Instant::now()) {
+        match self.hand_overs.arrive(&key, place, content.terms(), Instant::now()) {
             Arrival::New => self.give(key, content),
             Arrival::Remembered => {
                 tracing::debug!(message_id = %key.message_id, "came again; it was handed over before");
@@ -173,8 +181,8 @@ impl Driver {
     /// Hands over a message that was put together, or notes that it is asked for again.
     fn hand_over_whole(&mut self, place: Place, key: &HandOverKey) {
         let Some((message, set_id)) = self.reassembly.whole(key) else { return };
-        let owed = Owed { report: message.delivery_status_required, confirmation: Some(set_id.clone()) };
-        match self.hand_overs.arrive(key, place, owed, Instant::now()) {
+        let terms = terms_of(message, Some(set_id.clone()));
+        match self.hand_overs.arrive(key, place, terms, Instant::now()) {
             Arrival::New => {
                 let content = Content::Message(Box::new(message.clone()));
                 self.reassembly.handed_over(key);
@@ -205,8 +213,8 @@ impl Driver {
     /// Hands over what came together with other things, as far as there is room.
     pub(super) fn feed(&mut self) {
         while let Some((number, content)) = self.bundles.first_waiting() {
-            let (key, owed, place) = (content.key(), content.owed(), Place::Part(number));
-            let arrival = self.hand_overs.arrive_in_turn(&key, place, owed);
+            let (key, terms, place) = (content.key(), content.terms(), Place::Part(number));
+            let arrival = self.hand_overs.arrive_in_turn(&key, place, terms);
             if matches!(arrival, Arrival::Later | Arrival::Full) {
                 return;
             }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Driver, Link};
 use crate::{
     error::ClientError,
-    hand_over::{HandOverKey, Owed},
+    hand_over::{HandOverKey, Owed, Terms},
     incoming::{Decision, Verdict},
     journal::Record,
     journal_writer::Batch,
@@ -22,8 +22,8 @@ impl Driver {
     pub(super) fn recall(&mut self, records: Vec<Record>) {
         for record in records {
             match record {
-                Record::Accepted { key, report_owed, confirmation_owed } => {
-                    self.hand_overs.remember(key.clone());
+                Record::Accepted { key, priority, report_owed, confirmation_owed } => {
+                    self.hand_overs.remember(key.clone(), priority);
                     self.owe(key, Owed { report: report_owed, confirmation: confirmation_owed });
                 }
                 Record::Held { key, body, .. } => {
@@ -45,8 +45,9 @@ impl Driver {
         let Decision { key, verdict } = decision;
         match verdict {
             Verdict::Accept(waiting) => {
-                let Some(owed) = self.hand_overs.accept(&key, waiting) else { return };
-                self.record(Record::Accepted { key, report_owed: owed.report, confirmation_owed: owed.confirmation });
+                let Some(Terms { priority, owed }) = self.hand_overs.accept(&key, waiting) else { return };
+                let (report_owed, confirmation_owed) = (owed.report, owed.confirmation);
+                self.record(Record::Accepted { key, priority, report_owed, confirmation_owed });
                 return;
             }
             Verdict::Refuse(cause) => self.refused(&key, cause),
