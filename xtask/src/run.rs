@@ -20,9 +20,20 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Takes out what cargo told this program about itself: build scripts look at it, and what `cargo` alone has built
+/// would be built anew here, and the other way round.
+fn without_our_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// Runs `command`, its output ours, and says how long it took.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<(), Failure> {
     println!("==> {what}");
+    without_our_package(command);
     let started = Instant::now();
     let status =
         command.status().map_err(|error| format!("{what}: cannot start {:?}: {error}", command.get_program()))?;
