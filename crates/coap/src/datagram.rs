@@ -27,6 +27,7 @@
 //! | [`requesting`] | our requests and the peer's responses |
 //! | [`responding`] | the peer's requests and our responses |
 //! | [`observe`] | observations in both directions |
+//! | [`resting`] | an association that only remembers |
 
 mod block;
 mod deduplication;
@@ -34,6 +35,7 @@ mod observe;
 mod reliability;
 mod requesting;
 mod responding;
+mod resting;
 mod unbound;
 mod wire;
 
@@ -53,6 +55,7 @@ use observe::Observations;
 use reliability::Sending;
 use requesting::OwnRequest;
 use responding::{Held, PeerRequest};
+use resting::Resting;
 pub use unbound::Unbound;
 use wire::{Datagram, Type, Unreadable};
 
@@ -113,6 +116,8 @@ pub struct DatagramConnection {
     echo: Option<[u8; ECHO_OCTETS]>,
     counters: DatagramCounters,
     active: Option<Box<Active>>,
+    /// In the place of `active`, while it only remembers.
+    resting: Option<Box<Resting>>,
 }
 
 /// What is there only while something is under way.
@@ -163,6 +168,7 @@ impl DatagramConnection {
             echo: None,
             counters: DatagramCounters::default(),
             active: None,
+            resting: None,
         };
         connection.next_token = connection.random() as u32;
         connection.next_message_id = connection.random() as u16;
@@ -316,6 +322,7 @@ impl DatagramConnection {
     /// Ends everything at once. Events that happened before can still be polled.
     pub fn abort(&mut self) {
         self.state = State::Closed;
+        self.resting = None;
         if let Some(active) = self.active.take() {
             self.active = Some(Box::new(Active { events: active.events, ..Active::default() }));
         }
@@ -362,7 +369,7 @@ impl DatagramConnection {
     /// Whether there is nothing to remember, either: no observation, and all Message IDs are past their lifetime.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.active.is_none()
+        self.active.is_none() && self.resting.is_none()
     }
 
     /// Requests of ours that wait for an answer.
@@ -479,7 +486,8 @@ impl DatagramConnection {
     }
 
     fn active(&mut self) -> &mut Active {
-        self.active.get_or_insert_default()
+        let resting = &mut self.resting;
+        self.active.get_or_insert_with(|| Box::new(resting.take().map(|resting| resting.wake()).unwrap_or_default()))
     }
 
     /// Gives back what is not needed.

@@ -17,6 +17,7 @@ use crate::broadcast::Broadcast;
 use crate::destinations::Destinations;
 use crate::fan_out::FanOut;
 use crate::groups::Groups;
+use crate::hibernation::Hibernation;
 use crate::inbox::{Inbox, Writers};
 use crate::limits::Limits;
 use crate::log_budget::LogBudget;
@@ -33,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Registry,
     pub(crate) sessions: Sessions,
+    /// Sessions that rest.
+    pub(crate) hibernation: Arc<Hibernation>,
     pub(crate) log_budget: LogBudget,
     /// Where decisions by the operator's rules are told.
     pub(crate) audit: Audit,
@@ -117,6 +120,7 @@ impl Core {
             metrics,
             registry: Registry::new(),
             sessions: Sessions::default(),
+            hibernation: Arc::default(),
             inbox,
             store,
             associations,
@@ -166,6 +170,7 @@ impl Core {
         let gauges = [
             (&self.metrics.connections, self.sessions.connections()),
             (&self.metrics.registered, self.registry.ues()),
+            (&self.metrics.sessions_resting, self.hibernation.count()),
             (&self.metrics.open_requests, self.open_requests()),
             (&self.metrics.store_queue, self.inbox.queued()),
             (&self.fan_out.metrics.jobs, self.fan_out.open_jobs()),

@@ -88,12 +88,16 @@ async fn read(shared: Arc<Shared>, mut socket: DtlsSocket) {
 
 async fn take(shared: Arc<Shared>, arrival: DtlsArrival) {
     let core = &shared.core;
-    let _connection = Connection::over_datagrams(core);
+    let connection = Connection::over_datagrams(core);
     // On its own, so that a session does not hold a handshake's memory.
     let Some(dtls) = Box::pin(handshake(core, arrival)).await else { return };
-    let (peer, source) = (dtls.peer().clone(), dtls.source().ip());
-    match DatagramCarrier::new(dtls, Arc::clone(&shared.coap), shared.prove_new_addresses) {
-        Ok(carrier) => drop(listener::serve(core, Box::new(carrier), peer, source, Arc::clone(&shared.path)).await),
+    let source = dtls.source().ip();
+    let (link, peer) = dtls.into_link();
+    match DatagramCarrier::new(link, Arc::clone(&shared.coap), shared.prove_new_addresses) {
+        Ok(carrier) => {
+            let (carrier, path) = (Box::new(carrier), Arc::clone(&shared.path));
+            listener::serve_until_rest(core, connection, carrier, peer, source, path).await;
+        }
         Err(error) => tracing::error!(%error, "no session"),
     }
 }

@@ -40,6 +40,7 @@ mod destinations;
 mod error;
 mod fan_out;
 mod groups;
+mod hibernation;
 mod http_ue;
 mod inbox;
 mod invokers;

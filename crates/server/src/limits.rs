@@ -78,6 +78,9 @@ pub struct Limits {
     /// How long nothing may come from a UE over datagrams. Then its session is closed. It is not pinged meanwhile: it may be
     /// asleep.
     pub datagram_idle_seconds: u64,
+    /// How long nothing may come from a registered UE over DTLS, with nothing under way. Then its session is frozen to a few
+    /// hundred octets, until something is to be done for it. 0: never. One without Connection IDs is not frozen.
+    pub datagram_freeze_milliseconds: u64,
     /// How long a UE may leave a delivery unacknowledged. Then its connection is closed and what it did not
     /// acknowledge is stored or failed; over datagrams the UE counts as away until something comes from it.
     pub delivery_timeout_seconds: u64,
@@ -215,6 +218,7 @@ impl Default for Limits {
             write_timeout_seconds: 10,
             datagram_window: 1,
             datagram_idle_seconds: 7 * 86_400,
+            datagram_freeze_milliseconds: 30_000,
             delivery_timeout_seconds: 20,
             queue_timeout_seconds: 20,
             registration_timeout_seconds: 30,
@@ -330,6 +334,7 @@ impl Limits {
             ("report_collection_seconds", self.report_collection_seconds),
             ("drain_timeout_seconds", self.drain_timeout_seconds),
             ("aggregation_wait_milliseconds", self.aggregation_wait_milliseconds),
+            ("datagram_freeze_milliseconds", self.datagram_freeze_milliseconds),
             ("trigger_delay_seconds", self.trigger_delay_seconds),
             ("trigger_restart_pause_seconds", self.trigger_restart_pause_seconds),
             ("trigger_interval_seconds", self.trigger_interval_seconds),
@@ -428,6 +433,11 @@ impl Limits {
 
     pub(crate) fn datagram_idle(&self) -> Duration {
         Duration::from_secs(self.datagram_idle_seconds)
+    }
+
+    /// None: never.
+    pub(crate) fn datagram_freeze(&self) -> Option<Duration> {
+        (self.datagram_freeze_milliseconds > 0).then(|| Duration::from_millis(self.datagram_freeze_milliseconds))
     }
 
     pub(crate) fn pong_timeout(&self) -> Duration {

@@ -13,8 +13,9 @@ use transport::{
 };
 
 use crate::core::Core;
+use crate::hibernation::{self, Seat};
 use crate::mailbox::Mailbox;
-use crate::session::{self, Ended};
+use crate::session::{self, Ended, Session};
 use crate::sessions::{Connection, Entry};
 
 /// Pause after the system had no socket to give.
@@ -129,6 +130,23 @@ async fn open_websocket(
 
 /// A UE can have itself refused over and over.
 static REFUSED: LogThrottle = LogThrottle::new();
+
+/// Runs the session of a connection whose peer is proven, until it ends or, idle, rests; then there is none, and it goes
+/// on by itself when something is to be done for it.
+pub(crate) async fn serve_until_rest(
+    core: &Arc<Core>,
+    connection: Connection,
+    carrier: Box<dyn Carrier>,
+    peer: ProvenPeer,
+    source: IpAddr,
+    path: Arc<str>,
+) -> Option<Ended> {
+    tracing::debug!(a_kid = %peer.a_kid, cipher = peer.cipher, "connected");
+    let mailbox = Arc::new(Mailbox::default());
+    let seat = Seat::new(Entry::new(core, &mailbox, &peer), connection);
+    let session = Session::new(Arc::clone(core), carrier, peer, source, path, mailbox);
+    hibernation::live(Arc::clone(core), session, seat).await
+}
 
 /// Runs the session of a connection whose peer is proven.
 pub(crate) async fn serve(

@@ -33,6 +33,7 @@ struct ReasonLabel {
 pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) registered: Gauge,
+    pub(crate) sessions_resting: Gauge,
     pub(crate) open_requests: Gauge,
     pub(crate) store_queue: Gauge,
     delivered: Counter,
@@ -68,6 +69,7 @@ impl Metrics {
         let metrics = Self {
             connections: Gauge::default(),
             registered: Gauge::default(),
+            sessions_resting: Gauge::default(),
             open_requests: Gauge::default(),
             store_queue: Gauge::default(),
             delivered: Counter::default(),
@@ -105,6 +107,7 @@ impl Metrics {
     fn register_all(&self, registry: &mut Registry) {
         registry.register("connections", "MSGin5G-1 connections open", self.connections.clone());
         registry.register("registered", "UE Service IDs registered, connected or away", self.registered.clone());
+        registry.register("sessions_resting", "Sessions of those that are idle, without a task of their own", self.sessions_resting.clone());
         registry.register("open_requests", "Messages and reports that wait for their answer", self.open_requests.clone());
         registry.register("store_queue", "Messages that wait for a writer of the store", self.store_queue.clone());
         registry.register("delivered", "Messages acknowledged by their recipient", self.delivered.clone());

@@ -36,6 +36,7 @@ use crate::destinations::Destinations;
 use crate::error::ServerError;
 use crate::fan_out;
 use crate::groups::GroupSource;
+use crate::hibernation;
 use crate::http_ue::{self, Front, HttpsMetrics};
 use crate::inbox;
 use crate::invokers::{self, Invokers};
@@ -193,6 +194,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     load(&core, &servers).await?;
     writers.run(&core, &core.stopped.clone());
     core.tasks.spawn(segments::run(Arc::clone(&core)));
+    core.tasks.spawn(hibernation::run(Arc::clone(&core)));
 
     let (listener, coap) = bind(config.server.listen).await?;
     let coaps = match &config.coaps {

@@ -104,6 +104,17 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// What no other session has.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn a_kid(&self) -> &AKid {
+        &self.a_kid
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let sessions = &self.core.sessions;

@@ -96,5 +96,5 @@ pub use psk_profile::TlsVersion;
 pub use psk_server::{HandshakeLimits, ProvenPeer, PskAcceptor, PskServerConfig, SecuredStream};
 pub use ua_dtls::{
     DtlsArrival, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsError, DtlsLimits, DtlsListener,
-    DtlsServerConfig, DtlsSession, DtlsSocket,
+    DtlsLink, DtlsServerConfig, DtlsSession, DtlsSocket,
 };

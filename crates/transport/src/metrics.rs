@@ -23,6 +23,9 @@ pub struct TransportMetrics {
     dtls_handshakes_in_progress: Gauge,
     dtls_handshake_seconds: Histogram,
     dtls_sessions: Gauge,
+    dtls_sessions_frozen: Gauge,
+    dtls_freezes: Counter,
+    dtls_thaws: Family<Outcome, Counter>,
     dtls_cookies: Counter,
     dtls_dropped: Family<Reason, Counter>,
     dtls_address_changes: Counter,
@@ -53,6 +56,9 @@ impl Default for TransportMetrics {
             dtls_handshakes_in_progress: Gauge::default(),
             dtls_handshake_seconds: seconds(),
             dtls_sessions: Gauge::default(),
+            dtls_sessions_frozen: Gauge::default(),
+            dtls_freezes: Counter::default(),
+            dtls_thaws: Family::default(),
             dtls_cookies: Counter::default(),
             dtls_dropped: Family::default(),
             dtls_address_changes: Counter::default(),
@@ -108,6 +114,13 @@ impl TransportMetrics {
             self.dtls_handshake_seconds.clone(),
         );
         registry.register("dtls_sessions", "DTLS sessions whose peer is proven", self.dtls_sessions.clone());
+        registry.register(
+            "dtls_sessions_frozen",
+            "Those of them that are frozen because they are idle",
+            self.dtls_sessions_frozen.clone(),
+        );
+        registry.register("dtls_freezes", "DTLS sessions frozen", self.dtls_freezes.clone());
+        registry.register("dtls_thaws", "Frozen DTLS sessions thawed, by outcome", self.dtls_thaws.clone());
         registry.register("dtls_cookies", "ClientHellos answered with a cookie", self.dtls_cookies.clone());
         registry.register(
             "dtls_datagrams_dropped",
@@ -135,6 +148,17 @@ impl TransportMetrics {
 
     pub(crate) fn dtls_session_begins(&self) -> InProgress {
         InProgress::of(&self.dtls_sessions)
+    }
+
+    /// Counts a session that is frozen, until what is returned is dropped.
+    pub(crate) fn dtls_frozen(&self) -> InProgress {
+        self.dtls_freezes.inc();
+        InProgress::of(&self.dtls_sessions_frozen)
+    }
+
+    pub(crate) fn dtls_thawed(&self, thawed: bool) {
+        let outcome = if thawed { "thawed" } else { "failed" };
+        self.dtls_thaws.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub(crate) fn cookie_sent(&self) {

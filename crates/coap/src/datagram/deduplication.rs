@@ -22,6 +22,14 @@ struct Remembered {
     outcome: Outcome,
 }
 
+/// One message, on its own.
+#[derive(Debug)]
+pub(super) struct Memory {
+    message_id: u16,
+    expires: Instant,
+    outcome: Outcome,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -81,6 +89,36 @@ impl Seen {
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// Whether there is no more than this to remember.
+    pub(super) fn is_within(&self, entries_max: usize, answer_octets_max: usize) -> bool {
+        self.by_id.len() <= entries_max && self.answer_octets <= answer_octets_max
+    }
+
+    /// All that is remembered, in the order it came.
+    pub(super) fn take(&mut self) -> Box<[Memory]> {
+        let Self { mut by_id, order, .. } = std::mem::take(self);
+        let remembered = order.into_iter().filter_map(|(message_id, expires)| {
+            let remembered = by_id.remove(&message_id)?;
+            if remembered.expires != expires {
+                // Its later entry is still to come.
+                by_id.insert(message_id, remembered);
+                return None;
+            }
+            Some(Memory { message_id, expires, outcome: remembered.outcome })
+        });
+        remembered.collect()
+    }
+
+    /// What was taken, as it was; answers count as given in the order their messages came.
+    pub(super) fn of(memories: Box<[Memory]>) -> Self {
+        let mut seen = Self::default();
+        for Memory { message_id, expires, outcome } in memories {
+            seen.enter(message_id, expires, usize::MAX);
+            seen.answer(message_id, outcome, usize::MAX);
+        }
+        seen
     }
 
     fn forget(&mut self, (message_id, expires): (u16, Instant)) {

@@ -54,6 +54,16 @@ impl Sending {
         !self.is_under_way() && self.id_blocks.is_empty()
     }
 
+    /// With nothing to send, and Message IDs that may not be used yet.
+    pub(super) fn of(id_blocks: Box<[(u16, Instant)]>) -> Self {
+        Self { id_blocks: id_blocks.into_vec().into(), ..Self::default() }
+    }
+
+    /// Message IDs that may not be used yet.
+    pub(super) fn take_id_blocks(&mut self) -> Box<[(u16, Instant)]> {
+        std::mem::take(&mut self.id_blocks).into_iter().collect()
+    }
+
     pub(super) fn is_under_way(&self) -> bool {
         !self.in_flight.is_empty() || !self.waiting.is_empty()
     }

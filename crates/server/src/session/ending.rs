@@ -141,6 +141,7 @@ impl Session {
             self.registered.as_ref().map(|_| self.revalidate_at),
             self.expires,
             self.carrier.poll_timeout().map(Instant::from_std),
+            self.rest_at(),
             Some(alive),
         ]
         .into_iter()
@@ -214,13 +215,18 @@ impl Session {
         }
     }
 
-    /// Gives everything back, and the peer the chance to read the last words.
-    pub(super) async fn close(&mut self, ended: Ended) {
+    /// Takes no letters any more, and carries to nobody.
+    pub(super) fn leave_all(&mut self) {
         self.mailbox.close();
         if let Some(registered) = self.registered.take() {
             registered.party.forget_sleeper(&self.mailbox);
             self.core.detach(&registered.party, registered.generation);
         }
+    }
+
+    /// Gives everything back, and the peer the chance to read the last words.
+    pub(super) async fn close(&mut self, ended: Ended) {
+        self.leave_all();
         if let Some(procedure) = self.procedure.take() {
             let core = std::sync::Arc::clone(&self.core);
             // What it began on disk it ends, and a registration without a connection is one that is away.

@@ -20,6 +20,7 @@ mod ending;
 mod outgoing;
 mod procedure;
 mod requests;
+mod resting;
 mod topics;
 
 use std::collections::VecDeque;
@@ -42,6 +43,7 @@ use ending::Ending;
 use outgoing::{Sent, Train, Wagon};
 use procedure::Procedure;
 pub(crate) use procedure::{fingerprint, profile_of};
+pub(crate) use resting::{Arrived, Resting};
 
 use crate::core::Core;
 use crate::limits::Limits;
@@ -104,6 +106,17 @@ pub(crate) struct Session {
     ending: Option<Ending>,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
+    /// Whoever runs it takes it up again after it rested.
+    may_rest: bool,
+    /// Not before this is looked again whether it may rest.
+    rest_retry_at: Instant,
+}
+
+/// How a session's task ends.
+pub(crate) enum Life {
+    Ended(Ended),
+    /// It is idle, and goes on when it is called.
+    Rests(Box<Resting>),
 }
 
 /// Runs a connection to its end.
@@ -116,9 +129,44 @@ pub(crate) async fn run(
     mailbox: Arc<Mailbox>,
 ) -> Ended {
     let mut session = Session::new(core, carrier, peer, source, path, mailbox);
-    let ended = poll_fn(|context| session.poll(context)).await;
-    session.close(ended).await;
-    ended
+    // Nobody takes it up again.
+    session.may_rest = false;
+    match run_until_rest(session).await {
+        Life::Ended(ended) => ended,
+        Life::Rests(_) => Ended::Broken,
+    }
+}
+
+/// Runs a session until it ends or rests.
+pub(crate) async fn run_until_rest(session: Session) -> Life {
+    let mut present = Present(Some(session));
+    let ended = poll_fn(|context| match &mut present.0 {
+        Some(session) => session.poll(context),
+        None => Poll::Ready(None),
+    })
+    .await;
+    match (ended, &mut present.0) {
+        (Some(ended), Some(session)) => {
+            session.close(ended).await;
+            Life::Ended(ended)
+        }
+        _ => match present.0.take().and_then(Session::into_resting) {
+            Some(resting) => Life::Rests(Box::new(resting)),
+            None => Life::Ended(Ended::Broken),
+        },
+    }
+}
+
+/// A session while it has a task. If that did not get to its close, because something in it panicked, its UE is left away
+/// and not connected to nobody.
+struct Present(Option<Session>);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        if let Some(session) = &mut self.0 {
+            session.leave_all();
+        }
+    }
 }
 
 /// How CoAP is spoken over a stream.
@@ -174,7 +222,7 @@ const DTLS_OVERHEAD_OCTETS: usize = 80;
 const BLOCK_OVERHEAD_OCTETS: usize = 128;
 
 impl Session {
-    fn new(
+    pub(crate) fn new(
         core: Arc<Core>,
         carrier: Box<dyn Carrier>,
         peer: ProvenPeer,
@@ -209,36 +257,42 @@ impl Session {
             pipeline_deadline: None,
             pinged_at: None,
             ending: None,
+            may_rest: true,
+            rest_retry_at: now,
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+    /// Ready with none when it rests.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Ended>> {
         for _ in 0..TURNS_MAX {
             let mut progress = self.poll_mailbox(context);
             progress |= self.poll_procedure(context);
             progress |= match self.poll_read(context) {
                 Ok(progress) => progress,
-                Err(ended) => return Poll::Ready(ended),
+                Err(ended) => return Poll::Ready(Some(ended)),
             };
             progress |= self.dispatch();
             match self.poll_write(context) {
                 Ok(wrote) => progress |= wrote,
-                Err(_) => return Poll::Ready(self.ended(Ended::Broken)),
+                Err(_) => return Poll::Ready(Some(self.ended(Ended::Broken))),
             }
             if let Some(ended) = self.check_ending() {
-                return Poll::Ready(ended);
+                return Poll::Ready(Some(ended));
             }
             if !progress {
+                if self.rests(Instant::now()) {
+                    return Poll::Ready(None);
+                }
                 match self.poll_timer(context) {
                     Ok(true) => {}
                     Ok(false) => return Poll::Pending,
-                    Err(ended) => return Poll::Ready(ended),
+                    Err(ended) => return Poll::Ready(Some(ended)),
                 }
             }
         }
         // A peer that is never silent does not outrun its deadlines.
         if let Err(ended) = self.poll_timer(context) {
-            return Poll::Ready(ended);
+            return Poll::Ready(Some(ended));
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -361,18 +415,6 @@ impl Session {
         let timer_at = self.timer_at;
         self.timer.as_mut().reset(timer_at);
         Ok(true)
-    }
-}
-
-impl Drop for Session {
-    /// A session that did not get to its close, because something in it panicked, leaves its UE away and not connected to
-    /// nobody.
-    fn drop(&mut self) {
-        self.mailbox.close();
-        if let Some(registered) = self.registered.take() {
-            registered.party.forget_sleeper(&self.mailbox);
-            self.core.detach(&registered.party, registered.generation);
-        }
     }
 }
 

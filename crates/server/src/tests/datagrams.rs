@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use transport::{DatagramCarrier, DatagramLink, LinkReceived};
 
 use super::*;
+use crate::sessions::Connection;
 
 /// Both ends of what is DTLS otherwise.
 struct Link {
@@ -38,30 +39,40 @@ impl DatagramLink for Link {
     fn close(&mut self, _: StdInstant) {
         self.inbound.close();
     }
+
+    fn freeze(&mut self) -> bool {
+        self.inbound.is_empty()
+    }
 }
 
 /// A UE over datagrams.
-struct Device {
+pub(super) struct Device {
     machine: DatagramConnection,
     to_server: mpsc::UnboundedSender<LinkReceived>,
     from_server: mpsc::UnboundedReceiver<Vec<u8>>,
     /// It sends everything twice.
-    stutters: bool,
-    requests: VecDeque<Request>,
+    pub(super) stutters: bool,
+    pub(super) requests: VecDeque<Request>,
     responses: Vec<(ExchangeId, Response)>,
-    session: JoinHandle<Ended>,
+    session: JoinHandle<Option<Ended>>,
 }
 
 impl Device {
     fn connect(net: &Net, supi: &str) -> Self {
+        Self::connect_as(net, peer(Some(supi), None))
+    }
+
+    pub(super) fn connect_as(net: &Net, peer: ProvenPeer) -> Self {
         let (to_server, inbound) = mpsc::unbounded_channel();
         let (outbound, from_server) = mpsc::unbounded_channel();
         let config = Arc::new(session::datagram_config(&net.core.limits, 1_232));
         let carrier = Box::new(DatagramCarrier::new(Link { inbound, outbound }, config, true).unwrap());
-        let (core, peer) = (Arc::clone(&net.core), peer(Some(supi), None));
+        let core = Arc::clone(&net.core);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let session =
-            tokio::spawn(async move { listener::serve(&core, carrier, peer, source, "msgin5g".into()).await });
+        let connection = Connection::over_datagrams(&core);
+        let session = tokio::spawn(async move {
+            listener::serve_until_rest(&core, connection, carrier, peer, source, "msgin5g".into()).await
+        });
         Self {
             machine: DatagramConnection::new(Arc::new(DatagramConfig::default()), 7),
             to_server,
@@ -73,7 +84,7 @@ impl Device {
         }
     }
 
-    async fn registered(net: &Net, name: &str) -> Self {
+    pub(super) async fn registered(net: &Net, name: &str) -> Self {
         let supi = supi_of(name);
         net.associate(&supi, name);
         let mut device = Self::connect(net, &supi);
@@ -90,17 +101,21 @@ impl Device {
         }
     }
 
-    fn moves(&self) {
+    pub(super) fn moves(&self) {
         self.to_server.send(LinkReceived::Moved).unwrap();
     }
 
     /// Takes one datagram, and sorts what came.
-    async fn turn(&mut self) {
+    pub(super) async fn turn(&mut self) {
         self.flush();
         let datagram = timeout(PATIENCE, self.from_server.recv()).await.unwrap().expect("the session is there");
         for _ in 0..=usize::from(self.stutters) {
             self.machine.receive(&datagram, StdInstant::now()).unwrap();
         }
+        self.sort();
+    }
+
+    fn sort(&mut self) {
         while let Some(event) = self.machine.poll_event() {
             match event {
                 StreamEvent::Request { request } => self.requests.push_back(request),
@@ -111,14 +126,14 @@ impl Device {
         self.flush();
     }
 
-    fn ask(&mut self, payload: &[u8]) -> ExchangeId {
+    pub(super) fn ask(&mut self, payload: &[u8]) -> ExchangeId {
         let request = Request::post("msgin5g").content_format(50).payload(payload.to_vec());
         let exchange = self.machine.request(request, StdInstant::now()).unwrap();
         self.flush();
         exchange
     }
 
-    async fn exchange(&mut self, payload: &[u8]) -> Response {
+    pub(super) async fn exchange(&mut self, payload: &[u8]) -> Response {
         let exchange = self.ask(payload);
         loop {
             if let Some(index) = self.responses.iter().position(|(answered, _)| *answered == exchange) {
@@ -128,12 +143,12 @@ impl Device {
         }
     }
 
-    async fn send(&mut self, message: &Message) -> Fate {
+    pub(super) async fn send(&mut self, message: &Message) -> Fate {
         let response = self.exchange(&message.encode()).await;
         Fate::of(&response)
     }
 
-    async fn receive(&mut self) -> Message {
+    pub(super) async fn receive(&mut self) -> Message {
         while self.requests.is_empty() {
             self.turn().await;
         }
@@ -148,7 +163,53 @@ impl Device {
 
     /// Waits for the server to end the session.
     async fn ended(self) -> Ended {
-        timeout(PATIENCE, self.session).await.unwrap().unwrap()
+        timeout(PATIENCE, self.session).await.unwrap().unwrap().expect("it did not rest")
+    }
+
+    /// Waits for the server to end the session, whether it rested or not.
+    pub(super) async fn is_closed(&self) {
+        timeout(PATIENCE, self.to_server.closed()).await.unwrap();
+    }
+
+    /// Sends a datagram as it is.
+    pub(super) fn send_datagram(&self, datagram: Vec<u8>) {
+        let _ = self.to_server.send(LinkReceived::Datagram(datagram));
+    }
+
+    /// What the machine has to send, without sending it.
+    pub(super) fn take_datagram(&mut self) -> Vec<u8> {
+        self.machine.poll_transmit().unwrap()
+    }
+
+    /// A request that is not sent yet.
+    pub(super) fn prepare(&mut self, payload: &[u8]) -> ExchangeId {
+        let request = Request::post("msgin5g").content_format(50).payload(payload.to_vec());
+        self.machine.request(request, StdInstant::now()).unwrap()
+    }
+
+    /// The next datagram of the server, unseen by the machine.
+    pub(super) async fn datagram(&mut self) -> Vec<u8> {
+        timeout(PATIENCE, self.from_server.recv()).await.unwrap().expect("the session is there")
+    }
+
+    /// Gives the machine a datagram of the server.
+    pub(super) fn take_in(&mut self, datagram: &[u8]) {
+        self.machine.receive(datagram, StdInstant::now()).unwrap();
+        self.sort();
+    }
+
+    /// What has come and nobody has looked at is lost.
+    pub(super) fn lose_datagrams(&mut self) {
+        while self.from_server.try_recv().is_ok() {}
+    }
+
+    pub(super) async fn fate(&mut self, exchange: ExchangeId) -> Fate {
+        loop {
+            if let Some(index) = self.responses.iter().position(|(answered, _)| *answered == exchange) {
+                return Fate::of(&self.responses.remove(index).1);
+            }
+            self.turn().await;
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod datagrams;
 mod delivery;
 mod fan_out;
 mod groups;
+mod hibernation;
 mod https;
 mod lifetime;
 mod limits;
@@ -27,7 +28,7 @@ mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -74,6 +75,8 @@ struct Associations {
     known: Mutex<BTreeMap<String, BTreeSet<UeServiceId>>>,
     mood: Mutex<Mood>,
     released: AtomicBool,
+    /// How often.
+    asked: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -89,6 +92,7 @@ enum Mood {
 impl AssociationSource for Associations {
     fn ue_service_ids(&self, ue_id: UeId) -> BoxFuture<'_, Result<BTreeSet<UeServiceId>, AssociationError>> {
         let mood = *self.mood.lock().unwrap();
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             match mood {
                 Mood::Answers => Ok(self.known.lock().unwrap().get(ue_id.as_str()).cloned().unwrap_or_default()),
@@ -196,6 +200,7 @@ impl Net {
         crate::server::load(&core, &servers).await.unwrap();
         writers.run(&core, &core.stopped.clone());
         core.tasks.spawn(crate::segments::run(Arc::clone(&core)));
+        core.tasks.spawn(crate::hibernation::run(Arc::clone(&core)));
         Self { core, associations, servers, directory, setup }
     }
 

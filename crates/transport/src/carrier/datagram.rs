@@ -31,6 +31,12 @@ pub trait DatagramLink: Send {
 
     /// Says the last word; nothing can be sent after it.
     fn close(&mut self, now: Instant);
+
+    /// Gives back what only something under way needs, and says whether it did; then nothing waits to be received. Whatever
+    /// comes next finds the link as it was.
+    fn freeze(&mut self) -> bool {
+        false
+    }
 }
 
 /// What came of [`DatagramLink::poll_receive`].
@@ -162,5 +168,13 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
 
     fn is_datagram(&self) -> bool {
         true
+    }
+
+    fn rest(&mut self, now: Instant) -> bool {
+        // An address that is to be proven is something under way.
+        self.proofs_awaited == 0
+            && self.machine.is_address_proven()
+            && self.machine.rest(now)
+            && self.link.freeze()
     }
 }

@@ -79,6 +79,12 @@ pub trait Carrier: Send {
     fn is_datagram(&self) -> bool {
         false
     }
+
+    /// Gives back the memory that only something under way needs, and says whether it did: nothing was under way. It is used
+    /// on as if nothing had happened; the next call that needs that memory takes it again.
+    fn rest(&mut self, _now: Instant) -> bool {
+        false
+    }
 }
 
 /// What came of [`Carrier::poll_receive`].

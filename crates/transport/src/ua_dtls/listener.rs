@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tracing::debug;
 
 use super::arrival::DtlsArrival;
-use super::peer::Peer;
+use super::peer::{Peer, Surroundings};
 use super::table::Table;
 use super::{CONNECTION_ID_OCTETS, DATAGRAM_READ_OCTETS, DtlsError, DtlsServerConfig, choose};
 use crate::admission::{Admission, Full};
@@ -67,8 +67,9 @@ impl DtlsListener {
             let log = KeyLog::open(path)?;
             server.session.key_log = Some(dtls::KeyLog::new(move |line| log.append(line)));
         }
+        let server = Arc::new(server);
         let shared = Arc::new(Shared {
-            listener: dtls::Listener::new(Arc::new(server), Instant::now())?,
+            listener: dtls::Listener::new(Arc::clone(&server), Instant::now())?,
             lookup,
             admission: Admission::new(limits.in_progress_max, limits.in_progress_per_source_max),
             table: Arc::new(Table::new()),
@@ -80,7 +81,12 @@ impl DtlsListener {
         let sockets = sockets
             .into_iter()
             .map(|socket| DtlsSocket {
-                socket: Arc::new(socket),
+                around: Arc::new(Surroundings {
+                    socket: Arc::new(socket),
+                    metrics: shared.metrics().clone(),
+                    inbound_max: limits.inbound_datagrams_max,
+                    config: Arc::clone(&server),
+                }),
                 shared: Arc::clone(&shared),
                 buffer: vec![0; DATAGRAM_READ_OCTETS].into_boxed_slice(),
             })
@@ -106,7 +112,7 @@ impl DtlsListener {
 
 /// One socket of a [`DtlsListener`]. It must be read all the time: what its sessions get comes through it.
 pub struct DtlsSocket {
-    socket: Arc<UdpSocket>,
+    around: Arc<Surroundings>,
     shared: Arc<Shared>,
     buffer: Box<[u8]>,
 }
@@ -119,9 +125,9 @@ impl DtlsSocket {
     /// The socket cannot be read just now; call it again.
     pub async fn accept(&mut self) -> io::Result<DtlsArrival> {
         loop {
-            let (octets, source) = self.socket.recv_from(&mut self.buffer).await?;
+            let (octets, source) = self.around.socket.recv_from(&mut self.buffer).await?;
             let datagram = self.buffer.get(..octets).unwrap_or_default();
-            if let Some(arrival) = self.shared.take(&self.socket, source, datagram) {
+            if let Some(arrival) = self.shared.take(&self.around, source, datagram) {
                 return Ok(arrival);
             }
         }
@@ -130,7 +136,7 @@ impl DtlsSocket {
 
 impl Shared {
     /// Gives a datagram to whom it belongs.
-    fn take(self: &Arc<Self>, socket: &Arc<UdpSocket>, source: SocketAddr, datagram: &[u8]) -> Option<DtlsArrival> {
+    fn take(self: &Arc<Self>, around: &Arc<Surroundings>, source: SocketAddr, datagram: &[u8]) -> Option<DtlsArrival> {
         let now = Instant::now();
         if let Some(id) = ConnectionId::of_datagram(datagram, CONNECTION_ID_OCTETS) {
             match self.table.of_id(&id) {
@@ -150,7 +156,7 @@ impl Shared {
                 Disposition::Ignored => {}
             }
         }
-        self.greet(socket, now, source, datagram, known)
+        self.greet(around, now, source, datagram, known)
     }
 
     fn hand(&self, peer: &Arc<Peer>, now: Instant, source: SocketAddr, datagram: &[u8]) -> Disposition {
@@ -164,14 +170,14 @@ impl Shared {
     /// Answers somebody who has no session, or wants another.
     fn greet(
         self: &Arc<Self>,
-        socket: &Arc<UdpSocket>,
+        around: &Arc<Surroundings>,
         now: Instant,
         source: SocketAddr,
         datagram: &[u8],
         known: bool,
     ) -> Option<DtlsArrival> {
         let reply = match self.listener.handle_datagram(now, source, datagram) {
-            Incoming::Hello(hello) => match self.admit(socket, now, *hello) {
+            Incoming::Hello(hello) => match self.admit(around, now, *hello) {
                 Ok(arrival) => return Some(arrival),
                 Err(reply) => reply?,
             },
@@ -188,7 +194,7 @@ impl Shared {
                 return None;
             }
         };
-        if socket.try_send_to(&reply.payload, reply.destination).is_err() {
+        if around.socket.try_send_to(&reply.payload, reply.destination).is_err() {
             self.metrics().datagram_dropped("socket_full");
         }
         None
@@ -197,7 +203,7 @@ impl Shared {
     /// Somebody whose address is proven: a session, unless a limit is reached. What is refused may get a reply.
     fn admit(
         self: &Arc<Self>,
-        socket: &Arc<UdpSocket>,
+        around: &Arc<Surroundings>,
         now: Instant,
         hello: ProvenHello,
     ) -> Result<DtlsArrival, Option<dtls::Transmit>> {
@@ -232,8 +238,7 @@ impl Shared {
             self.refuse(source, &HandshakeError::of_dtls(error));
             None
         })?;
-        let inbound_max = self.config.limits.inbound_datagrams_max;
-        let peer = Peer::new(connection, id, Arc::clone(socket), self.metrics().clone(), inbound_max);
+        let peer = Peer::new(connection, id, Arc::clone(around));
         let entry = self.table.enter(peer, source);
         Ok(DtlsArrival::new(Arc::clone(self), entry, slot, source))
     }

@@ -17,6 +17,7 @@
 
 mod arrival;
 mod client;
+mod freezing;
 mod listener;
 mod peer;
 mod session;
@@ -36,7 +37,7 @@ use crate::psk_profile::TlsVersion;
 pub use arrival::DtlsArrival;
 pub use client::{DtlsClientConfig, DtlsClientSession, DtlsConnector};
 pub use listener::{DtlsListener, DtlsSocket};
-pub use session::DtlsSession;
+pub use session::{DtlsLink, DtlsSession};
 
 /// How to accept.
 #[derive(Debug, Clone)]

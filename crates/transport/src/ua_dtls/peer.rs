@@ -7,18 +7,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use dtls::{Closed, Connection, ConnectionId, Disposition, Established, Event, KeyRefusal, KeyRequest, PresharedKey};
+use dtls::{
+    Closed, Connection, ConnectionId, Disposition, Established, Event, KeyRefusal, KeyRequest, PresharedKey, ServerConfig,
+};
 use tokio::net::UdpSocket;
 use tracing::warn;
 
+use super::freezing::Body;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::TransportMetrics;
 
-/// A session. Its lock is held for one datagram's work at most.
+/// What the sessions of a socket share.
+pub(super) struct Surroundings {
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) metrics: TransportMetrics,
+    pub(super) inbound_max: usize,
+    pub(super) config: Arc<ServerConfig>,
+}
+
+/// A session. Its lock is held for one datagram's work at most. A server has many, and most are silent: what only something
+/// under way needs is in [`Live`], and goes when it is frozen ([`super::freezing`]).
 pub(super) struct Peer {
-    socket: Arc<UdpSocket>,
-    metrics: TransportMetrics,
-    inbound_max: usize,
+    pub(super) around: Arc<Surroundings>,
     /// What its records are found by, if the client does Connection IDs: with DTLS 1.3 that is settled after the key only.
     pub(super) connection_id: ConnectionId,
     /// Nobody has it any more.
@@ -26,16 +36,21 @@ pub(super) struct Peer {
     state: Mutex<State>,
 }
 
-struct State {
-    connection: Connection,
-    /// Application data that nobody has taken.
-    inbound: VecDeque<Vec<u8>>,
-    /// The peer's address is another one since this was last asked.
-    moved: bool,
-    key_needed: Option<KeyRequest>,
-    established: Option<Established>,
-    ended: Option<Ending>,
+pub(super) struct State {
+    pub(super) body: Body,
     waker: Option<Waker>,
+}
+
+/// A session that is not frozen.
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    /// Application data that nobody has taken.
+    pub(super) inbound: VecDeque<Vec<u8>>,
+    /// The peer's address is another one since this was last asked.
+    pub(super) moved: bool,
+    pub(super) key_needed: Option<KeyRequest>,
+    established: Option<Established>,
+    pub(super) ended: Option<Ending>,
 }
 
 /// How a session ended.
@@ -69,94 +84,88 @@ pub(super) enum Inbound {
 }
 
 impl Peer {
-    pub(super) fn new(
-        connection: Connection,
-        connection_id: ConnectionId,
-        socket: Arc<UdpSocket>,
-        metrics: TransportMetrics,
-        inbound_max: usize,
-    ) -> Arc<Self> {
-        let peer = Arc::new(Self {
-            socket,
-            metrics,
-            inbound_max,
-            connection_id,
-            gone: AtomicBool::new(false),
-            state: Mutex::new(State {
-                connection,
-                inbound: VecDeque::new(),
-                moved: false,
-                key_needed: None,
-                established: None,
-                ended: None,
-                waker: None,
-            }),
-        });
+    pub(super) fn new(connection: Connection, connection_id: ConnectionId, around: Arc<Surroundings>) -> Arc<Self> {
+        let peer = Self::of(Body::Live(Box::new(Live::new(connection))), connection_id, around);
         peer.settle(peer.state());
         peer
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn of(body: Body, connection_id: ConnectionId, around: Arc<Surroundings>) -> Arc<Self> {
+        let (gone, state) = (AtomicBool::new(false), Mutex::new(State { body, waker: None }));
+        Arc::new(Self { around, connection_id, gone, state })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives it a datagram.
+    /// Gives it a datagram. What is not authentic leaves a frozen session frozen.
     pub(super) fn handle(&self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Handled {
         let mut state = self.state();
-        let before = state.connection.peer_address();
-        let disposition = state.connection.handle_datagram(now, source, datagram);
-        let after = state.connection.peer_address();
-        if disposition == Disposition::Taken || state.connection.has_output() {
+        let frozen = state.body.is_frozen();
+        let Some(live) = state.body.live(&self.around, now) else {
+            return Handled { disposition: Disposition::Ignored, moved: None };
+        };
+        let before = live.connection.peer_address();
+        let disposition = live.connection.handle_datagram(now, source, datagram);
+        let after = live.connection.peer_address();
+        if disposition == Disposition::Taken || live.connection.has_output() {
             self.settle(state);
+        } else if frozen {
+            state.body.freeze(&self.around);
         }
         Handled { disposition, moved: (before != after).then_some((before, after)) }
     }
 
-    pub(super) fn handle_timeout(&self, now: Instant) {
+    /// Has the connection do something, and what comes of it done.
+    fn with<T>(&self, now: Instant, act: impl FnOnce(&mut Connection) -> T) -> Option<T> {
         let mut state = self.state();
-        state.connection.handle_timeout(now);
+        let done = state.body.live(&self.around, now).map(|live| act(&mut live.connection));
         self.settle(state);
+        done
+    }
+
+    pub(super) fn handle_timeout(&self, now: Instant) {
+        // Nothing is due on a frozen one.
+        if !self.state().body.is_frozen() {
+            self.with(now, |connection| connection.handle_timeout(now));
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.state().connection.poll_timeout()
+        self.state().body.as_live().and_then(|live| live.connection.poll_timeout())
     }
 
     pub(super) fn provide_key(&self, now: Instant, key: &PresharedKey) {
-        let mut state = self.state();
         // Fails only if the handshake has ended meanwhile, which its events say.
-        let _ = state.connection.provide_key(now, key);
-        self.settle(state);
+        let _ = self.with(now, |connection| connection.provide_key(now, key));
     }
 
     pub(super) fn refuse_key(&self, now: Instant, refusal: KeyRefusal) {
-        let mut state = self.state();
-        let _ = state.connection.refuse_key(now, refusal);
-        self.settle(state);
+        let _ = self.with(now, |connection| connection.refuse_key(now, refusal));
     }
 
     /// Sends application data. False if that was not possible just now; then it is as if the network had lost it.
     pub(super) fn send(&self, now: Instant, payload: &[u8]) -> bool {
-        let mut state = self.state();
-        let sent = state.connection.send(now, payload).is_ok();
+        let sent = self.with(now, |connection| connection.send(now, payload).is_ok()) == Some(true);
         if !sent {
-            self.metrics.datagram_dropped("not_sent");
+            self.around.metrics.datagram_dropped("not_sent");
         }
-        self.settle(state);
         sent
     }
 
     /// Ends it, and tells the peer.
     pub(super) fn close(&self, now: Instant) {
-        let mut state = self.state();
-        state.connection.close(now);
-        self.settle(state);
+        self.with(now, |connection| connection.close(now));
     }
 
     /// Ends it without a word: the address is somebody else's by now.
     pub(super) fn displace(&self) {
         let mut state = self.state();
-        state.ended.get_or_insert(Ending::Displaced);
+        // Only one without a Connection ID is displaced, which is never frozen.
+        if let Body::Live(live) = &mut state.body {
+            live.ended.get_or_insert(Ending::Displaced);
+        }
         self.settle(state);
     }
 
@@ -168,30 +177,36 @@ impl Peer {
         self.gone.load(Ordering::SeqCst)
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.state().connection.peer_address()
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.state().body.address()
     }
 
     /// Whether its records say whose they are.
     pub(super) fn has_connection_id(&self) -> bool {
-        !self.state().connection.connection_id().is_empty()
+        match &self.state().body {
+            Body::Live(live) => !live.connection.connection_id().is_empty(),
+            // It would not be frozen otherwise.
+            Body::Frozen(..) | Body::Lost => true,
+        }
     }
 
     pub(super) fn payload_octets_max(&self) -> usize {
-        self.state().connection.payload_octets_max()
+        let octets_max = |live: &mut Live| live.connection.payload_octets_max();
+        self.state().body.live(&self.around, Instant::now()).map_or(0, octets_max)
     }
 
     /// What the handshake has come to next.
     pub(super) fn poll_progress(&self, context: &mut Context<'_>) -> Poll<Progress> {
         let mut state = self.state();
-        if let Some(request) = state.key_needed.take() {
+        let Body::Live(live) = &mut state.body else { return Poll::Ready(Progress::Ended(Ending::Dtls(Closed::Local))) };
+        if let Some(request) = live.key_needed.take() {
             return Poll::Ready(Progress::KeyNeeded(request));
         }
         // Whoever leaves right after the handshake was proven all the same.
-        if let Some(established) = state.established {
+        if let Some(established) = live.established {
             return Poll::Ready(Progress::Established(established));
         }
-        if let Some(ending) = state.ended {
+        if let Some(ending) = live.ended {
             return Poll::Ready(Progress::Ended(ending));
         }
         state.wait(context)
@@ -200,16 +215,21 @@ impl Peer {
     /// What has come on an established session. What came before its end is handed out before that.
     pub(super) fn poll_inbound(&self, context: &mut Context<'_>) -> Poll<Inbound> {
         let mut state = self.state();
-        if std::mem::take(&mut state.moved) {
+        let live = match &mut state.body {
+            Body::Live(live) => live,
+            Body::Frozen(..) => return state.wait(context),
+            Body::Lost => return Poll::Ready(Inbound::Ended(Ending::Dtls(Closed::Local))),
+        };
+        if std::mem::take(&mut live.moved) {
             return Poll::Ready(Inbound::Moved);
         }
-        if let Some(datagram) = state.inbound.pop_front() {
-            if state.inbound.is_empty() {
-                state.inbound = VecDeque::new();
+        if let Some(datagram) = live.inbound.pop_front() {
+            if live.inbound.is_empty() {
+                live.inbound = VecDeque::new();
             }
             return Poll::Ready(Inbound::Datagram(datagram));
         }
-        if let Some(ending) = state.ended {
+        if let Some(ending) = live.ended {
             return Poll::Ready(Inbound::Ended(ending));
         }
         state.wait(context)
@@ -217,38 +237,57 @@ impl Peer {
 
     /// Sends what there is to send, sorts what has happened, and wakes whoever waits.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
-        while let Some(transmit) = state.connection.poll_transmit() {
-            // A full socket drops it, as a network does.
-            if self.socket.try_send_to(&transmit.payload, transmit.destination).is_err() {
-                self.metrics.datagram_dropped("socket_full");
-            }
-        }
-        while let Some(event) = state.connection.poll_event() {
-            match event {
-                Event::KeyNeeded(request) => state.key_needed = Some(request),
-                Event::Established(established) => state.established = Some(established),
-                Event::ApplicationData { payload, .. } if state.inbound.len() < self.inbound_max => {
-                    state.inbound.push_back(payload);
-                }
-                Event::ApplicationData { .. } => self.metrics.datagram_dropped("session_full"),
-                Event::PeerAddressChanged { .. } => {
-                    state.moved = true;
-                    self.metrics.address_changed();
-                }
-                Event::RenewalAdvised => {
-                    if let Some(unlogged) = FORGERIES.admit() {
-                        let address = state.connection.peer_address();
-                        warn!(target: "security", %address, unlogged, "many records of a session are forged");
-                    }
-                }
-                Event::Closed(closed) => drop(state.ended.get_or_insert(Ending::Dtls(closed))),
-                _ => {}
-            }
+        if let Body::Live(live) = &mut state.body {
+            live.settle(&self.around);
         }
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            inbound: VecDeque::new(),
+            moved: false,
+            key_needed: None,
+            established: None,
+            ended: None,
+        }
+    }
+
+    fn settle(&mut self, around: &Surroundings) {
+        while let Some(transmit) = self.connection.poll_transmit() {
+            // A full socket drops it, as a network does.
+            if around.socket.try_send_to(&transmit.payload, transmit.destination).is_err() {
+                around.metrics.datagram_dropped("socket_full");
+            }
+        }
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::KeyNeeded(request) => self.key_needed = Some(request),
+                Event::Established(established) => self.established = Some(established),
+                Event::ApplicationData { payload, .. } if self.inbound.len() < around.inbound_max => {
+                    self.inbound.push_back(payload);
+                }
+                Event::ApplicationData { .. } => around.metrics.datagram_dropped("session_full"),
+                Event::PeerAddressChanged { .. } => {
+                    self.moved = true;
+                    around.metrics.address_changed();
+                }
+                Event::RenewalAdvised => {
+                    if let Some(unlogged) = FORGERIES.admit() {
+                        let address = self.connection.peer_address();
+                        warn!(target: "security", %address, unlogged, "many records of a session are forged");
+                    }
+                }
+                Event::Closed(closed) => drop(self.ended.get_or_insert(Ending::Dtls(closed))),
+                _ => {}
+            }
         }
     }
 }

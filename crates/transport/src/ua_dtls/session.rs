@@ -12,17 +12,27 @@ use crate::carrier::{DatagramLink, LinkReceived};
 use crate::metrics::InProgress;
 use crate::psk_server::ProvenPeer;
 
-/// A session whose peer is proven: application data in and out, one datagram each. Dropping it ends it; the peer is told.
+/// A session whose peer is proven, and who that is.
 pub struct DtlsSession {
-    entry: Entry,
+    link: DtlsLink,
     peer: ProvenPeer,
     source: SocketAddr,
+}
+
+/// A session's application data, in and out, one datagram each. Dropping it ends the session; the peer is told.
+pub struct DtlsLink {
+    entry: Entry,
     _counted: InProgress,
 }
 
 impl DtlsSession {
     pub(super) fn new(entry: Entry, peer: ProvenPeer, source: SocketAddr, counted: InProgress) -> Self {
-        Self { entry, peer, source, _counted: counted }
+        Self { link: DtlsLink { entry, _counted: counted }, peer, source }
+    }
+
+    /// The session without its peer, which who has many of them keeps elsewhere.
+    pub fn into_link(self) -> (DtlsLink, ProvenPeer) {
+        (self.link, self.peer)
     }
 
     /// Who is at the other end.
@@ -37,11 +47,11 @@ impl DtlsSession {
 
     /// Whether the peer is found by a Connection ID, from whatever address it comes.
     pub fn has_connection_id(&self) -> bool {
-        self.entry.peer.has_connection_id()
+        self.link.entry.peer.has_connection_id()
     }
 }
 
-impl DatagramLink for DtlsSession {
+impl DatagramLink for DtlsLink {
     fn datagram_octets_max(&self) -> usize {
         self.entry.peer.payload_octets_max()
     }
@@ -71,6 +81,16 @@ impl DatagramLink for DtlsSession {
 
     fn close(&mut self, now: Instant) {
         self.entry.peer.close(now);
+    }
+
+    fn freeze(&mut self) -> bool {
+        self.entry.freeze()
+    }
+}
+
+impl fmt::Debug for DtlsLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DtlsLink").finish_non_exhaustive()
     }
 }
 

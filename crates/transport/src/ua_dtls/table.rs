@@ -78,7 +78,7 @@ impl Table {
     /// Its handshake is done: the address is its own. Who was there before lives on if it can be reached by a Connection
     /// ID.
     fn establish(&self, peer: &Arc<Peer>) {
-        let address = peer.address();
+        let Some(address) = peer.address() else { return };
         let earlier = self.addresses(address).and_then(|mut shard| {
             let at = shard.entry(address).or_default();
             if is(at.handshaking.as_ref(), peer) {
@@ -119,7 +119,9 @@ impl Table {
         {
             lock(shard).remove(&id);
         }
-        self.leave(peer, peer.address());
+        if let Some(address) = peer.address() {
+            self.leave(peer, address);
+        }
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -141,6 +143,16 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn establish(&self) {
         self.table.establish(&self.peer);
+    }
+
+    /// Freezes the session, which is found by its Connection ID alone from then on; whether it is frozen.
+    pub(super) fn freeze(&self) -> bool {
+        let address = self.peer.address();
+        let frozen = self.peer.freeze();
+        if frozen && let Some(address) = address {
+            self.table.leave(&self.peer, address);
+        }
+        frozen
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use transport::{
     ClientHandshakeError, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsListener,
-    DtlsServerConfig, DtlsSession, HandshakeError, KeyLookup, KeySource, LinkReceived, LookupLimits, LookupRefusal,
+    DtlsLink, DtlsServerConfig, HandshakeError, KeyLookup, KeySource, LinkReceived, LookupLimits, LookupRefusal,
     ProvenPeer, TlsVersion, TransportMetrics,
 };
 
@@ -58,7 +58,7 @@ impl Server {
                         match arrival.handshake().await {
                             Ok(session) => {
                                 let _ = tell.send(Ok(session.peer().clone()));
-                                echo(session, &moved, wakes).await;
+                                echo(session.into_link().0, &moved, wakes).await;
                             }
                             Err(error) => drop(tell.send(Err(error))),
                         }
@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-async fn echo(mut session: DtlsSession, moved: &watch::Sender<usize>, mut awake: watch::Receiver<bool>) {
+async fn echo(mut session: DtlsLink, moved: &watch::Sender<usize>, mut awake: watch::Receiver<bool>) {
     loop {
         awake.wait_for(|awake| *awake).await.unwrap();
         match receive(&mut session).await {

@@ -4,6 +4,7 @@
 
 mod datagrams;
 mod foreign;
+mod freezing;
 mod handshake;
 mod limits;
 mod lookup;

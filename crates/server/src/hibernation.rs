@@ -1,0 +1,203 @@
+//! Sessions that rest, and what wakes them: one table and one task for all, because a server has a million of them.
+//!
+//! A session that rests has no task and no timer. Its mailbox and its carrier hold a waker that names it here; its
+//! deadlines (K_AF's expiry, re-validation, silence, its pipeline's) are one entry in an ordered table. When one of these
+//! calls, the session goes on in a task of its own, exactly where it was, and does itself what is to be done: whatever ends
+//! or re-validates a session that does not rest does so to one that did. It rests again once nothing is under way.
+//!
+//! Nothing that calls is lost: a session is announced before its wakers are set, and one that is called before it is laid
+//! down goes on at once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Wake, Waker};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::core::Core;
+use crate::session::{Arrived, Ended, Life, Resting, Session};
+use crate::sessions::{Connection, Entry};
+use crate::sync::lock;
+
+/// Sessions that one turn of the task has go on; then others get theirs.
+const ROUSED_AT_ONCE_MAX: usize = 256;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Hibernation {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    places: HashMap<u64, Place>,
+    /// When something is due, and for whom.
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// Those that were called and lie here.
+    called: Vec<u64>,
+    resting: usize,
+}
+
+enum Place {
+    /// Its wakers are being set.
+    Announced { called: bool },
+    Taken(Box<Dormant>),
+}
+
+/// A session that rests, and its place among all.
+struct Dormant {
+    resting: Resting,
+    seat: Seat,
+    due: Instant,
+}
+
+/// What counts a session among all, until it is dropped.
+pub(crate) struct Seat {
+    entry: Entry,
+    _connection: Connection,
+}
+
+impl Seat {
+    pub(crate) fn new(entry: Entry, connection: Connection) -> Self {
+        Self { entry, _connection: connection }
+    }
+}
+
+/// Calls one that rests.
+struct Call {
+    hibernation: Weak<Hibernation>,
+    number: u64,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(hibernation) = self.hibernation.upgrade() {
+            hibernation.call(self.number);
+        }
+    }
+}
+
+impl Hibernation {
+    /// Sessions that rest.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.table).resting
+    }
+
+    fn call(&self, number: u64) {
+        let mut table = lock(&self.table);
+        match table.places.get_mut(&number) {
+            Some(Place::Announced { called }) => *called = true,
+            Some(Place::Taken(_)) => {
+                table.called.push(number);
+                drop(table);
+                self.changed.notify_one();
+            }
+            // It goes on already.
+            None => {}
+        }
+    }
+
+    fn announce(&self, number: u64) {
+        lock(&self.table).places.insert(number, Place::Announced { called: false });
+    }
+
+    /// Lays a session down that was announced, unless it was called meanwhile.
+    fn lay_down(&self, dormant: Dormant) -> Result<(), Box<Dormant>> {
+        let (number, due) = (dormant.seat.entry.number(), dormant.due);
+        let dormant = Box::new(dormant);
+        let mut table = lock(&self.table);
+        if !matches!(table.places.get(&number), Some(Place::Announced { called: false })) {
+            table.places.remove(&number);
+            return Err(dormant);
+        }
+        let first = table.deadlines.first().is_none_or(|(earliest, _)| due < *earliest);
+        table.places.insert(number, Place::Taken(dormant));
+        table.deadlines.insert((due, number));
+        table.resting += 1;
+        drop(table);
+        if first {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes up those that were called or have something due, as many as go on at once, and when the next is due.
+    fn take_up(&self, now: Instant) -> (Vec<Box<Dormant>>, Option<Instant>) {
+        let mut table = lock(&self.table);
+        let mut taken = Vec::new();
+        while taken.len() < ROUSED_AT_ONCE_MAX {
+            let number = match table.called.pop() {
+                Some(number) => number,
+                None => match table.deadlines.first() {
+                    Some((due, number)) if *due <= now => *number,
+                    _ => break,
+                },
+            };
+            // Called twice, and taken up before; or it lies down anew just now, and will look itself.
+            if !matches!(table.places.get(&number), Some(Place::Taken(_))) {
+                continue;
+            }
+            if let Some(Place::Taken(dormant)) = table.places.remove(&number) {
+                table.deadlines.remove(&(dormant.due, number));
+                table.resting -= 1;
+                taken.push(dormant);
+            }
+        }
+        let next = if table.called.is_empty() { table.deadlines.first().map(|(due, _)| *due) } else { Some(now) };
+        (taken, next)
+    }
+}
+
+/// Has sessions go on as they are called, until the server has stopped.
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        let (roused, next) = core.hibernation.take_up(Instant::now());
+        for dormant in roused {
+            let Dormant { resting, seat, .. } = *dormant;
+            let session = Session::resume(Arc::clone(&core), resting, Arrived::Letter);
+            core.tasks.spawn(live(Arc::clone(&core), session, seat));
+        }
+        let due = next.unwrap_or_else(Instant::now);
+        tokio::select! {
+            () = core.hibernation.changed.notified() => {}
+            () = sleep_until(due), if next.is_some() => {}
+            () = core.stopped.cancelled() => return,
+        }
+    }
+}
+
+/// Runs a session to its end, or until it rests; then there is none.
+pub(crate) async fn live(core: Arc<Core>, mut session: Session, seat: Seat) -> Option<Ended> {
+    let mut seat = seat;
+    loop {
+        let mut resting = match crate::session::run_until_rest(session).await {
+            Life::Ended(ended) => {
+                tracing::debug!(a_kid = %seat.entry.a_kid(), reason = ended.as_str(), "connection ended");
+                drop(seat);
+                core.metrics.connection_ended(ended.as_str());
+                return Some(ended);
+            }
+            Life::Rests(resting) => resting,
+        };
+        let number = seat.entry.number();
+        core.hibernation.announce(number);
+        let waker = Waker::from(Arc::new(Call { hibernation: Arc::downgrade(&core.hibernation), number }));
+        let arrived = resting.arrived(&mut Context::from_waker(&waker));
+        let due = if arrived == Arrived::Nothing { resting.due(&core.limits) } else { Instant::now() };
+        if arrived != Arrived::Nothing {
+            core.hibernation.call(number);
+        }
+        let dormant = match core.hibernation.lay_down(Dormant { resting: *resting, seat, due }) {
+            Ok(()) => return None,
+            Err(dormant) => *dormant,
+        };
+        seat = dormant.seat;
+        session = Session::resume(Arc::clone(&core), dormant.resting, arrived);
+    }
+}

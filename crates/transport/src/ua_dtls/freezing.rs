@@ -1,0 +1,98 @@
+//! Sessions that are idle, as small values.
+//!
+//! ```text
+//! live ── nothing came or went for a time, nothing is under way ──> frozen: keys, counters, window, IDs, address
+//!   ^                                                                  │
+//!   └───── an authentic record with its Connection ID; something is sent
+//! ```
+//!
+//! A frozen session is where it was in the table, under its Connection ID, and whoever has it keeps it; its connection,
+//! queues and entry by address are gone. A record that is not authentic, or a copy, is judged and leaves it frozen, so that
+//! nobody but its peer wakes it. One whose records do not bear a Connection ID of ours is never frozen: only its address
+//! tells whose they are, and what is kept for that would be no small value any more.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dtls::Frozen;
+
+use super::peer::{Live, Peer, Surroundings};
+use crate::metrics::InProgress;
+
+/// A session's state.
+pub(super) enum Body {
+    Live(Box<Live>),
+    Frozen(Frozen, #[expect(dead_code, reason = "counts while it is there")] InProgress),
+    /// It could not be thawed, which does not happen to a value that was frozen here.
+    Lost,
+}
+
+impl Body {
+    pub(super) fn is_frozen(&self) -> bool {
+        matches!(self, Self::Frozen(..))
+    }
+
+    pub(super) fn as_live(&self) -> Option<&Live> {
+        match self {
+            Self::Live(live) => Some(live),
+            Self::Frozen(..) | Self::Lost => None,
+        }
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Live(live) => Some(live.connection.peer_address()),
+            Self::Frozen(frozen, _) => frozen.peer_address(),
+            Self::Lost => None,
+        }
+    }
+
+    /// The session, thawed if it was frozen; none if that failed.
+    pub(super) fn live(&mut self, around: &Surroundings, now: Instant) -> Option<&mut Live> {
+        if self.is_frozen()
+            && let Self::Frozen(frozen, _) = std::mem::replace(self, Self::Lost)
+        {
+            match frozen.thaw_server(Arc::clone(&around.config), now) {
+                Ok(connection) => *self = Self::Live(Box::new(Live::new(connection))),
+                Err(error) => tracing::error!(%error, "a frozen DTLS session is lost"),
+            }
+            around.metrics.dtls_thawed(matches!(self, Self::Live(_)));
+        }
+        match self {
+            Self::Live(live) => Some(live),
+            Self::Frozen(..) | Self::Lost => None,
+        }
+    }
+
+    /// Freezes it, unless it is under way or cannot be; whether it is frozen.
+    pub(super) fn freeze(&mut self, around: &Surroundings) -> bool {
+        let idle = match self {
+            Self::Live(live) => {
+                !live.connection.connection_id().is_empty()
+                    && live.inbound.is_empty()
+                    && !live.moved
+                    && live.key_needed.is_none()
+                    && live.ended.is_none()
+            }
+            Self::Frozen(..) => return true,
+            Self::Lost => false,
+        };
+        if !idle {
+            return false;
+        }
+        let Self::Live(live) = std::mem::replace(self, Self::Lost) else { return false };
+        *self = match live.connection.freeze() {
+            Ok(frozen) => Self::Frozen(frozen, around.metrics.dtls_frozen()),
+            Err((connection, _)) => Self::Live(Box::new(Live::new(*connection))),
+        };
+        self.is_frozen()
+    }
+}
+
+impl Peer {
+    /// See the module; whether it is frozen now.
+    pub(super) fn freeze(&self) -> bool {
+        self.state().body.freeze(&self.around)
+    }
+}
