@@ -108,9 +108,8 @@ impl Hibernation {
     }
 
     /// Lays a session down that was announced, unless it was called meanwhile.
-    fn lay_down(&self, dormant: Dormant) -> Result<(), Box<Dormant>> {
+    fn lay_down(&self, dormant: Box<Dormant>) -> Result<(), Box<Dormant>> {
         let (number, due) = (dormant.seat.entry.number(), dormant.due);
-        let dormant = Box::new(dormant);
         let mut table = lock(&self.table);
         if !matches!(table.places.get(&number), Some(Place::Announced { called: false })) {
             table.places.remove(&number);
@@ -128,7 +127,7 @@ impl Hibernation {
     }
 
     /// Takes up those that were called or have something due, as many as go on at once, and when the next is due.
-    fn take_up(&self, now: Instant) -> (Vec<Box<Dormant>>, Option<Instant>) {
+    fn take_up(&self, now: Instant) -> (Vec<Dormant>, Option<Instant>) {
         let mut table = lock(&self.table);
         let mut taken = Vec::new();
         while taken.len() < ROUSED_AT_ONCE_MAX {
@@ -146,7 +145,7 @@ impl Hibernation {
             if let Some(Place::Taken(dormant)) = table.places.remove(&number) {
                 table.deadlines.remove(&(dormant.due, number));
                 table.resting -= 1;
-                taken.push(dormant);
+                taken.push(*dormant);
             }
         }
         let next = if table.called.is_empty() { table.deadlines.first().map(|(due, _)| *due) } else { Some(now) };
@@ -159,7 +158,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let (roused, next) = core.hibernation.take_up(Instant::now());
         for dormant in roused {
-            let Dormant { resting, seat, .. } = *dormant;
+            let Dormant { resting, seat, .. } = dormant;
             let session = Session::resume(Arc::clone(&core), resting, Arrived::Letter);
             core.tasks.spawn(live(Arc::clone(&core), session, seat));
         }
@@ -193,7 +192,7 @@ pub(crate) async fn live(core: Arc<Core>, mut session: Session, seat: Seat) -> O
         if arrived != Arrived::Nothing {
             core.hibernation.call(number);
         }
-        let dormant = match core.hibernation.lay_down(Dormant { resting: *resting, seat, due }) {
+        let dormant = match core.hibernation.lay_down(Box::new(Dormant { resting: *resting, seat, due })) {
             Ok(()) => return None,
             Err(dormant) => *dormant,
         };

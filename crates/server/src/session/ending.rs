@@ -141,7 +141,6 @@ impl Session {
             self.registered.as_ref().map(|_| self.revalidate_at),
             self.expires,
             self.carrier.poll_timeout().map(Instant::from_std),
-            self.rest_at(),
             Some(alive),
         ]
         .into_iter()

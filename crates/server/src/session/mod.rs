@@ -397,7 +397,7 @@ impl Session {
 
     /// Waits for the next deadline; true if something was due.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
-        let deadline = self.next_deadline().unwrap_or_else(|| Instant::now() + IDLE_TICK);
+        let deadline = self.next_turn().unwrap_or_else(|| Instant::now() + IDLE_TICK);
         // Deadlines mostly move away: the timer is set anew for an earlier one, or when it fires.
         if deadline < self.timer_at {
             self.timer_at = deadline;
@@ -411,7 +411,7 @@ impl Session {
         if due {
             self.when_due(now)?;
         }
-        self.timer_at = self.next_deadline().unwrap_or_else(|| now + IDLE_TICK).max(now + TIMER_STEP);
+        self.timer_at = self.next_turn().unwrap_or_else(|| now + IDLE_TICK).max(now + TIMER_STEP);
         let timer_at = self.timer_at;
         self.timer.as_mut().reset(timer_at);
         Ok(true)

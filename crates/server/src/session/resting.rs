@@ -59,9 +59,15 @@ impl Session {
         Some((self.heard_at + idle).max(self.rest_retry_at))
     }
 
+    /// When its task has to look at it.
+    pub(super) fn next_turn(&self) -> Option<Instant> {
+        [self.next_deadline(), self.rest_at()].into_iter().flatten().min()
+    }
+
     /// Whether it rests from now on; then nothing but [`Session::into_resting`] is to be done with it.
     pub(super) fn rests(&mut self, now: Instant) -> bool {
-        if self.rest_at().is_none_or(|at| at > now) {
+        // What is due comes first: it is what it was called for.
+        if self.rest_at().is_none_or(|at| at > now) || self.next_deadline().is_some_and(|at| at <= now) {
             return false;
         }
         let idle = self.procedure.is_none()
