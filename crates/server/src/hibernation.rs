@@ -42,7 +42,9 @@ struct Table {
 
 enum Place {
     /// Its wakers are being set.
-    Announced { called: bool },
+    Announced {
+        called: bool,
+    },
     Taken(Box<Dormant>),
 }
 

@@ -95,6 +95,6 @@ pub use psk_client::{ClientHandshakeError, ClientStream, OfferedVersions, PskCli
 pub use psk_profile::TlsVersion;
 pub use psk_server::{HandshakeLimits, ProvenPeer, PskAcceptor, PskServerConfig, SecuredStream};
 pub use ua_dtls::{
-    DtlsArrival, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsError, DtlsLimits, DtlsListener,
-    DtlsLink, DtlsServerConfig, DtlsSession, DtlsSocket,
+    DtlsArrival, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsError, DtlsLimits, DtlsLink, DtlsListener,
+    DtlsServerConfig, DtlsSession, DtlsSocket,
 };

@@ -172,9 +172,6 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
 
     fn rest(&mut self, now: Instant) -> bool {
         // An address that is to be proven is something under way.
-        self.proofs_awaited == 0
-            && self.machine.is_address_proven()
-            && self.machine.rest(now)
-            && self.link.freeze()
+        self.proofs_awaited == 0 && self.machine.is_address_proven() && self.machine.rest(now) && self.link.freeze()
     }
 }

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use dtls::{
-    Closed, Connection, ConnectionId, Disposition, Established, Event, KeyRefusal, KeyRequest, PresharedKey, ServerConfig,
+    Closed, Connection, ConnectionId, Disposition, Established, Event, KeyRefusal, KeyRequest, PresharedKey,
+    ServerConfig,
 };
 use tokio::net::UdpSocket;
 use tracing::warn;
@@ -198,7 +199,9 @@ impl Peer {
     /// What the handshake has come to next.
     pub(super) fn poll_progress(&self, context: &mut Context<'_>) -> Poll<Progress> {
         let mut state = self.state();
-        let Body::Live(live) = &mut state.body else { return Poll::Ready(Progress::Ended(Ending::Dtls(Closed::Local))) };
+        let Body::Live(live) = &mut state.body else {
+            return Poll::Ready(Progress::Ended(Ending::Dtls(Closed::Local)));
+        };
         if let Some(request) = live.key_needed.take() {
             return Poll::Ready(Progress::KeyNeeded(request));
         }
@@ -250,14 +253,7 @@ impl Peer {
 
 impl Live {
     pub(super) fn new(connection: Connection) -> Self {
-        Self {
-            connection,
-            inbound: VecDeque::new(),
-            moved: false,
-            key_needed: None,
-            established: None,
-            ended: None,
-        }
+        Self { connection, inbound: VecDeque::new(), moved: false, key_needed: None, established: None, ended: None }
     }
 
     fn settle(&mut self, around: &Surroundings) {

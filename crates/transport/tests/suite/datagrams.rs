@@ -12,9 +12,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use transport::{
-    ClientHandshakeError, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsListener,
-    DtlsLink, DtlsServerConfig, HandshakeError, KeyLookup, KeySource, LinkReceived, LookupLimits, LookupRefusal,
-    ProvenPeer, TlsVersion, TransportMetrics,
+    ClientHandshakeError, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsLink, DtlsListener,
+    DtlsServerConfig, HandshakeError, KeyLookup, KeySource, LinkReceived, LookupLimits, LookupRefusal, ProvenPeer,
+    TlsVersion, TransportMetrics,
 };
 
 use crate::scene::{Home, Mood, Ue, fqdn};
