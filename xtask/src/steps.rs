@@ -63,6 +63,7 @@ const FUZZ_TARGETS: &[&str] = &[
     "nf_types",
     "nrf_request",
     "oscore",
+    "oscore_blocks",
     "oscore_connection",
     "psk_identity",
     "reassembler",

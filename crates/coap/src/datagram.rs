@@ -16,7 +16,8 @@
 //!          └────────────> not in time ───────> empty ACK, later a CON with the response, itself acknowledged
 //! ```
 //!
-//! What is larger than a datagram should be goes and comes in blocks ([`block`]); the application sees whole messages.
+//! What is larger than a datagram should be goes and comes in blocks (`block`, `transfer`); the application sees whole
+//! messages.
 //! Where what is done lies:
 //!
 //! | | |
@@ -29,7 +30,6 @@
 //! | [`observe`] | observations in both directions |
 //! | [`resting`] | an association that only remembers |
 
-mod block;
 mod deduplication;
 mod observe;
 mod reliability;
@@ -44,12 +44,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::block::{Assemblies, KeptResponses};
 use crate::code::Kind;
 use crate::error::ConnectionError;
 use crate::event::ConnectionEvent;
 use crate::limits::DatagramConfig;
 use crate::message::{ExchangeId, RequestBuilder, Response, Served};
-use block::{Assemblies, KeptResponses};
 use deduplication::{Outcome, Seen};
 use observe::Observations;
 use reliability::Sending;
@@ -57,6 +57,7 @@ use requesting::OwnRequest;
 use responding::{Held, PeerRequest};
 use resting::Resting;
 pub use unbound::Unbound;
+pub(crate) use wire::merged;
 use wire::{Datagram, Type, Unreadable};
 
 /// Octets of the Echo values that we give.

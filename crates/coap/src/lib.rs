@@ -87,6 +87,7 @@
 //! [`oscore`] protects messages from end to end (RFC 8613), keyed by AKMA, apart from any transport.
 #![forbid(unsafe_code)]
 
+mod block;
 mod code;
 mod connection;
 mod datagram;
@@ -98,6 +99,7 @@ mod limits;
 mod message;
 pub mod oscore;
 mod signal;
+mod transfer;
 
 pub use code::Code;
 pub use connection::{StreamConnection, StreamCounters};

@@ -11,7 +11,8 @@
 //! [`SecurityContext::unprotect_request`] and keeps the [`ReceivedRequest`] until
 //! [`SecurityContext::protect_response`] has made it. Both sides may do both. What is retransmitted is the protected
 //! message as it was: protecting it again would make another one, verifying it again is a replay, so deduplication by
-//! message ID comes before. Outer Block options are dealt with before too; Inner ones are options like any other.
+//! message ID comes before. Outer Block options are dealt with before too; Inner ones are options like any other to a
+//! context, and dealt with by [`OscoreConnection`] as [`InnerBlocks`] says.
 //!
 //! **Before anything is sent**, and whenever it likes besides, the driver of a context with [`Durability::Steps`] asks
 //! [`SecurityContext::sequence_to_persist`], writes the number with what else it keeps of the context, syncs, and says so
@@ -53,6 +54,7 @@
 //! Appendix B.2: a new `/akma` exchange does that.
 
 mod akma;
+mod blocks;
 mod cbor;
 mod connection;
 mod context;
@@ -71,6 +73,7 @@ pub use akma::{
     AES_CCM_16_64_128, AKMA_PATH, AkmaRequest, CONTENT_FORMAT_CBOR, HKDF_SHA_256, LABEL_AEAD, LABEL_HKDF,
     MASTER_SECRET_INFO, NONCE_OCTETS, NONCE_OCTETS_MAX, NONCE_OCTETS_MIN, UA_PROTOCOL_OSCORE,
 };
+pub use blocks::{BlockBudget, InnerBlocks};
 pub use connection::{OscoreConnection, OscoreCounters, Provenance};
 pub use context::{ContextParameters, SecurityContext};
 pub use error::OscoreError;

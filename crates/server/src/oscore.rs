@@ -48,6 +48,7 @@ impl OscoreSection {
             ("oscore.limits.unproven_seconds", usize::try_from(limits.unproven_seconds).unwrap_or(usize::MAX)),
             ("oscore.limits.echo_seconds", usize::try_from(limits.echo_seconds).unwrap_or(usize::MAX)),
             ("oscore.limits.queue_datagrams_max", limits.queue_datagrams_max),
+            ("oscore.limits.blocks_octets_max", limits.blocks_octets_max),
             ("oscore.limits.octets_before_proof_max", limits.octets_before_proof_max),
         ];
         if let Some((key, _)) = zeros.iter().find(|(_, value)| *value == 0) {

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::DatagramConnection;
-use super::block::{BlockSize, Extras};
 use super::reliability::Purpose;
 use super::requesting::{OwnRequest, Role, Template};
 use super::responding::ReplyTo;
 use super::wire::{self, Type};
+use crate::block::{BlockSize, Extras};
 use crate::code::Kind;
 use crate::error::ConnectionError;
 use crate::event::{ConnectionEvent, Failure};

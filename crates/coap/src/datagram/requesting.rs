@@ -12,16 +12,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::block::{Block, BlockSize, Extras, Uint, is_countable, number};
 use super::reliability::Purpose;
-use super::wire::{self, Datagram, HEADER_OCTETS, Type, merged};
+use super::wire::{self, Datagram, HEADER_OCTETS, Type};
 use super::{DatagramConnection, count};
+use crate::block::{BlockSize, Extras, is_countable, number};
 use crate::code::Code;
 use crate::error::ConnectionError;
 use crate::event::{ConnectionEvent, Failure};
-use crate::frame::{OptionReader, OptionWriter, Token};
+use crate::frame::{OptionWriter, Token};
 use crate::limits::DatagramConfig;
 use crate::message::{self, ExchangeId, RequestBuilder, Response};
+use crate::transfer::{Step, StepContext, Transfer};
 
 /// Length of our tokens.
 const TOKEN_OCTETS: usize = 4;
@@ -68,41 +69,11 @@ pub(super) struct OwnRequest {
     pub(super) role: Role,
     deadline: Instant,
     template: Arc<Template>,
-    upload: Option<Upload>,
-    download: Option<Box<Download>>,
-    /// Request-Tag of what went out in blocks, or is like another that is under way: the requests for the blocks of the
-    /// response belong to the same operation.
-    tag: Option<u32>,
+    transfer: Transfer,
     /// To be repeated to the peer in the next message.
     echo: Option<Box<[u8]>>,
-    /// What may be tried once has been tried.
+    /// It has been, which is tried once.
     echoed: bool,
-    restarted: bool,
-}
-
-/// A body that goes out in blocks.
-#[derive(Clone, Copy, Debug)]
-struct Upload {
-    offset: usize,
-    size: BlockSize,
-}
-
-/// A body that comes in blocks; the response holds what has come.
-#[derive(Debug)]
-struct Download {
-    response: Response,
-    etag: Option<Box<[u8]>>,
-    size: BlockSize,
-}
-
-/// What comes after a response.
-enum Step {
-    /// Another message.
-    Again,
-    Done(Response),
-    Failed(Failure),
-    /// The blocks are of different states of the resource (RFC 7959 2.4).
-    Changed,
 }
 
 impl OwnRequest {
@@ -118,55 +89,27 @@ impl OwnRequest {
             role: Role::Blocks,
             deadline: now,
             template,
-            upload: None,
-            download: None,
-            tag: None,
+            transfer: Transfer::default(),
             echo: None,
             echoed: false,
-            restarted: false,
         }
+    }
+
+    pub(super) fn begin_download(&mut self, extras: &Extras<'_>, response: Response, size: BlockSize) {
+        self.transfer.begin_download(extras, response, size);
     }
 
     /// The next message, under a Message ID that is not set yet.
     fn compose(&self) -> Vec<u8> {
         let template = &*self.template;
-        let (block1, block2, size1, tag);
-        let (mut left_out, mut added): (&[u16], Vec<(u16, &[u8])>) = (&[], Vec::new());
-        let mut payload = &*template.payload;
-        if self.role == Role::Blocks {
-            left_out = &[number::OBSERVE];
-        }
-        if let Some(download) = &self.download {
-            let next = Block {
-                number: download.response.payload.len() / download.size.octets(),
-                more: false,
-                size: download.size,
-            };
-            block2 = next.encode();
-            added.push((number::BLOCK2, block2.as_slice()));
-            // RFC 8132 2.3.2: the payload of a FETCH is part of what it asks for; others have delivered theirs.
-            left_out = &[number::OBSERVE];
-            if template.method != Code::FETCH {
-                payload = &[];
-            }
-        } else if let Some(upload) = &self.upload {
-            let block = Block::at(upload.offset, payload.len(), upload.size);
-            block1 = block.encode();
-            added.push((number::BLOCK1, block1.as_slice()));
-            if upload.offset == 0 {
-                size1 = Uint::new(u32::try_from(payload.len()).unwrap_or(u32::MAX));
-                added.push((number::SIZE1, size1.as_slice()));
-            }
-            payload = block.slice(payload);
-        }
-        if let Some(echo) = &self.echo {
-            added.push((number::ECHO, echo));
-        }
-        if let Some(number) = self.tag {
-            tag = number.to_be_bytes();
-            added.push((number::REQUEST_TAG, &tag));
-        }
-        let options = merged(OptionReader::new(&template.options), left_out, &added);
+        let left_out: &[u16] = if self.role == Role::Blocks { &[number::OBSERVE] } else { &[] };
+        let (options, payload) = self.transfer.compose(
+            template.method,
+            &template.options,
+            &template.payload,
+            left_out,
+            self.echo.as_deref(),
+        );
         let kind = if template.confirmable { Type::Confirmable } else { Type::NonConfirmable };
         wire::write(kind, 0, template.method, &Token::from_number(self.token), &options, payload)
     }
@@ -182,113 +125,12 @@ impl OwnRequest {
             return Step::Again;
         }
         self.echo = None;
-        if self.download.is_some() {
-            return self.step_download(extras, response, config);
-        }
-        if let Some(step) = self.step_upload(extras, &response) {
-            return step;
-        }
-        match extras.block2 {
-            Some(block) if block.number > 0 => Step::Failed(Failure::Unusable),
-            Some(block) if block.more => {
-                if response.payload.len() != block.size.octets() {
-                    return Step::Failed(Failure::Unusable);
-                }
-                let announced = extras.size2.unwrap_or(0);
-                if announced > config.max_message_size_own {
-                    return Step::Failed(Failure::TooLarge);
-                }
-                self.upload = None;
-                self.begin_download(extras, response, block.size);
-                Step::Again
-            }
-            _ if response.payload.len() > config.max_message_size_own as usize => Step::Failed(Failure::TooLarge),
-            _ => Step::Done(response),
-        }
-    }
-
-    /// From the first block on, under a tag that no other attempt has (RFC 9175 3.3).
-    fn begin_upload(&mut self, size: BlockSize) {
-        self.upload = Some(Upload { offset: 0, size });
-        self.tag = Some(self.token);
-    }
-
-    pub(super) fn begin_download(&mut self, extras: &Extras<'_>, response: Response, size: BlockSize) {
-        self.download = Some(Box::new(Download { response, etag: extras.etag.map(Box::from), size }));
-    }
-
-    /// None if the response is the one to the whole request.
-    fn step_upload(&mut self, extras: &Extras<'_>, response: &Response) -> Option<Step> {
-        let octets = self.template.payload.len();
-        let Some(upload) = &mut self.upload else {
-            return match (response.code, extras.block1) {
-                // RFC 7959 2.9.3: it would rather have blocks.
-                (Code::REQUEST_ENTITY_TOO_LARGE, Some(block)) if !self.restarted && octets > block.size.octets() => {
-                    self.restarted = true;
-                    self.begin_upload(block.size);
-                    Some(Step::Again)
-                }
-                (Code::CONTINUE, _) => Some(Step::Failed(Failure::Unusable)),
-                _ => None,
-            };
+        let context = StepContext {
+            payload_octets: self.template.payload.len(),
+            response_octets_max: config.max_message_size_own as usize,
+            tag: self.token,
         };
-        let sent = Block::at(upload.offset, octets, upload.size);
-        match (response.code, extras.block1) {
-            (code, Some(block)) if sent.more && code.is_success() => {
-                if block.number != sent.number || block.size > sent.size {
-                    return Some(Step::Failed(Failure::Unusable));
-                }
-                upload.offset += upload.size.octets();
-                upload.size = block.size;
-                Some(Step::Again)
-            }
-            (Code::CONTINUE, _) => Some(Step::Failed(Failure::Unusable)),
-            (Code::REQUEST_ENTITY_TOO_LARGE, Some(block)) if upload.offset == 0 && block.size < upload.size => {
-                upload.size = block.size;
-                Some(Step::Again)
-            }
-            // The peer has lost what came before, for example by starting anew.
-            (Code::REQUEST_ENTITY_INCOMPLETE, _) if upload.offset > 0 && !self.restarted => {
-                self.restarted = true;
-                let size = upload.size;
-                self.begin_upload(size);
-                Some(Step::Again)
-            }
-            _ => None,
-        }
-    }
-
-    fn step_download(&mut self, extras: &Extras<'_>, response: Response, config: &DatagramConfig) -> Step {
-        let Some(download) = &mut self.download else { return Step::Failed(Failure::Unusable) };
-        if !response.code.is_success() {
-            return Step::Done(response);
-        }
-        let body = &mut download.response.payload;
-        let Some(block) = extras.block2 else { return Step::Failed(Failure::Unusable) };
-        let whole = if block.more {
-            response.payload.len() == block.size.octets()
-        } else {
-            response.payload.len() <= block.size.octets()
-        };
-        if extras.etag != download.etag.as_deref() {
-            return Step::Changed;
-        }
-        if !whole
-            || response.code != download.response.code
-            || block.offset() != body.len()
-            || block.size > download.size
-        {
-            return Step::Failed(Failure::Unusable);
-        }
-        if body.len() + response.payload.len() > config.max_message_size_own as usize {
-            return Step::Failed(Failure::TooLarge);
-        }
-        body.extend_from_slice(&response.payload);
-        download.size = block.size;
-        if block.more {
-            return Step::Again;
-        }
-        self.download.take().map_or(Step::Failed(Failure::Unusable), |download| Step::Done(download.response))
+        self.transfer.step(extras, response, &context)
     }
 }
 
@@ -308,9 +150,10 @@ impl DatagramConnection {
         let role = if request.asks_to_observe() { Role::ToObserve } else { Role::Plain };
         let mut own = OwnRequest { role, ..OwnRequest::for_blocks(exchange, template, now) };
         own.token = self.fresh_token();
-        own.tag = alike.then_some(own.token);
         if let Some(size) = size {
-            own.begin_upload(size);
+            own.transfer.begin_upload(size, own.token);
+        } else if alike {
+            own.transfer.tagged(own.token);
         }
         self.enqueue_request(own, now);
         Ok(exchange)
@@ -459,9 +302,7 @@ impl DatagramConnection {
     /// of the newest state is on its way to who observes, and to others it is a failure.
     fn fetch_anew(&mut self, mut own: OwnRequest, now: Instant) {
         let safe = matches!(own.template.method, Code::GET | Code::FETCH);
-        if safe && !own.restarted {
-            own.restarted = true;
-            own.download = None;
+        if safe && own.transfer.may_fetch_anew() {
             self.continue_request(own, now);
         } else if own.role != Role::Blocks {
             self.push_event(ConnectionEvent::Failed { exchange: own.exchange, failure: Failure::Unusable });

@@ -15,14 +15,14 @@ use std::time::Instant;
 
 use subtle::ConstantTimeEq;
 
-use super::block::{
-    Assembled, Block, BlockSize, Bounds, ETAG_OCTETS, Extras, Uint, download_key, etag, is_countable, number,
-    repetition_key, upload_key,
-};
 use super::deduplication::Outcome;
 use super::reliability::Purpose;
 use super::wire::{self, Datagram, HEADER_OCTETS, Type, merged};
 use super::{DatagramConnection, count};
+use crate::block::{
+    Assembled, Block, BlockSize, Bounds, ETAG_OCTETS, Extras, Uint, download_key, etag, is_countable, number,
+    repetition_key, upload_key,
+};
 use crate::code::{Code, Kind};
 use crate::error::ConnectionError;
 use crate::event::ConnectionEvent;
@@ -455,7 +455,7 @@ impl DatagramConnection {
         if datagram.kind == Type::NonConfirmable && refusal.code == Code::BAD_OPTION {
             return;
         }
-        let block1 = block1.map(Block::encode);
+        let block1 = block1.map(|block| block.last().encode());
         let added: Vec<(u16, &[u8])> =
             block1.as_ref().map(|value| (number::BLOCK1, value.as_slice())).into_iter().collect();
         let text = if self.is_address_proven() { refusal.diagnostic } else { "" };
@@ -473,7 +473,7 @@ impl DatagramConnection {
     fn refuse_too_large(&mut self, datagram: &Datagram<'_>, block1: Option<Block>) {
         count(&mut self.counters.requests_refused);
         let size1 = Uint::new(self.config.max_message_size_own);
-        let block1 = block1.map(Block::encode);
+        let block1 = block1.map(|block| block.last().encode());
         let mut added: Vec<(u16, &[u8])> = Vec::new();
         added.extend(block1.as_ref().map(|value| (number::BLOCK1, value.as_slice())));
         added.push((number::SIZE1, size1.as_slice()));

@@ -117,7 +117,7 @@ pub(super) fn set_message_id(datagram: &mut [u8], message_id: u16) {
 }
 
 /// The options of `base` but those in `left_out`, and those `added`, which are in ascending order.
-pub(super) fn merged(base: OptionReader<'_>, left_out: &[u16], added: &[(u16, &[u8])]) -> Vec<u8> {
+pub(crate) fn merged(base: OptionReader<'_>, left_out: &[u16], added: &[(u16, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = OptionWriter::new(&mut out);
     let mut base = base;

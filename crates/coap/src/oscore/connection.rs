@@ -5,32 +5,34 @@
 //!  driver ◀── event ──── verify ◀─── outer event ◀── copies gone, blocks put together ◀─────────────────── wire
 //! ```
 //!
-//! What is retransmitted is the protected message as it was, copies are gone before anything is verified, and what is too
-//! large for a datagram is cut outside OSCORE (RFC 8613 4.1.3.4.2), since all of that is the outer connection's. Inner
-//! blocks are not served: 4.02, protected. Nor is Observe: a request that asks for it is answered once (RFC 7641 4.1).
+//! What is retransmitted is the protected message as it was, and copies are gone before anything is verified, since that is
+//! the outer connection's. What is too large for a datagram is cut inside, each block protected for itself (RFC 8613
+//! 4.1.3.4.1), if [`InnerBlocks`] says so; what the peer has cut outside (4.1.3.4.2) the outer connection puts together.
+//! Observe is not served: a request that asks for it is answered once (RFC 7641 4.1).
 //!
 //! A Ping is a protected GET of nothing (no path, no payload), which the other side's connection answers itself with 2.05:
 //! a Reset or Pong of the outer layer would be anybody's word. Any verified response to it counts.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::blocks::{INNER, INNER_OPTIONS_MAX, InnerBlocks, PeerBlocks, Reply, Taken};
 use super::context::SecurityContext;
 use super::error::OscoreError;
 use super::exchange::{ReceivedRequest, SentRequest, Verified};
 use super::keys::KeyId;
 use super::message::{Message, number};
+use crate::block::Extras;
 use crate::code::{Code, Kind};
 use crate::datagram::Unbound;
 use crate::error::ConnectionError;
 use crate::event::{ConnectionEvent, Failure};
 use crate::exchanges::Connection;
 use crate::frame::{Frame, Token};
-use crate::message::{self, ExchangeId, Request, RequestBuilder, Response, Served};
+use crate::message::{self, ExchangeId, Request, RequestBuilder, Response};
 use crate::signal::Release;
-
-/// Options of one inner message; more are 4.00. What the transports take, too.
-const INNER_OPTIONS_MAX: usize = 32;
+use crate::transfer::{Step, StepContext, Transfer};
 
 /// Pings that wait for their answer at once.
 const PINGS_OUTSTANDING_MAX: usize = 4;
@@ -72,11 +74,30 @@ struct Sent {
     /// As the outer connection does.
     outer: ExchangeId,
     secured: SentRequest,
-    message: Message,
+    /// The whole of it.
+    request: Message,
+    transfer: Transfer,
     confirmable: bool,
     is_ping: bool,
     /// The peer asked for it once more, with Echo.
     repeated: bool,
+}
+
+impl Sent {
+    /// The next message of it.
+    fn compose(&self, echo: Option<&[u8]>) -> Result<Message, OscoreError> {
+        let (code, payload) = (self.request.code(), self.request.payload());
+        let (options, payload) = self.transfer.compose(code, self.request.options_octets(), payload, &[], echo);
+        Message::merged(code, &options, &[], &[], payload)
+    }
+}
+
+/// A request of the peer without its answer.
+#[derive(Debug)]
+struct Received {
+    exchange: ExchangeId,
+    secured: ReceivedRequest,
+    reply: Reply,
 }
 
 /// CoAP with one peer under a security context, driven as any [`Connection`].
@@ -89,7 +110,10 @@ pub struct OscoreConnection<C> {
     outer: C,
     context: SecurityContext,
     sent: Vec<Sent>,
-    received: Vec<(ExchangeId, ReceivedRequest)>,
+    received: Vec<Received>,
+    blocks: PeerBlocks,
+    /// The Request-Tag of the next request that needs one.
+    next_tag: u32,
     events: VecDeque<ConnectionEvent>,
     closed: bool,
     counters: OscoreCounters,
@@ -105,10 +129,19 @@ impl<C: Connection> OscoreConnection<C> {
             context,
             sent: Vec::new(),
             received: Vec::new(),
+            blocks: PeerBlocks::new(Arc::default()),
+            next_tag: 0,
             events: VecDeque::new(),
             closed: false,
             counters: OscoreCounters::default(),
         }
+    }
+
+    /// Cuts and puts together so; without it, what comes in blocks is taken, and nothing is cut.
+    #[must_use]
+    pub fn with_inner_blocks(mut self, blocks: &Arc<InnerBlocks>) -> Self {
+        self.blocks = PeerBlocks::new(Arc::clone(blocks));
+        self
     }
 
     /// The connection that carries it.
@@ -197,14 +230,28 @@ impl<C: Connection> OscoreConnection<C> {
     }
 
     fn take_verified(&mut self, exchange: ExchangeId, message: &Message, secured: ReceivedRequest, now: Instant) {
-        self.received.push((exchange, secured));
-        let answer = match read_request(message, exchange) {
-            Ok(request) if is_ping(&request) => Response::new(Code::CONTENT),
-            Ok(request) => return self.events.push_back(ConnectionEvent::Request { request }),
-            Err(refusal) => refusal,
-        };
-        // If there is no room for it, the peer asks again.
-        let _ = self.answer(exchange, &answer, now);
+        let besides = self.octets_held();
+        // If there is no room for an answer, the peer asks again.
+        match self.blocks.take(message, exchange, besides, now) {
+            Taken::Answered(answer) => {
+                self.received.push(Received { exchange, secured, reply: Reply::default() });
+                let _ = self.protect_answer(exchange, &answer, now);
+            }
+            Taken::Request(request, reply) => {
+                self.received.push(Received { exchange, secured, reply });
+                if is_ping(&request) {
+                    let _ = self.answer(exchange, &Response::new(Code::CONTENT), now);
+                } else {
+                    self.events.push_back(ConnectionEvent::Request { request });
+                }
+            }
+        }
+    }
+
+    /// Octets of bodies in blocks that are with the application, or came in answer to what we asked.
+    fn octets_held(&self) -> usize {
+        let received: usize = self.received.iter().map(|received| received.reply.octets_held).sum();
+        received + self.sent.iter().map(|sent| sent.transfer.octets_held()).sum::<usize>()
     }
 
     /// Answers without protection, if there is room for that.
@@ -213,17 +260,28 @@ impl<C: Connection> OscoreConnection<C> {
     }
 
     fn answer(&mut self, exchange: ExchangeId, response: &Response, now: Instant) -> Result<(), ConnectionError> {
-        let place = self.received.iter().position(|(found, _)| *found == exchange);
-        let (_, mut secured) = self.received.swap_remove(place.ok_or(ConnectionError::UnknownExchange)?);
-        let again = secured.answered_anew();
-        let sent = Message::response(response)
-            .and_then(|message| self.context.protect_response(&mut secured, &message))
+        let besides = self.octets_held();
+        let received = self.received.iter().find(|received| received.exchange == exchange);
+        let reply = &received.ok_or(ConnectionError::UnknownExchange)?.reply;
+        let message = self.blocks.compose(reply, response, besides, now)?;
+        self.protect_answer(exchange, &message, now)?;
+        self.blocks.settle(self.octets_held());
+        Ok(())
+    }
+
+    fn protect_answer(&mut self, exchange: ExchangeId, answer: &Message, now: Instant) -> Result<(), ConnectionError> {
+        let place = self.received.iter().position(|received| received.exchange == exchange);
+        let mut received = self.received.swap_remove(place.ok_or(ConnectionError::UnknownExchange)?);
+        let again = received.secured.answered_anew();
+        let sent = self
+            .context
+            .protect_response(&mut received.secured, answer)
             .map_err(|error| self.not_protected(error))
             .and_then(|message| self.outer.respond(exchange, &outside(&message), now));
         if let Err(error) = sent
             && error != ConnectionError::UnknownExchange
         {
-            self.received.push((exchange, again));
+            self.received.push(Received { secured: again, ..received });
         }
         sent
     }
@@ -246,24 +304,62 @@ impl<C: Connection> OscoreConnection<C> {
             return self.fail(&sent, Failure::NotVerified);
         };
         count(&mut self.counters.responses_verified);
-        match sent.message.repeated_for(&message) {
-            Some(repeated) if !sent.repeated => {
-                // The peer had lost what it knew of our numbers (RFC 8613 Appendix B.1.2).
-                sent.repeated = true;
-                sent.message = repeated;
-                match self.transmit(&sent.message, sent.confirmable, now) {
-                    Ok((outer, secured)) => self.sent.push(Sent { outer, secured, ..sent }),
-                    Err(_) => self.fail(&sent, Failure::NoAnswer),
-                }
-            }
-            _ if sent.is_ping => self.events.push_back(ConnectionEvent::Pong { custody: false }),
-            _ => match read_response(&message) {
-                Some(response) => {
-                    self.events.push_back(ConnectionEvent::Response { exchange: sent.name, response });
-                }
-                None => self.fail(&sent, Failure::Unusable),
-            },
+        let frame = Frame::new(message.code(), Token::default(), message.body());
+        let read = message::read_response(&frame, INNER_OPTIONS_MAX, INNER);
+        let extras = Extras::read(&frame).unwrap_or_default();
+        if message.code() == Code::UNAUTHORIZED && extras.echo.is_some() && !sent.repeated {
+            // The peer had lost what it knew of our numbers (RFC 8613 Appendix B.1.2).
+            sent.repeated = true;
+            return self.go_on(sent, extras.echo, now);
         }
+        if sent.is_ping {
+            return self.events.push_back(ConnectionEvent::Pong { custody: false });
+        }
+        let (Ok(Ok(response)), Ok(extras)) = (read, Extras::read(&frame)) else {
+            return self.fail(&sent, Failure::Unusable);
+        };
+        self.step(sent, &extras, Response { observe: false, ..response }, now);
+    }
+
+    /// What a verified response leads to.
+    fn step(&mut self, mut sent: Sent, extras: &Extras<'_>, response: Response, now: Instant) {
+        let context = StepContext {
+            payload_octets: sent.request.payload().len(),
+            response_octets_max: self.blocks.settings().payload_octets_max,
+            tag: self.fresh_tag(),
+        };
+        match sent.transfer.step(extras, response, &context) {
+            Step::Again if self.blocks.has_room(self.octets_held(), sent.transfer.octets_held()) => {
+                return self.go_on(sent, None, now);
+            }
+            Step::Again => self.fail(&sent, Failure::TooLarge),
+            Step::Done(response) => {
+                self.events.push_back(ConnectionEvent::Response { exchange: sent.name, response });
+            }
+            // What has no effect is asked once more.
+            Step::Changed
+                if matches!(sent.request.code(), Code::GET | Code::FETCH) && sent.transfer.may_fetch_anew() =>
+            {
+                return self.go_on(sent, None, now);
+            }
+            Step::Changed => self.fail(&sent, Failure::Unusable),
+            Step::Failed(failure) => self.fail(&sent, failure),
+        }
+        self.blocks.settle(self.octets_held());
+    }
+
+    /// Sends the next message of a request.
+    fn go_on(&mut self, sent: Sent, echo: Option<&[u8]>, now: Instant) {
+        let next = sent.compose(echo).map_err(|error| self.not_protected(error));
+        match next.and_then(|message| self.transmit(&message, sent.confirmable, now)) {
+            Ok((outer, secured)) => self.sent.push(Sent { outer, secured, ..sent }),
+            Err(_) => self.fail(&sent, Failure::NoAnswer),
+        }
+    }
+
+    fn fresh_tag(&mut self) -> u32 {
+        self.next_tag = self.next_tag.wrapping_add(1);
+        self.next_tag
     }
 
     fn fail_outer(&mut self, outer: ExchangeId, failure: Failure) {
@@ -296,16 +392,32 @@ impl<C: Connection> OscoreConnection<C> {
         Ok((self.outer.request(&request, now)?, secured))
     }
 
+    /// Sends a request, or the first block of it.
     fn send(
         &mut self,
-        message: Message,
+        request: Message,
         confirmable: bool,
         is_ping: bool,
         now: Instant,
     ) -> Result<ExchangeId, ConnectionError> {
+        let mut transfer = Transfer::default();
+        if let Some(size) = self.blocks.settings().upload_size(&request)? {
+            transfer.begin_upload(size, self.fresh_tag());
+        } else if !is_ping && self.is_like_another(&request) {
+            transfer.tagged(self.fresh_tag());
+        }
+        let code = request.code();
+        let (options, payload) = transfer.compose(code, request.options_octets(), request.payload(), &[], None);
+        let message = Message::merged(code, &options, &[], &[], payload).map_err(|error| self.not_protected(error))?;
         let (outer, secured) = self.transmit(&message, confirmable, now)?;
-        self.sent.push(Sent { name: outer, outer, secured, message, confirmable, is_ping, repeated: false });
+        self.sent.push(Sent { name: outer, outer, secured, request, transfer, confirmable, is_ping, repeated: false });
         Ok(outer)
+    }
+
+    /// Whether the peer could take the blocks of the response to one for those of the response to another.
+    fn is_like_another(&self, request: &Message) -> bool {
+        let mut others = self.sent.iter().map(|sent| &sent.request);
+        others.any(|other| other.code() == request.code() && other.options_octets() == request.options_octets())
     }
 
     /// What the driver hears of a message that was not protected.
@@ -357,12 +469,14 @@ impl<C: Connection> Connection for OscoreConnection<C> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.outer.poll_timeout()
+        [self.outer.poll_timeout(), self.blocks.settled_at()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.outer.handle_timeout(now);
+        self.blocks.expire(now);
         self.pull(now);
+        self.blocks.settle(self.octets_held());
     }
 
     fn request(&mut self, request: &RequestBuilder<'_>, now: Instant) -> Result<ExchangeId, ConnectionError> {
@@ -406,6 +520,7 @@ impl<C: Connection> Connection for OscoreConnection<C> {
         if let Some(place) = self.sent.iter().position(|sent| sent.name == exchange) {
             let sent = self.sent.swap_remove(place);
             self.outer.cancel(sent.outer, now);
+            self.blocks.settle(self.octets_held());
             self.pull(now);
         }
     }
@@ -473,25 +588,6 @@ fn plain(message: &Message) -> Response {
 fn is_ping(request: &Request) -> bool {
     request.method == Code::GET && request.path.is_empty() && request.query.is_empty() && request.payload.is_empty()
 }
-
-/// The request of a verified message, or the answer to what is not served.
-fn read_request(message: &Message, exchange: ExchangeId) -> Result<Request, Response> {
-    let frame = Frame::new(message.code(), Token::default(), message.body());
-    match message::read_request(&frame, exchange, INNER_OPTIONS_MAX, INNER) {
-        Ok(Ok(request)) => Ok(Request { observe: None, ..request }),
-        Ok(Err(refusal)) => Err(Response::new(refusal.code).with_payload(refusal.diagnostic)),
-        Err(_) => Err(Response::new(Code::BAD_REQUEST)),
-    }
-}
-
-fn read_response(message: &Message) -> Option<Response> {
-    let frame = Frame::new(message.code(), Token::default(), message.body());
-    let response = message::read_response(&frame, INNER_OPTIONS_MAX, INNER).ok()?.ok()?;
-    Some(Response { observe: false, ..response })
-}
-
-/// What is understood of inner messages.
-const INNER: Served = Served { block_wise: false, oscore: false };
 
 fn count(counter: &mut u32) {
     *counter = counter.saturating_add(1);

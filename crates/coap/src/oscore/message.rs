@@ -5,6 +5,7 @@ use std::fmt;
 use super::error::OscoreError;
 use super::limits::{MESSAGE_OCTETS_MAX, OPTION_VALUE_OCTETS_MAX, OPTIONS_MAX};
 use crate::code::Code;
+use crate::datagram::merged;
 use crate::error::StreamError;
 use crate::frame::{OptionReader, OptionWriter, PAYLOAD_MARKER};
 use crate::message::{RequestBuilder, Response};
@@ -93,6 +94,32 @@ impl Message {
         response.write_options(&mut OptionWriter::new(&mut body), response.observe);
         append_payload(&mut body, &response.payload);
         Self::from_body(response.code, body)
+    }
+
+    /// The options of `base`, which is well formed, but those in `left_out`, with those `added`, in ascending order; and a
+    /// payload.
+    pub(crate) fn merged(
+        code: Code,
+        base: &[u8],
+        left_out: &[u16],
+        added: &[(u16, &[u8])],
+        payload: &[u8],
+    ) -> Result<Self, OscoreError> {
+        let mut body = merged(OptionReader::new(base), left_out, added);
+        append_payload(&mut body, payload);
+        Self::from_body(code, body)
+    }
+
+    /// That code, and nothing else.
+    pub(crate) const fn empty(code: Code) -> Self {
+        Self { code, body: Vec::new() }
+    }
+
+    /// Options without payload, as they lie in the body.
+    pub(crate) fn options_octets(&self) -> &[u8] {
+        let payload = self.payload().len();
+        let marked = if payload == 0 { 0 } else { 1 + payload };
+        self.body.get(..self.body.len() - marked).unwrap_or_default()
     }
 
     /// Its code.

@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use super::*;
 
 /// How long the peer may keep silent before the test gives up on it.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// How often the driver looks whether the peer has ended, and sends again what has no answer.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 const RESEND: Duration = Duration::from_secs(5);
 
 const CONFIRMABLE: u8 = 0;
@@ -49,23 +49,23 @@ impl Datagram {
     }
 }
 
-fn python() -> Command {
+pub(super) fn python() -> Command {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin/python");
     let mut command = Command::new(python);
     command.arg("-B").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn script(name: &str) -> PathBuf {
+pub(super) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oscore").join(name)
 }
 
-fn started(command: &mut Command) -> Child {
+pub(super) fn started(command: &mut Command) -> Child {
     command.spawn().expect("it runs; `cargo xtask setup` installs what the tests need")
 }
 
 /// A folder with a security context as aiocoap reads it.
-fn directory(parameters: &ContextParameters) -> TempDir {
+pub(super) fn directory(parameters: &ContextParameters) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let id_context = parameters.id_context.as_ref();
     let id_context =
@@ -233,7 +233,7 @@ impl Server {
     }
 }
 
-fn ended_well(client: Child) {
+pub(super) fn ended_well(client: Child) {
     let output = client.wait_with_output().unwrap();
     let shown = [output.stdout, output.stderr].concat();
     let shown = String::from_utf8_lossy(&shown);
@@ -360,14 +360,14 @@ fn aiocoap_becomes_a_ue_by_akma() {
 }
 
 /// aiocoap's server; ends when it goes out of scope.
-struct Peer {
+pub(super) struct Peer {
     process: Child,
-    socket: UdpSocket,
+    pub(super) socket: UdpSocket,
     next: u16,
 }
 
 impl Peer {
-    fn start(directory: &Path) -> Self {
+    pub(super) fn start(directory: &Path) -> Self {
         // Another program may take the port before aiocoap does.
         for _ in 0..5 {
             let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -45,6 +45,17 @@ async def exchanges(context):
     assert response.code == aiocoap.NOT_FOUND and response.payload == b"UNKNOWN_TARGET", response
 
 
+async def blocks(context):
+    """Both the request and its answer in blocks, each protected for itself."""
+    use(context)
+    body = bytes(range(250)) * 12
+    for times in (1, 2):
+        response = await ask(context, post("large", body * times))
+        assert response.code == aiocoap.CHANGED and response.payload == body * times, response
+    response = await ask(context, post("large", bytes(70000)))
+    assert response.code == aiocoap.REQUEST_ENTITY_TOO_LARGE and response.opt.size1 == 66560, response
+
+
 async def observe(context):
     use(context)
     request = context.request(Message(code=aiocoap.GET, uri=f"{BASE}/time", observe=0))

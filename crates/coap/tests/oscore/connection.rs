@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coap::oscore::{EchoValue, OscoreConnection, Provenance, ReplayStart, SEQUENCE_NUMBER_MAX};
+use coap::oscore::{EchoValue, InnerBlocks, OscoreConnection, Provenance, ReplayStart, SEQUENCE_NUMBER_MAX};
 use coap::{
     Connection, ConnectionError, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Observe, Release,
     Request, Response, StreamConfig, StreamConnection, Unbound,
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Side = OscoreConnection<DatagramConnection>;
+pub(super) type Side = OscoreConnection<DatagramConnection>;
 
 #[derive(Clone, Copy, Debug)]
 struct Conditions {
@@ -68,6 +68,13 @@ impl Net {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             forged: 0,
         }
+    }
+
+    /// Both sides cut inside.
+    fn with_inner_blocks(mut self) -> Self {
+        let blocks = Arc::new(InnerBlocks::for_datagrams(&DatagramConfig::default()));
+        self.sides = self.sides.map(|side| side.with_inner_blocks(&blocks));
+        self
     }
 
     fn random(&mut self, below: u64) -> u64 {
@@ -184,9 +191,13 @@ proptest! {
         duplication_percent in 0_u64..30,
         alteration_percent in prop_oneof![Just(0), 0_u64..20],
         large in prop::collection::vec(0_usize..3_000, 1..8),
+        inner in any::<bool>(),
     ) {
         let delay_max = Duration::from_millis(900);
         let mut net = Net::new(Conditions { loss_percent, duplication_percent, alteration_percent, delay_max }, seed);
+        if inner {
+            net = net.with_inner_blocks();
+        }
         let mut asked: [BTreeMap<_, Vec<u8>>; 2] = Default::default();
         for (number, octets) in large.iter().enumerate() {
             let from = number % 2;
@@ -271,6 +282,23 @@ fn a_large_message_goes_in_blocks_outside_and_comes_whole() {
     assert_eq!(response.payload.len(), 40_000);
     assert!(net.sent.iter().all(|(_, datagram)| datagram.len() <= 1_152), "no datagram is larger than it should be");
     assert!(net.sent.iter().any(|(_, datagram)| Unbound::parse(datagram).unwrap().is_block()));
+}
+
+#[test]
+fn a_large_message_goes_in_blocks_inside_and_comes_whole() {
+    let mut net = Net::new(PERFECT, 3).with_inner_blocks();
+    let large = vec![7; 20_000];
+    ask(&mut net, 0, &large);
+    let [_, taken] = net.run_echoing(&large);
+    assert_eq!(taken, std::slice::from_ref(&large));
+    let Some(ConnectionEvent::Response { response, .. }) = net.events[0].pop_front() else { panic!() };
+    assert_eq!(response.payload.len(), 40_000);
+    assert!(net.sent.iter().all(|(_, datagram)| datagram.len() <= 1_152), "no datagram is larger than it should be");
+    assert!(
+        net.sent.iter().all(|(_, datagram)| !Unbound::parse(datagram).unwrap().is_block()),
+        "nothing is to be seen"
+    );
+    assert_eq!(net.sides[1].counters().requests_verified, 20 + 39, "each block is proven for itself");
 }
 
 #[test]

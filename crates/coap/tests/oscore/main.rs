@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod aiocoap;
+mod aiocoap_blocks;
 mod akma;
 mod connection;
 mod exchanges;
+mod inner_blocks;
 mod limits;
 mod observe;
 mod recovery;

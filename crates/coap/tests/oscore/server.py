@@ -24,6 +24,9 @@ class Large(resource.Resource):
     async def render_get(self, request):
         return Message(payload=bytes(range(250)) * 12)
 
+    async def render_post(self, request):
+        return Message(code=aiocoap.CHANGED, payload=request.payload[::-1])
+
 
 class Counter(resource.ObservableResource):
     count = 0

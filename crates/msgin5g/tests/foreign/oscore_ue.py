@@ -121,7 +121,8 @@ async def service(network, scheme):
         code = await device.agree()
         assert code == aiocoap.CREATED, code
         await device.register()
-    for octets in (40, 400):
+    # The larger ones go in blocks over UDP, each protected for itself, up and down.
+    for octets in (40, 400, 2048):
         message_id, payload = str(uuid.uuid4()), os.urandom(octets)
         sending = asyncio.create_task(alice.request(
             msgType="MSG", oriAddr=alice.ue.address(), destAddr=bob.ue.address(), msgId=message_id,
@@ -136,6 +137,11 @@ async def service(network, scheme):
         assert code == aiocoap.CHANGED, (code, answer)
         report = await alice.receive()
         assert report["msgType"] == "IMDN" and report["msgId"] == message_id, report
+    # One octet more than a segment may have.
+    code, answer = await alice.request(
+        msgType="MSG", oriAddr=alice.ue.address(), destAddr=bob.ue.address(), msgId=str(uuid.uuid4()),
+        payload=base64.b64encode(bytes(2049)).decode())
+    assert code == aiocoap.REQUEST_ENTITY_TOO_LARGE, (code, answer)
     # Nobody speaks for another, whatever protects it.
     code, answer = await alice.request(
         msgType="MSG", oriAddr=bob.ue.address(), destAddr=alice.ue.address(), msgId=str(uuid.uuid4()), payload="")
@@ -265,4 +271,5 @@ async def main():
     os._exit(0)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

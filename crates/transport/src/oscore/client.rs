@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use akma::{AKid, KAf};
 use coap::oscore::{
-    AKMA_PATH, AkmaRequest, CONTENT_FORMAT_CBOR, Durability, KeyId, Message, NONCE_OCTETS, OscoreConnection,
-    SecurityContext,
+    AKMA_PATH, AkmaRequest, CONTENT_FORMAT_CBOR, Durability, InnerBlocks, KeyId, Message, NONCE_OCTETS,
+    OscoreConnection, SecurityContext,
 };
 use coap::{
     Code, Connection, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Request, Response, StreamConfig,
@@ -38,13 +38,17 @@ const AF_SID_OCTETS: usize = 2;
 pub struct OscoreConnector {
     datagrams: Arc<DatagramConfig>,
     streams: StreamConfig,
+    datagram_blocks: Arc<InnerBlocks>,
+    stream_blocks: Arc<InnerBlocks>,
 }
 
 impl OscoreConnector {
     /// A connector that speaks CoAP so.
     #[must_use]
     pub fn new(datagrams: Arc<DatagramConfig>, streams: StreamConfig) -> Self {
-        Self { datagrams, streams }
+        let datagram_blocks = Arc::new(InnerBlocks::for_datagrams(&datagrams));
+        let stream_blocks = Arc::new(InnerBlocks::for_streams(&streams));
+        Self { datagrams, streams, datagram_blocks, stream_blocks }
     }
 
     /// Agrees with a server over UDP, from a socket of its own.
@@ -69,7 +73,8 @@ impl OscoreConnector {
         let request = akma_request(a_kid)?;
         ask(&mut outer, &request)?;
         let response = drive_datagrams(&socket, &mut outer, answer).await??;
-        let mut machine = OscoreConnection::new(outer, context(&request, &response, k_af)?);
+        let mut machine =
+            OscoreConnection::new(outer, context(&request, &response, k_af)?).with_inner_blocks(&self.datagram_blocks);
         machine.ping(Instant::now().into_std()).map_err(protocol)?;
         drive_datagrams(&socket, &mut machine, confirmation).await??;
         Ok(OscoreDatagramCarrier::new(machine, OwnSocket { socket, server }, OscoreMetrics::default()))
@@ -90,7 +95,8 @@ impl OscoreConnector {
         let request = akma_request(a_kid)?;
         ask(&mut outer, &request)?;
         let response = drive_stream(&mut way, &mut outer, answer).await??;
-        let mut machine = OscoreConnection::new(outer, context(&request, &response, k_af)?);
+        let mut machine =
+            OscoreConnection::new(outer, context(&request, &response, k_af)?).with_inner_blocks(&self.stream_blocks);
         machine.ping(Instant::now().into_std()).map_err(protocol)?;
         drive_stream(&mut way, &mut machine, confirmation).await??;
         Ok(OscoreStreamCarrier::with_machine(way.stream, machine, OscoreMetrics::default().context_begins()))

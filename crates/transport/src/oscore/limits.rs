@@ -20,6 +20,9 @@ pub struct OscoreLimits {
     pub echo_seconds: u64,
     /// Datagrams that wait for one session. One more is dropped: its sender sends again.
     pub queue_datagrams_max: usize,
+    /// Octets of messages that come or go in blocks under OSCORE (RFC 8613 4.1.3.4.1) and are held for all peers together,
+    /// over UDP and TCP each. A block or response over it is answered 5.03.
+    pub blocks_octets_max: usize,
     /// Octets that a TCP connection may send before its first verified request. One more, and it is closed.
     pub octets_before_proof_max: usize,
 }
@@ -33,6 +36,7 @@ impl Default for OscoreLimits {
             unproven_seconds: 30,
             echo_seconds: 60,
             queue_datagrams_max: 64,
+            blocks_octets_max: 64 << 20,
             octets_before_proof_max: 16_384,
         }
     }

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coap::oscore::{AKMA_PATH, AkmaRequest, CONTENT_FORMAT_CBOR, Message, OscoreConnection, SecurityContext};
+use coap::oscore::{
+    AKMA_PATH, AkmaRequest, BlockBudget, CONTENT_FORMAT_CBOR, InnerBlocks, Message, OscoreConnection, SecurityContext,
+};
 use coap::{Code, Connection, ConnectionError, ConnectionEvent, Request, Response, StreamConfig, StreamConnection};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,6 +61,7 @@ pub struct OscoreTcpAcceptor {
     lookup: Arc<KeyLookup>,
     metrics: OscoreMetrics,
     admission: Arc<Admission>,
+    blocks: Arc<InnerBlocks>,
 }
 
 impl OscoreTcpAcceptor {
@@ -66,7 +69,9 @@ impl OscoreTcpAcceptor {
     #[must_use]
     pub fn new(streams: StreamConfig, limits: OscoreLimits, lookup: Arc<KeyLookup>, metrics: OscoreMetrics) -> Self {
         let admission = Admission::new(limits.unproven_max, limits.unproven_per_source_max);
-        Self { streams, limits, lookup, metrics, admission }
+        let budget = BlockBudget::new(limits.blocks_octets_max);
+        let blocks = Arc::new(InnerBlocks::for_streams(&streams).within(&budget));
+        Self { streams, limits, lookup, metrics, admission, blocks }
     }
 
     /// Takes a connection to its first verified request, which then waits in the carrier.
@@ -115,7 +120,7 @@ impl OscoreTcpAcceptor {
             }
             way.read(&mut outer).await?;
         };
-        let mut machine = OscoreConnection::new(outer, context);
+        let mut machine = OscoreConnection::new(outer, context).with_inner_blocks(&self.blocks);
         while machine.counters().requests_verified == 0 {
             way.read(&mut machine).await?;
             if machine.counters().requests_verified == 0 {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use coap::oscore::{AKMA_PATH, AkmaRequest, KeyId, Message, OscoreConnection, OscoreError};
+use coap::oscore::{AKMA_PATH, AkmaRequest, BlockBudget, InnerBlocks, KeyId, Message, OscoreConnection, OscoreError};
 use coap::{Code, DatagramConfig, DatagramConnection, Unbound};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -103,11 +103,14 @@ impl OscoreUdpListener {
         let period = Duration::from_secs(config.limits.echo_seconds);
         let (sessions, accepted) = mpsc::channel(ACCEPTED_WAITING_MAX);
         let tables = Arc::<Tables>::default();
+        let budget = BlockBudget::new(config.limits.blocks_octets_max);
+        let blocks = InnerBlocks::for_datagrams(&config.datagrams).within(&budget);
         let shared = Arc::new(Shared {
             socket: Arc::new(socket),
             tables: Arc::clone(&tables),
             admission: Admission::new(config.limits.unproven_max, config.limits.unproven_per_source_max),
             cookies: EchoCookies::new(Zeroizing::new(secret), period),
+            blocks: Arc::new(blocks),
             config,
             lookup,
             metrics,
@@ -147,6 +150,7 @@ struct Shared {
     tables: Arc<Tables>,
     admission: Arc<Admission>,
     cookies: EchoCookies,
+    blocks: Arc<InnerBlocks>,
     config: OscoreUdpConfig,
     lookup: Arc<KeyLookup>,
     metrics: OscoreMetrics,
@@ -231,7 +235,7 @@ impl Shared {
         let (queue, arrivals) = mpsc::channel(self.config.limits.queue_datagrams_max.max(1));
         let place = Place::new(Arc::clone(&self.tables), id, source);
         let socket = ServedPeer { socket: Arc::clone(&self.socket), arrivals, place };
-        let machine = OscoreConnection::new(outer, context);
+        let machine = OscoreConnection::new(outer, context).with_inner_blocks(&self.blocks);
         let carrier = OscoreDatagramCarrier::new(machine, socket, self.metrics.clone());
         self.tables.live(id, exchange, source, queue.clone());
         // The queue is empty.

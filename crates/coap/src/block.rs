@@ -4,26 +4,26 @@ use std::time::Instant;
 
 use coap_lite::CoapOption;
 
-use super::wire::merged;
 use crate::code::Code;
+use crate::datagram::merged;
 use crate::frame::{Frame, OptionReader, read_uint};
 use crate::message::{Refusal, Response};
 
 /// Observe, Block1, Block2 and the like: numbers of the options that this module and its neighbours write.
-pub(super) mod number {
-    pub(in crate::datagram) const ETAG: u16 = 4;
-    pub(in crate::datagram) const OBSERVE: u16 = 6;
-    pub(in crate::datagram) const CONTENT_FORMAT: u16 = 12;
-    pub(in crate::datagram) const BLOCK2: u16 = 23;
-    pub(in crate::datagram) const BLOCK1: u16 = 27;
-    pub(in crate::datagram) const SIZE2: u16 = 28;
-    pub(in crate::datagram) const SIZE1: u16 = 60;
+pub(crate) mod number {
+    pub(crate) const ETAG: u16 = 4;
+    pub(crate) const OBSERVE: u16 = 6;
+    pub(crate) const CONTENT_FORMAT: u16 = 12;
+    pub(crate) const BLOCK2: u16 = 23;
+    pub(crate) const BLOCK1: u16 = 27;
+    pub(crate) const SIZE2: u16 = 28;
+    pub(crate) const SIZE1: u16 = 60;
     /// RFC 9175 2.2.1.
-    pub(in crate::datagram) const ECHO: u16 = 252;
+    pub(crate) const ECHO: u16 = 252;
     /// RFC 7967.
-    pub(in crate::datagram) const NO_RESPONSE: u16 = 258;
+    pub(crate) const NO_RESPONSE: u16 = 258;
     /// RFC 9175 3.2.1.
-    pub(in crate::datagram) const REQUEST_TAG: u16 = 292;
+    pub(crate) const REQUEST_TAG: u16 = 292;
 }
 
 /// SZX of the largest block, 1024 octets. 7 is for streams only (RFC 8323 6).
@@ -34,30 +34,30 @@ const NUMBER_MAX: usize = 0xf_ffff;
 
 /// The size of a block, as its exponent: 0 to 6 for 16 to 1024 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct BlockSize(u8);
+pub(crate) struct BlockSize(u8);
 
 impl BlockSize {
     /// The largest size of at most so many octets, but never less than 16.
-    pub(super) fn at_most(octets: usize) -> Self {
+    pub(crate) fn at_most(octets: usize) -> Self {
         Self((0..=SIZE_EXPONENT_MAX).rev().find(|exponent| 16 << exponent <= octets).unwrap_or(0))
     }
 
-    pub(super) const fn octets(self) -> usize {
+    pub(crate) const fn octets(self) -> usize {
         16 << self.0
     }
 }
 
 /// The value of Block1 or Block2 (RFC 7959 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    pub(super) number: usize,
-    pub(super) more: bool,
-    pub(super) size: BlockSize,
+pub(crate) struct Block {
+    pub(crate) number: usize,
+    pub(crate) more: bool,
+    pub(crate) size: BlockSize,
 }
 
 impl Block {
     /// None if the value is too long or of the reserved size.
-    pub(super) fn read(value: &[u8]) -> Option<Self> {
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
         let value = read_uint(value, 3)?;
         let exponent = (value & 7) as u8;
         (exponent <= SIZE_EXPONENT_MAX).then_some(Self {
@@ -68,20 +68,25 @@ impl Block {
     }
 
     /// The block that starts at `offset` of a body of `octets`; `offset` is a multiple of the size.
-    pub(super) fn at(offset: usize, octets: usize, size: BlockSize) -> Self {
+    pub(crate) fn at(offset: usize, octets: usize, size: BlockSize) -> Self {
         Self { number: offset / size.octets(), more: offset + size.octets() < octets, size }
     }
 
-    pub(super) fn offset(self) -> usize {
+    pub(crate) fn offset(self) -> usize {
         self.number * self.size.octets()
     }
 
-    pub(super) fn encode(self) -> Uint {
+    pub(crate) fn encode(self) -> Uint {
         Uint::new((self.number as u32) << 4 | u32::from(self.more) << 3 | u32::from(self.size.0))
     }
 
+    /// As a refusal names it: no more is wanted (RFC 7959 2.3).
+    pub(crate) fn last(self) -> Self {
+        Self { more: false, ..self }
+    }
+
     /// Its part of the body.
-    pub(super) fn slice(self, body: &[u8]) -> &[u8] {
+    pub(crate) fn slice(self, body: &[u8]) -> &[u8] {
         let start = self.offset().min(body.len());
         let end = (self.offset() + self.size.octets()).min(body.len());
         body.get(start..end).unwrap_or_default()
@@ -89,49 +94,49 @@ impl Block {
 }
 
 /// Whether a body can be cut into blocks of that size at all.
-pub(super) fn is_countable(octets: usize, size: BlockSize) -> bool {
+pub(crate) fn is_countable(octets: usize, size: BlockSize) -> bool {
     octets <= (NUMBER_MAX + 1) * size.octets()
 }
 
 /// An unsigned integer as an option value: as few octets as it needs (RFC 7252 3.2).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Uint {
+pub(crate) struct Uint {
     octets: [u8; 4],
     zeros: u8,
 }
 
 impl Uint {
-    pub(super) fn new(value: u32) -> Self {
+    pub(crate) fn new(value: u32) -> Self {
         Self { octets: value.to_be_bytes(), zeros: (value.leading_zeros() / 8) as u8 }
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         self.octets.get(usize::from(self.zeros)..).unwrap_or_default()
     }
 }
 
 /// The options that the datagram machine deals with itself, as they stand in a message.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Extras<'a> {
-    pub(super) etag: Option<&'a [u8]>,
-    pub(super) observe: Option<u32>,
-    pub(super) block1: Option<Block>,
-    pub(super) block2: Option<Block>,
-    pub(super) size1: Option<u32>,
-    pub(super) size2: Option<u32>,
-    pub(super) echo: Option<&'a [u8]>,
+pub(crate) struct Extras<'a> {
+    pub(crate) etag: Option<&'a [u8]>,
+    pub(crate) observe: Option<u32>,
+    pub(crate) block1: Option<Block>,
+    pub(crate) block2: Option<Block>,
+    pub(crate) size1: Option<u32>,
+    pub(crate) size2: Option<u32>,
+    pub(crate) echo: Option<&'a [u8]>,
     /// RFC 7967: the classes that need no response.
-    pub(super) no_response: u8,
+    pub(crate) no_response: u8,
     /// Request-Tag.
-    pub(super) tag: Option<&'a [u8]>,
+    pub(crate) tag: Option<&'a [u8]>,
 }
 
 /// A Block option that is repeated, too long or of the reserved size.
-pub(super) const BAD_BLOCK: Refusal = Refusal { code: Code::BAD_REQUEST, diagnostic: "block out of range" };
+pub(crate) const BAD_BLOCK: Refusal = Refusal { code: Code::BAD_REQUEST, diagnostic: "block out of range" };
 
 impl<'a> Extras<'a> {
     /// Reads a message that is well formed; where it is not, reading stops, and whoever reads the whole of it says so.
-    pub(super) fn read(frame: &Frame<'a>) -> Result<Self, Refusal> {
+    pub(crate) fn read(frame: &Frame<'a>) -> Result<Self, Refusal> {
         let mut extras = Self::default();
         let mut options = frame.options();
         while let Ok(Some((number, value))) = options.next() {
@@ -159,14 +164,14 @@ impl<'a> Extras<'a> {
     }
 
     /// Whether a response of that code is not wanted (RFC 7967 2.1).
-    pub(super) fn suppresses(no_response: u8, code: Code) -> bool {
+    pub(crate) fn suppresses(no_response: u8, code: Code) -> bool {
         (1..=7).contains(&code.class()) && no_response >> (code.class() - 1) & 1 == 1
     }
 }
 
 /// What the blocks of one request body have in common: the method and all options but those that change from block to
 /// block (RFC 7959 2.5, RFC 9175 3.3).
-pub(super) fn upload_key(frame: &Frame<'_>) -> Box<[u8]> {
+pub(crate) fn upload_key(frame: &Frame<'_>) -> Box<[u8]> {
     const CHANGING: &[u16] = &[
         number::OBSERVE,
         number::BLOCK2,
@@ -181,7 +186,7 @@ pub(super) fn upload_key(frame: &Frame<'_>) -> Box<[u8]> {
 
 /// What the requests for the blocks of one response have in common. Peers differ in whether they repeat what described the
 /// payload of the first; a FETCH repeats the payload (RFC 8132 2.3.2).
-pub(super) fn download_key(frame: &Frame<'_>) -> Box<[u8]> {
+pub(crate) fn download_key(frame: &Frame<'_>) -> Box<[u8]> {
     const CHANGING: &[u16] = &[
         number::OBSERVE,
         number::CONTENT_FORMAT,
@@ -197,7 +202,7 @@ pub(super) fn download_key(frame: &Frame<'_>) -> Box<[u8]> {
 }
 
 /// What a request has in common with its repetition that proves an address (RFC 9175 2.3): all but Echo.
-pub(super) fn repetition_key(frame: &Frame<'_>) -> Box<[u8]> {
+pub(crate) fn repetition_key(frame: &Frame<'_>) -> Box<[u8]> {
     let mut key = key(frame, &[number::ECHO]).into_vec();
     key.extend_from_slice(payload(frame));
     key.into()
@@ -213,7 +218,7 @@ fn key(frame: &Frame<'_>, changing: &[u16]) -> Box<[u8]> {
 }
 
 /// The payload of a message whose options have been found to be well formed.
-pub(super) fn payload<'a>(frame: &Frame<'a>) -> &'a [u8] {
+pub(crate) fn payload<'a>(frame: &Frame<'a>) -> &'a [u8] {
     let mut options: OptionReader<'a> = frame.options();
     while let Ok(Some(_)) = options.next() {}
     options.payload().unwrap_or_default()
@@ -235,7 +240,7 @@ impl Assembly {
 
 /// What becomes of a block.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Assembled {
+pub(crate) enum Assembled {
     /// The next one, please.
     Continue,
     /// That was the last: the whole body.
@@ -245,11 +250,11 @@ pub(super) enum Assembled {
 
 /// Those requests.
 #[derive(Debug, Default)]
-pub(super) struct Assemblies(Vec<Assembly>);
+pub(crate) struct Assemblies(Vec<Assembly>);
 
 impl Assemblies {
     /// Takes one block. `announced` is Size1.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         key: Box<[u8]>,
         block: Block,
@@ -292,7 +297,7 @@ impl Assemblies {
     /// Throws away others than that with `key`, those that have waited longest first, until `octets` more are within the
     /// limit, with `besides` that are held elsewhere. False, and nothing is thrown away, if that would not do. What would be
     /// there alone is within it.
-    pub(super) fn make_room(&mut self, key: &[u8], octets: usize, besides: usize, octets_max: usize) -> bool {
+    pub(crate) fn make_room(&mut self, key: &[u8], octets: usize, besides: usize, octets_max: usize) -> bool {
         let own = self.0.iter().find(|assembly| *assembly.key == *key).map_or(0, Assembly::octets);
         if besides > 0 && besides + own + octets > octets_max {
             return false;
@@ -302,11 +307,11 @@ impl Assemblies {
     }
 
     /// Whether an earlier block of that request has come.
-    pub(super) fn has(&self, key: &[u8]) -> bool {
+    pub(crate) fn has(&self, key: &[u8]) -> bool {
         self.0.iter().any(|assembly| *assembly.key == *key)
     }
 
-    fn octets(&self) -> usize {
+    pub(crate) fn octets(&self) -> usize {
         self.0.iter().map(Assembly::octets).sum()
     }
 
@@ -316,36 +321,36 @@ impl Assemblies {
         oldest.map(|place| self.0.swap_remove(place)).is_some()
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         self.0.retain(|assembly| assembly.expires > now);
     }
 
-    pub(super) fn settled_at(&self) -> Option<Instant> {
+    pub(crate) fn settled_at(&self) -> Option<Instant> {
         self.0.iter().map(|assembly| assembly.expires).max()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 /// What the tables of this module are held to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) entries_max: usize,
+pub(crate) struct Bounds {
+    pub(crate) entries_max: usize,
     /// Of one body that is put together; of all responses that are kept.
-    pub(super) octets_max: usize,
-    pub(super) expires: Instant,
+    pub(crate) octets_max: usize,
+    pub(crate) expires: Instant,
 }
 
 /// A response of ours that the peer fetches block by block.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     key: Box<[u8]>,
     /// Request-Tag of the request: tells it from others with the same key (RFC 9175 3.3).
     tag: Option<Box<[u8]>>,
-    pub(super) response: Response,
-    pub(super) etag: [u8; ETAG_OCTETS],
+    pub(crate) response: Response,
+    pub(crate) etag: [u8; ETAG_OCTETS],
     expires: Instant,
 }
 
@@ -357,30 +362,34 @@ impl Kept {
 
 /// Those responses.
 #[derive(Debug, Default)]
-pub(super) struct KeptResponses(Vec<Kept>);
+pub(crate) struct KeptResponses(Vec<Kept>);
 
 impl KeptResponses {
     /// Keeps a response, in place of an earlier one to the same request.
-    pub(super) fn keep(&mut self, key: Box<[u8]>, tag: Option<Box<[u8]>>, response: Response, bounds: &Bounds) {
+    pub(crate) fn keep(&mut self, key: Box<[u8]>, tag: Option<Box<[u8]>>, response: Response, bounds: &Bounds) {
         self.0.retain(|kept| kept.key != key || kept.tag != tag);
         if self.0.len() >= bounds.entries_max.max(1) {
             self.0.remove(0);
         }
         let etag = etag(&response.payload);
         self.0.push(Kept { key, tag, response, etag, expires: bounds.expires });
-        while self.0.len() > 1 && self.0.iter().map(Kept::octets).sum::<usize>() > bounds.octets_max {
+        while self.0.len() > 1 && self.octets() > bounds.octets_max {
             self.0.remove(0);
         }
     }
 
-    pub(super) fn find(&mut self, key: &[u8], tag: Option<&[u8]>, expires: Instant) -> Option<&Kept> {
+    pub(crate) fn octets(&self) -> usize {
+        self.0.iter().map(Kept::octets).sum()
+    }
+
+    pub(crate) fn find(&mut self, key: &[u8], tag: Option<&[u8]>, expires: Instant) -> Option<&Kept> {
         let place = self.place(key, tag)?;
         let kept = self.0.get_mut(place)?;
         kept.expires = expires;
         Some(kept)
     }
 
-    pub(super) fn forget(&mut self, key: &[u8], tag: Option<&[u8]>) {
+    pub(crate) fn forget(&mut self, key: &[u8], tag: Option<&[u8]>) {
         if let Some(place) = self.place(key, tag) {
             self.0.remove(place);
         }
@@ -392,25 +401,25 @@ impl KeptResponses {
         exact.or_else(|| self.0.iter().rposition(|kept| *kept.key == *key && tag.is_none()))
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         self.0.retain(|kept| kept.expires > now);
     }
 
-    pub(super) fn settled_at(&self) -> Option<Instant> {
+    pub(crate) fn settled_at(&self) -> Option<Instant> {
         self.0.iter().map(|kept| kept.expires).max()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 /// Length of the ETag that we give to a response in blocks.
-pub(super) const ETAG_OCTETS: usize = 8;
+pub(crate) const ETAG_OCTETS: usize = 8;
 
 /// Tells one body from another (RFC 7959 2.4: blocks of different ones must not be put together). It guards against
 /// change, not against forgery; FNV-1a, 64 bits.
-pub(super) fn etag(body: &[u8]) -> [u8; ETAG_OCTETS] {
+pub(crate) fn etag(body: &[u8]) -> [u8; ETAG_OCTETS] {
     body.iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3))
         .to_be_bytes()
