@@ -5,10 +5,16 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aanf::{AanfError, AfConfig, PROVISIONING_PATH, refusal};
 use common::*;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sbi::naanf::NaanfClient;
+use sbi::testing::tokens::{TestIssuer, TestTokens};
+use sbi::{SbiError, TokenSource, TokenTarget};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -46,15 +52,77 @@ async fn an_af_gets_its_rights_from_a_policy_file_and_others_when_the_file_chang
     assert!(stranger.has_cause(refusal::REQUESTER_NOT_ALLOWED));
 
     write(policies.path(), &entries(&[ausf, af(OUTSIDE_AF, &[OUTSIDE])]));
-    let taken = async {
-        while fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), taken).await.unwrap();
+    until(async || fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.is_ok()).await;
     let gone = refused(fixture.retrieve(INSIDE_AF, INSIDE, A_KID).await);
     assert!(gone.has_cause(refusal::REQUESTER_NOT_ALLOWED));
     fixture.stop().await;
+}
+
+/// The same token for every request, so that only the first has its signature checked.
+struct OneToken(Arc<str>);
+
+impl TokenSource for OneToken {
+    fn token(&self, _: &TokenTarget, _: &str) -> BoxFuture<'_, Result<Arc<str>, SbiError>> {
+        std::future::ready(Ok(Arc::clone(&self.0))).boxed()
+    }
+
+    fn rejected(&self, _: &TokenTarget, _: &str, _: &str) {}
+}
+
+#[tokio::test]
+async fn a_token_that_was_verified_before_does_not_outlive_the_rights_of_its_peer_in_a_changed_policy_file() {
+    const NRF: &str = "80000000-0000-4000-8000-000000000000";
+    const SCOPE: &str = "naanf-akma naanf-akma:applicationkeyget naanf-akma:applicationkeyget:supi-access";
+    let policies = tempfile::tempdir().unwrap();
+    let ausf = AfConfig { may_register: true, ..af(AUSF, &[]) };
+    let with_supi = AfConfig { supi_access: true, ..af(INSIDE_AF, &[INSIDE]) };
+    let path = write(policies.path(), &entries(&[ausf.clone(), with_supi.clone()]));
+    let mut issuer = None;
+    let fixture = Fixture::start_with(|authority, config| {
+        let nrf = TestIssuer::new(authority, NRF);
+        config.authorization = nrf.section();
+        issuer = Some(nrf);
+        config.policy = Some(path);
+        config.afs.clear();
+    })
+    .await;
+    let issuer = issuer.unwrap();
+    let registrar = fixture.authority.client(AUSF).with_tokens(TestTokens::new(&issuer, AUSF));
+    let registrar = NaanfClient::new(registrar, fixture.root());
+    registrar.register_anchorkey(&key_info(SUPI, A_KID, K_AKMA)).await.unwrap();
+    let token = OneToken(issuer.token(INSIDE_AF, "AANF", SCOPE).into());
+    let client = NaanfClient::new(fixture.authority.client(INSIDE_AF).with_tokens(Arc::new(token)), fixture.root());
+    let ask = async || client.retrieve_applicationkey(&request(INSIDE, A_KID)).await;
+    for _ in 0..2 {
+        assert!(ask().await.unwrap().unwrap().supi.is_some(), "the token is good, and known the second time");
+    }
+
+    // Less than before: the token still has the scope, the entry does not allow it any more.
+    write(policies.path(), &entries(&[ausf.clone(), af(INSIDE_AF, &[INSIDE])]));
+    until(async || ask().await.unwrap().unwrap().supi.is_none()).await;
+    // Nothing at all.
+    write(policies.path(), &entries(&[ausf.clone()]));
+    until(async || ask().await.is_err()).await;
+    for _ in 0..2 {
+        let problem = refused(ask().await);
+        assert_eq!(problem.status, Some(403));
+        assert!(problem.has_cause(refusal::REQUESTER_NOT_ALLOWED), "{problem:?}");
+    }
+    // It was not the token that was refused.
+    write(policies.path(), &entries(&[ausf, with_supi]));
+    until(async || ask().await.is_ok()).await;
+    assert!(ask().await.unwrap().unwrap().supi.is_some());
+    fixture.stop().await;
+}
+
+/// Waits until this holds.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let holds = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), holds).await.expect("it comes to hold");
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ mod extract;
 mod features;
 mod file_version;
 mod flood_guard;
+pub mod location;
 mod metrics;
 pub mod monitoring_event;
 pub mod naanf;

@@ -18,6 +18,7 @@ use crate::client::SbiClient;
 use crate::coding::{path_segment, resource};
 use crate::error::SbiError;
 use crate::extract::parse_json;
+use crate::location::{LocationArea5G, LocationInfo};
 use crate::services;
 use crate::ss_upr::{VAL_SERVICE_ID, ValTargetUe};
 
@@ -51,12 +52,12 @@ pub struct VALGroupDocument {
     /// URI of this document; the group management server sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub res_uri: Option<String>,
-    /// LocationInfo of TS 29.122, as it came.
+    /// Where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loc_info: Option<Value>,
-    /// LocationArea5G of TS 29.122, as it came.
+    pub loc_info: Option<LocationInfo>,
+    /// Where it is besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub add_loc_info: Option<Value>,
+    pub add_loc_info: Option<LocationArea5G>,
     /// ValSvcAreaId of TS 29.549, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_svc_area_id: Option<Value>,

@@ -5,6 +5,9 @@
 For each operation that a function serves: bodies that the file allows, the same with some members of ours that exist in
 the lab, and bodies that the file does not allow. Every answer is held to the file: no 5xx, no status that the file does
 not list, no media type, header or body that it does not describe. Requests are the same in each run with the same SEED.
+
+And the other way round: every operation in the documents that the functions serve has to be asked for by this, and each
+succeed at least once, apart from those in UNREACHED, which say why.
 """
 
 import collections
@@ -49,6 +52,11 @@ KNOWN = {
     ("TS29503_Nudm_UEAU", None, None, "501"): "the same",
     ("TS29510_Nnrf_NFManagement", "PUT", "/nf-instances/{nfInstanceID}", "400 JsonSchemaError"):
         "the file's body of a refusal must name shared data that a profile lacks; there is none at this NRF, nor in most refusals",
+}
+
+
+# Operations that no request made here brings to a success: (3GPP file, method, path of the file): why.
+UNREACHED = {
 }
 
 
@@ -138,6 +146,8 @@ class Run:
     def __init__(self, examples, number):
         self.number = number
         self.examples, self.answers, self.findings, self.known = examples, collections.Counter(), {}, collections.Counter()
+        # The statuses that came, by file and operation.
+        self.tried = collections.defaultdict(collections.Counter)
 
     def operation(self, api, operation, base):
         for mode, substituted in ((GenerationMode.POSITIVE, False), (GenerationMode.POSITIVE, True), (GenerationMode.NEGATIVE, False)):
@@ -187,6 +197,7 @@ class Run:
                             content=answer.content, request=prepared, elapsed=answer.elapsed.total_seconds(), verify=True,
                             http_version="2")
         self.answers[api.file, answer.status_code] += 1
+        self.tried[api.file, operation.method.upper(), operation.path][answer.status_code] += 1
         try:
             case.validate_response(response, checks=list(CHECKS))
         except FailureGroup as group:
@@ -235,14 +246,15 @@ def main(lab_json, contracts, examples="50", number="538", *files):
 
 
 def held(lab, contracts, run, files):
-    operations, served = 0, {}
+    operations, served, left = [], {}, {}
     for api in plan(lab, contracts):
         if files and api.file not in files:
             continue
         if api.root not in served:
             served[api.root] = (api.reader or api.peers[0]).get(f"{api.root}/openapi.json").json()
+            left[api.root] = {(method.upper(), path) for path, item in served[api.root]["paths"].items() for method in item}
         document, began = served[api.root], time.monotonic()
-        paths = {shape(path): item for path, item in document["paths"].items()}
+        paths = {shape(path): path for path in document["paths"]}
         schema = schemathesis.openapi.from_path(contracts / f"{api.file}.yaml")
         servers = schema.raw_schema.get("servers") or [{"url": "{apiRoot}"}]
         prefix = urllib.parse.urlparse(servers[0]["url"].replace("{apiRoot}", "https://root")).path
@@ -252,18 +264,33 @@ def held(lab, contracts, run, files):
                 print(f"  {error.method} {error.path} cannot be read: {str(error)[:120]}")
                 continue
             operation = result.ok()
-            if operation.method not in paths.get(shape(prefix + operation.path), {}):
+            path, method = paths.get(shape(prefix + operation.path)), operation.method.upper()
+            if (method, path) not in left[api.root]:
                 continue
-            operations += 1
+            left[api.root].remove((method, path))
+            operations.append((api.file, method, operation.path))
             run.operation(api, operation, api.root + prefix)
         print(f"{api.file}, {time.monotonic() - began:.0f} s: {sorted((s, n) for (f, s), n in run.answers.items() if f == api.file)}", flush=True)
     for (file, part, reason), count in sorted(run.known.items()):
         print(f"known: {file} {part} ({count} times): {reason}")
     for key, detail in run.findings.items():
         print(f"FOUND: {' '.join(key)}\n    {detail}")
-    if run.findings:
-        sys.exit(f"{len(run.findings)} findings")
-    print(f"{operations} operations, {sum(run.answers.values())} requests\nall held")
+    missed = [f"no request was made of {method} {root}{path}" for root, some in left.items() for method, path in sorted(some)]
+    missed = [] if files else missed
+    for key in operations:
+        statuses = run.tried[key]
+        if not statuses:
+            missed.append(f"never tried: {' '.join(key)}")
+        elif not any(200 <= status < 300 for status in statuses) and key not in UNREACHED:
+            missed.append(f"no success: {' '.join(key)}: {dict(statuses)}")
+    for key, reason in UNREACHED.items():
+        print(f"not reached: {' '.join(key)}: {reason}")
+    for what in missed:
+        print(f"MISSED: {what}")
+    if run.findings or missed:
+        sys.exit(f"{len(run.findings)} findings, {len(missed)} missed")
+    assert operations, "nothing was tried"
+    print(f"{len(operations)} operations, {sum(run.answers.values())} requests\nall held")
 
 
 def shape(path):

@@ -70,8 +70,8 @@ class Function:
             self.validate(contents[media_type]["schema"], response.json(), f"{where} {status}")
         else:
             assert not response.content, f"{where} {status} has a body"
-        if "Location" in described.get("headers", {}):
-            assert response.headers.get("location"), f"{where} {status} has no Location"
+        for name in described.get("headers", {}):
+            assert response.headers.get(name), f"{where} {status} has no {name}"
         if status == "503" or status == "429":
             assert response.headers.get("retry-after"), f"{where} {status} has no Retry-After"
         self.seen.add((method, template, status + (f" {media_type}" if len(contents) > 1 else "")))

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::exposing_function::WebsockNotifConfig;
 use super::invoker_management::ApiList;
 use super::publish::ServiceApiDescription;
 use super::{non_empty, some_non_empty};
@@ -27,7 +28,7 @@ pub struct EventSubscription {
     pub request_test_notification: Option<bool>,
     /// Not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub websock_notif_config: Option<Value>,
+    pub websock_notif_config: Option<WebsockNotifConfig>,
     /// Features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supported_features: Option<String>,

@@ -1,8 +1,8 @@
 //! `api-invoker-management/v1` (TS 29.222 clause 8.4): onboarding of API invokers.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::exposing_function::WebsockNotifConfig;
 use super::publish::ServiceApiDescription;
 use super::some_non_empty;
 
@@ -22,7 +22,7 @@ pub struct ApiInvokerEnrolmentDetails {
     pub request_test_notification: Option<bool>,
     /// Not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub websock_notif_config: Option<Value>,
+    pub websock_notif_config: Option<WebsockNotifConfig>,
     /// In a request: the APIs wanted; in an answer: those it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_list: Option<ApiList>,

@@ -8,6 +8,7 @@
 pub mod aef;
 pub mod connection;
 pub mod events;
+pub mod exposing_function;
 pub mod identity;
 pub mod invoker;
 pub mod invoker_management;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::exposing_function::{AefLocation, IpAddrRange, PublishedApiPath, ServiceKpis};
 use super::{non_empty, some_non_empty};
 
 /// A service API, as published.
@@ -39,7 +39,7 @@ pub struct ServiceApiDescription {
     pub api_supp_feats: Option<String>,
     /// Core functions where it is published already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pub_api_path: Option<Value>,
+    pub pub_api_path: Option<PublishedApiPath>,
     /// Core function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ccf_id: Option<String>,
@@ -86,7 +86,7 @@ pub struct ServiceApiDescriptionPatch {
     pub api_supp_feats: Option<String>,
     /// As in the description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pub_api_path: Option<Value>,
+    pub pub_api_path: Option<PublishedApiPath>,
     /// As in the description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ccf_id: Option<String>,
@@ -137,13 +137,13 @@ pub struct AefProfile {
     pub interface_descriptions: Option<Vec<InterfaceDescription>>,
     /// Where the function is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aef_location: Option<Value>,
+    pub aef_location: Option<AefLocation>,
     /// What it promises.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_kpis: Option<Value>,
+    pub service_kpis: Option<ServiceKpis>,
     /// Which UEs it serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ue_ip_range: Option<Value>,
+    pub ue_ip_range: Option<IpAddrRange>,
 }
 
 impl AefProfile {
@@ -153,12 +153,13 @@ impl AefProfile {
         self.interface_descriptions.as_deref().unwrap_or_default()
     }
 
-    /// Whether it keeps the schema's `oneOf`, here and in its interfaces.
+    /// Whether it keeps the schema's `oneOf` and `anyOf`, here and in what it consists of.
     #[must_use]
     pub fn is_well_formed(&self) -> bool {
         !self.aef_id.is_empty()
             && self.domain_name.is_some() != self.interface_descriptions.is_some()
             && self.interfaces().iter().all(InterfaceDescription::is_well_formed)
+            && self.ue_ip_range.as_ref().is_none_or(IpAddrRange::is_well_formed)
     }
 
     /// The methods at `interface`; of the profile where the interface names none, or where there is none.
@@ -421,8 +422,8 @@ impl DiscoveryQuery {
             })
             .cloned()
             .collect();
-        if let Some(wanted) = self.preferred_aef_loc.as_ref().and_then(|text| serde_json::from_str::<Value>(text).ok())
-        {
+        let wanted = self.preferred_aef_loc.as_ref().and_then(|text| serde_json::from_str::<AefLocation>(text).ok());
+        if let Some(wanted) = wanted {
             profiles.sort_by_key(|profile| profile.aef_location.as_ref() != Some(&wanted));
         }
         if profiles.is_empty() {

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::exposing_function::WebsockNotifConfig;
 use super::publish::{InterfaceDescription, SecurityMethod};
 use super::{non_empty, some_non_empty};
 
@@ -23,7 +23,7 @@ pub struct ServiceSecurity {
     pub request_test_notification: Option<bool>,
     /// Not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub websock_notif_config: Option<Value>,
+    pub websock_notif_config: Option<WebsockNotifConfig>,
     /// Features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supported_features: Option<String>,

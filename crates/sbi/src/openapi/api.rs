@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::common::problem_details;
-use super::schema::Schema;
+use super::schema::{Kind, Schema};
 use crate::authorization::ServiceScopes;
 use crate::problem::PROBLEM_JSON;
 
@@ -16,6 +16,15 @@ pub enum Role {
     Producer,
     /// We ask for it; its callbacks, if it has any, are what we serve.
     Consumer,
+}
+
+impl Role {
+    fn other(self) -> Self {
+        match self {
+            Self::Producer => Self::Consumer,
+            Self::Consumer => Self::Producer,
+        }
+    }
 }
 
 /// One API of a 3GPP document.
@@ -54,7 +63,8 @@ pub struct Operation {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) bodies: Vec<(&'static str, Schema)>,
-    pub(super) location: bool,
+    /// Headers that are always there.
+    pub(super) headers: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,9 +84,13 @@ pub(super) const JSON_PATCH: &str = "application/json-patch+json";
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What any request may be refused with, by the server itself or the rules of access.
-const REFUSALS: [u16; 8] = [400, 401, 403, 404, 429, 500, 503, 504];
-/// What a request with a body may be refused with besides.
-const BODY_REFUSALS: [u16; 2] = [413, 415];
+const REFUSALS: [u16; 9] = [400, 401, 403, 404, 413, 429, 500, 503, 504];
+/// What a request may be refused with besides where its body counts.
+const BODY_REFUSALS: [u16; 1] = [415];
+/// What others may refuse with besides. Any other status of theirs is a refusal, too: `default`.
+const REFUSALS_OF_OTHERS: [u16; 3] = [411, 501, 502];
+/// Where others send a request on to.
+const REDIRECTIONS: [&str; 2] = ["307", "308"];
 
 impl Api {
     pub(super) fn new(name: &'static str, file: &'static str, path: &'static str) -> Self {
@@ -218,21 +232,26 @@ impl Operation {
     pub(super) fn answers_as(mut self, status: u16, media_type: &'static str, schema: Schema) -> Self {
         match self.answers.last_mut() {
             Some(answer) if answer.status == status => answer.bodies.push((media_type, schema)),
-            _ => self.answers.push(Answer { status, bodies: vec![(media_type, schema)], location: false }),
+            _ => self.answers.push(Answer { status, bodies: vec![(media_type, schema)], headers: Vec::new() }),
         }
         self
     }
 
     /// 204.
     pub(super) fn answers_nothing(mut self) -> Self {
-        self.answers.push(Answer { status: 204, bodies: Vec::new(), location: false });
+        self.answers.push(Answer { status: 204, bodies: Vec::new(), headers: Vec::new() });
         self
     }
 
     /// The answer named last says in `Location` where the new resource is.
-    pub(super) fn with_location(mut self) -> Self {
+    pub(super) fn with_location(self) -> Self {
+        self.with_header("Location")
+    }
+
+    /// The answer named last has this header.
+    pub(super) fn with_header(mut self, name: &'static str) -> Self {
         if let Some(answer) = self.answers.last_mut() {
-            answer.location = true;
+            answer.headers.push(name);
         }
         self
     }
@@ -249,7 +268,8 @@ impl Operation {
         self
     }
 
-    fn render(&self, components: &mut Map<String, Value>, security: Option<Value>) -> Value {
+    /// `side` is ours: whoever is asked by a producer's callback is a consumer, and the other way round.
+    fn render(&self, components: &mut Map<String, Value>, side: Role, security: Option<Value>) -> Value {
         let mut operation = Map::new();
         operation.insert("summary".to_owned(), self.summary.into());
         if let Some(security) = security {
@@ -263,13 +283,13 @@ impl Operation {
             let content = content(media_type, schema, components);
             operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
         }
-        operation.insert("responses".to_owned(), self.responses(components));
+        operation.insert("responses".to_owned(), self.responses(components, side));
         if !self.callbacks.is_empty() {
             let callbacks: Map<_, _> = self
                 .callbacks
                 .iter()
                 .map(|(name, expression, callback)| {
-                    let rendered = callback.render(components, None);
+                    let rendered = callback.render(components, side.other(), None);
                     ((*name).to_owned(), json!({*expression: {callback.method: rendered}}))
                 })
                 .collect();
@@ -278,7 +298,7 @@ impl Operation {
         operation.into()
     }
 
-    fn responses(&self, components: &mut Map<String, Value>) -> Value {
+    fn responses(&self, components: &mut Map<String, Value>, answered_by: Role) -> Value {
         let mut responses = Map::new();
         for answer in &self.answers {
             let description = http::StatusCode::from_u16(answer.status).ok().and_then(|code| code.canonical_reason());
@@ -288,13 +308,12 @@ impl Operation {
                 let contents = contents.map(|(media_type, schema)| of_media_type(media_type, schema, components));
                 members.insert("content".to_owned(), contents.collect::<Map<_, _>>().into());
             }
-            if let (Value::Object(members), true) = (&mut response, answer.location) {
-                let location = json!({"Location": {"required": true, "schema": {"type": "string"}}});
-                members.insert("headers".to_owned(), location);
+            if let (Value::Object(members), false) = (&mut response, answer.headers.is_empty()) {
+                members.insert("headers".to_owned(), headers(&answer.headers));
             }
             responses.insert(answer.status.to_string(), response);
         }
-        for status in self.refusal_statuses() {
+        for status in self.refusal_statuses(answered_by) {
             let description = http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
             let (media_type, problem) = of_media_type(PROBLEM_JSON, &problem_details(), components);
             let response = responses
@@ -305,11 +324,21 @@ impl Operation {
                 contents.insert(media_type, problem);
             }
         }
+        if answered_by == Role::Consumer {
+            for status in REDIRECTIONS {
+                let there = json!({"description": "Asked there instead", "headers": headers(&["Location"])});
+                responses.insert(status.to_owned(), there);
+            }
+            responses.insert("default".to_owned(), json!({"description": "Any other status is a refusal"}));
+        }
         responses.into()
     }
 
-    fn refusal_statuses(&self) -> Vec<u16> {
+    fn refusal_statuses(&self, answered_by: Role) -> Vec<u16> {
         let mut statuses = REFUSALS.to_vec();
+        if answered_by == Role::Consumer {
+            statuses.extend(REFUSALS_OF_OTHERS);
+        }
         if self.request.is_some() {
             statuses.extend(BODY_REFUSALS);
         }
@@ -329,9 +358,19 @@ impl Parameter {
             } else {
                 members.insert("schema".to_owned(), schema);
             }
+            if matches!(self.schema.kind, Kind::List { .. }) {
+                // Its elements stand behind one another, between commas.
+                members.insert("style".to_owned(), "form".into());
+                members.insert("explode".to_owned(), false.into());
+            }
         }
         parameter
     }
+}
+
+fn headers(names: &[&str]) -> Value {
+    let described = json!({"required": true, "schema": {"type": "string"}});
+    names.iter().map(|name| ((*name).to_owned(), described.clone())).collect::<Map<_, _>>().into()
 }
 
 fn content(media_type: &str, schema: &Schema, components: &mut Map<String, Value>) -> Value {
@@ -369,7 +408,7 @@ pub fn document(apis: &[Api]) -> Value {
                 scopes.insert((*scope).to_owned(), format!("{} {}", operation.method, operation.path).into());
             }
             let security = if api.certificate_alone { json!([{}]) } else { security(service, finer) };
-            let rendered = operation.render(&mut components, Some(security));
+            let rendered = operation.render(&mut components, api.role, Some(security));
             let path = paths.entry(format!("{}{}", api.path, operation.path)).or_default();
             path.insert(operation.method.to_owned(), rendered);
         }

@@ -2,7 +2,7 @@
 
 use super::api::{Api, FORM, JSON, MERGE_PATCH, Operation, delete, get, patch, post, put};
 use super::capif_schemas::{
-    access_token_error, access_token_request, access_token_response, aef_security_response,
+    access_token_error, access_token_request, access_token_response, aef_location, aef_security_response,
     api_invoker_enrolment_details, api_invoker_enrolment_details_patch, api_provider_enrolment_details,
     api_provider_enrolment_details_patch, check_authentication_request, discovered_apis, event_notification,
     event_subscription, event_subscription_patch, interface_description, invocation_log, invocation_logs_found,
@@ -10,7 +10,7 @@ use super::capif_schemas::{
     service_api_description_patch, service_security,
 };
 use super::common::{date_time, supported_features};
-use super::schema::{any, boolean, list, open_enumeration, text};
+use super::schema::{boolean, list, open_enumeration, text};
 
 const AN_ID: &str = "6f7c0a52-9d0f-4c0a-8c5e-0d8f5a1b2c3d";
 const NOTIFICATION_DESTINATION: &str = "{request.body#/notificationDestination}";
@@ -108,7 +108,7 @@ fn discover() -> Api {
                 .query("aef-id", text(AN_ID))
                 .query("data-format", open_enumeration(&["JSON", "XML", "PROTOBUF3"]))
                 .query("api-cat", text("security"))
-                .optional_json_query("preferred-aef-loc", any())
+                .optional_json_query("preferred-aef-loc", aef_location())
                 .query("req-api-prov-name", text("operator"))
                 .query("supported-features", supported_features())
                 .query("api-supported-features", supported_features())

@@ -2,13 +2,16 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::common::{date_time, supported_features, uri};
+use super::common::{date_time, duration_seconds, supported_features, uri};
 use super::schema::{
     Member, Schema, WellFormed, any, boolean, list, list_of_some, object, one_of, open_enumeration, optional, required,
     text, unsigned,
 };
 use crate::capif::events::{
     CapifEventDetail, CapifEventFilter, EventNotification, EventSubscription, EventSubscriptionPatch,
+};
+use crate::capif::exposing_function::{
+    AddressRange, AefLocation, IpAddrRange, PublishedApiPath, ServiceKpis, WebsockNotifConfig,
 };
 use crate::capif::invoker_management::{
     ApiInvokerEnrolmentDetails, ApiInvokerEnrolmentDetailsPatch, ApiList, OnboardingInformation,
@@ -29,6 +32,12 @@ use crate::capif::security::{
 };
 
 impl WellFormed for InterfaceDescription {
+    fn is_well_formed(&self) -> bool {
+        Self::is_well_formed(self)
+    }
+}
+
+impl WellFormed for IpAddrRange {
     fn is_well_formed(&self) -> bool {
         Self::is_well_formed(self)
     }
@@ -114,6 +123,7 @@ fn changeable_of_service_api() -> Vec<Member> {
         "ShareableInformation",
         vec![required("isShareable", boolean()), optional("capifProvDoms", list_of_some(text("example.com")))],
     );
+    let published = object("PublishedApiPath", vec![optional("ccfIds", list_of_some(text("capif-core")))]);
     vec![
         optional("apiStatus", object("ApiStatus", vec![required("aefIds", list(id()))]).of::<ApiStatus>()),
         optional("aefProfiles", list_of_some(aef_profile())),
@@ -121,7 +131,7 @@ fn changeable_of_service_api() -> Vec<Member> {
         optional("shareableInfo", shareable.of::<ShareableInformation>()),
         optional("serviceAPICategory", text("security")),
         optional("apiSuppFeats", supported_features()),
-        optional("pubApiPath", any()),
+        optional("pubApiPath", published.of::<PublishedApiPath>()),
         optional("ccfId", text("capif-core")),
     ]
 }
@@ -137,13 +147,65 @@ fn aef_profile() -> Schema {
             optional("securityMethods", list_of_some(security_method())),
             optional("domainName", text("nef.example.com")),
             optional("interfaceDescriptions", list_of_some(interface_description())),
-            optional("aefLocation", any()),
-            optional("serviceKpis", any()),
-            optional("ueIpRange", any()),
+            optional("aefLocation", aef_location()),
+            optional("serviceKpis", service_kpis()),
+            optional("ueIpRange", ue_ip_range()),
         ],
     )
     .exactly_one(&["domainName", "interfaceDescriptions"])
     .of_checked::<AefProfile>()
+}
+
+pub(super) fn aef_location() -> Schema {
+    object(
+        "AefLocation",
+        vec![optional("civicAddr", any()), optional("geoArea", any()), optional("dcId", text("data-centre-1"))],
+    )
+    .of::<AefLocation>()
+}
+
+fn service_kpis() -> Schema {
+    object(
+        "ServiceKpis",
+        vec![
+            optional("maxReqRate", unsigned(100)),
+            optional("maxRestime", duration_seconds()),
+            optional("availability", unsigned(99)),
+            optional("avalComp", text("1 GFLOPS")),
+            optional("avalGraComp", text("1 GFLOPS")),
+            optional("avalMem", text("1 GB")),
+            optional("avalStor", text("1 GB")),
+            optional("conBand", unsigned(1000)),
+        ],
+    )
+    .of::<ServiceKpis>()
+}
+
+fn ue_ip_range() -> Schema {
+    let range = |name, example| object(name, vec![required("start", text(example)), required("end", text(example))]);
+    object(
+        "IpAddrRange",
+        vec![
+            optional(
+                "ueIpv4AddrRanges",
+                list_of_some(range("Ipv4AddressRange", "192.0.2.1").of::<AddressRange<Ipv4Addr>>()),
+            ),
+            optional(
+                "ueIpv6AddrRanges",
+                list_of_some(range("Ipv6AddressRange", "2001:db8::1").of::<AddressRange<Ipv6Addr>>()),
+            ),
+        ],
+    )
+    .at_least_one(&["ueIpv4AddrRanges", "ueIpv6AddrRanges"])
+    .of_checked::<IpAddrRange>()
+}
+
+fn websock_notif_config() -> Schema {
+    object(
+        "WebsockNotifConfig",
+        vec![optional("websocketUri", uri("wss://as.example.com/capif")), optional("requestWebsocketUri", boolean())],
+    )
+    .of::<WebsockNotifConfig>()
 }
 
 fn version() -> Schema {
@@ -214,7 +276,7 @@ pub(super) fn api_invoker_enrolment_details() -> Schema {
             required("onboardingInformation", onboarding_information()),
             required("notificationDestination", destination()),
             optional("requestTestNotification", boolean()),
-            optional("websockNotifConfig", any()),
+            optional("websockNotifConfig", websock_notif_config()),
             optional("apiList", api_list()),
             optional("apiInvokerInformation", text("weather")),
             optional("expTime", date_time()),
@@ -262,7 +324,7 @@ pub(super) fn service_security() -> Schema {
             required("securityInfo", list_of_some(security_information())),
             required("notificationDestination", destination()),
             optional("requestTestNotification", boolean()),
-            optional("websockNotifConfig", any()),
+            optional("websockNotifConfig", websock_notif_config()),
             optional("supportedFeatures", supported_features()),
         ],
     )
@@ -430,7 +492,7 @@ pub(super) fn event_subscription() -> Schema {
             optional("eventReq", any()),
             required("notificationDestination", destination()),
             optional("requestTestNotification", boolean()),
-            optional("websockNotifConfig", any()),
+            optional("websockNotifConfig", websock_notif_config()),
             optional("supportedFeatures", supported_features()),
         ],
     )

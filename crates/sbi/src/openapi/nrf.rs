@@ -47,15 +47,18 @@ pub fn nnrf_nf_management() -> Api {
         .with(
             get(INSTANCE, "Give a profile")
                 .at("nfInstanceID", nf_instance_id().of::<Uuid>())
-                .answers(200, nf_profile()),
+                .answers(200, nf_profile())
+                .with_header("ETag"),
         )
         .with(
             put(INSTANCE, "Register a function, or replace its profile")
                 .at("nfInstanceID", nf_instance_id().of::<Uuid>())
                 .takes(nf_profile())
                 .answers(200, nf_profile())
+                .with_header("ETag")
                 .answers(201, nf_profile())
-                .with_location(),
+                .with_location()
+                .with_header("ETag"),
         )
         .with(
             patch(INSTANCE, "Change parts of a profile, or give a sign of life")
@@ -63,6 +66,7 @@ pub fn nnrf_nf_management() -> Api {
                 .header("If-Match", text("\"1\""))
                 .takes_as(JSON_PATCH, list_of_some(patch_item()))
                 .answers(200, nf_profile())
+                .with_header("ETag")
                 .answers_nothing()
                 .refuses(412),
         )
@@ -108,7 +112,8 @@ pub fn nnrf_nf_discovery() -> Api {
             .query("requester-nf-instance-id", nf_instance_id().of::<Uuid>())
             .query("routing-indicator", routing_indicator())
             .query("limit", integer(10))
-            .answers(200, result.of::<SearchResult>()),
+            .answers(200, result.of::<SearchResult>())
+            .with_header("Cache-Control"),
     )
 }
 
@@ -161,6 +166,8 @@ pub fn nnrf_access_token() -> Api {
         post(TOKEN_PATH, "Give an access token")
             .takes_as(FORM, request)
             .answers(200, answer.of::<AccessTokenRsp>())
+            .with_header("Cache-Control")
+            .with_header("Pragma")
             .answers_as(400, JSON, error.of::<AccessTokenErr>()),
     )
 }

@@ -3,6 +3,7 @@
 use super::api::{Api, MERGE_PATCH, delete, get, patch, post, put};
 use super::common::{service_id, supported_features, uri};
 use super::schema::{Schema, any, boolean, list, list_of_some, object, optional, required, text, unsigned};
+use crate::location::{LocationArea5G, LocationInfo, UpCumEvtRep};
 use crate::ss_gm::VALGroupDocument;
 use crate::ss_upr::{ProfileDoc, ValTargetUe};
 use crate::{ss_gm, ss_upr};
@@ -88,14 +89,57 @@ fn val_group_document() -> Schema {
             optional("valSvcInf", text("x")),
             optional("suppFeat", supported_features()),
             optional("resUri", uri("/ss-gm/v1/group-documents/fleet%40lab.example")),
-            optional("locInfo", any()),
-            optional("addLocInfo", any()),
+            optional("locInfo", location_info()),
+            optional("addLocInfo", location_area()),
             optional("valSvcAreaId", any()),
             optional("extGrpId", text("fleet@example.com")),
             optional("com5GLanType", text("IPV4")),
         ],
     )
     .of::<VALGroupDocument>()
+}
+
+fn location_info() -> Schema {
+    let reports = object("UpCumEvtRep", vec![optional("upLocRepStat", unsigned(3))]);
+    object(
+        "LocationInfo",
+        vec![
+            optional("ageOfLocationInfo", unsigned(5)),
+            optional("cellId", text("1")),
+            optional("enodeBId", text("1")),
+            optional("routingAreaId", text("1")),
+            optional("trackingAreaId", text("1")),
+            optional("plmnId", text("00101")),
+            optional("twanId", text("1")),
+            optional("userLocation", any()),
+            optional("geographicArea", any()),
+            optional("civicAddress", any()),
+            optional("positionMethod", any()),
+            optional("qosFulfilInd", any()),
+            optional("ueVelocity", any()),
+            optional("ldrType", any()),
+            optional("achievedQos", any()),
+            optional("relAppLayerId", text("1")),
+            optional("rangeDirection", any()),
+            optional("twoDRelLoc", any()),
+            optional("threeDRelLoc", any()),
+            optional("relVelocity", any()),
+            optional("upCumEvtRep", reports.of::<UpCumEvtRep>()),
+        ],
+    )
+    .of::<LocationInfo>()
+}
+
+fn location_area() -> Schema {
+    object(
+        "LocationArea5G",
+        vec![
+            optional("geographicAreas", list(any())),
+            optional("civicAddresses", list(any())),
+            optional("nwAreaInfo", any()),
+        ],
+    )
+    .of::<LocationArea5G>()
 }
 
 fn val_group_document_patch() -> Schema {
@@ -106,8 +150,8 @@ fn val_group_document_patch() -> Schema {
             optional("members", list_of_some(val_target_ue())),
             optional("valGrpConf", text("{}")),
             optional("valServiceIds", list_of_some(text(ss_upr::VAL_SERVICE_ID))),
-            optional("locInfo", any()),
-            optional("addLocInfo", any()),
+            optional("locInfo", location_info()),
+            optional("addLocInfo", location_area()),
             optional("valSvcAreaId", any()),
             optional("extGrpId", text("fleet@example.com")),
             optional("com5GLanType", text("IPV4")),

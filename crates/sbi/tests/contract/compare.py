@@ -3,17 +3,21 @@
     compare.py OURS CONTRACTS DEVIATIONS
 
 OURS holds {API name: {"file": 3GPP file, "path": API path, "role": producer or consumer, "document": OpenAPI}}.
-DEVIATIONS is a page with tables `| file | where | what | why |`: what is found and not listed there fails, and so does
-what is listed and not found any more.
+DEVIATIONS is a page with tables `| file | where | what | why |` and one `| status | why it is never answered |`: what is
+found and not listed there fails, and so does what is listed and not found any more. Lengths, patterns, formats, bounds and
+conditions on values are not compared.
 """
 
+import collections
 import functools
 import json
 import pathlib
+import re
 import sys
 
 import yaml
 
+NEVER_ANSWERED = "never answered: "
 METHODS = ("get", "put", "post", "delete", "patch", "options")
 
 
@@ -22,6 +26,8 @@ class Files:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
+        # What a file says of schemas in files that are not there: {(file, absent file): names}. And what was gone through.
+        self.absent, self.followed = collections.defaultdict(set), set()
 
     @functools.cache
     def load(self, name):
@@ -43,7 +49,35 @@ class Files:
             target, _, pointer = node["$ref"].partition("#")
             name, label = target or name, pointer.rsplit("/", 1)[-1]
             node = self.at(name, pointer)
+        references = [part["$ref"] for part in node.get("allOf", []) if "$ref" in part] if isinstance(node, dict) else []
+        if not label and len(references) == 1:
+            # That one schema, with a condition besides.
+            label = references[0].rsplit("/", 1)[-1]
         return node, name, label
+
+    def follow(self, node, name):
+        """Goes through everything that a node refers to, and notes each reference that leads nowhere."""
+        if isinstance(node, list):
+            for part in node:
+                self.follow(part, name)
+        elif isinstance(node, dict):
+            for key, part in node.items():
+                if key != "$ref":
+                    self.follow(part, name)
+                    continue
+                target, _, pointer = part.partition("#")
+                target = target or name
+                if self.load(target) is None:
+                    self.absent[name, target].add(pointer.rsplit("/", 1)[-1])
+                elif (target, pointer) not in self.followed:
+                    self.followed.add((target, pointer))
+                    self.follow(self.at(target, pointer), target)
+
+    def unresolved(self):
+        """The rows of the references that lead nowhere."""
+        for (name, target), schemas in sorted(self.absent.items()):
+            names = ", ".join(f"`{schema}`" for schema in sorted(schemas))
+            yield name.removesuffix(".yaml"), "references", f"`{target.removesuffix('.yaml')}` is not there: {names}"
 
 
 class Ours:
@@ -95,6 +129,10 @@ class Shape:
         if self.type is None and self.members:
             self.type = "object"
 
+    def of_something(self):
+        """Whether it says anything of the value."""
+        return bool(self.type or self.alternatives or self.members)
+
     def combine(self, parts, name):
         resolved = [self.source.resolve(part, name) for part in parts]
         if not parts or any(target is None for target, _, _ in resolved):
@@ -119,11 +157,15 @@ class Comparison:
         self.file, self.role, self.ours, self.theirs = file, role, Ours(ours), theirs
         self.found, self.seen, self.counts = [], set(), dict(operations=0, schemas=0, members=0)
         # What is so in many operations alike is said once.
-        self.unread_headers, self.unasked_scopes = set(), set()
+        self.unread_headers, self.unasked_scopes, self.unsent_headers = set(), set(), set()
+        # By operations or callbacks and status: those that the file lists it for, and those of them that we do not have it for.
+        self.listed, self.missing = collections.defaultdict(list), collections.defaultdict(list)
+        self.sent_headers = set()
 
-    def say(self, where, what, theirs=None):
-        """Notes a deviation; one of a schema under the file that defines the schema, which other APIs share."""
-        file = theirs.name.removesuffix(".yaml") if theirs and theirs.label else self.file
+    def say(self, where, what, theirs=None, name=None):
+        """Notes a deviation; one of a schema under the file that defines the schema, which other APIs share, or `name`."""
+        name = theirs.name if theirs and theirs.label else name
+        file = name.removesuffix(".yaml") if name else self.file
         if (file, where, what) not in self.found:
             self.found.append((file, where, what))
 
@@ -133,6 +175,9 @@ class Comparison:
         contract = self.theirs.load(f"{self.file}.yaml")
         mine = {at.removeprefix(path): item for at, item in self.ours.document["paths"].items()}
         served = {(shape(at), method): (at, item[method]) for at, item in mine.items() for method in item}
+        servers = [server["url"].removeprefix("{apiRoot}") for server in contract.get("servers", [{"url": ""}])]
+        if path not in servers:
+            self.say("all operations", f"at `{path}`, there at `{'`, `'.join(servers)}`")
         wanted = {}
         for at, item in contract["paths"].items():
             item, name, _ = self.theirs.resolve(item, f"{self.file}.yaml")
@@ -145,11 +190,15 @@ class Comparison:
                 self.say(where, "not served" if self.role == "producer" else "not asked for")
                 continue
             self.counts["operations"] += 1
+            self.variables(where, *served[key], at, list(shared) + operation.get("parameters", []))
+            self.theirs.follow([operation, shared], f"{self.file}.yaml")
             self.operation(where, served[key][1], operation, shared, security)
         for key, (at, _) in served.items():
             if key not in wanted:
                 self.say(f"{key[1].upper()} {at}", "ours alone")
+        self.statuses()
         for names, what in ((self.unread_headers, "header parameters that are not read"),
+                            ({name for _, _, name in self.unsent_headers} - self.sent_headers, "headers of answers that are never sent"),
                             (self.unasked_scopes, "no access token is looked at, there those with the scopes")):
             if names:
                 self.say("all operations", f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}")
@@ -179,6 +228,28 @@ class Comparison:
                 elif method in their_item:
                     self.say(where, f"callback `{name}`: {method.upper()} is not there")
 
+    def statuses(self):
+        """Errors that are listed and that we do not have: said once where no operation has them, else for each operation."""
+        for these in ("all operations", "all callbacks"):
+            never = sorted(key[1] for key, places in self.missing.items() if key[0] == these and places == self.listed[key])
+            if never:
+                self.say(these, f"{NEVER_ANSWERED}{', '.join(f'`{status}`' for status in never)}")
+        for key, places in sorted(self.missing.items()):
+            for where in places if places != self.listed[key] else ():
+                self.say(where, f"{NEVER_ANSWERED}`{key[1]}`")
+        for where, status, name in sorted(self.unsent_headers):
+            if name in self.sent_headers:
+                self.say(where, f"{status} has no `{name}`, unlike there")
+
+    def variables(self, where, my_path, mine, their_path, theirs):
+        """The variables of the path, known by their places."""
+        names = [re.findall(r"{(.*?)}", path) for path in (my_path, their_path)]
+        theirs = [self.theirs.resolve(parameter, f"{self.file}.yaml")[0] for parameter in theirs]
+        of_path = [{p["name"]: p for p in parameters if p["in"] == "path"} for parameters in (mine["parameters"] if names[0] else [], theirs)]
+        for my_name, their_name in zip(*names, strict=True):
+            one, other = of_path[0][my_name], of_path[1][their_name]
+            self.schema(f"{where} {their_name}", parameter_schema(one), parameter_schema(other), f"{self.file}.yaml")
+
     def parameters(self, where, mine, theirs):
         file = f"{self.file}.yaml"
         theirs = [self.theirs.resolve(parameter, file)[0] for parameter in theirs]
@@ -198,6 +269,9 @@ class Comparison:
             if mine[key].get("required", False) != theirs[key].get("required", False):
                 self.say(where, f"{place} parameter `{name}` is {mandatory(mine[key])} here, {mandatory(theirs[key])} there")
             self.schema(f"{where} {name}", parameter_schema(mine[key]), parameter_schema(theirs[key]), file)
+            written = [(p.get("style", "form"), p.get("explode", p.get("style", "form") == "form")) for p in (mine[key], theirs[key])]
+            if parameter_schema(mine[key]).get("type") == "array" and written[0] != written[1]:
+                self.say(where, f"{place} parameter `{name}` is a list written as {written[0]}, there as {written[1]}")
 
     def scopes(self, where, mine, theirs):
         names = lambda alternatives: {scope for a in alternatives for scopes in a.values() for scope in scopes}
@@ -216,18 +290,26 @@ class Comparison:
         file = f"{self.file}.yaml"
         for status in sorted(mine.keys() | theirs.keys()):
             success = status.startswith("2")
+            key = ("all callbacks" if " callback " in where else "all operations", status)
+            if status in theirs and not success:
+                self.listed[key].append(where)
             if status not in mine:
                 if success:
                     self.say(where, f"{status} is {'never answered' if self.role == 'producer' else 'not expected'}")
+                else:
+                    self.missing[key].append(where)
             elif status not in theirs:
                 if success or "default" not in theirs:
                     self.say(where, f"{status} is not listed there")
             else:
                 theirs_here, name, _ = self.theirs.resolve(theirs[status], file)
                 self.content(where, status, mine[status].get("content", {}), theirs_here.get("content", {}), name)
-                location = ["Location" in side.get("headers", {}) for side in (mine[status], theirs_here)]
-                if success and location[0] != location[1]:
+                headers = [set(side.get("headers", {})) for side in (mine[status], theirs_here)]
+                location = ["Location" in side for side in headers]
+                if location[0] != location[1]:
                     self.say(where, f"{status} {'has' if location[0] else 'has no'} Location, unlike there")
+                self.sent_headers |= headers[0]
+                self.unsent_headers |= {(where, status, name) for name in headers[1] - headers[0] - {"Location"}}
 
     def content(self, where, what, mine, theirs, name):
         if not mine and not theirs:
@@ -237,6 +319,9 @@ class Comparison:
             return
         for media_type in sorted(mine.keys() - theirs.keys()):
             self.say(where, f"{what} is `{media_type}`, there `{'`, `'.join(sorted(theirs))}`")
+        unspoken = sorted(theirs.keys() - mine.keys())
+        if unspoken and mine.keys() & theirs.keys():
+            self.say(where, f"{what} is never `{'`, `'.join(unspoken)}`")
         for media_type in sorted(mine):
             # A body of another media type alone is compared all the same.
             other = theirs.get(media_type) or (next(iter(theirs.values())) if len(mine) == 1 else {})
@@ -254,8 +339,12 @@ class Comparison:
             self.seen.add(key)
             self.counts["schemas"] += 1
             where = mine.label if mine.label == theirs.label else f"{mine.label} ({theirs.label or where})"
-        if not theirs.known or not mine.type and not mine.alternatives and not mine.members:
-            return  # a file that is not there, or a value that is kept as it came
+        if not theirs.known:
+            self.say(where, f"not compared: `{theirs.label}` is in a file that is not there", name=name)
+            return
+        if not mine.of_something() and theirs.of_something():
+            self.say(where, f"kept as it came, there `{theirs.label or theirs.type or 'one of several'}`", name=name)
+            return
         if mine.alternatives or theirs.alternatives:
             self.alternatives(where, mine, theirs)
             return
@@ -270,6 +359,8 @@ class Comparison:
             one, other = getattr(mine, attribute), getattr(theirs, attribute)
             if one and other:
                 self.schema(f"{where}{suffix}", one[0], *other)
+            elif one or other:
+                self.say(where, f"{'a map' if suffix == '{}' else 'a list with a schema'} {'here' if one else 'there'} alone", theirs)
 
     def alternatives(self, where, mine, theirs):
         """Each of ours has to be one of theirs, by name or by type."""
@@ -307,10 +398,11 @@ class Comparison:
 
     def members(self, where, mine, theirs):
         absent = sorted(theirs.members.keys() - mine.members.keys())
-        if absent and not mine.keeps_others:
-            self.say(where, f"not kept: {', '.join(f'`{name}`' for name in absent)}", theirs)
+        if absent:
+            kept = "kept as they came" if mine.keeps_others else "not kept"
+            self.say(where, f"{kept}: {', '.join(f'`{name}`' for name in absent)}", theirs)
         added = sorted(mine.members.keys() - theirs.members.keys())
-        if added and theirs.type == "object" and theirs.members:
+        if added:
             self.say(where, f"ours alone: {', '.join(f'`{name}`' for name in added)}", theirs)
         for name in sorted(mine.required - theirs.required):
             self.say(where, f"`{name}` is mandatory here, not there", theirs)
@@ -348,6 +440,13 @@ def listed(page):
     return rows
 
 
+def explained(page):
+    """The statuses that the page explains."""
+    lines = pathlib.Path(page).read_text().splitlines()
+    return {status for line in lines if re.match(r"\| `?(\d{3}|default)`", line)
+            for status in re.findall(r"`(\d{3}|default)`", line.split(" | ")[0])}
+
+
 def main(ours, contracts, page):
     files, known, found = Files(contracts), listed(page), []
     print(f"{'API':<28} {'3GPP file':<36} {'role':<9} {'operations':>10} {'schemas':>8} {'members':>8} {'deviations':>10}")
@@ -358,6 +457,10 @@ def main(ours, contracts, page):
         print(f"{name:<28} {api['file']:<36} {api['role']:<9} {c['operations']:>10} {c['schemas']:>8} {c['members']:>8}"
               f" {len(comparison.found):>10}")
         found += [row for row in comparison.found if row not in found]
+    found += [row for row in files.unresolved() if row not in found]
+    never = {status for _, _, what in found if what.startswith(NEVER_ANSWERED) for status in re.findall(r"`(\w+)`", what)}
+    for status in sorted(never ^ explained(page)):
+        print(f"{status} is {'not explained' if status in never else 'explained, and missing nowhere'}")
     unlisted, gone = [row for row in found if row not in known], [row for row in known if row not in found]
     if unlisted:
         print("\nnot listed:")
@@ -367,7 +470,7 @@ def main(ours, contracts, page):
         print("\nlisted, but not there any more:")
         for row in gone:
             print(f"| {' | '.join(row)} | {known[row]} |")
-    if unlisted or gone:
+    if unlisted or gone or never ^ explained(page):
         sys.exit(1)
     print(f"\n{len(found)} deviations, each listed with its reason\nall held")
 
