@@ -36,6 +36,8 @@ GROWTH_MAX = 128 * 1024
 GROWTH_IN_ALL_MAX = 192 * 1024
 # For what has to come: longer than every time-out of the server on a busy machine.
 PATIENCE_SECONDS = 180
+# To open a connection before an attack.
+ATTEMPTS = 5
 NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0, 1, 3, 6, 7, 9, 11
 case = Cases()
 
@@ -118,8 +120,8 @@ class Rude:
 
     def exchange(self, pieces=(), until=None, reads=True):
         """Writes the pieces and reads frames meanwhile, until `until` says so of one, or the connection is over. Gives the frames
-        but those of DATA. Without `reads`, nothing is read before all is written, or nothing more is taken."""
-        pieces, waiting, seen = iter(pieces), b"", []
+        but those of DATA, and answers pings. Without `reads`, nothing is read before all is written, or nothing more is taken."""
+        pieces, waiting, pongs, seen = iter(pieces), b"", b"", []
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.over:
             assert time.monotonic() < deadline, f"still open, after {[str(frame) for frame in seen[-5:]]}"
@@ -129,9 +131,12 @@ class Rude:
                 moved = frames is not None
                 for frame in frames or ():
                     seen += [] if isinstance(frame, DataFrame) else [frame]
+                    if isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+                        pongs += PingFrame(0, opaque_data=frame.opaque_data, flags=["ACK"]).serialize()
                     if until and until(frame):
                         return seen
-            waiting = waiting or next(pieces, b"")
+            if not waiting:
+                waiting, pongs = pongs or next(pieces, b""), b""
             if waiting and not self.over:
                 written = self.write(waiting)
                 waiting, moved = waiting[written:], moved or written > 0
@@ -267,8 +272,20 @@ class Client(threading.Thread):
 
     def __init__(self, target):
         super().__init__(daemon=True)
-        self.target, self.ask, self.done = target, target.client(), threading.Event()
+        self.target, self.done = target, threading.Event()
         self.served, self.longest, self.failure = 0, 0, None
+        self.ask = self.let_in()
+
+    def let_in(self):
+        """A connection that is open before the attack begins: a handshake has its time, which a busy machine may not give it."""
+        for attempt in range(ATTEMPTS):
+            ask = self.target.client()
+            try:
+                assert ask() == 200
+                return ask
+            except Exception:
+                if attempt + 1 == ATTEMPTS:
+                    raise
 
     def run(self):
         try:
@@ -325,7 +342,7 @@ def a_header_that_goes_on_and_on(target):
     block = HeadersFrame(1, data=rude.headers(further=[("x-first", "1")]), flags=["END_STREAM"]).serialize()
     more = b"".join(rude.encoder.encode([(f"x-{n}", "v" * 200)]) for n in range(32))
     pieces = itertools.chain([block], flood(ContinuationFrame(1, data=more).serialize(), 20_000, 4))
-    return ended(rude, pieces, [ENHANCE_YOUR_CALM, COMPRESSION_ERROR, PROTOCOL_ERROR])
+    return ended(rude, pieces, [ENHANCE_YOUR_CALM, COMPRESSION_ERROR])
 
 
 @case
@@ -333,7 +350,7 @@ def empty_continuations_without_end(target):
     rude = target.connect()
     block = HeadersFrame(1, data=rude.headers(), flags=["END_STREAM"]).serialize()
     pieces = itertools.chain([block], flood(ContinuationFrame(1, data=b"").serialize(), 1_000_000))
-    return ended(rude, pieces, [ENHANCE_YOUR_CALM, COMPRESSION_ERROR, PROTOCOL_ERROR])
+    return ended(rude, pieces, [ENHANCE_YOUR_CALM, COMPRESSION_ERROR])
 
 
 @case
@@ -372,7 +389,7 @@ def bodies_that_never_come(target):
                                               further=[("content-type", "application/json"), ("content-length", "1000")])
         rude.expected = set(range(1, 401, 2))
         rude.asked = b"".join(request(stream) for stream in sorted(rude.expected))
-    for rude in held:
+    def all_answered(rude):
         def answered(frame):
             if isinstance(frame, HeadersFrame):
                 status = rude.status(frame)
@@ -382,6 +399,8 @@ def bodies_that_never_come(target):
         rude.exchange([rude.asked], until=answered)
         assert not rude.expected, f"{len(rude.expected)} were never answered"
         rude.close()
+    with ThreadPoolExecutor(len(held)) as pool:
+        list(pool.map(all_answered, held))
     return "504 each"
 
 
@@ -408,20 +427,10 @@ def answers_that_are_never_let_out(target):
     for rude in held:
         rude.exchange([b"".join(rude.request(stream) for stream in range(1, 401, 2))],
                       until=lambda frame: isinstance(frame, HeadersFrame))
-
-    def until_hung_up(rude):
-        answers = []
-
-        def answer(frame):
-            if isinstance(frame, PingFrame) and "ACK" not in frame.flags:
-                answers.append(PingFrame(0, opaque_data=frame.opaque_data, flags=["ACK"]).serialize())
-            return bool(answers)
-        while not rude.over:
-            pieces, answers = answers, []
-            rude.exchange(pieces, until=answer)
-        rude.close()
     with ThreadPoolExecutor(len(held)) as pool:
-        list(pool.map(until_hung_up, held))
+        list(pool.map(Rude.exchange, held))
+    for rude in held:
+        rude.close()
     return "ended"
 
 
@@ -448,7 +457,7 @@ def windows_that_overflow(target):
 @case
 def a_stream_that_depends_on_itself(target):
     rude = target.connect()
-    return ended(rude, flood(PriorityFrame(1, depends_on=1).serialize(), 100_000), [PROTOCOL_ERROR, ENHANCE_YOUR_CALM])
+    return ended(rude, flood(PriorityFrame(1, depends_on=1).serialize(), 2_000_000), [ENHANCE_YOUR_CALM])
 
 
 @case
