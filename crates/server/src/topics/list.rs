@@ -4,7 +4,7 @@
 //! itself. What waits for it is one update for each topic, the latest; a subscriber that does not answer is tried again
 //! with growing pauses, and after `topic_notification_attempts_max` of them in a row what it was told then is given up. After a
 //! restart it hears again of the topics there are (INFERRED: TS 29.538 leaves the first notification, repetition and loss
-//! open). Redirections (307, 308) are not followed: a notification goes to a URI that was checked, or nowhere.
+//! open). A redirection (307, 308) leads no further than below the URI that was checked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
