@@ -3,6 +3,7 @@ or members that belong together. generated.py asks for them first, and holds the
 
 import datetime
 
+from inbox import Inbox
 from parties import Onboarding
 from peer import Peer
 from ue import Connection, Network, Ue, kdf, milenage, subscribers
@@ -51,23 +52,22 @@ def registrations(application_server):
                     values={"registrationId": location_of("/registrations")})]
 
 
-def messages(application_server, ue, root):
-    """To a UE that is registered and away."""
-    me = {"addrType": "AS", "addr": application_server.service_id}
-    message = {"oriAddr": me, "destAddr": ue, "msgId": "written", "stoAndFwInd": True, "payload": "aGVsbG8="}
+def messages(lab, application_server, number, root):
+    """To a UE that is registered, has sent a message, and is away."""
+    me, inbox = {"addrType": "AS", "addr": application_server.service_id}, Inbox(lab, application_server)
     registered = application_server.post(f"{root}/msgs-asregistration/v1/registrations",
-                                         {"asSvcId": application_server.service_id, "targetUri": "https://127.0.0.1:9/"})
+                                         {"asSvcId": application_server.service_id, "targetUri": f"{inbox.url}/inbox"})
     assert registered.status_code == 201, registered.text
-    return [Written("POST", "/deliver-as-message", application_server, message)]
-
-
-def away(lab, number):
-    """A UE that has registered and gone."""
     network = Network(lab.path("lab.json"))
     device = Connection(Ue(network, subscribers(network, number + 1)[number]).authenticate(), "openssl tls1.3")
     assert device.register()[0] == "2.01"
+    assert device.send(me, b"reported on", report=True)[0] == "2.04"
+    received, ue = inbox.next("/inbox/deliver-message")["msgId"], device.ue.address()
     device.close()
-    return device.ue.address()
+    message = {"oriAddr": me, "destAddr": ue, "msgId": "written", "stoAndFwInd": True, "payload": "aGVsbG8="}
+    report = {"oriAddr": me, "destAddr": ue, "msgId": received, "delivSt": "REPT_DELY_SUCCESS"}
+    return [Written("POST", "/deliver-as-message", application_server, message),
+            Written("POST", "/deliver-report", application_server, report)]
 
 
 def topics(application_server):
