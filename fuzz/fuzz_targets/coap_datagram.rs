@@ -54,6 +54,7 @@ fuzz_target!(|input: (u64, Vec<(u16, u8, &[u8])>)| {
         }
         if how & 4 == 4 {
             connection.challenge_address([how; 8]);
+            let _ = connection.question_address([how; 8], now);
         }
         connection.receive(&datagram, now).expect("no datagram ends it");
         while let Some(event) = connection.poll_event() {

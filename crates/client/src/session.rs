@@ -173,6 +173,8 @@ impl Session {
 
     fn take(&mut self, received: Received, now: Instant) {
         self.ended = match received {
+            // No sign of life, since anybody can send it.
+            Received::Unverified => return,
             Received::Something => None,
             Received::Offence(error) => Some(error.to_string()),
             Received::End => Some("the server closed it".into()),
@@ -250,7 +252,7 @@ impl Session {
             let drained = poll_fn(|context| {
                 loop {
                     match self.carrier.poll_receive(context, Instant::now().into_std()) {
-                        Poll::Ready(Received::Something | Received::Offence(_)) => {
+                        Poll::Ready(Received::Something | Received::Unverified | Received::Offence(_)) => {
                             while self.carrier.poll_event().is_some() {}
                         }
                         Poll::Ready(Received::End | Received::Broken(_)) => return Poll::Ready(()),

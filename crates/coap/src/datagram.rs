@@ -29,7 +29,9 @@
 //! | [`responding`] | the peer's requests and our responses |
 //! | [`observe`] | observations in both directions |
 //! | [`resting`] | an association that only remembers |
+//! | [`address`] | an address that is to be proven |
 
+mod address;
 mod deduplication;
 mod observe;
 mod reliability;
@@ -48,8 +50,9 @@ use crate::block::{Assemblies, KeptResponses};
 use crate::code::Kind;
 use crate::error::ConnectionError;
 use crate::event::ConnectionEvent;
-use crate::limits::DatagramConfig;
+use crate::limits::{DatagramConfig, Transmission};
 use crate::message::{ExchangeId, RequestBuilder, Response, Served};
+use address::Unproven;
 use deduplication::{Outcome, Seen};
 use observe::Observations;
 use reliability::Sending;
@@ -113,8 +116,8 @@ pub struct DatagramConnection {
     next_token: u32,
     next_message_id: u16,
     state: State,
-    /// What the peer has to repeat to prove that it is where it says it is.
-    echo: Option<[u8; ECHO_OCTETS]>,
+    /// The peer has to prove that it is where it says it is.
+    unproven: Option<Box<Unproven>>,
     counters: DatagramCounters,
     active: Option<Box<Active>>,
     /// In the place of `active`, while it only remembers.
@@ -166,7 +169,7 @@ impl DatagramConnection {
             next_token: 0,
             next_message_id: 0,
             state: State::Open,
-            echo: None,
+            unproven: None,
             counters: DatagramCounters::default(),
             active: None,
             resting: None,
@@ -229,7 +232,7 @@ impl DatagramConnection {
         remembered = remembered.max(active.held.iter().map(Held::expires).max());
         [
             remembered,
-            active.sending.next_due(&self.config.transmission, self.next_message_id),
+            active.sending.next_due(&self.config.transmission, self.next_message_id, self.unproven.is_some()),
             active.requests.iter().map(OwnRequest::deadline).min(),
             active.peer_requests.iter().filter_map(PeerRequest::acknowledge_at).min(),
         ]
@@ -330,24 +333,6 @@ impl DatagramConnection {
         self.settle();
     }
 
-    /// The peer's datagrams come from an address that may be another's. Until the peer has proven it, by repeating `echo`,
-    /// a response that is more than three times as large as its request waits: the peer gets 4.01 with the Echo option,
-    /// and the response once it repeats its request with it (RFC 9175 2.4). `echo` is fresh and random.
-    pub fn challenge_address(&mut self, echo: [u8; ECHO_OCTETS]) {
-        self.echo = Some(echo);
-    }
-
-    /// The peer's address has been proven by other means.
-    pub fn address_proven(&mut self) {
-        self.echo = None;
-    }
-
-    /// Whether the peer's address is proven: it was never challenged, or has answered.
-    #[must_use]
-    pub fn is_address_proven(&self) -> bool {
-        self.echo.is_none()
-    }
-
     /// Whether the association was ended by [`DatagramConnection::abort`].
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -383,6 +368,12 @@ impl DatagramConnection {
     #[must_use]
     pub fn transmit_octets(&self) -> usize {
         self.active.as_ref().map_or(0, |active| active.transmit_octets)
+    }
+
+    /// How it is transmitted.
+    #[must_use]
+    pub fn transmission(&self) -> Transmission {
+        self.config.transmission
     }
 
     /// What the association has seen.
@@ -435,8 +426,10 @@ impl DatagramConnection {
             Outcome::Answered(octets) => Some(octets.to_vec()),
         };
         count(&mut self.counters.duplicates);
-        if let Some(answer) = answer {
-            self.transmit(answer);
+        match answer {
+            Some(answer) if self.is_too_much(datagram.octets, answer.len()) => count(&mut self.counters.dropped),
+            Some(answer) => self.transmit(answer),
+            None => {}
         }
         true
     }

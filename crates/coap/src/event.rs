@@ -48,6 +48,9 @@ pub enum ConnectionEvent {
         /// It says that it has processed all that came before (RFC 8323 5.4.1).
         custody: bool,
     },
+    /// Nobody answers where the peer's datagrams come from (datagrams only, [`crate::DatagramConnection::give_up_address`]):
+    /// nothing is sent there, and the peer counts as away until it proves an address.
+    Unreachable,
     /// The peer wants to end the connection (streams only): no new requests, and to be closed once
     /// [`crate::StreamConnection::is_settled`].
     Released {

@@ -79,7 +79,9 @@ fn conversation() -> Net {
         }
         if round % 7 == 0 {
             net.sides[1].challenge_address([round as u8; 8]);
+            net.sides[1].question_address([round as u8; 8], now).unwrap();
         }
+        net.sides[1].question_address_again();
         net.sides[1].receive(&[0x40, 1, 0xee, round as u8, 0xe0, 6, 0xf4], now).unwrap();
         if let Some(exchange) = observed.filter(|exchange| net.sides[1].is_observed(*exchange)) {
             let state = Response::new(Code::CONTENT).with_payload(vec![b'z'; round * 90]);

@@ -45,6 +45,7 @@ impl OscoreSection {
             ("oscore.limits.contexts_max", limits.contexts_max),
             ("oscore.limits.unproven_max", limits.unproven_max),
             ("oscore.limits.unproven_per_source_max", limits.unproven_per_source_max),
+            ("oscore.limits.unproven_per_a_kid_max", limits.unproven_per_a_kid_max),
             ("oscore.limits.unproven_seconds", usize::try_from(limits.unproven_seconds).unwrap_or(usize::MAX)),
             ("oscore.limits.echo_seconds", usize::try_from(limits.echo_seconds).unwrap_or(usize::MAX)),
             ("oscore.limits.queue_datagrams_max", limits.queue_datagrams_max),
@@ -128,10 +129,8 @@ async fn accept_datagrams(core: Arc<Core>, mut listener: OscoreUdpListener, path
             () = core.stopping.cancelled() => break,
         };
         let Some(Accepted { carrier, peer, source }) = accepted else { return };
-        let Some(connection) = Connection::count(&core) else {
-            core.metrics.connection_ended("too many connections");
-            continue;
-        };
+        // How many there may be is `contexts_max`.
+        let connection = Connection::over_datagrams(&core);
         let (session_core, path) = (Arc::clone(&core), Arc::clone(&path));
         core.tasks.spawn(async move {
             let _connection = connection;

@@ -80,8 +80,8 @@ pub mod websocket;
 
 pub use admission::Source;
 pub use carrier::{
-    Carrier, DatagramCarrier, DatagramLink, LinkReceived, OpeningError, OpeningLimits, Received, Sent, StreamCarrier,
-    WebSocketCarrier,
+    ADDRESS_AMPLIFICATION_MAX, Carrier, DatagramCarrier, DatagramLink, LinkReceived, OpeningError, OpeningLimits,
+    Received, Sent, StreamCarrier, WebSocketCarrier,
 };
 pub use expiring::Expiring;
 pub use handshake_error::HandshakeError;

@@ -29,6 +29,12 @@ pub struct TransportMetrics {
     dtls_cookies: Counter,
     dtls_dropped: Family<Reason, Counter>,
     dtls_address_changes: Counter,
+    dtls_displaced: Family<Stage, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stage {
+    stage: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +68,7 @@ impl Default for TransportMetrics {
             dtls_cookies: Counter::default(),
             dtls_dropped: Family::default(),
             dtls_address_changes: Counter::default(),
+            dtls_displaced: Family::default(),
         }
     }
 }
@@ -132,6 +139,11 @@ impl TransportMetrics {
             "Sessions found at another address by their Connection ID",
             self.dtls_address_changes.clone(),
         );
+        registry.register(
+            "dtls_displaced",
+            "Sessions and handshakes that ended because another proved its address to be its own",
+            self.dtls_displaced.clone(),
+        );
     }
 
     pub(crate) fn dtls_handshake_begins(&self) -> InProgress {
@@ -171,6 +183,11 @@ impl TransportMetrics {
 
     pub(crate) fn address_changed(&self) {
         self.dtls_address_changes.inc();
+    }
+
+    pub(crate) fn dtls_displaced(&self, established: bool) {
+        let stage = if established { "session" } else { "handshake" };
+        self.dtls_displaced.get_or_create(&Stage { stage }).inc();
     }
 
     pub(crate) fn handshake_begins(&self) -> InProgress {

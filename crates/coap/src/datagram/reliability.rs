@@ -138,13 +138,20 @@ impl Sending {
         waiting.map(|outgoing| outgoing.datagram = datagram.to_vec()).is_some()
     }
 
-    pub(super) fn next_due(&self, transmission: &Transmission, next_message_id: u16) -> Option<Instant> {
+    /// `address_held`: the peer's address is to be proven.
+    pub(super) fn next_due(
+        &self,
+        transmission: &Transmission,
+        next_message_id: u16,
+        address_held: bool,
+    ) -> Option<Instant> {
         let due = self.in_flight.iter().filter_map(|outgoing| outgoing.due).min();
         let lifetime = transmission.exchange_lifetime();
         let block = next_message_id >> ID_BLOCK_BITS;
         let held = self.id_blocks.iter().rev().skip(1).find(|(used, _)| *used == block);
         let held = held.map(|(_, used)| *used + lifetime);
-        let with_room = self.waiting.iter().filter(|outgoing| self.has_room(outgoing, transmission));
+        let may_go = |outgoing: &&Outgoing| !address_held || outgoing.is_bounded();
+        let with_room = self.waiting.iter().filter(may_go).filter(|outgoing| self.has_room(outgoing, transmission));
         let turn = with_room.filter_map(|outgoing| self.probe_at.filter(|_| outgoing.is_probe()).max(held)).min();
         let forgotten = self.id_blocks.back().filter(|_| !self.is_under_way()).map(|(_, used)| *used + lifetime);
         [due, turn, forgotten].into_iter().flatten().min()
@@ -161,10 +168,17 @@ impl Sending {
     }
 
     /// The next message whose turn it is. What has to wait for its pace holds up nothing else.
-    fn next(&mut self, now: Instant, transmission: &Transmission, next_message_id: &mut u16) -> Option<Outgoing> {
+    fn next(
+        &mut self,
+        now: Instant,
+        transmission: &Transmission,
+        next_message_id: &mut u16,
+        address_held: bool,
+    ) -> Option<Outgoing> {
         let place = self.waiting.iter().position(|outgoing| {
             let too_fast = outgoing.is_probe() && self.probe_at.is_some_and(|at| at > now);
-            self.has_room(outgoing, transmission) && !too_fast
+            let may_go = !address_held || outgoing.is_bounded();
+            may_go && self.has_room(outgoing, transmission) && !too_fast
         })?;
         let message_id = self.take_message_id(now, transmission.exchange_lifetime(), next_message_id)?;
         let mut outgoing = self.waiting.remove(place)?;
@@ -173,7 +187,7 @@ impl Sending {
     }
 
     /// A Message ID that was not used for an EXCHANGE_LIFETIME (RFC 7252 4.4); none if there is none.
-    fn take_message_id(&mut self, now: Instant, lifetime: Duration, next: &mut u16) -> Option<u16> {
+    pub(super) fn take_message_id(&mut self, now: Instant, lifetime: Duration, next: &mut u16) -> Option<u16> {
         self.expire(now, lifetime);
         let block = *next >> ID_BLOCK_BITS;
         if let Some((_, used)) = self.id_blocks.back_mut().filter(|(current, _)| *current == block) {
@@ -204,6 +218,11 @@ impl Outgoing {
         self.confirmable || matches!(self.purpose, Purpose::Request(_))
     }
 
+    /// Whether its size follows from what the peer sent: it may go to an address that is not proven.
+    fn is_bounded(&self) -> bool {
+        !self.confirmable && self.purpose == Purpose::Response
+    }
+
     /// Whether PROBING_RATE holds for it.
     fn is_probe(&self) -> bool {
         !self.confirmable && matches!(self.purpose, Purpose::Request(_))
@@ -211,12 +230,14 @@ impl Outgoing {
 }
 
 impl DatagramConnection {
-    /// Sends what has its turn.
+    /// Sends what has its turn. While the peer's address is to be proven that is nothing but what answers it.
     pub(super) fn pump(&mut self, now: Instant) {
+        let held = self.unproven.is_some();
         loop {
             let Some(active) = &mut self.active else { return };
             let transmission = &self.config.transmission;
-            let Some(outgoing) = active.sending.next(now, transmission, &mut self.next_message_id) else { return };
+            let next = active.sending.next(now, transmission, &mut self.next_message_id, held);
+            let Some(outgoing) = next else { return };
             self.transmit_first(outgoing, now);
         }
     }
@@ -241,7 +262,8 @@ impl DatagramConnection {
         self.active().sending.in_flight.push(outgoing);
     }
 
-    /// Sends again what was not acknowledged, or gives it up.
+    /// Sends again what was not acknowledged, or gives it up. To an address that is to be proven nothing is sent again, but
+    /// it counts as if the network had lost it.
     pub(super) fn retransmit(&mut self, now: Instant) {
         let attempts_max = self.config.transmission.max_retransmit;
         let due = |outgoing: &Outgoing| outgoing.due.is_some_and(|due| due <= now);
@@ -270,6 +292,9 @@ impl DatagramConnection {
                 outgoing.due = Some(now + outgoing.timeout);
                 copies.push(outgoing.datagram.clone());
             }
+        }
+        if self.unproven.is_some() {
+            copies.clear();
         }
         for datagram in copies {
             count(&mut self.counters.retransmissions);
@@ -304,6 +329,17 @@ impl DatagramConnection {
                 self.end_peer_observation(exchange);
             }
             Purpose::Ping => {}
+        }
+    }
+
+    /// What waits for its turn and has no time-out before that.
+    pub(super) fn give_up_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.active().sending.waiting);
+        let (requests, others): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|outgoing| matches!(outgoing.purpose, Purpose::Request(_)));
+        self.active().sending.waiting = requests;
+        for outgoing in others {
+            self.give_up(outgoing.purpose);
         }
     }
 
@@ -355,7 +391,11 @@ mod tests {
         assert!(used.len() > 61_000, "none twice");
         assert_eq!(sending.take_message_id(start + lifetime - second, lifetime, &mut next), None);
         sending.enqueue(wire::empty(Type::Confirmable, 0), Purpose::Ping, true);
-        assert_eq!(sending.next_due(&Transmission::default(), next), Some(start + lifetime), "then it has its turn");
+        assert_eq!(
+            sending.next_due(&Transmission::default(), next, false),
+            Some(start + lifetime),
+            "then it has its turn"
+        );
         assert!(sending.take_message_id(start + lifetime, lifetime, &mut next).is_some());
     }
 }

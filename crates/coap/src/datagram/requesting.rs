@@ -228,6 +228,9 @@ impl DatagramConnection {
 
     /// A response that came with the acknowledgement.
     pub(super) fn take_piggybacked(&mut self, datagram: &Datagram<'_>, now: Instant) {
+        if self.take_proof(datagram) {
+            return;
+        }
         let purpose = self.active.as_ref().and_then(|active| active.sending.purpose(datagram.message_id));
         let asked = datagram.frame.token.number().map(Purpose::Request);
         if purpose.is_none() || purpose != asked || !self.take_response(datagram, now) {
@@ -237,7 +240,7 @@ impl DatagramConnection {
 
     /// A response in a message of its own.
     pub(super) fn take_separate(&mut self, datagram: &Datagram<'_>, now: Instant) {
-        if self.take_response(datagram, now) {
+        if self.take_proof(datagram) || self.take_response(datagram, now) {
             self.acknowledge(datagram);
         } else if datagram.kind == Type::NonConfirmable
             && Extras::read(&datagram.frame).is_ok_and(|extras| extras.observe.is_some())

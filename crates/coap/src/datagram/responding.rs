@@ -13,8 +13,7 @@
 
 use std::time::Instant;
 
-use subtle::ConstantTimeEq;
-
+use super::address::AMPLIFICATION_MAX;
 use super::deduplication::Outcome;
 use super::reliability::Purpose;
 use super::wire::{self, Datagram, HEADER_OCTETS, Type, merged};
@@ -32,9 +31,6 @@ use crate::message::{self, ExchangeId, Observe, Refusal, Request, Response};
 
 /// What the options that are added to a response for block-wise transfer and Observe take at most.
 const BLOCK_OPTIONS_OCTETS: usize = 32;
-
-/// RFC 9175 2.4: how much larger than its request a response to an address that is not proven may be.
-const AMPLIFICATION_MAX: usize = 3;
 
 /// A request of the peer that waits for its answer.
 #[derive(Debug)]
@@ -148,9 +144,7 @@ impl DatagramConnection {
             Err(refusal) => return self.refuse(datagram, refusal, None),
             Ok(extras) => extras,
         };
-        if self.echo.is_some_and(|echo| extras.echo.is_some_and(|value| value.ct_eq(&echo).into())) {
-            self.echo = None;
-        }
+        self.take_echo(extras.echo);
         if self.answer_held(datagram, &extras, now) {
             return;
         }
@@ -183,7 +177,7 @@ impl DatagramConnection {
         let confirmable = datagram.kind == Type::Confirmable;
         let wait = self.config.transmission.piggyback_wait;
         let key = download_key(&datagram.frame);
-        let repetition = self.echo.is_some().then(|| repetition_key(&datagram.frame));
+        let repetition = self.unproven.is_some().then(|| repetition_key(&datagram.frame));
         let tag: Option<Box<[u8]>> = extras.tag.map(Box::from);
         let keys = key.len() + tag.as_ref().map_or(0, |tag| tag.len());
         let octets_held = request.payload.len() + keys + repetition.as_ref().map_or(0, |key| key.len());
@@ -350,7 +344,8 @@ impl DatagramConnection {
 
     /// What the peer is to repeat before it gets so many octets, all transmissions counted, for so small a request.
     fn challenge(&self, request_octets: usize, octets: usize) -> Option<[u8; super::ECHO_OCTETS]> {
-        self.echo.filter(|_| octets > AMPLIFICATION_MAX * request_octets)
+        let echo = self.unproven.as_ref().map(|unproven| unproven.echo);
+        echo.filter(|_| octets > AMPLIFICATION_MAX * request_octets)
     }
 
     /// The response in the form that goes along with the acknowledgement, or after it.

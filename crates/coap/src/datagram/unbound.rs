@@ -42,6 +42,12 @@ impl Unbound {
         self.message_id
     }
 
+    /// Its token.
+    #[must_use]
+    pub fn token(&self) -> &[u8] {
+        self.token.as_slice()
+    }
+
     /// Whether it asks for something.
     #[must_use]
     pub fn is_request(&self) -> bool {

@@ -25,11 +25,12 @@ use super::keys::KeyId;
 use super::message::{Message, number};
 use crate::block::Extras;
 use crate::code::{Code, Kind};
-use crate::datagram::Unbound;
+use crate::datagram::{DatagramConnection, ECHO_OCTETS, Unbound};
 use crate::error::ConnectionError;
 use crate::event::{ConnectionEvent, Failure};
 use crate::exchanges::Connection;
 use crate::frame::{Frame, Token};
+use crate::limits::TOKEN_OCTETS_MAX;
 use crate::message::{self, ExchangeId, Request, RequestBuilder, Response};
 use crate::signal::Release;
 use crate::transfer::{Step, StepContext, Transfer};
@@ -110,6 +111,10 @@ pub struct OscoreConnection<C> {
     outer: C,
     context: SecurityContext,
     sent: Vec<Sent>,
+    /// What was asked at a new address of the peer's.
+    question: Option<(ExchangeId, SentRequest)>,
+    /// The peer has answered it, which the outer connection has not been told.
+    answered: bool,
     received: Vec<Received>,
     blocks: PeerBlocks,
     /// The Request-Tag of the next request that needs one.
@@ -128,6 +133,8 @@ impl<C: Connection> OscoreConnection<C> {
             outer,
             context,
             sent: Vec::new(),
+            question: None,
+            answered: false,
             received: Vec::new(),
             blocks: PeerBlocks::new(Arc::default()),
             next_tag: 0,
@@ -286,7 +293,25 @@ impl<C: Connection> OscoreConnection<C> {
         sent
     }
 
+    /// An answer to what was asked at the peer's new address: true if the peer gave it.
+    fn is_answered(&mut self, outer: ExchangeId, response: &Response) -> bool {
+        let Some((_, secured)) = self.question.as_mut().filter(|(asked, _)| *asked == outer) else { return false };
+        let Some(option) = &response.oscore else {
+            count(&mut self.counters.responses_refused);
+            return false;
+        };
+        let message = Message::new(response.code, &[(number::OSCORE, option)], &response.payload);
+        let answered = message.and_then(|message| self.context.unprotect_response(secured, &message)).is_ok();
+        count(if answered { &mut self.counters.responses_verified } else { &mut self.counters.responses_refused });
+        answered
+    }
+
     fn take_response(&mut self, outer: ExchangeId, response: &Response, now: Instant) {
+        if self.is_answered(outer, response) {
+            self.question = None;
+            self.answered = true;
+            return;
+        }
         let Some(place) = self.sent.iter().position(|sent| sent.outer == outer) else { return };
         let mut sent = self.sent.swap_remove(place);
         let Some(option) = &response.oscore else {
@@ -449,6 +474,41 @@ impl<C: Connection> OscoreConnection<C> {
 
     fn check_open(&self) -> Result<(), ConnectionError> {
         if self.closed { Err(ConnectionError::Closed) } else { Ok(()) }
+    }
+}
+
+impl OscoreConnection<DatagramConnection> {
+    /// As [`DatagramConnection::challenge_address`].
+    pub fn challenge_address(&mut self, echo: [u8; ECHO_OCTETS]) {
+        (self.question, self.answered) = (None, false);
+        self.outer.challenge_address(echo);
+    }
+
+    /// As [`DatagramConnection::question_address`]: a protected GET of nothing, to which a verified response under `token` is
+    /// the proof.
+    pub fn question_address(&mut self, token: [u8; TOKEN_OCTETS_MAX], now: Instant) -> Result<(), ConnectionError> {
+        self.check_open()?;
+        let message = Message::new(Code::GET, &[], &[]).map_err(|error| self.not_protected(error))?;
+        let (protected, secured) = self.context.protect_request(&message).map_err(|error| self.not_protected(error))?;
+        let option = protected.option(number::OSCORE).unwrap_or_default();
+        let request = Request::with_method(protected.code(), "").oscore(option).payload(protected.payload());
+        self.question = Some((self.outer.put_question(token, &request, now)?, secured));
+        Ok(())
+    }
+
+    /// Whether the peer's address is proven; ask after each datagram, since what waits for the proof goes out from then on.
+    pub fn is_address_proven(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.answered) {
+            self.outer.address_proven(now);
+        }
+        self.outer.is_address_proven()
+    }
+
+    /// As [`DatagramConnection::give_up_address`].
+    pub fn give_up_address(&mut self, now: Instant) {
+        self.question = None;
+        self.outer.give_up_address(now);
+        self.pull(now);
     }
 }
 

@@ -526,3 +526,48 @@ fn a_stream_carries_protected_requests_both_ways() {
     sides[1].receive(&octets, now).unwrap();
     assert!(matches!(sides[1].poll_event(), Some(ConnectionEvent::Released { .. })));
 }
+
+/// Server and client, and the protected question at the client's new address.
+fn questioned(net: &mut Net) -> Vec<u8> {
+    let now = net.now;
+    net.sides[1].challenge_address([1; 8]);
+    net.sides[1].question_address(*b"a secret", now).unwrap();
+    let question = net.sides[1].poll_transmit().unwrap();
+    assert_eq!(&question[4..12], b"a secret");
+    question
+}
+
+#[test]
+fn a_new_address_is_proven_by_a_verified_answer_under_its_token_and_by_nothing_else() {
+    let mut net = Net::new(PERFECT, 10);
+    let now = net.now;
+    let older = questioned(&mut net);
+    net.sides[0].receive(&older, now).unwrap();
+    let late = net.sides[0].poll_transmit().unwrap();
+    let question = questioned(&mut net);
+    net.sides[0].receive(&question, now).unwrap();
+    let answer = net.sides[0].poll_transmit().unwrap();
+    let mut altered = answer.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    let mut guessed = answer.clone();
+    guessed[11] ^= 1;
+    let unprotected = [&[0x68, 0x84][..], &question[2..12]].concat();
+    let reset = [&[0x70, 0][..], &question[2..4]].concat();
+    for wrong in [late, altered, guessed, unprotected, reset] {
+        net.sides[1].receive(&wrong, now).unwrap();
+        assert!(!net.sides[1].is_address_proven(now), "{wrong:?}");
+    }
+    ask(&mut net, 1, b"waits");
+    assert_eq!(net.sides[1].poll_transmit(), None);
+    net.sides[1].receive(&answer, now).unwrap();
+    assert!(net.sides[1].is_address_proven(now));
+    assert!(net.sides[1].poll_transmit().is_some());
+    // The answer to the question at an earlier address is none at a later one.
+    net.sides[1].receive(&answer, now).unwrap();
+    questioned(&mut net);
+    net.sides[1].receive(&answer, now).unwrap();
+    assert!(!net.sides[1].is_address_proven(now));
+    net.sides[1].give_up_address(now);
+    net.poll();
+    assert!(net.events[1].contains(&ConnectionEvent::Unreachable));
+}

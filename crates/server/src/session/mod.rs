@@ -342,6 +342,11 @@ impl Session {
             Poll::Pending => return Ok(false),
             Poll::Ready(Received::Broken(_)) => return Err(self.ended(Ended::Broken)),
             Poll::Ready(Received::End) => return Err(self.ended(Ended::ByPeer)),
+            Poll::Ready(Received::Unverified) => {
+                // Anybody can send that: it is no sign of life, and wakes nobody.
+                self.take_events();
+                return Ok(true);
+            }
             Poll::Ready(Received::Something) => None,
             Poll::Ready(Received::Offence(error)) => Some(error),
         };
@@ -370,6 +375,7 @@ impl Session {
                 failure: Failure::NotAcknowledged | Failure::NoAnswer | Failure::Reset, ..
             } => self.fall_asleep(),
             ConnectionEvent::Failed { exchange, .. } => self.take_unusable_response(exchange),
+            ConnectionEvent::Unreachable => self.fall_asleep(),
             ConnectionEvent::Released { .. } => self.released_by_peer(),
             ConnectionEvent::Aborted { diagnostic, .. } => {
                 tracing::debug!(a_kid = %self.peer.a_kid, diagnostic, "connection aborted by the peer");

@@ -81,10 +81,11 @@ pub(super) struct Sent {
 }
 
 impl Session {
-    /// Sends what the pipeline has, as far as the windows allow.
+    /// Sends what the pipeline has, as far as the windows allow; nothing to an address that is not proven, where deliveries
+    /// only wait for their deadlines.
     pub(super) fn dispatch(&mut self) -> bool {
-        // Asleep, or at an address that is not proven: something has to come from there first, which brings us back here.
-        if self.asleep || !self.carrier.may_ask() {
+        // Something has to come from there first, which brings us back here.
+        if self.asleep {
             return false;
         }
         if !std::mem::take(&mut self.look) || self.ending.is_some() {
@@ -93,7 +94,11 @@ impl Session {
         let Some(registered) = &self.registered else { return false };
         let (party, generation) = (Arc::clone(&registered.party), registered.generation);
         let limits = &self.core.limits;
-        let window_max = if self.carrier.is_datagram() { limits.datagram_window } else { limits.delivery_window };
+        let window_max = match self.carrier.is_datagram() {
+            _ if !self.carrier.may_ask() => 0,
+            true => limits.datagram_window,
+            false => limits.delivery_window,
+        };
         let mut progress = false;
         while self.carrier.unsent_octets() < self.core.limits.outbound_octets_max {
             let room = self.sent.len() < window_max;
@@ -116,6 +121,8 @@ impl Session {
                 }
                 Err(deadline) => {
                     self.pipeline_deadline = deadline;
+                    // Come again when it is proven.
+                    self.look = !self.carrier.may_ask();
                     return progress;
                 }
             }

@@ -158,6 +158,8 @@ impl Resting {
         let received = self.carrier.poll_receive(context, Instant::now().into_std());
         match received {
             std::task::Poll::Ready(Received::Something | Received::Offence(_)) => Arrived::Record,
+            // No sign of life; the session looks what it is.
+            std::task::Poll::Ready(Received::Unverified) => Arrived::Letter,
             // It is found once more by the session.
             std::task::Poll::Ready(Received::End | Received::Broken(_)) => Arrived::Letter,
             std::task::Poll::Pending if letter => Arrived::Letter,

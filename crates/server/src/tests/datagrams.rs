@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant as StdInstant;
 
-use coap::{DatagramConfig, DatagramConnection};
+use coap::{DatagramConfig, DatagramConnection, Transmission};
 use tokio::sync::mpsc;
 use transport::{DatagramCarrier, DatagramLink, LinkReceived};
 
@@ -58,14 +58,16 @@ pub(super) struct Device {
 }
 
 impl Device {
-    fn connect(net: &Net, supi: &str) -> Self {
-        Self::connect_as(net, peer(Some(supi), None))
+    pub(super) fn connect_as(net: &Net, peer: ProvenPeer) -> Self {
+        Self::connect_with(net, peer, |_| {})
     }
 
-    pub(super) fn connect_as(net: &Net, peer: ProvenPeer) -> Self {
+    fn connect_with(net: &Net, peer: ProvenPeer, transmission: impl FnOnce(&mut Transmission)) -> Self {
         let (to_server, inbound) = mpsc::unbounded_channel();
         let (outbound, from_server) = mpsc::unbounded_channel();
-        let config = Arc::new(session::datagram_config(&net.core.limits, 1_232));
+        let mut config = session::datagram_config(&net.core.limits, 1_232);
+        transmission(&mut config.transmission);
+        let config = Arc::new(config);
         let carrier = Box::new(DatagramCarrier::new(Link { inbound, outbound }, config, true).unwrap());
         let core = Arc::clone(&net.core);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -85,9 +87,13 @@ impl Device {
     }
 
     pub(super) async fn registered(net: &Net, name: &str) -> Self {
+        Self::registered_with(net, name, |_| {}).await
+    }
+
+    async fn registered_with(net: &Net, name: &str, transmission: impl FnOnce(&mut Transmission)) -> Self {
         let supi = supi_of(name);
         net.associate(&supi, name);
-        let mut device = Self::connect(net, &supi);
+        let mut device = Self::connect_with(net, peer(Some(&supi), None), transmission);
         let registration = Registration { ue_service_id: name.parse().unwrap(), client_profile: None };
         assert_eq!(device.exchange(&registration.encode()).await.code, Code::CREATED);
         device
@@ -103,6 +109,22 @@ impl Device {
 
     pub(super) fn moves(&self) {
         self.to_server.send(LinkReceived::Moved).unwrap();
+    }
+
+    /// What it is asked at a new address: a GET under a token of eight octets, which it has not answered yet.
+    async fn question(&mut self) -> Vec<u8> {
+        loop {
+            let datagram = timeout(PATIENCE, self.from_server.recv()).await.unwrap().unwrap();
+            if datagram.starts_with(&[0x48, Code::GET.octet()]) {
+                return datagram;
+            }
+        }
+    }
+
+    /// Says that there is no such resource, under the token, which proves its address.
+    fn answer(&self, question: &[u8]) {
+        let answer = [&[0x68, Code::NOT_FOUND.octet()], &question[2..]].concat();
+        self.to_server.send(LinkReceived::Datagram(answer)).unwrap();
     }
 
     /// Takes one datagram, and sorts what came.
@@ -295,20 +317,60 @@ async fn nothing_is_asked_at_a_new_address_before_it_is_proven() {
     let net = Net::new().await;
     let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
     meter.moves();
-    // What it asks from there is answered, and with the answer goes the ping that proves the address.
-    let ping = loop {
-        let datagram = timeout(PATIENCE, meter.from_server.recv()).await.unwrap().unwrap();
-        if datagram.len() == 4 {
-            break datagram;
-        }
-    };
+    let question = meter.question().await;
     let back = other.post(&message("other", "meter", "1")).await;
     until(|| net.core.open_requests() == 1).await;
+    // What it asks from there is answered.
     assert_eq!(meter.send(&message("meter", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
     assert!(meter.requests.is_empty(), "it is not proven yet");
-    meter.machine.receive(&ping, StdInstant::now()).unwrap();
+    // Message IDs can be known, and so can what was asked elsewhere.
+    meter.to_server.send(LinkReceived::Datagram([&[0x70, 0], &question[2..4]].concat())).unwrap();
+    meter.moves();
+    let anew = meter.question().await;
+    assert_ne!(anew[4..], question[4..]);
+    meter.answer(&question);
+    assert_eq!(meter.send(&message("meter", "nobody", "2")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    assert!(meter.requests.is_empty(), "nor is it now");
+    meter.answer(&anew);
     assert_eq!(meter.receive().await.message_id.as_str(), "1");
     assert_eq!(other.fate(back).await, Fate::delivered());
+}
+
+#[tokio::test]
+async fn deliveries_to_an_address_that_stays_unproven_end_in_their_time_and_go_on_after_a_proof() {
+    let net = Net::with(Limits { queue_timeout_seconds: 1, ..Limits::default() }).await;
+    let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+    // Questions at addresses before this one stay without an answer, and stand in the way of nothing.
+    for _ in 0..3 {
+        meter.moves();
+        meter.question().await;
+    }
+    assert_eq!(other.send(&storable("other", "meter", "1")).await, Fate::stored());
+    assert_eq!(other.send(&message("other", "meter", "2")).await, Fate::failed("2.04", "TARGET_UNREACHABLE"));
+    meter.moves();
+    let question = meter.question().await;
+    meter.answer(&question);
+    assert_eq!(meter.receive().await.message_id.as_str(), "1");
+}
+
+#[tokio::test]
+async fn a_ue_whose_address_stays_unproven_counts_as_away_until_it_proves_one() {
+    let net = Net::new().await;
+    // MAX_TRANSMIT_WAIT is a second then.
+    let quick = |transmission: &mut Transmission| transmission.ack_timeout = Duration::from_millis(20);
+    let (mut meter, mut other) = (Device::registered_with(&net, "meter", quick).await, net.ue("other").await);
+    let party = net.core.registry.find(&address("meter")).unwrap();
+    meter.moves();
+    meter.question().await;
+    until(|| !party.is_carried_by(1)).await;
+    assert_eq!(other.send(&storable("other", "meter", "1")).await, Fate::stored());
+    assert!(!meter.session.is_finished());
+    // What comes from there wakes it, and is answered by a question.
+    while meter.from_server.try_recv().is_ok() {}
+    meter.ask(&message("meter", "nobody", "1").encode());
+    let question = meter.question().await;
+    meter.answer(&question);
+    assert_eq!(meter.receive().await.message_id.as_str(), "1");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ async fn event(carrier: &mut Box<dyn Carrier>) -> Option<ConnectionEvent> {
             carrier.poll_receive(context, std::time::Instant::now())
         });
         tokio::select! {
-            received = io => if !matches!(received, Received::Something) {
+            received = io => if !matches!(received, Received::Something | Received::Unverified) {
                 return None;
             },
             () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use coap::{Connection, ConnectionEvent, DatagramConfig, DatagramConnection, ECHO_OCTETS};
+use coap::{Connection, DatagramConfig, DatagramConnection};
 
+use super::address_proof::{AddressProof, QUESTION_OCTETS, random};
 use super::{Carrier, Received, Sent};
 
 /// What protects and moves datagrams to and from one peer.
@@ -54,15 +55,13 @@ pub enum LinkReceived {
 
 /// CoAP over a link of datagrams.
 ///
-/// A new address of the peer has to be proven (RFC 9146 clause 6) before requests go there ([`Carrier::may_ask`]) and
-/// before an answer that is much larger than its request does (RFC 9175 clause 2.4). The proof is an answer to a ping that
-/// is sent there, or the peer's own repetition of an Echo option.
+/// A new address of the peer has to be proven ([`super::address_proof`]) before requests go there ([`Carrier::may_ask`]) and
+/// before an answer that is much larger than its request does (RFC 9175 clause 2.4).
 pub struct DatagramCarrier<L> {
     link: L,
     machine: DatagramConnection,
     prove_addresses: bool,
-    /// Pings to the new address that are not answered. The last answer is the proof.
-    proofs_awaited: u32,
+    proof: AddressProof,
 }
 
 impl<L: DatagramLink> DatagramCarrier<L> {
@@ -72,23 +71,22 @@ impl<L: DatagramLink> DatagramCarrier<L> {
     /// The system has no random number.
     pub fn new(link: L, config: Arc<DatagramConfig>, prove_addresses: bool) -> io::Result<Self> {
         let seed = u64::from_be_bytes(random()?);
-        Ok(Self { link, machine: DatagramConnection::new(config, seed), prove_addresses, proofs_awaited: 0 })
+        let machine = DatagramConnection::new(config, seed);
+        Ok(Self { link, machine, prove_addresses, proof: AddressProof::default() })
     }
 
-    /// The peer's address is another one.
-    fn challenge(&mut self, now: Instant) -> io::Result<()> {
-        self.machine.challenge_address(random::<ECHO_OCTETS>()?);
-        if self.machine.ping(now).is_ok() {
-            self.proofs_awaited += 1;
+    /// Gives the machine what came.
+    fn take(&mut self, datagram: &[u8], now: Instant) -> Received {
+        if let Err(error) = self.proof.heard(&mut self.machine, datagram.len(), true, now) {
+            return Received::Broken(error);
         }
-        Ok(())
+        let received = self.machine.receive(datagram, now);
+        self.proof.settle(&mut self.machine, now);
+        match received {
+            Ok(()) => Received::Something,
+            Err(error) => Received::Offence(error),
+        }
     }
-}
-
-fn random<const OCTETS: usize>() -> io::Result<[u8; OCTETS]> {
-    let mut octets = [0; OCTETS];
-    openssl::rand::rand_bytes(&mut octets).map_err(io::Error::other)?;
-    Ok(octets)
 }
 
 impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
@@ -100,29 +98,17 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
         &mut self.machine
     }
 
-    fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        let event = self.machine.poll_event();
-        if matches!(event, Some(ConnectionEvent::Pong { .. })) && self.proofs_awaited > 0 {
-            self.proofs_awaited -= 1;
-            if self.proofs_awaited == 0 {
-                self.machine.address_proven();
-            }
-        }
-        event
-    }
-
     fn poll_receive(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Received> {
         loop {
             let received = match self.link.poll_receive(context, now) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(LinkReceived::Datagram(datagram)) => match self.machine.receive(&datagram, now) {
-                    Ok(()) => Received::Something,
-                    Err(error) => Received::Offence(error),
-                },
-                Poll::Ready(LinkReceived::Moved) if self.prove_addresses => match self.challenge(now) {
-                    Ok(()) => continue,
-                    Err(error) => Received::Broken(error),
-                },
+                Poll::Ready(LinkReceived::Datagram(datagram)) => self.take(&datagram, now),
+                Poll::Ready(LinkReceived::Moved) if self.prove_addresses => {
+                    match self.proof.moved(&mut self.machine, QUESTION_OCTETS, now) {
+                        Ok(_) => continue,
+                        Err(error) => Received::Broken(error),
+                    }
+                }
                 Poll::Ready(LinkReceived::Moved) => continue,
                 Poll::Ready(LinkReceived::End) => Received::End,
                 Poll::Ready(LinkReceived::Broken(error)) => Received::Broken(error),
@@ -134,7 +120,10 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
     fn poll_send(&mut self, _context: &mut Context<'_>) -> io::Result<Sent> {
         let mut progress = false;
         while let Some(datagram) = self.machine.poll_transmit() {
-            self.link.send(Instant::now(), &datagram)?;
+            // What is too much for an address that is not proven is as lost as what the network loses.
+            if self.proof.admits(datagram.len()) {
+                self.link.send(Instant::now(), &datagram)?;
+            }
             progress = true;
         }
         Ok(Sent { progress, blocked: false })
@@ -154,10 +143,11 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.machine.poll_timeout(), self.link.poll_timeout()].into_iter().flatten().min()
+        [self.machine.poll_timeout(), self.link.poll_timeout(), self.proof.poll_timeout()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.proof.handle_timeout(&mut self.machine, now);
         self.machine.handle_timeout(now);
         self.link.handle_timeout(now);
     }
@@ -172,6 +162,6 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
 
     fn rest(&mut self, now: Instant) -> bool {
         // An address that is to be proven is something under way.
-        self.proofs_awaited == 0 && self.machine.is_address_proven() && self.machine.rest(now) && self.link.freeze()
+        self.proof.is_proven() && self.machine.is_address_proven() && self.machine.rest(now) && self.link.freeze()
     }
 }

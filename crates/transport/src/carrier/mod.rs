@@ -8,6 +8,7 @@
 //!
 //! Deadlines, the machine's and the carrier's own, are the session's to keep: [`Carrier::poll_timeout`].
 
+mod address_proof;
 mod datagram;
 mod stream;
 mod websocket;
@@ -18,6 +19,8 @@ use std::time::Instant;
 
 use coap::{Connection, ConnectionError, ConnectionEvent};
 
+pub use address_proof::ADDRESS_AMPLIFICATION_MAX;
+pub(crate) use address_proof::{AddressProof, Token};
 pub use datagram::{DatagramCarrier, DatagramLink, LinkReceived};
 pub use stream::StreamCarrier;
 pub use websocket::{OpeningError, OpeningLimits, WebSocketCarrier};
@@ -92,6 +95,8 @@ pub trait Carrier: Send {
 pub enum Received {
     /// The machine got something: look for events.
     Something,
+    /// The same, and nothing vouches that the peer sent it: it is no sign of life.
+    Unverified,
     /// As [`Received::Something`], and then what ends the connection ([`ConnectionError::is_fatal`]).
     Offence(ConnectionError),
     /// The peer has sent its last.

@@ -13,7 +13,7 @@ use coap::oscore::{
 };
 use coap::{
     Code, Connection, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Request, Response, StreamConfig,
-    StreamConnection,
+    StreamConnection, TOKEN_OCTETS_MAX,
 };
 use tokio::io::ReadBuf;
 use tokio::net::{TcpStream, UdpSocket};
@@ -241,4 +241,14 @@ impl DatagramSocket for OwnSocket {
 
     /// The server stays where it is.
     fn moved(&mut self, _to: SocketAddr) {}
+
+    fn asked(&mut self, _token: [u8; TOKEN_OCTETS_MAX]) {}
+
+    fn proven(&mut self) -> bool {
+        false
+    }
+
+    fn is_known(&self) -> bool {
+        true
+    }
 }

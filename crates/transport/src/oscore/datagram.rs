@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use coap::oscore::{OscoreConnection, OscoreError, Provenance};
-use coap::{Connection, ConnectionEvent, DatagramConnection, Unbound};
+use coap::{Connection, DatagramConnection, TOKEN_OCTETS_MAX, Unbound};
 use openssl::rand::rand_bytes;
 use tracing::{debug, info};
 
 use super::metrics::{ContextInUse, OscoreMetrics};
 use super::tables::Arrived;
-use crate::carrier::{Carrier, Received, Sent};
+use crate::carrier::{ADDRESS_AMPLIFICATION_MAX, AddressProof, Carrier, Received, Sent};
 use crate::log_throttle::LogThrottle;
 
 /// Datagrams taken in one go.
@@ -36,52 +36,85 @@ pub trait DatagramSocket: Send {
     /// Where the peer is.
     fn peer(&self) -> SocketAddr;
 
-    /// The peer was seen elsewhere.
+    /// The peer was seen elsewhere. What is sent goes there; what comes from there without saying whose it is may still be
+    /// another's.
     fn moved(&mut self, to: SocketAddr);
+
+    /// The peer is asked at its address under this token: what answers with it is this peer's.
+    fn asked(&mut self, token: [u8; TOKEN_OCTETS_MAX]);
+
+    /// The peer has proven its address: what comes from there without saying whose it is is this peer's from now on. True if
+    /// it was another's.
+    fn proven(&mut self) -> bool;
+
+    /// Whether what comes from the peer's address without saying whose it is is this peer's.
+    fn is_known(&self) -> bool;
 }
 
 /// A [`Carrier`] over datagrams in clear, whose messages are protected.
 ///
 /// The peer is where its newest verified request came from; what claims to be from it and is from elsewhere is looked at
-/// before anything of it is remembered. At a new address it has to answer a protected Ping before requests go there
-/// ([`Carrier::may_ask`]), or a response that is more than three times as large as its request (RFC 9175 2.4).
+/// before anything of it is remembered. At a new address it has to answer a protected question before requests go there
+/// ([`Carrier::may_ask`]), or a response that is more than three times as large as its request (RFC 9175 2.4), and before
+/// what comes from there counts as its own.
 pub struct OscoreDatagramCarrier<S> {
     machine: OscoreConnection<DatagramConnection>,
     socket: S,
     metrics: OscoreMetrics,
     replayed: u32,
-    /// Pings to the new address that are not answered. The last answer is the proof.
-    proofs_awaited: u32,
+    proof: AddressProof,
     _in_use: ContextInUse,
+}
+
+/// What a datagram was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    /// The machine was not given it.
+    No,
+    /// Nothing vouches for it.
+    Unverified,
+    /// It is the peer's.
+    Verified,
 }
 
 impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
     pub(super) fn new(machine: OscoreConnection<DatagramConnection>, socket: S, metrics: OscoreMetrics) -> Self {
         let in_use = metrics.context_begins();
-        Self { machine, socket, metrics, replayed: 0, proofs_awaited: 0, _in_use: in_use }
+        Self { machine, socket, metrics, replayed: 0, proof: AddressProof::default(), _in_use: in_use }
     }
 
-    /// True if it was given to the machine.
-    fn take(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> bool {
+    fn take(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> io::Result<Taken> {
         let peer = self.socket.peer();
-        match self.machine.provenance(datagram) {
+        let authentic = match self.machine.provenance(datagram) {
             Provenance::Proven => {
-                if source != peer {
-                    self.follow(source, now);
+                // Also where it was before, if another has proven to be there since, or where it begins.
+                if source != peer || (self.proof.is_proven() && !self.socket.is_known()) {
+                    self.follow(source, now)?;
                 }
+                true
             }
-            Provenance::Unknown if source == peer => {}
+            Provenance::Unknown if source == peer => false,
             Provenance::Unknown => {
                 self.metrics.refused("from_elsewhere");
-                return false;
+                return Ok(Taken::No);
             }
             Provenance::Forged(error) => {
                 self.refuse(datagram, source, error);
-                return false;
+                return Ok(Taken::No);
             }
+        };
+        if let Some(token) = self.proof.heard(&mut self.machine, datagram.len(), authentic, now)? {
+            self.socket.asked(token);
         }
+        let before = self.verified();
         // Its only error is that it is closed, which the session knows.
         let _ = self.machine.receive(datagram, now);
+        if self.proof.settle(&mut self.machine, now) && self.socket.proven() {
+            self.metrics.displaced();
+            if let Some(unlogged) = DISPLACED.admit() {
+                info!(target: "security", %source, unlogged, "OSCORE session displaced at its address");
+            }
+        }
         let replayed = self.machine.counters().requests_replayed;
         if replayed != self.replayed {
             self.replayed = replayed;
@@ -90,20 +123,25 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
                 info!(target: "security", %source, unlogged, "replayed OSCORE request refused");
             }
         }
-        true
+        Ok(if self.verified() == before { Taken::Unverified } else { Taken::Verified })
     }
 
-    fn follow(&mut self, source: SocketAddr, now: Instant) {
-        self.metrics.address_changed();
-        debug!(target: "security", from = %self.socket.peer(), to = %source, "OSCORE peer is at another address");
-        self.socket.moved(source);
-        let mut echo = [0; coap::ECHO_OCTETS];
-        if rand_bytes(&mut echo).is_ok() {
-            self.machine.outer_mut().challenge_address(echo);
-            if self.machine.ping(now).is_ok() {
-                self.proofs_awaited += 1;
-            }
+    /// Messages of the peer's.
+    fn verified(&self) -> u64 {
+        let counters = self.machine.counters();
+        u64::from(counters.requests_verified) + u64::from(counters.responses_verified)
+    }
+
+    fn follow(&mut self, source: SocketAddr, now: Instant) -> io::Result<()> {
+        let from = self.socket.peer();
+        if source != from {
+            self.metrics.address_changed();
+            debug!(target: "security", %from, to = %source, "OSCORE peer is at another address");
+            self.socket.moved(source);
         }
+        let token = self.proof.moved(&mut self.machine, 0, now)?;
+        self.socket.asked(token);
+        Ok(())
     }
 
     fn refuse(&mut self, datagram: &[u8], source: SocketAddr, error: OscoreError) {
@@ -123,7 +161,7 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
 
 /// An answer to somebody who has proven nothing, if it is no more than three times what was asked (RFC 9175 2.4).
 pub(super) fn bounded(answer: Vec<u8>, request_octets: usize) -> Option<Vec<u8>> {
-    (answer.len() <= request_octets.saturating_mul(AMPLIFICATION_MAX)).then_some(answer)
+    (answer.len() <= request_octets.saturating_mul(ADDRESS_AMPLIFICATION_MAX)).then_some(answer)
 }
 
 /// The same for what no association counts.
@@ -134,9 +172,6 @@ pub(super) fn random_message_id() -> u16 {
     u16::from_be_bytes(octets)
 }
 
-/// RFC 9175 2.4.
-const AMPLIFICATION_MAX: usize = 3;
-
 impl<S: DatagramSocket> Carrier for OscoreDatagramCarrier<S> {
     fn coap(&self) -> &dyn Connection {
         &self.machine
@@ -146,40 +181,38 @@ impl<S: DatagramSocket> Carrier for OscoreDatagramCarrier<S> {
         &mut self.machine
     }
 
-    fn poll_event(&mut self) -> Option<ConnectionEvent> {
-        let event = self.machine.poll_event();
-        if matches!(event, Some(ConnectionEvent::Pong { .. })) && self.proofs_awaited > 0 {
-            self.proofs_awaited -= 1;
-            if self.proofs_awaited == 0 {
-                self.machine.outer_mut().address_proven();
-            }
-        }
-        event
-    }
-
     fn poll_receive(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Received> {
-        let mut something = false;
+        let mut taken = Taken::No;
         for _ in 0..DATAGRAMS_AT_ONCE {
             match self.socket.poll_datagram(context) {
-                Poll::Ready(Ok(Some((datagram, source)))) => something |= self.take(&datagram, source, now),
+                Poll::Ready(Ok(Some((datagram, source)))) => match self.take(&datagram, source, now) {
+                    Ok(what) => taken = taken.max(what),
+                    Err(error) => return Poll::Ready(Received::Broken(error)),
+                },
                 Poll::Ready(Ok(None)) => return Poll::Ready(Received::End),
                 Poll::Ready(Err(error)) => return Poll::Ready(Received::Broken(error)),
-                Poll::Pending if something => return Poll::Ready(Received::Something),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if taken == Taken::No => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
-        if something {
-            return Poll::Ready(Received::Something);
+        match taken {
+            Taken::Verified => Poll::Ready(Received::Something),
+            Taken::Unverified => Poll::Ready(Received::Unverified),
+            // Nothing of use, and there may be more.
+            Taken::No => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
-        // Nothing of use, and there may be more.
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 
     fn poll_send(&mut self, _context: &mut Context<'_>) -> io::Result<Sent> {
         let mut progress = false;
         while let Some(datagram) = self.machine.poll_transmit() {
-            self.socket.send(&datagram, self.socket.peer())?;
+            // What is too much for an address that is not proven is as lost as what the network loses.
+            if self.proof.admits(datagram.len()) {
+                self.socket.send(&datagram, self.socket.peer())?;
+            }
             progress = true;
         }
         Ok(Sent { progress, blocked: false })
@@ -191,6 +224,15 @@ impl<S: DatagramSocket> Carrier for OscoreDatagramCarrier<S> {
 
     fn is_sent(&self) -> bool {
         self.machine.transmit_octets() == 0
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.machine.poll_timeout(), self.proof.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.proof.handle_timeout(&mut self.machine, now);
+        self.machine.handle_timeout(now);
     }
 
     fn may_ask(&self) -> bool {
@@ -215,3 +257,4 @@ impl<S> fmt::Debug for OscoreDatagramCarrier<S> {
 
 static REPLAYED: LogThrottle = LogThrottle::new();
 static FORGED: LogThrottle = LogThrottle::new();
+static DISPLACED: LogThrottle = LogThrottle::new();

@@ -13,6 +13,9 @@ pub struct OscoreLimits {
     pub unproven_max: usize,
     /// The same of one source (an IPv4 address, an IPv6 /64). One more gets 4.29; over TCP the connection is closed.
     pub unproven_per_source_max: usize,
+    /// Contexts of one A-KID that have not been used yet, over UDP. With one more the oldest goes, of the source that has most
+    /// of them.
+    pub unproven_per_a_kid_max: usize,
     /// How long a context waits for its first verified request, in seconds; then it is dropped. Over TCP: how long a
     /// connection may take to come so far; then it is closed.
     pub unproven_seconds: u64,
@@ -33,6 +36,7 @@ impl Default for OscoreLimits {
             contexts_max: 100_000,
             unproven_max: 4_096,
             unproven_per_source_max: 64,
+            unproven_per_a_kid_max: 4,
             unproven_seconds: 30,
             echo_seconds: 60,
             queue_datagrams_max: 64,

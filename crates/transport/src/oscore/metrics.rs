@@ -13,6 +13,7 @@ pub struct OscoreMetrics {
     refused: Family<Reason, Counter>,
     contexts: Gauge,
     address_changes: Counter,
+    displaced: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +38,11 @@ impl OscoreMetrics {
             "Verified requests that came from another address than the last",
             metrics.address_changes.clone(),
         );
+        registry.register(
+            "oscore_displaced",
+            "Sessions whose address another session has proven to be its own",
+            metrics.displaced.clone(),
+        );
         metrics
     }
 
@@ -51,6 +57,10 @@ impl OscoreMetrics {
     pub(super) fn context_begins(&self) -> ContextInUse {
         self.contexts.inc();
         ContextInUse(self.contexts.clone())
+    }
+
+    pub(super) fn displaced(&self) {
+        self.displaced.inc();
     }
 
     pub(super) fn address_changed(&self) {

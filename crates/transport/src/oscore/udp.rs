@@ -7,7 +7,7 @@
 //!              │        ├─ POST /akma ── Echo not good ─────────▶ 4.01 with Echo
 //!              │        │             └─ K_AF asked for ────────▶ 2.01, or 4.01, 4.29, 5.03
 //!              │        └─ anything else ───────────────────────▶ 4.01
-//!              └─ no: the session at its source; a Ping of others gets its Reset
+//!              └─ no: the session that asked under its token, or is at its source; a Ping of others gets its Reset
 //! ```
 //!
 //! Before its address is proven nobody gets more than three times what it sent, and no memory; before it has used its
@@ -21,12 +21,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use coap::oscore::{AKMA_PATH, AkmaRequest, BlockBudget, InnerBlocks, KeyId, Message, OscoreConnection, OscoreError};
-use coap::{Code, DatagramConfig, DatagramConnection, Unbound};
+use coap::{Code, DatagramConfig, DatagramConnection, TOKEN_OCTETS_MAX, Unbound};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::warn;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::DATAGRAM_OCTETS_MAX;
@@ -35,7 +35,7 @@ use super::datagram::{DatagramSocket, OscoreDatagramCarrier, bounded, random_mes
 use super::echo::EchoCookies;
 use super::limits::OscoreLimits;
 use super::metrics::OscoreMetrics;
-use super::tables::{Arrived, Before, Known, Place, Tables, Unproven};
+use super::tables::{Arrived, Before, Entered, Known, Place, Tables, Unproven};
 use crate::admission::{Admission, Full, Slot};
 use crate::key_lookup::KeyLookup;
 use crate::log_throttle::LogThrottle;
@@ -193,7 +193,8 @@ impl Shared {
             return self.metrics.refused("unreadable");
         };
         if !message.is_request() {
-            match (self.tables.at(source), message.reset()) {
+            let session = self.tables.asker(message.token()).or_else(|| self.tables.at(source));
+            match (session, message.reset()) {
                 (Some(session), _) => self.queue(&session, datagram, source),
                 (None, Some(reset)) => self.send(&reset, source),
                 (None, None) => self.metrics.refused("nobodys"),
@@ -214,30 +215,29 @@ impl Shared {
                 if request.kid().is_some() { OscoreError::ContextNotFound } else { OscoreError::NotDecoded("") };
             return self.refuse(request, error, datagram.len(), source);
         };
-        match self.tables.find(&id) {
+        match self.tables.find(&id, |context| context.check_request(request.message())) {
             Known::Nothing => self.refuse(request, OscoreError::ContextNotFound, datagram.len(), source),
             Known::Live(session) => self.queue(&session, datagram, source),
-            Known::Unproven(unproven) => match unproven.context.check_request(request.message()) {
-                Ok(()) => self.begin_session(id, *unproven, datagram, source),
-                Err(error) => {
-                    self.tables.put_back(id, unproven);
-                    self.refuse(request, error, datagram.len(), source);
-                }
-            },
+            Known::Proven(unproven) => self.begin_session(id, *unproven, datagram, source),
+            Known::Refused(error) => self.refuse(request, error, datagram.len(), source),
         }
     }
 
-    /// The peer holds K_AF.
+    /// The peer holds K_AF. Where it repeated Echo, it also has proven to be; elsewhere the session begins by asking.
     fn begin_session(&self, id: KeyId, unproven: Unproven, datagram: &[u8], source: SocketAddr) {
         let Unproven { context, peer, exchange, .. } = unproven;
         let Ok(seed) = random::<8>() else { return self.tables.forget(exchange) };
         let outer = DatagramConnection::new(Arc::clone(&self.config.datagrams), u64::from_be_bytes(seed)).for_oscore();
         let (queue, arrivals) = mpsc::channel(self.config.limits.queue_datagrams_max.max(1));
-        let place = Place::new(Arc::clone(&self.tables), id, source);
+        let mut place = Place::new(Arc::clone(&self.tables), id, source);
+        self.tables.live(id, exchange, queue.clone());
+        if source == exchange.0 && place.proven() {
+            self.metrics.displaced();
+            info!(target: "security", %source, "OSCORE session displaced at its address");
+        }
         let socket = ServedPeer { socket: Arc::clone(&self.socket), arrivals, place };
         let machine = OscoreConnection::new(outer, context).with_inner_blocks(&self.blocks);
         let carrier = OscoreDatagramCarrier::new(machine, socket, self.metrics.clone());
-        self.tables.live(id, exchange, source, queue.clone());
         // The queue is empty.
         let _ = queue.try_send((datagram.to_vec(), source));
         if self.sessions.try_send(Accepted { carrier, peer, source }).is_err() {
@@ -289,12 +289,14 @@ impl Shared {
                 Ok(Agreed { answer, ue_sid, context, peer }) => {
                     let answer = message.answer(&answer, random_message_id());
                     let unproven = Unproven { context, peer, expires, exchange, _slot: slot };
-                    if shared.tables.agreed(ue_sid, unproven, answer.clone()) {
-                        shared.send(&answer, source);
-                    } else {
+                    let per_a_kid_max = shared.config.limits.unproven_per_a_kid_max;
+                    match shared.tables.agreed(ue_sid, unproven, answer.clone(), per_a_kid_max) {
                         // Its UE asks again.
-                        shared.tables.forget(exchange);
+                        Entered::Not => return shared.tables.forget(exchange),
+                        Entered::Alone => {}
+                        Entered::InPlaceOfAnother => shared.tell_displaced(source),
                     }
+                    shared.send(&answer, source);
                 }
                 Err(refused) => {
                     shared.tables.forget(exchange);
@@ -302,6 +304,14 @@ impl Shared {
                 }
             }
         });
+    }
+
+    /// Somebody asks again and again for the contexts of one A-KID, and uses none.
+    fn tell_displaced(&self, source: SocketAddr) {
+        self.metrics.agreement("displaced");
+        if let Some(unlogged) = DISPLACED.admit() {
+            info!(target: "security", %source, unlogged, "an unused OSCORE context of the same A-KID is dropped");
+        }
     }
 
     /// Room for one more exchange of that source.
@@ -386,6 +396,18 @@ impl DatagramSocket for ServedPeer {
     fn moved(&mut self, to: SocketAddr) {
         self.place.moved(to);
     }
+
+    fn asked(&mut self, token: [u8; TOKEN_OCTETS_MAX]) {
+        self.place.asked(token);
+    }
+
+    fn proven(&mut self) -> bool {
+        self.place.proven()
+    }
+
+    fn is_known(&self) -> bool {
+        self.place.is_known()
+    }
 }
 
 impl fmt::Debug for ServedPeer {
@@ -395,5 +417,6 @@ impl fmt::Debug for ServedPeer {
 }
 
 static AT_LIMIT: LogThrottle = LogThrottle::new();
+static DISPLACED: LogThrottle = LogThrottle::new();
 static NOT_VERIFIED: LogThrottle = LogThrottle::new();
 static NOT_RECEIVED: LogThrottle = LogThrottle::new();

@@ -108,6 +108,11 @@ impl DtlsListener {
     pub fn sessions(&self) -> usize {
         self.shared.table.sessions()
     }
+
+    /// Addresses at which a session or a handshake is known: of each at most one, and none that it has moved away from.
+    pub fn known_addresses(&self) -> usize {
+        self.shared.table.known_addresses()
+    }
 }
 
 /// One socket of a [`DtlsListener`]. It must be read all the time: what its sessions get comes through it.
@@ -161,8 +166,8 @@ impl Shared {
 
     fn hand(&self, peer: &Arc<Peer>, now: Instant, source: SocketAddr, datagram: &[u8]) -> Disposition {
         let handled = peer.handle(now, source, datagram);
-        if let Some((from, to)) = handled.moved {
-            self.table.moved(peer, from, to);
+        if let Some(from) = handled.moved_from {
+            self.table.moved(peer, from);
         }
         handled.disposition
     }

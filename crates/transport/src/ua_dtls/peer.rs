@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -12,7 +11,7 @@ use dtls::{
     ServerConfig,
 };
 use tokio::net::UdpSocket;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::freezing::Body;
 use crate::log_throttle::LogThrottle;
@@ -32,8 +31,6 @@ pub(super) struct Peer {
     pub(super) around: Arc<Surroundings>,
     /// What its records are found by, if the client does Connection IDs: with DTLS 1.3 that is settled after the key only.
     pub(super) connection_id: ConnectionId,
-    /// Nobody has it any more.
-    gone: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -65,8 +62,8 @@ pub(super) enum Ending {
 /// What became of a datagram.
 pub(super) struct Handled {
     pub(super) disposition: Disposition,
-    /// From where to where the peer has moved.
-    pub(super) moved: Option<(SocketAddr, SocketAddr)>,
+    /// From where the peer has moved.
+    pub(super) moved_from: Option<SocketAddr>,
 }
 
 /// What a handshake waits for.
@@ -92,8 +89,8 @@ impl Peer {
     }
 
     pub(super) fn of(body: Body, connection_id: ConnectionId, around: Arc<Surroundings>) -> Arc<Self> {
-        let (gone, state) = (AtomicBool::new(false), Mutex::new(State { body, waker: None }));
-        Arc::new(Self { around, connection_id, gone, state })
+        let state = Mutex::new(State { body, waker: None });
+        Arc::new(Self { around, connection_id, state })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -105,7 +102,7 @@ impl Peer {
         let mut state = self.state();
         let frozen = state.body.is_frozen();
         let Some(live) = state.body.live(&self.around, now) else {
-            return Handled { disposition: Disposition::Ignored, moved: None };
+            return Handled { disposition: Disposition::Ignored, moved_from: None };
         };
         let before = live.connection.peer_address();
         let disposition = live.connection.handle_datagram(now, source, datagram);
@@ -115,7 +112,7 @@ impl Peer {
         } else if frozen {
             state.body.freeze(&self.around);
         }
-        Handled { disposition, moved: (before != after).then_some((before, after)) }
+        Handled { disposition, moved_from: (before != after).then_some(before) }
     }
 
     /// Has the connection do something, and what comes of it done.
@@ -146,9 +143,11 @@ impl Peer {
         let _ = self.with(now, |connection| connection.refuse_key(now, refusal));
     }
 
-    /// Sends application data. False if that was not possible just now; then it is as if the network had lost it.
+    /// Sends application data. False if that was not possible just now; then it is as if the network had lost it. Nothing
+    /// goes to a new address before whoever has the session was told of it.
     pub(super) fn send(&self, now: Instant, payload: &[u8]) -> bool {
-        let sent = self.with(now, |connection| connection.send(now, payload).is_ok()) == Some(true);
+        let untold = self.state().body.as_live().is_some_and(|live| live.moved);
+        let sent = !untold && self.with(now, |connection| connection.send(now, payload).is_ok()) == Some(true);
         if !sent {
             self.around.metrics.datagram_dropped("not_sent");
         }
@@ -160,22 +159,21 @@ impl Peer {
         self.with(now, |connection| connection.close(now));
     }
 
-    /// Ends it without a word: the address is somebody else's by now.
-    pub(super) fn displace(&self) {
+    /// Ends it without a word: that address is somebody else's by now, whose session a word in clear might end.
+    pub(super) fn displace(&self, address: SocketAddr) {
         let mut state = self.state();
         // Only one without a Connection ID is displaced, which is never frozen.
-        if let Body::Live(live) = &mut state.body {
-            live.ended.get_or_insert(Ending::Displaced);
+        if let Body::Live(live) = &mut state.body
+            && live.ended.is_none()
+        {
+            let established = live.established.is_some();
+            live.ended = Some(Ending::Displaced);
+            self.around.metrics.dtls_displaced(established);
+            if let Some(unlogged) = DISPLACED.admit() {
+                info!(target: "security", %address, established, unlogged, "DTLS session displaced at its address");
+            }
         }
         self.settle(state);
-    }
-
-    pub(super) fn go(&self) {
-        self.gone.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -258,6 +256,9 @@ impl Live {
 
     fn settle(&mut self, around: &Surroundings) {
         while let Some(transmit) = self.connection.poll_transmit() {
+            if self.ended == Some(Ending::Displaced) {
+                continue;
+            }
             // A full socket drops it, as a network does.
             if around.socket.try_send_to(&transmit.payload, transmit.destination).is_err() {
                 around.metrics.datagram_dropped("socket_full");
@@ -299,3 +300,5 @@ impl State {
 }
 
 static FORGERIES: LogThrottle = LogThrottle::new();
+/// Who has an address can begin one handshake after the other there.
+static DISPLACED: LogThrottle = LogThrottle::new();

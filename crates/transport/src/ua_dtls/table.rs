@@ -13,6 +13,9 @@ use super::peer::Peer;
 
 /// All sessions of all sockets of a listener: a peer that moves may arrive at another socket. No session's lock is taken
 /// while one of these is held.
+///
+/// A session is known at one address at most, the one that was proven for its handshake, and for what has no Connection ID:
+/// handshakes, and sessions whose client does none. Nobody is entered at an address by what it sends from there later.
 pub(super) struct Table {
     by_id: Sharded<Id, Arc<Peer>>,
     by_address: Sharded<SocketAddr, AtAddress>,
@@ -57,8 +60,13 @@ impl Table {
         self.addresses(address).and_then(|shard| shard.get(&address).cloned()).unwrap_or_default()
     }
 
+    /// Addresses at which somebody is known.
+    pub(super) fn known_addresses(&self) -> usize {
+        self.by_address.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// Enters a session that begins its handshake, in the place of an earlier handshake from there, which has come to
-    /// nothing.
+    /// nothing. `address` has been proven by a cookie.
     pub(super) fn enter(self: &Arc<Self>, peer: Arc<Peer>, address: SocketAddr) -> Entry {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         if let Ok(id) = Id::try_from(peer.connection_id.as_bytes())
@@ -70,15 +78,17 @@ impl Table {
             .addresses(address)
             .and_then(|mut shard| shard.entry(address).or_default().handshaking.replace(Arc::clone(&peer)));
         if let Some(earlier) = earlier {
-            earlier.displace();
+            earlier.displace(address);
         }
-        Entry { table: Arc::clone(self), peer }
+        Entry { table: Arc::clone(self), peer, address }
     }
 
-    /// Its handshake is done: the address is its own. Who was there before lives on if it can be reached by a Connection
-    /// ID.
-    fn establish(&self, peer: &Arc<Peer>) {
-        let Some(address) = peer.address() else { return };
+    /// Its handshake is done: the address that it has proven is its own. Who was there before lives on if it can be reached
+    /// by a Connection ID. One that has moved meanwhile is found by its Connection ID only, wherever it claims to be.
+    fn establish(&self, peer: &Arc<Peer>, address: SocketAddr) {
+        if peer.address() != Some(address) {
+            return self.leave(peer, address);
+        }
         let earlier = self.addresses(address).and_then(|mut shard| {
             let at = shard.entry(address).or_default();
             if is(at.handshaking.as_ref(), peer) {
@@ -86,19 +96,18 @@ impl Table {
             }
             at.established.replace(Arc::clone(peer))
         });
-        displaced(earlier, peer);
+        if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, peer) && !earlier.has_connection_id()) {
+            earlier.displace(address);
+        }
+        if peer.address() != Some(address) {
+            self.leave(peer, address);
+        }
     }
 
-    /// It has another address.
-    pub(super) fn moved(&self, peer: &Arc<Peer>, from: SocketAddr, to: SocketAddr) {
+    /// It has moved away from that address. It was found by its Connection ID, as all that move are, and it goes on to be:
+    /// where it claims to be now is nobody's to take, and who is known there stays known.
+    pub(super) fn moved(&self, peer: &Arc<Peer>, from: SocketAddr) {
         self.leave(peer, from);
-        let earlier =
-            self.addresses(to).and_then(|mut shard| shard.entry(to).or_default().established.replace(Arc::clone(peer)));
-        displaced(earlier, peer);
-        if peer.is_gone() {
-            // It was removed meanwhile, from where it was before.
-            self.leave(peer, to);
-        }
     }
 
     fn leave(&self, peer: &Arc<Peer>, address: SocketAddr) {
@@ -112,16 +121,13 @@ impl Table {
         }
     }
 
-    fn remove(&self, peer: &Arc<Peer>) {
-        peer.go();
+    fn remove(&self, peer: &Arc<Peer>, address: SocketAddr) {
         if let Ok(id) = Id::try_from(peer.connection_id.as_bytes())
             && let Some(shard) = self.by_id.get(self.shard(&id))
         {
             lock(shard).remove(&id);
         }
-        if let Some(address) = peer.address() {
-            self.leave(peer, address);
-        }
+        self.leave(peer, address);
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -138,19 +144,20 @@ impl Table {
 pub(super) struct Entry {
     table: Arc<Table>,
     pub(super) peer: Arc<Peer>,
+    /// The one at which it is known, until it moves away: that of its handshake, which a cookie has proven.
+    address: SocketAddr,
 }
 
 impl Entry {
     pub(super) fn establish(&self) {
-        self.table.establish(&self.peer);
+        self.table.establish(&self.peer, self.address);
     }
 
     /// Freezes the session, which is found by its Connection ID alone from then on; whether it is frozen.
     pub(super) fn freeze(&self) -> bool {
-        let address = self.peer.address();
         let frozen = self.peer.freeze();
-        if frozen && let Some(address) = address {
-            self.table.leave(&self.peer, address);
+        if frozen {
+            self.table.leave(&self.peer, self.address);
         }
         frozen
     }
@@ -159,19 +166,13 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         // The reader may still hold it, but finds it no more.
-        self.table.remove(&self.peer);
+        self.table.remove(&self.peer, self.address);
         self.peer.close(std::time::Instant::now());
     }
 }
 
 fn is(place: Option<&Arc<Peer>>, peer: &Arc<Peer>) -> bool {
     place.is_some_and(|other| Arc::ptr_eq(other, peer))
-}
-
-fn displaced(earlier: Option<Arc<Peer>>, by: &Arc<Peer>) {
-    if let Some(earlier) = earlier.filter(|earlier| !Arc::ptr_eq(earlier, by) && !earlier.has_connection_id()) {
-        earlier.displace();
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -356,6 +356,153 @@ async fn a_client_that_starts_anew_at_the_same_address_keeps_its_session_until_t
     assert_eq!(echoed, [(0, b"the new one".to_vec())]);
 }
 
+/// Sends what a connection has from a socket, whoever's it is.
+async fn flush(connection: &mut Connection, from: &UdpSocket, to: SocketAddr) {
+    while let Some(transmit) = connection.poll_transmit() {
+        from.send_to(&transmit.payload, to).await.unwrap();
+    }
+}
+
+/// A client that does Connection IDs, or none.
+fn client(ue: &Ue, to: SocketAddr, connection_id: bool) -> Connection {
+    let mut config = ClientConfig::new(ue.identity().as_bytes());
+    if !connection_id {
+        config.connection_id = None;
+    }
+    Connection::client(Arc::new(config), Instant::now(), to).unwrap()
+}
+
+async fn echoed(socket: &UdpSocket, to: SocketAddr, ue: &Ue, connection: &mut Connection, said: &[u8]) {
+    connection.send(Instant::now(), said).unwrap();
+    let mut heard = Vec::new();
+    while heard.is_empty() {
+        heard = run(socket, to, ue, &mut [&mut *connection], |_| true).await;
+        heard.retain(|(_, payload)| payload == said);
+    }
+}
+
+#[tokio::test]
+async fn a_forged_source_takes_nobodys_place() {
+    let (ue, forger) = (Ue::number(1), Ue::number(2));
+    let mut server = Server::start_with(&Home::knowing(&[&ue, &forger]), |config| config.allow_plain_psk = true);
+    let to = server.address();
+    let [own, elsewhere] =
+        [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+    // Known by its address alone.
+    let mut session = client(&ue, to, false);
+    run(&own, to, &ue, &mut [&mut session], |all| all[0].is_established()).await;
+    server.result().await.unwrap();
+    // Another UE proves its own address, and goes on from the first one's.
+    let mut forged = client(&forger, to, true);
+    run(&elsewhere, to, &forger, &mut [&mut forged], |all| all[0].is_established()).await;
+    server.result().await.unwrap();
+    echoed(&elsewhere, to, &forger, &mut forged, b"from where it is").await;
+    assert_eq!(server.listener.known_addresses(), 2);
+    forged.send(Instant::now(), b"from where it is not").unwrap();
+    flush(&mut forged, &own, to).await;
+    let mut moves = server.moves.clone();
+    timeout(PATIENCE, moves.wait_for(|moves| *moves == 1)).await.unwrap().unwrap();
+    echoed(&own, to, &ue, &mut session, b"still there").await;
+    assert_eq!((server.listener.sessions(), server.listener.known_addresses()), (2, 1));
+    // The same in the middle of its handshake: the last flight comes from another's address.
+    let mut forged = client(&forger, to, true);
+    let mut buffer = [0; 2_048];
+    loop {
+        events(&mut forged, &forger);
+        let from = if forged.is_established() { &own } else { &elsewhere };
+        flush(&mut forged, from, to).await;
+        if forged.is_established() {
+            break;
+        }
+        match timeout(Duration::from_millis(200), elsewhere.recv_from(&mut buffer)).await {
+            Ok(received) => {
+                let (octets, source) = received.unwrap();
+                forged.handle_datagram(Instant::now(), source, &buffer[..octets]);
+                if forged.is_established() {
+                    events(&mut forged, &forger);
+                }
+            }
+            Err(_) => forged.handle_timeout(Instant::now()),
+        }
+    }
+    forged.send(Instant::now(), b"again").unwrap();
+    flush(&mut forged, &own, to).await;
+    echoed(&own, to, &ue, &mut session, b"to the end").await;
+}
+
+#[tokio::test]
+async fn nothing_stays_at_an_address_of_a_session_that_moved_or_ended() {
+    let ue = Ue::number(1);
+    let mut server = Server::start(&Home::knowing(&[&ue]));
+    let to = server.address();
+    let sockets = [
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+    ];
+    let mut session = client(&ue, to, true);
+    run(&sockets[0], to, &ue, &mut [&mut session], |all| all[0].is_established()).await;
+    server.result().await.unwrap();
+    echoed(&sockets[0], to, &ue, &mut session, b"here").await;
+    assert_eq!(server.listener.known_addresses(), 1);
+    for socket in [&sockets[1], &sockets[2], &sockets[0]] {
+        echoed(socket, to, &ue, &mut session, b"there").await;
+        assert_eq!(server.listener.known_addresses(), 0, "found by its Connection ID, wherever it is");
+    }
+    session.close(Instant::now());
+    flush(&mut session, &sockets[1], to).await;
+    server.sessions_are(0).await;
+    assert_eq!(server.listener.known_addresses(), 0);
+    // One that never moved, and one that came to nothing.
+    let mut session = client(&ue, to, true);
+    run(&sockets[0], to, &ue, &mut [&mut session], |all| all[0].is_established()).await;
+    server.result().await.unwrap();
+    session.close(Instant::now());
+    flush(&mut session, &sockets[0], to).await;
+    server.sessions_are(0).await;
+    assert!(matches!(connect(to, &Ue::number(9)).await, Err(ClientHandshakeError::UnknownIdentity)));
+    server.sessions_are(0).await;
+    assert_eq!(server.listener.known_addresses(), 0);
+}
+
+#[tokio::test]
+async fn a_handshake_that_another_displaces_says_nothing_in_clear() {
+    let (slow, ue) = (Ue::number(1), Ue::number(2));
+    let home = Home::knowing(&[&slow, &ue]);
+    let mut server = Server::start(&home);
+    let to = server.address();
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(Arc::clone(&go_on)));
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut first = client(&slow, to, true);
+    run(&socket, to, &slow, &mut [&mut first], |_| home.asked() == 1).await;
+    home.becomes(Mood::Answers);
+    let mut second = client(&ue, to, true);
+    let mut buffer = [0; 2_048];
+    let mut content_types = Vec::new();
+    while !second.is_established() {
+        events(&mut second, &ue);
+        flush(&mut second, &socket, to).await;
+        match timeout(Duration::from_millis(200), socket.recv_from(&mut buffer)).await {
+            Ok(received) => {
+                let (octets, source) = received.unwrap();
+                content_types.push(buffer[0]);
+                second.handle_datagram(Instant::now(), source, &buffer[..octets]);
+            }
+            Err(_) => second.handle_timeout(Instant::now()),
+        }
+        events(&mut second, &ue);
+    }
+    assert!(matches!(server.refusal().await, HandshakeError::Displaced));
+    flush(&mut second, &socket, to).await;
+    server.result().await.unwrap();
+    echoed(&socket, to, &ue, &mut second, b"stands").await;
+    // RFC 6347 clause 4.1: 21 is an alert.
+    assert!(!content_types.contains(&21), "{content_types:?}");
+    server.metric_is("dtls_displaced_total{stage=\"handshake\"} 1").await;
+    server.sessions_are(1).await;
+}
+
 /// Gives a connection its key; what it was sent.
 fn events(connection: &mut Connection, ue: &Ue) -> Vec<Vec<u8>> {
     let mut heard = Vec::new();

@@ -112,17 +112,18 @@ async fn event(carrier: &mut Box<dyn Carrier>) -> Option<ConnectionEvent> {
         if let Some(event) = carrier.poll_event() {
             return Some(event);
         }
-        let due = carrier.coap().poll_timeout().map(tokio::time::Instant::from_std);
+        let due = carrier.poll_timeout().map(tokio::time::Instant::from_std);
         let io = poll_fn(|context| {
             if carrier.poll_send(context).is_err() {
                 return Poll::Ready(true);
             }
-            carrier.poll_receive(context, Instant::now()).map(|received| !matches!(received, Received::Something))
+            let received = carrier.poll_receive(context, Instant::now());
+            received.map(|received| !matches!(received, Received::Something | Received::Unverified))
         });
         let over = tokio::select! {
             over = io => over,
             () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
-                carrier.coap_mut().handle_timeout(Instant::now());
+                carrier.handle_timeout(Instant::now());
                 false
             }
         };
@@ -132,10 +133,12 @@ async fn event(carrier: &mut Box<dyn Carrier>) -> Option<ConnectionEvent> {
     }
 }
 
-/// Answers each request with its payload; asks back once if that is `ask back`.
+/// Answers each request with its payload; asks back once if that is `ask back`, and again if that is answered `go on`.
 async fn serve(mut carrier: Box<dyn Carrier>) {
     while let Some(event) = event(&mut carrier).await {
-        if let ConnectionEvent::Request { request } = event {
+        if matches!(&event, ConnectionEvent::Response { response, .. } if response.payload == b"go on") {
+            carrier.coap_mut().request(&Request::post("again"), Instant::now()).unwrap();
+        } else if let ConnectionEvent::Request { request } = event {
             let now = Instant::now();
             let answer = Response::new(Code::CHANGED).with_payload(request.payload.clone());
             carrier.coap_mut().respond(request.exchange, &answer, now).unwrap();
@@ -332,6 +335,28 @@ impl ByHand {
         }
     }
 
+    fn request_to_ask_back(&mut self) {
+        self.machine.request(&Request::post("x").payload(&b"ask back"[..]), Instant::now()).unwrap();
+    }
+
+    /// Sends what it has, and takes what comes until the server asks for `path`; it goes on wherever it is asked.
+    async fn until_asked(&mut self, path: &str) {
+        loop {
+            while let Some(datagram) = self.machine.poll_transmit() {
+                self.socket.send(&datagram).await.unwrap();
+            }
+            self.machine.receive(&said(&self.socket).await, Instant::now()).unwrap();
+            while let Some(event) = self.machine.poll_event() {
+                let ConnectionEvent::Request { request } = event else { continue };
+                let answer = Response::new(Code::CHANGED).with_payload(&b"go on"[..]);
+                self.machine.respond(request.exchange, &answer, Instant::now()).unwrap();
+                if request.path == [path] {
+                    return;
+                }
+            }
+        }
+    }
+
     /// The code of an answer that nothing protects.
     async fn refusal(&self) -> Code {
         let answer = Unbound::parse(&said(&self.socket).await).unwrap();
@@ -492,6 +517,149 @@ async fn a_ue_is_followed_to_another_address_by_what_verifies_and_by_nothing_els
     hand.socket.send(&second).await.unwrap();
     assert_eq!(hand.answer().await, b"second");
     server.until_metric("oscore_address_changes_total 1").await;
+}
+
+#[tokio::test]
+async fn a_session_that_begins_elsewhere_than_echo_was_repeated_is_not_asked_before_it_proves_its_address() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let mut hand = ByHand::agree(&server, &ue).await;
+    hand.socket = socket_to(&server).await;
+    let first = hand.request(b"ask back");
+    let (mut went, mut came, mut answered) = (first.len(), 0, Vec::new());
+    hand.socket.send(&first).await.unwrap();
+    let mut questions = Vec::new();
+    while answered.len() < 2 {
+        let datagram = said(&hand.socket).await;
+        came += datagram.len();
+        // A question has a token of eight octets.
+        if datagram[0] == 0x48 {
+            questions.push(datagram);
+            continue;
+        }
+        assert_eq!(datagram[0] & 0x30, 0x20, "an answer to it, and nothing that asks");
+        hand.machine.receive(&datagram, Instant::now()).unwrap();
+        while let Some(event) = hand.machine.poll_event() {
+            let ConnectionEvent::Response { response, .. } = event else { panic!("{event:?}") };
+            answered.push(response.payload);
+            if answered.len() == 1 {
+                let second = hand.request(b"second");
+                went += second.len();
+                hand.socket.send(&second).await.unwrap();
+            }
+        }
+    }
+    assert_eq!(answered, [&b"ask back"[..], b"second"]);
+    assert!(came <= 3 * went);
+    let question = questions.pop().expect("it was asked where it is");
+    hand.machine.receive(&question, Instant::now()).unwrap();
+    hand.until_asked("back").await;
+}
+
+#[tokio::test]
+async fn a_ue_that_forges_its_source_takes_no_others_place() {
+    let (ue, forger) = (Ue::number(1), Ue::number(2));
+    let server = Server::start(&Home::knowing(&[&ue, &forger])).await;
+    let (mut hand, mut forger) = (ByHand::agree(&server, &ue).await, ByHand::agree(&server, &forger).await);
+    let first = hand.request(b"first");
+    hand.socket.send(&first).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    let forged = forger.request(b"from here");
+    forger.socket.send(&forged).await.unwrap();
+    assert_eq!(forger.answer().await, b"from here");
+    // As if it came from where the other one is.
+    let forged = forger.request(b"from there");
+    hand.socket.send(&forged).await.unwrap();
+    server.until_metric("oscore_address_changes_total 1").await;
+    hand.request_to_ask_back();
+    hand.until_asked("again").await;
+    assert!(server.metrics().contains("oscore_displaced_total 0"), "{}", server.metrics());
+}
+
+#[tokio::test]
+async fn who_proves_an_address_has_it_and_who_had_it_proves_it_anew() {
+    let (ue, newer) = (Ue::number(1), Ue::number(2));
+    let server = Server::start(&Home::knowing(&[&ue, &newer])).await;
+    let (mut hand, mut newer) = (ByHand::agree(&server, &ue).await, ByHand::agree(&server, &newer).await);
+    let first = hand.request(b"first");
+    hand.socket.send(&first).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    let first = newer.request(b"from here");
+    newer.socket.send(&first).await.unwrap();
+    assert_eq!(newer.answer().await, b"from here");
+    // Both are at one address in turn, and each is asked.
+    for displaced in 1..=4 {
+        let (now, other) = if displaced % 2 == 1 { (&mut newer, &mut hand) } else { (&mut hand, &mut newer) };
+        std::mem::swap(&mut now.socket, &mut other.socket);
+        now.request_to_ask_back();
+        now.until_asked("again").await;
+        server.until_metric(&format!("oscore_displaced_total {displaced}")).await;
+    }
+}
+
+#[tokio::test]
+async fn of_one_a_kid_few_contexts_wait_and_who_asks_for_many_loses_its_own() {
+    let ue = Ue::number(1);
+    let limits = OscoreLimits { unproven_per_a_kid_max: 3, ..OscoreLimits::default() };
+    let mut server = Server::start_with(&Home::knowing(&[&ue]), limits).await;
+    let mut hand = ByHand::agree(&server, &ue).await;
+    // Who knows the A-KID asks from elsewhere.
+    let socket = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    socket.connect(server.udp).await.unwrap();
+    for number in 0..5 {
+        assert_eq!(agree(&socket, &akma_request(&ue), 10 * number).await.code(), Code::CREATED);
+    }
+    server.until_metric("oscore_agreements_total{outcome=\"displaced\"} 3").await;
+    let first = hand.request(b"first");
+    hand.socket.send(&first).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    assert_eq!(server.peers.recv().await.unwrap().a_kid, ue.a_kid);
+    // From many addresses the oldest goes, and its UE agrees anew.
+    let hand = ByHand::agree(&server, &ue).await;
+    for address in ["127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0"] {
+        let socket = UdpSocket::bind(address).await.unwrap();
+        socket.connect(server.udp).await.unwrap();
+        assert_eq!(agree(&socket, &akma_request(&ue), 7).await.code(), Code::CREATED);
+    }
+    drop(hand);
+    over_udp(&server, &ue).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nothing_vouches_for_is_no_sign_of_life() {
+    let ue = Ue::number(1);
+    let source: Arc<dyn KeySource> = Home::knowing(&[&ue]);
+    let lookup = Arc::new(KeyLookup::new(source, fqdn(), LookupLimits::default(), TransportMetrics::default()));
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let config = OscoreUdpConfig { datagrams: Arc::new(DatagramConfig::default()), limits: OscoreLimits::default() };
+    let mut listener = OscoreUdpListener::start(socket, config, lookup, OscoreMetrics::default()).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(listener.local_addr()).await.unwrap();
+    let request = akma_request(&ue);
+    let answer = agree(&socket, &request, 1).await;
+    let parameters = request.complete(key(&ue).expose(), &answer).unwrap();
+    let context = SecurityContext::fresh(&parameters, Durability::Volatile).unwrap();
+    let outer = DatagramConnection::new(Arc::new(DatagramConfig::default()), 5).for_oscore();
+    let mut hand = ByHand { socket, machine: OscoreConnection::new(outer, context) };
+    let asked = hand.machine.request(&Request::post("x"), Instant::now()).unwrap();
+    let first = hand.machine.poll_transmit().unwrap();
+    hand.machine.cancel(asked, Instant::now());
+    hand.socket.send(&first).await.unwrap();
+    let mut carrier = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap().carrier;
+    let mut received = async || {
+        let receiving = poll_fn(|context| carrier.poll_receive(context, Instant::now()));
+        timeout(PATIENCE, receiving).await.unwrap()
+    };
+    assert!(matches!(received().await, Received::Something));
+    // A Reset, an acknowledgement, a response without protection, a copy of what it has said.
+    for datagram in [&[0x70, 0, 0, 1][..], &[0x60, 0, 0, 1], &[0x64, 0x84, 0, 1, 0, 0, 0, 1], &first] {
+        hand.socket.send(datagram).await.unwrap();
+        let received = received().await;
+        assert!(matches!(received, Received::Unverified), "{datagram:?}: {received:?}");
+    }
+    let second = hand.request(b"second");
+    hand.socket.send(&second).await.unwrap();
+    assert!(matches!(received().await, Received::Something));
 }
 
 #[tokio::test]
