@@ -91,6 +91,7 @@ class ByPsk(Target):
 
     def client(self):
         connection = self.client_of()
+        self.processes.append(connection.process)
         return lambda: connection.request("GET", "/openapi.json").status_code
 
     def close(self):
