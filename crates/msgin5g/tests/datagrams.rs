@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use client::{Client, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
 use common::fleet::{Fleet, FleetUe};
+use common::nat::Nat;
 use common::{Lab, foreign};
-use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -25,44 +25,6 @@ fn foreign_ues_are_served_and_refused_over_dtls_as_stated() {
     let printed = foreign("datagrams.py", &[&lab.lab_json_path()]);
     for client in ["ECDHE-PSK-CHACHA20-POLY1305", "PSK-AES128-CCM8", "coap-client-openssl", "coap-client-gnutls"] {
         assert!(printed.contains(&format!("served: {client}\n")), "{client} was not served:\n{printed}");
-    }
-}
-
-/// A NAT: forwards datagrams of one device, from another port each time it is told to.
-struct Nat {
-    address: SocketAddr,
-    ports: watch::Sender<usize>,
-}
-
-impl Nat {
-    async fn in_front_of(server: SocketAddr) -> Self {
-        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = front.local_addr().unwrap();
-        let (ports, mut changes) = watch::channel(0_usize);
-        tokio::spawn(async move {
-            let mut back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let mut device = None;
-            let (mut there, mut here) = ([0; 4_096], [0; 4_096]);
-            loop {
-                tokio::select! {
-                    Ok((octets, source)) = front.recv_from(&mut there) => {
-                        device = Some(source);
-                        let _ = back.send_to(&there[..octets], server).await;
-                    }
-                    Ok(octets) = back.recv(&mut here) => {
-                        if let Some(device) = device {
-                            let _ = front.send_to(&here[..octets], device).await;
-                        }
-                    }
-                    Ok(()) = changes.changed() => back = UdpSocket::bind("127.0.0.1:0").await.unwrap(),
-                }
-            }
-        });
-        Self { address, ports }
-    }
-
-    fn rebind(&self) {
-        self.ports.send_modify(|port| *port += 1);
     }
 }
 

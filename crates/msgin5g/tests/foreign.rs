@@ -27,14 +27,6 @@ fn impostors_strangers_and_broken_devices_are_refused_with_the_stated_alert_or_c
 }
 
 #[test]
-fn tshark_decodes_a_capture_of_msgin5g_1_as_well_formed_coap() {
-    let folder = tempfile::tempdir().unwrap();
-    let key_log = folder.path().join("keys.log");
-    let lab = Lab::start_with(&["--key-log", key_log.to_str().unwrap()]);
-    foreign("capture.py", &[&lab.lab_json_path(), &key_log, folder.path()]);
-}
-
-#[test]
 fn no_key_supi_or_payload_is_logged() {
     let lab = Lab::start_with(&["--log", "trace"]);
     foreign("service.py", &[&lab.lab_json_path()]);

@@ -166,6 +166,11 @@ fn the_demo_holds_and_tells_every_refusal_with_its_alert_or_code() {
             "4.03 NOT_ASSOCIATED",
             "4.01 NOT_REGISTERED",
             "4.03 ORIGINATOR_NOT_ALLOWED",
+            // Over DTLS, WebSocket, OSCORE over UDP and TCP.
+            "the key, then 4.03 NOT_ASSOCIATED",
+            "the key, then 4.03 NOT_ASSOCIATED",
+            "the key, then 4.03 NOT_ASSOCIATED",
+            "the key, then 4.03 NOT_ASSOCIATED",
             "403 ORIGINATOR_NOT_ALLOWED",
         ]
     );

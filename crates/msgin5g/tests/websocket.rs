@@ -53,14 +53,6 @@ fn what_a_ue_did_not_acknowledge_over_websocket_comes_again_after_kill_9() {
 }
 
 #[test]
-fn tshark_decodes_a_capture_of_coap_over_websocket() {
-    let folder = tempfile::tempdir().unwrap();
-    let key_log = folder.path().join("keys.log");
-    let lab = Lab::start_with(&["--key-log", key_log.to_str().unwrap()]);
-    foreign_peer("capture_websocket.py", &[&lab.lab_json_path(), &key_log, folder.path()]);
-}
-
-#[test]
 fn our_client_sends_and_receives_over_websocket_and_finds_back_after_kill_9() {
     let mut lab = Lab::start();
     printed(device(&lab, VALVE, &["register"]).output().unwrap());

@@ -89,7 +89,7 @@ impl Device {
         self.connect_over(lab, keys, name, Transport::Tcp).await
     }
 
-    async fn connect_over(
+    pub(crate) async fn connect_over(
         &self,
         lab: &RunningLab,
         keys: &AkmaMaterial,
@@ -100,6 +100,8 @@ impl Device {
         let address = match transport {
             Transport::WebSocket => server.coaps_ws.ok_or("the server does not serve WebSocket")?,
             Transport::Udp => server.coaps.ok_or("the server does not serve UDP")?,
+            Transport::OscoreUdp => server.coap.ok_or("the server does not serve OSCORE over UDP")?,
+            Transport::OscoreTcp => server.coap_tcp.ok_or("the server does not serve OSCORE over TCP")?,
             _ => server.coaps_tcp,
         };
         let mut config = ClientConfig::new(address.to_string(), fqdn(lab)?, name.clone());

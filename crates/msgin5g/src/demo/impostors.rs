@@ -1,7 +1,7 @@
 //! Those who try what they may not, each refused with the alert or code that the standards and our reference state.
 
-use akma::{AKid, ATid, KAf, RoutingIndicator};
-use client::{AkmaMaterial, ClientError};
+use akma::{AKid, ATid, KAf, KAkma, RoutingIndicator};
+use client::{AkmaMaterial, ClientError, Transport};
 use coap::Code;
 use message::{FailureCause, Message, Registration, UeMessage};
 use transport::ClientHandshakeError;
@@ -32,6 +32,7 @@ pub(super) async fn try_all(
     without_akma(lab, narrator).await?;
     somebody_elses_name(lab, narrator, &tracker, &fresh, meter).await?;
     let forged = forged_originator(lab, narrator, &tracker, &fresh, meter, valve).await?;
+    over_other_transports(lab, narrator, &tracker, &fresh, meter).await?;
     another_application_server(lab, narrator, valve).await?;
 
     ue_to_ue(narrator, meter, valve, "still there?").await?;
@@ -98,6 +99,48 @@ async fn somebody_elses_name(
         &format!("{code} {cause}"),
         because,
     );
+    Ok(())
+}
+
+/// The same two over each other transport: another's A-KID with a key of one's own, and one's own key with another's name.
+/// Over HTTPS the first has been tried before.
+async fn over_other_transports(
+    lab: &RunningLab,
+    narrator: &mut Narrator,
+    tracker: &Device,
+    keys: &AkmaMaterial,
+    meter: &Registered,
+) -> Result<(), Broken> {
+    let (victim, name) = (&meter.device.name, &meter.device.ue_service_id);
+    let stolen = AkmaMaterial { k_akma: KAkma::from_bytes(random()?), ..meter.keys.clone() };
+    for (transport, over) in [
+        (Transport::Udp, "DTLS"),
+        (Transport::WebSocket, "WebSocket"),
+        (Transport::OscoreUdp, "OSCORE over UDP"),
+        (Transport::OscoreTcp, "OSCORE over TCP"),
+    ] {
+        match tracker.connect_over(lab, &stolen, name, transport).await? {
+            // There are no newer keys to try than those that were refused.
+            Err(ClientError::KeysRefused(_) | ClientError::Keys(_)) => {}
+            Err(error) => return Err(format!("{over}: expected refused keys, got: {error}")),
+            Ok(_) => return Err(format!("{over}: an impostor was let in")),
+        }
+        let (code, cause) = match tracker.connect_over(lab, keys, name, transport).await? {
+            Err(ClientError::RegistrationRefused { code, cause, .. }) => (code, cause),
+            Err(error) => return Err(format!("{over}: expected a refused registration, got: {error}")),
+            Ok(_) => return Err(format!("{over}: {} registered as {name}", tracker.name)),
+        };
+        expect(&code, &cause, FailureCause::NotAssociated)?;
+        let attempt =
+            format!("over {over}: shows the A-KID of {victim} with a key of its own, then its own and that name");
+        let answer = format!("the key, then {code} {cause}");
+        narrator.refused(
+            &tracker.name,
+            &attempt,
+            &answer,
+            "the proof is K_AF on every way in, and the name goes with it",
+        );
+    }
     Ok(())
 }
 

@@ -127,6 +127,11 @@ impl Fleet {
 }
 
 impl FleetUe {
+    /// The keys of a primary authentication.
+    pub async fn keys(&self) -> AkmaMaterial {
+        self.usim.obtain(None).await.unwrap()
+    }
+
     /// Connects, and tries again while the server is being killed.
     pub async fn connect(&self) -> (Client, IncomingStream) {
         self.connect_with(self.config.clone()).await

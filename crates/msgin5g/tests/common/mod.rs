@@ -5,6 +5,7 @@
 pub mod fleet;
 pub mod foreign_ue;
 pub mod function;
+pub mod nat;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

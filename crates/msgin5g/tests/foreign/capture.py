@@ -1,122 +1,195 @@
-"""Records MSGin5G-1 on its way through a relay, and has tshark decode it with the server's key log."""
+"""Records MSGin5G-1 on its way through a relay, over each transport, and has tshark decode it with the keys.
 
-import json
-import pathlib
-import socket
-import struct
+    capture.py LAB_JSON KEY_LOG DIRECTORY PROGRAM
+
+The server writes the key log of TLS and DTLS; of HTTPS, which has certificates, curl does; what OSCORE derives a UE has.
+"""
+
+import asyncio
+import os
 import subprocess
 import sys
-import threading
 import uuid
 
+import aiocoap
+import oscore_ue
+import websocket
+from concurrent.futures import ThreadPoolExecutor
+from datagrams import SUITES, Datagrams
+from https_ue import HttpsUe
+from oscore_ue import Device
+from recording import DatagramRelay, Relay, decoded, file, told, values, walk, well_formed
 from service import deliver
-from ue import CLIENTS, Connection, Network, Ue, subscribers
+from ue import Connection, Network, Ue, subscribers
+
+PAYLOAD = b"seen by tshark" * 30
 
 
-class Relay:
-    """Passes TCP through and keeps each octet, in the order in which it was relayed."""
+class Scene:
+    def __init__(self, lab_json, key_log, directory, program):
+        self.lab_json, self.key_log, self.directory, self.program = lab_json, key_log, directory, program
+        self.network = Network(lab_json)
+        self.alice, self.bob = (Ue(self.network, s).authenticate() for s in subscribers(self.network, 2))
 
-    def __init__(self, target):
-        host, _, port = target.rpartition(":")
-        self.target, self.streams, self.lock = (host, int(port)), [], threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            near, peer = self.listener.accept()
-            far = socket.create_connection(self.target)
-            record = []
-            self.streams.append((peer[1], record))
-            for source, sink, outward in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pump, args=(source, sink, outward, record), daemon=True).start()
-
-    def _pump(self, source, sink, outward, record):
-        try:
-            while data := source.recv(4096):
-                with self.lock:
-                    record.append((outward, data))
-                    sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def write_pcap(self, path, server_port):
-        with self.lock, open(path, "wb") as out:
-            out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 101))  # LINKTYPE_RAW
-            clock = 0
-            for client_port, record in self.streams:
-                sequence = {True: 1000, False: 9000}
-
-                def packet(outward, data, flags):
-                    ports = (client_port, server_port) if outward else (server_port, client_port)
-                    tcp = struct.pack(">HHIIBBHHH", *ports, sequence[outward], sequence[not outward], 5 << 4, flags, 65535, 0, 0)
-                    size = 20 + len(tcp) + len(data)
-                    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size, 0, 0, 64, 6, 0, b"\x7f\0\0\1", b"\x7f\0\0\1")
-                    out.write(struct.pack("<IIII", clock // 1_000_000, clock % 1_000_000, size, size) + ip + tcp + data)
-                    sequence[outward] += len(data) + bool(flags & 2)
-
-                packet(True, b"", 0x02)
-                packet(False, b"", 0x12)
-                for outward, data in record:
-                    clock += 100
-                    packet(outward, data, 0x18)
+    def recorder(self, kind, member):
+        """In the place of the server, as lab.json has it."""
+        server = self.network.lab["server"]
+        recorder = kind(server[member])
+        server[member] = recorder.address
+        return recorder
 
 
-def walk(value):
-    """Each member of tshark's JSON, which repeats names."""
-    for each in value if isinstance(value, list) else []:
-        if isinstance(each, tuple):
-            yield each
-            yield from walk(each[1])
-        else:
-            yield from walk(each)
+def exchange(sender, receiver):
+    """Registration, a message, and the way back: 0.02, 2.01, 2.04, 2.02."""
+    for connection in (sender, receiver):
+        assert connection.register()[0] == "2.01"
+    code, answer = deliver(sender, receiver, receiver.ue, str(uuid.uuid4()), PAYLOAD)
+    assert code == "2.04", answer
+    for connection in (sender, receiver):
+        assert connection.request(msgType="DEREG", ueSvcId=connection.ue.service_id)[0] == "2.02"
+        connection.close()
 
 
-def well_formed(frames):
-    """The codes of CoAP in frames, of which none may be malformed."""
-    codes = set()
-    for frame in frames:
-        members = list(walk(frame))
-        here = {int(value) for name, value in members if name == "coap.code"}
-        complaints = {value for name, value in members if name == "_ws.expert.message"}
-        malformed = any(name == "_ws.malformed" for name, _ in members)
-        # tshark 4.0 does not know CSM's Max-Message-Size (RFC 8323 5.3.1) and calls it malformed; nothing else may be.
-        if here == {0xE1}:
-            complaints.discard("Invalid Option Number 2")
-            malformed = False
-        assert not malformed and not complaints, (here, complaints)
-        codes |= here
-    assert {0xE1, 0x02, 0x41, 0x44, 0x42} <= codes, f"codes seen: {sorted(codes)}"
-    return codes
-
-
-def main(lab_json, key_log, directory):
-    network = Network(lab_json)
-    relay = Relay(network.lab["server"]["coaps_tcp"])
-    port = int(network.lab["server"]["coaps_tcp"].rpartition(":")[2])
-    network.lab["server"]["coaps_tcp"] = relay.address
-    alice, bob = (Ue(network, s).authenticate() for s in subscribers(network, 2))
+def tls(scene):
+    recorder = scene.recorder(Relay, "coaps_tcp")
     for client in ("openssl tls1.3", "openssl tls1.2 ecdhe-psk"):
-        assert client in CLIENTS
-        sender, receiver = Connection(alice, client), Connection(bob, client)
-        for connection in (sender, receiver):
-            assert connection.register()[0] == "2.01"
-        code, answer = deliver(sender, receiver, bob, str(uuid.uuid4()), b"seen by tshark" * 30)
-        assert code == "2.04", answer
-        for connection in (sender, receiver):
-            assert connection.request(msgType="DEREG", ueSvcId=connection.ue.service_id)[0] == "2.02"
-            connection.close()
-    pcap = pathlib.Path(directory) / "msgin5g-1.pcap"
-    relay.write_pcap(pcap, port)
-    decoded = subprocess.run(
-        ["tshark", "-r", pcap, "-o", f"tls.keylog_file:{key_log}", "-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},coap",
-         "-T", "json", "-Y", "coap"], capture_output=True, check=True, text=True)
-    frames = json.loads(decoded.stdout, object_pairs_hook=lambda pairs: pairs)
-    codes = well_formed(frames)
-    print(f"tshark decoded {len(frames)} frames, codes {[f'{c >> 5}.{c & 31:02}' for c in sorted(codes)]}")
-    print("all held")
+        exchange(Connection(scene.alice, client), Connection(scene.bob, client))
+    port = recorder.port
+    frames = decoded(recorder, file(scene.directory, "tls"), "coap", "-o", f"tls.keylog_file:{scene.key_log}",
+                     "-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},coap")
+    told("TLS", frames, well_formed(frames))
+
+
+def over_websocket(scene):
+    recorder = scene.recorder(Relay, "coaps_ws")
+    for client in (websocket.TLS_1_3, websocket.TLS_1_2):
+        exchange(websocket.WebSocket(scene.alice, client), websocket.WebSocket(scene.bob, client))
+    port = recorder.port
+    frames = decoded(recorder, file(scene.directory, "websocket"), "websocket || http",
+                     "-o", f"tls.keylog_file:{scene.key_log}", "-d", f"tcp.port=={port},tls", "-d", f"tls.port=={port},http")
+    openings = [frame for frame in frames if not any(name == "websocket" for name, _ in walk(frame))]
+    codes = well_formed([frame for frame in frames if frame not in openings])
+    assert not values(openings, "_ws.malformed")
+    for name, value in (("http.request.uri", "/.well-known/coap"), ("http.response.code", "101"),
+                        ("http.sec_websocket_protocol", "coap")):
+        assert set(values(openings, name)) == {value}, (name, values(openings, name))
+    told("WebSocket", frames, codes)
+
+
+def dtls_1_2(scene):
+    recorder = scene.recorder(DatagramRelay, "coaps")
+    for suite in SUITES:
+        exchange(Datagrams(scene.alice, suite), Datagrams(scene.bob, suite))
+    port = recorder.port
+    # CoAP over DTLS has no CSM. tshark 4.0 cannot decrypt ECDHE_PSK with these AEADs, and sees of that suite the form only.
+    frames = decoded(recorder, file(scene.directory, "dtls-1.2"), "coap", "-o", f"tls.keylog_file:{scene.key_log}",
+                     "-d", f"udp.port=={port},dtls", "-d", f"dtls.port=={port},coap")
+    told("DTLS 1.2", frames, well_formed(frames, (0x02, 0x41, 0x44, 0x42)))
+
+
+def dtls_1_3(scene):
+    """Of our own client, with Connection IDs: tshark 4.0 knows the hellos of DTLS 1.3 and takes the rest as data."""
+    recorder = scene.recorder(DatagramRelay, "coaps")
+    profile = scene.directory + "/dtls.toml"
+    run = lambda *arguments: subprocess.run([scene.program, *arguments], check=True, capture_output=True, text=True).stdout
+    run("client", "profile", "--lab", scene.lab_json, "--subscriber", "3", "--transport", "udp", "--out", profile)
+    with open(profile) as opened:
+        text = opened.read()
+    real = "127.0.0.1:%d" % recorder.port
+    assert real in text
+    with open(profile, "w") as opened:
+        opened.write(text.replace(real, recorder.address))
+    assert "DTLS 1.3" in run("--json", "client", "register", "--profile", profile)
+    port = recorder.port
+    frames = decoded(recorder, file(scene.directory, "dtls-1.3"), "dtls", "-d", f"udp.port=={port},dtls")
+    assert not values(frames, "_ws.malformed") and not values(frames, "_ws.expert.message"), "malformed"
+    hellos = {int(value) for value in values(frames, "dtls.handshake.type")}
+    assert {1, 2} <= hellos, hellos
+    extensions = {int(value) for value in values(frames, "dtls.handshake.extension.type") + values(frames, "tls.handshake.extension.type")}
+    # pre_shared_key, supported_versions, key_share, connection_id
+    assert {41, 43, 51, 54} <= extensions, extensions
+    with open(scene.key_log) as log:
+        assert "SERVER_TRAFFIC_SECRET_0" in log.read()
+    print(f"decoded: DTLS 1.3: {len(frames)} frames, hellos {sorted(hellos)}", flush=True)
+
+
+def oscore(scene):
+    recorder = scene.recorder(DatagramRelay, "coap")
+    contexts = asyncio.run(oscore_exchange(scene))
+    settings = []
+    for found in contexts:
+        # Whoever asks is the sender to tshark: requests go both ways.
+        ids = (found["sender-id_hex"], found["recipient-id_hex"])
+        for sender, recipient in (ids, ids[::-1]):
+            row = [sender, recipient, found["secret_hex"], found["salt_hex"], "", "AES-CCM-16-64-128 (CCM*)"]
+            settings += ["-o", "uat:oscore_contexts:" + ",".join(f'"{each}"' for each in row)]
+    port = recorder.port
+    frames = decoded(recorder, file(scene.directory, "oscore"), "coap", "-d", f"udp.port=={port},coap", *settings)
+    protected = [frame for frame in frames if any(name == "oscore" for name, _ in walk(frame))]
+    outer = well_formed(frames, (0x02, 0x81, 0x41, 0x44))
+    inner = {int(value) for value in values(protected, "oscore.code") + values(protected, "oscore.code_")}
+    assert {0x02, 0x41, 0x44, 0x42} <= inner, (sorted(inner), sorted({n for f in protected for n, _ in walk(f)}))
+    told("OSCORE", protected, inner | outer)
+
+
+async def oscore_exchange(scene):
+    """The same by aiocoap, with a message that goes in blocks; what each UE's context is made of."""
+    devices = [await Device(ue, "coap").open() for ue in (scene.alice, scene.bob)]
+    for number, device in enumerate(devices):
+        # tshark tells contexts apart by the ID alone.
+        oscore_ue.AF_SID = bytes([0x0A + number])
+        assert await device.agree() == aiocoap.CREATED
+        await device.register()
+    sender, receiver = devices
+    sending = asyncio.create_task(sender.request(
+        msgType="MSG", oriAddr=sender.ue.address(), destAddr=receiver.ue.address(), msgId=str(uuid.uuid4()),
+        payload="c2VlbiBieSB0c2hhcms" * 100))
+    await receiver.receive()
+    code, answer = await sending
+    assert code == aiocoap.CHANGED, (code, answer)
+    for device in devices:
+        code, _ = await device.request(msgType="DEREG", ueSvcId=device.ue.service_id)
+        assert code == aiocoap.DELETED
+        await device.close()
+    return [device.settings for device in devices]
+
+
+def https(scene):
+    keys = scene.directory + "/curl-keys.log"
+    os.environ["SSLKEYLOGFILE"] = keys
+    server = scene.network.lab["server"]
+    recorder = Relay(server["https"].removeprefix("https://"))
+    root = f"https://{recorder.address}"
+    sender, receiver = HttpsUe(scene.alice, root), HttpsUe(scene.bob, root)
+    for device in (sender, receiver):
+        assert device.curl_post("--http1.1", **device.register())[0] == 201
+    with ThreadPoolExecutor(1) as pool:
+        body = sender.message(scene.bob.address(), PAYLOAD, str(uuid.uuid4()))
+        sending = pool.submit(sender.curl, sender.path, "--http1.1", body=body)
+        while not (events := receiver.poll()):
+            pass
+        [(event, message)] = events
+        assert receiver.acknowledge(event, message)[0] in (200, 204)
+        assert sending.result()[0] == 200
+    for device in (sender, receiver):
+        assert device.curl_post("--http2", msgType="DEREG", ueSvcId=device.ue.service_id)[0] == 200
+    port = recorder.port
+    frames = decoded(recorder, file(scene.directory, "https"), "http || http2", "-o", f"tls.keylog_file:{keys}",
+                     "-d", f"tcp.port=={port},tls")
+    assert not values(frames, "_ws.malformed"), "malformed"
+    statuses = set(values(frames, "http.response.code")) | set(values(frames, "http2.headers.status"))
+    assert {"401", "201", "200"} <= statuses, statuses
+    digests = [value for value in values(frames, "http.authorization") if value.startswith("Digest ")]
+    assert digests and all("SHA-256" in value for value in digests), digests
+    print(f"decoded: HTTPS: {len(frames)} frames, statuses {sorted(statuses)}", flush=True)
+
+
+def main(*arguments):
+    for transport in (tls, over_websocket, dtls_1_2, dtls_1_3, oscore, https):
+        transport(Scene(*arguments))
+    print("all held", flush=True)
+    # aiocoap writes its contexts once more when it is torn down, into folders that are gone.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Device:
             message.opt.echo = response.opt.echo
             response = await self.ask(message)
         if response.code == aiocoap.CREATED:
-            found = settings(self.ue.k_af(UA_PROTOCOL), request, response.payload)
+            found = self.settings = settings(self.ue.k_af(UA_PROTOCOL), request, response.payload)
             (Path(self.directory.name) / "secret.json").write_text(json.dumps(found))
             self.security = oscore.FilesystemSecurityContext(self.directory.name)
             self.context.client_credentials[f"{self.base}/*"] = self.security
