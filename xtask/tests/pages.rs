@@ -1,5 +1,6 @@
 //! Holds pages to the tree: each file and each test that `docs/reference/procedures.md` names is there, and each test of
-//! `docs/internals/security.md`, `docs/reference/key-lifetime.md` and `docs/reference/interoperation.md`.
+//! `docs/internals/security.md`, `docs/reference/key-lifetime.md` and `docs/reference/interoperation.md`; and that each event,
+//! metric and key is in the code that `docs/operate.md` names for a flood.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
@@ -89,4 +90,64 @@ fn every_test_that_a_page_names_is_there() {
         let missing: Vec<_> = names.into_iter().filter(|name| !tests.contains(*name)).collect();
         assert!(missing.is_empty(), "{page}: no such test: {missing:#?}");
     }
+}
+
+const OPERATE: &str = "docs/operate.md";
+
+/// The rows under a heading, each its cells.
+fn rows<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// Every source of the product in one text.
+fn product() -> String {
+    let mut sources = Vec::new();
+    rust_files(&root().join("crates"), &mut sources);
+    let product = sources.iter().filter(|source| source.components().any(|part| part.as_os_str() == "src"));
+    product.map(|source| fs::read_to_string(source).unwrap()).collect()
+}
+
+/// Whether a metric's name is put together of what the code registers: a name, or a prefix and such a name.
+fn is_registered(name: &str, code: &str) -> bool {
+    let is_there = |text: &str| code.contains(&format!("\"{text}\""));
+    let splits = name.match_indices('_').map(|(at, _)| (&name[..at], &name[at + 1..]));
+    is_there(name) || splits.into_iter().any(|(prefix, rest)| is_there(prefix) && is_registered(rest, code))
+}
+
+#[test]
+fn every_event_metric_and_limit_that_is_named_for_a_flood_is_in_the_code() {
+    let (page, code, keys) = (read(OPERATE), product(), read("docs/reference/configuration.md"));
+    let limits = read("docs/reference/limits.md");
+    let rows = rows(&page, "Floods");
+    assert!(rows.len() >= 9, "{} floods", rows.len());
+    for row in rows {
+        let [flood, events, metrics, limits_of, _] = row[..] else { panic!("{row:?}") };
+        assert!(!named(events).is_empty() && !named(metrics).is_empty(), "{flood}");
+        for event in named(events) {
+            assert!(code.contains(&format!("\"{event}\"")), "{flood}: no event {event}");
+        }
+        for metric in named(metrics) {
+            let (name, labels) = metric.split_once('{').unwrap_or((metric, ""));
+            let name = name.strip_suffix("_total").unwrap_or(name);
+            assert!(is_registered(name, &code), "{flood}: no metric {name}");
+            for value in labels.split('"').skip(1).step_by(2) {
+                assert!(code.contains(&format!("\"{value}\"")), "{flood}: no label {value}");
+            }
+        }
+        for key in named(limits_of) {
+            let (section, member) = key.rsplit_once('.').unwrap();
+            assert!(code.contains(&format!("pub {member}: ")), "{flood}: no member {member}");
+            let documented = [&keys, &limits].iter().any(|page| page.contains(&format!("| `{member}` |")));
+            assert!(documented && keys.contains(&format!("| `{section}.*` |")), "{flood}: no key {key}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_not_registered_is_noticed() {
+    let code = r#"prefix("msgin5g"), register("https_devices")"#;
+    assert!(is_registered("msgin5g_https_devices", code) && is_registered("https_devices", code));
+    assert!(!is_registered("msgin5g_devices", code) && !is_registered("other_https_devices", code));
 }

@@ -71,7 +71,8 @@ impl UaProtocolId {
     /// exist before a suite is chosen. That it applies to AKMA unchanged is a decision of ours.
     pub const TLS_1_3: Self = Self([1, 0, 0, 0, 7]);
 
-    /// TLS 1.2 (and DTLS 1.2) with the negotiated cipher suite, TS 33.220 H.3: `01 00 01 yy zz`.
+    /// TLS 1.2 (and DTLS 1.2) with the negotiated cipher suite, TS 33.220 H.3: `01 00 01 yy zz`. The same form is for TLS of any
+    /// version with a certificate and HTTP Digest inside, if [`DigestUaProtocol::CipherSuite`](crate::DigestUaProtocol) says so.
     pub const fn tls_1_2(cipher_suite: u16) -> Self {
         let [high, low] = cipher_suite.to_be_bytes();
         Self([1, 0, 1, high, low])

@@ -12,8 +12,9 @@
 //! (`-sess`) nor hashed user names are taken, since nothing in AKMA asks for them. Whether a nonce is good, and a count new, is
 //! its issuer's to say.
 //!
-//! Two forms are INFERRED from their GBA relatives, since no text of B.1.2 that was seen gives them; both are decided here
-//! and nowhere else: the realm ([`digest_realm`]) and the text of K_AF ([`DigestPassword`]).
+//! Three things are INFERRED, since no text of B.1.2 that was seen gives them; they are decided here and nowhere else: the realm
+//! ([`digest_realm`]) and the text of K_AF ([`DigestPassword`]), as in GBA, and the Ua* protocol identifier
+//! ([`DigestUaProtocol`]).
 
 mod parameters;
 
@@ -21,11 +22,12 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::af_id::Fqdn;
+use crate::af_id::{Fqdn, UaProtocolId};
 use crate::keys::KAf;
 use parameters::{Parameters, quoted};
 
@@ -43,6 +45,32 @@ const ALGORITHM: &str = "SHA-256";
 #[must_use]
 pub fn digest_realm(fqdn: &Fqdn) -> String {
     format!("{REALM_PREFIX}{fqdn}")
+}
+
+/// Which Ua* protocol identifier K_AF has here. INFERRED, and both ends must agree: TS 33.220 clause H.3 lists HTTP Digest as
+/// `0100000002`, to be used where it is not inside another protocol of the list, and has `010001` with a cipher suite for TLS
+/// with a certificate and a shared key (TS 33.222 clause 5.3), of which B.1.2 is the AKMA form. By its letter the second is
+/// meant. The first is the default all the same: it names what K_AF does, does not change with a suite that a proxy before the
+/// server may have chosen, and one key serves all of a device's connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DigestUaProtocol {
+    /// `0100000002`.
+    #[default]
+    HttpDigest,
+    /// `010001` and the cipher suite of the TLS connection that the request comes over, of TLS 1.3 as of TLS 1.2.
+    CipherSuite,
+}
+
+impl DigestUaProtocol {
+    /// The identifier on a connection with this cipher suite.
+    #[must_use]
+    pub const fn identifier(self, cipher_suite: u16) -> UaProtocolId {
+        match self {
+            Self::HttpDigest => UaProtocolId::HTTP_DIGEST,
+            Self::CipherSuite => UaProtocolId::tls_1_2(cipher_suite),
+        }
+    }
 }
 
 /// K_AF as a password. INFERRED: the 32 octets in base64 (RFC 4648 clause 4, with padding), as Ks_NAF in GBA. Wiped when

@@ -85,7 +85,7 @@
 //!   null-scheme [`Suci`] have a `Debug` that hides them; errors carry no input.
 //! - Nothing that is parsed can panic; each parser has an upper bound on its input.
 //! - What the standards leave open is decided in one named place: [`AKidFormat`], [`Separator`], [`AfId`], [`Fqdn`],
-//!   [`digest_realm`], [`DigestPassword`].
+//!   [`digest_realm`], [`DigestPassword`], [`DigestUaProtocol`].
 
 #![forbid(unsafe_code)]
 
@@ -116,8 +116,8 @@ pub use credentials::{AuthenticationVector, UsimCredentials};
 pub use error::Error;
 pub use five_g_aka::{ABBA_INITIAL, hxres_star, k_amf, k_ausf_5g_aka, k_seaf, res_star};
 pub use http_digest::{
-    Challenge, Covered, Credentials, DIGEST_HEADER_OCTETS_MAX, DIGEST_PRODUCT_TOKEN, DigestError, DigestPassword, Qop,
-    digest_realm,
+    Challenge, Covered, Credentials, DIGEST_HEADER_OCTETS_MAX, DIGEST_PRODUCT_TOKEN, DigestError, DigestPassword,
+    DigestUaProtocol, Qop, digest_realm,
 };
 pub use identity::{Gpsi, NAI_OCTETS_MAX, Supi, SupiKind, UeId};
 pub use kdf::KdfInput;

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use akma::{
-    AKid, AKidFormat, ATid, ATidEncoding, AfId, Amf, Error, Fqdn, Gpsi, HomeNetwork, KAf, NullScheme, PskIdentity, Res,
-    RoutingIndicator, ServingNetworkName, Sqn, Suci, SuciHomeKey, SuciHomeKeys, SuciPublicKey, SuciScheme, Supi,
-    UaProtocolId, UeId, Usim, UsimCredentials,
+    AKid, AKidFormat, ATid, ATidEncoding, AfId, Amf, DigestUaProtocol, Error, Fqdn, Gpsi, HomeNetwork, KAf, NullScheme,
+    PskIdentity, Res, RoutingIndicator, ServingNetworkName, Sqn, Suci, SuciHomeKey, SuciHomeKeys, SuciPublicKey,
+    SuciScheme, Supi, UaProtocolId, UeId, Usim, UsimCredentials,
 };
 
 fn refuses<T: std::str::FromStr>(texts: &[&str]) {
@@ -125,6 +125,8 @@ fn protocol_identifiers_are_those_of_ts_33_220_annex_h() {
     assert_eq!(UaProtocolId::TLS_1_3.to_string(), "0100000007");
     assert_eq!(UaProtocolId::HTTP_DIGEST.to_string(), "0100000002");
     assert_eq!(UaProtocolId::tls_1_2(0xd001).to_string(), "010001d001");
+    assert_eq!(DigestUaProtocol::default().identifier(0x1301), UaProtocolId::HTTP_DIGEST);
+    assert_eq!(DigestUaProtocol::CipherSuite.identifier(0xc02b).to_string(), "010001c02b");
     assert_eq!(UaProtocolId::tls_1_2(0x00a8).tls_1_2_cipher_suite(), Some(0x00a8));
     assert_eq!(UaProtocolId::TLS_1_3.tls_1_2_cipher_suite(), None);
     assert_eq!("010001D001".parse::<UaProtocolId>().unwrap(), UaProtocolId::tls_1_2(0xd001));

@@ -65,8 +65,9 @@ impl Client {
         let offer_http = config.transport == Transport::WebSocket;
         let connector = PskConnector::new(PskClientConfig { offer_http, ..config.tls.clone() })
             .map_err(|error| ClientError::Configuration(format!("TLS: {error}")))?;
+        let https = config.https_ca.as_deref();
         let https =
-            config.https_ca.as_deref().map(|ca| Https::new(ca, config.path_segments().join("/"))).transpose()?;
+            https.map(|ca| Https::new(ca, config.path_segments().join("/"), config.https_ua_protocol)).transpose()?;
         let journal = match &config.state_dir {
             Some(directory) => Some(Journal::open(directory, config.limits.remembered_max)?),
             None => None,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use akma::Fqdn;
+use akma::{DigestUaProtocol, Fqdn};
 use message::{
     ClientProfile, CommunicationAvailability, DecodeLimits, Registration, TriggeringInformation, UeMessage, UeServiceId,
 };
@@ -75,6 +75,8 @@ pub struct ClientConfig {
     /// PEM: the authority of the server's certificate. With it the server is reached over HTTPS and HTTP Digest (TS 33.535 Annex
     /// B.1.2), at `server`; without it over CoAP and TLS with a pre-shared key.
     pub https_ca: Option<PathBuf>,
+    /// Which Ua* protocol identifier K_AF has over HTTPS: that of the server's `https.ua_protocol`.
+    pub https_ua_protocol: DigestUaProtocol,
     /// Limits.
     pub limits: ClientLimits,
 }
@@ -96,6 +98,7 @@ impl ClientConfig {
             authenticate_after: None,
             tls: PskClientConfig::default(),
             https_ca: None,
+            https_ua_protocol: DigestUaProtocol::default(),
             limits: ClientLimits::default(),
         }
     }

@@ -438,9 +438,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// Asks whether the A-KID still stands (TS 33.535 clause 5.2): it may have been superseded, or AKMA withdrawn.
     async fn revalidate(&mut self) {
         let keys = &self.shared.keys;
-        keys.forget(&self.peer.a_kid);
         let request = KeyRequest { a_kid: self.peer.a_kid.clone(), protocol: self.peer.protocol, source: self.source };
-        let answer = Box::pin(keys.resolve(request)).await;
+        let answer = Box::pin(keys.revalidate(request)).await;
         let (limits, now) = (&self.shared.limits, Instant::now());
         match answer {
             Ok(key) if key.ue_id == self.peer.ue_id => {

@@ -174,6 +174,9 @@ pub(crate) struct ConfigurationSection {
 struct HttpsSection {
     /// PEM: the authority of the server's certificate.
     ca: PathBuf,
+    /// Which Ua* protocol identifier K_AF has: as the server's `https.ua_protocol`.
+    #[serde(default)]
+    ua_protocol: akma::DigestUaProtocol,
 }
 
 /// How to connect.
@@ -438,7 +441,9 @@ impl Profile {
         config.state_dir = Some(self.state_dir.clone());
         config.authenticate_after = file.authenticate_after_seconds.map(Duration::from_secs);
         config.tls = file.tls.config();
-        config.https_ca = file.https.as_ref().map(|https| https.ca.clone());
+        if let Some(https) = &file.https {
+            (config.https_ca, config.https_ua_protocol) = (Some(https.ca.clone()), https.ua_protocol);
+        }
         config.limits = file.limits.clone();
         let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         config.limits.send_timeout_milliseconds = config.limits.send_timeout_milliseconds.min(timeout);
@@ -728,6 +733,9 @@ mod tests {
         let text = USIM.replacen("[keys.usim]", "[https]\nca = \"pki/ca.pem\"\n[keys.usim]", 1);
         let config = load(&text).unwrap().known().unwrap().client_config(Duration::from_secs(30));
         assert!(config.https_ca.unwrap().ends_with("pki/ca.pem"));
+        let suite = text.replacen("[keys.usim]", "ua_protocol = \"cipher_suite\"\n[keys.usim]", 1);
+        let config = load(&suite).unwrap().known().unwrap().client_config(Duration::from_secs(30));
+        assert_eq!(config.https_ua_protocol, akma::DigestUaProtocol::CipherSuite);
         assert_eq!(load(USIM).unwrap().known().unwrap().client_config(Duration::from_secs(30)).https_ca, None);
     }
 

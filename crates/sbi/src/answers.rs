@@ -2,7 +2,8 @@
 //!
 //! A peer decides by its windows when an answer may leave. One that leaves none out would have the server keep them for as
 //! long as it answers pings. So the oldest answer that is still here has a time, after which the connection is closed; and an
-//! answer is handed to HTTP/2, whose buffers do not end with that time, in small pieces only.
+//! answer is handed to HTTP/2, whose buffers do not end with that time, in small pieces only. Of an answer that lasts as long as
+//! there is something to tell, each piece has that time.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -34,6 +35,20 @@ impl Answers {
         if answer.body().is_end_stream() {
             return answer;
         }
+        let watched = self.enter();
+        answer.map(|inner| Body::new(Pieces { inner, rest: Bytes::new(), _watched: watched }))
+    }
+
+    /// `answer`, whose body lasts, watched while a piece of it is here: from when it could begin until it is first asked for
+    /// something, and from each piece until the next is asked for. HTTP asks for none that its peer does not let out.
+    pub(crate) fn watch_progress(self: &Arc<Self>, answer: Response) -> Response {
+        answer.map(|inner| {
+            let due = Some(self.enter());
+            Body::new(Progress { inner, answers: Arc::clone(self), due })
+        })
+    }
+
+    fn enter(self: &Arc<Self>) -> Watched {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let is_first = {
             let mut waiting = self.list();
@@ -43,8 +58,7 @@ impl Answers {
         if is_first {
             self.first.notify_one();
         }
-        let watched = Watched { answers: Arc::clone(self), number };
-        answer.map(|inner| Body::new(Pieces { inner, rest: Bytes::new(), _watched: watched }))
+        Watched { answers: Arc::clone(self), number }
     }
 
     /// Waits until an answer has been here for longer than `limit`.
@@ -75,6 +89,37 @@ struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.answers.list().remove(&self.number);
+    }
+}
+
+/// A body that lasts.
+struct Progress {
+    inner: Body,
+    answers: Arc<Answers>,
+    /// While something of it is to be taken.
+    due: Option<Watched>,
+}
+
+impl HttpBody for Progress {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        this.due = None;
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        if matches!(frame, Some(Ok(_))) {
+            this.due = Some(this.answers.enter());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -125,7 +170,7 @@ const PIECE_OCTETS_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use futures_util::FutureExt;
+    use futures_util::{FutureExt, StreamExt};
     use http_body_util::BodyExt;
 
     use super::*;
@@ -151,6 +196,25 @@ mod tests {
             drop(body);
             assert!(answers.list().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_lasts_is_overdue_while_a_piece_of_it_stays() {
+        let (none, long) = (Duration::ZERO, Duration::from_secs(3600));
+        let answers = Arc::new(Answers::default());
+        let pieces = futures_util::stream::iter([Ok::<_, std::convert::Infallible>("a"), Ok("b")]);
+        let lasting = pieces.chain(futures_util::stream::pending());
+        let mut body = answers.watch_progress(Response::new(Body::from_stream(lasting))).into_body();
+        answers.overdue(none).await;
+        for _ in 0..2 {
+            body.frame().await.unwrap().unwrap();
+            assert!(answers.overdue(long).now_or_never().is_none(), "each piece has its time");
+            answers.overdue(none).await;
+        }
+        assert!(body.frame().now_or_never().is_none());
+        assert!(answers.overdue(none).now_or_never().is_none(), "there is nothing to take");
+        drop(body);
+        assert!(answers.list().is_empty());
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use prometheus_client::registry::Registry;
@@ -39,6 +39,7 @@ use crate::assertion::{AssertionKeys, CLIENT_CREDENTIALS};
 use crate::audit::{Audit, subject};
 use crate::error::SbiError;
 use crate::own_certificate::OwnCertificate;
+use crate::server::whole;
 use crate::token::AccessTokenClaims;
 
 pub use config::{
@@ -275,7 +276,10 @@ async fn decide(State(protection): State<Protection>, mut request: Request, next
         Ok(granted) => {
             authorizer.audit.allowed(&granted.subject, action, granted.means.reason());
             request.extensions_mut().insert(granted);
-            next.run(request).await
+            match whole(request).await {
+                Ok(request) => next.run(request).await,
+                Err(refusal) => refusal.into_response(),
+            }
         }
         Err(refusal) => {
             authorizer.audit.refused(subject(peer), action, refusal.reason());

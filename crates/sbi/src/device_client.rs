@@ -13,14 +13,13 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use openssl::ssl::{SslContext, SslVersion};
+use openssl::ssl::SslContext;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
-use transport::TlsVersion;
 use transport::profile::{client_session, device_client};
 
 use crate::error::SbiError;
-use crate::server::DeviceTls;
+use crate::server::{DeviceTls, tls_of};
 
 /// Octets of an answer that is read whole.
 const ANSWER_OCTETS_MAX: usize = 131_072;
@@ -65,11 +64,7 @@ impl DeviceConnector {
         if stream.ssl().selected_alpn_protocol() != Some(b"h2") {
             return Err(SbiError::Unreachable("the server does not speak HTTP/2".to_owned()));
         }
-        let version = match stream.ssl().version2() {
-            Some(SslVersion::TLS1_3) => TlsVersion::Tls13,
-            _ => TlsVersion::Tls12,
-        };
-        let cipher = stream.ssl().current_cipher().and_then(|cipher| cipher.standard_name()).unwrap_or("unknown");
+        let tls = tls_of(&stream).ok_or_else(|| SbiError::Unreachable("nothing is known of its TLS".to_owned()))?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
@@ -84,7 +79,6 @@ impl DeviceConnector {
             }
         });
         let port = address.rsplit_once(':').map_or("443", |(_, port)| port);
-        let tls = DeviceTls { version, cipher };
         Ok(DeviceConnection { sender, tls, root: format!("https://{fqdn}:{port}"), task })
     }
 }

@@ -18,6 +18,7 @@ pub struct ServerMetrics {
     connections: Gauge,
     refused: Family<Vec<(&'static str, &'static str)>, Counter>,
     requests: Family<Vec<(&'static str, u16)>, Counter>,
+    bodies_refused: Family<Vec<(&'static str, &'static str)>, Counter>,
     abused: Family<Vec<(&'static str, &'static str)>, Counter>,
     withdrawn: Counter,
     reloads: Family<Vec<(&'static str, &'static str)>, Counter>,
@@ -26,9 +27,14 @@ pub struct ServerMetrics {
 impl ServerMetrics {
     /// Adds the counters to `registry`: `sbi_connections`, `sbi_connections_refused_total{reason}`,
     /// `sbi_connections_abused_total{reason}`, `sbi_connections_withdrawn_total`, `sbi_requests_total{status}`,
-    /// `sbi_certificate_reloads_total{outcome}`.
+    /// `sbi_bodies_refused_total{limit}`, `sbi_certificate_reloads_total{outcome}`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("sbi");
+        self.register_as(registry, "sbi");
+    }
+
+    /// The same under another prefix, for a server that is one of several.
+    pub fn register_as(&self, registry: &mut Registry, prefix: &str) {
+        let registry = registry.sub_registry_with_prefix(prefix);
         registry.register("connections", "Authenticated connections open", self.connections.clone());
         registry.register("connections_refused", "Connections closed before the first request", self.refused.clone());
         registry.register("connections_abused", "Connections closed for HTTP/2 overdone", self.abused.clone());
@@ -38,6 +44,11 @@ impl ServerMetrics {
             self.withdrawn.clone(),
         );
         registry.register("requests", "Requests answered, by HTTP status", self.requests.clone());
+        registry.register(
+            "bodies_refused",
+            "Requests refused for their body's time or number, by limit",
+            self.bodies_refused.clone(),
+        );
         registry.register(
             "certificate_reloads",
             "Changed certificate files taken, or not usable",
@@ -63,6 +74,10 @@ impl ServerMetrics {
 
     pub(crate) fn request_answered(&self, status: StatusCode) {
         self.requests.get_or_create(&vec![("status", status.as_u16())]).inc();
+    }
+
+    pub(crate) fn body_refused(&self, limit: &'static str) {
+        self.bodies_refused.get_or_create(&vec![("limit", limit)]).inc();
     }
 
     /// Counts a connection until the answer is dropped.

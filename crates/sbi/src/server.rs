@@ -2,13 +2,20 @@
 //!
 //! A connection's life: accept → handshake slot → TLS with client certificate → `h2` by ALPN → connection slot →
 //! HTTP/2 until the peer leaves, stops answering pings, floods, loses its certificate, or the server drains. A request's:
-//! request slot → handler (the asking side's patience or ours, whichever is shorter; panics caught) → answer.
+//! request slot → body, or what says that it may be sent → handler (the asking side's patience or ours, whichever is shorter;
+//! panics caught) → answer.
 //!
 //! Devices, which prove themselves in their requests, may speak HTTP/1.1: [`SbiServer::start_for_devices`].
 
+mod bodies;
 mod devices;
+mod limits;
 
+pub use bodies::read_body;
+pub(crate) use bodies::whole;
 pub use devices::DeviceTls;
+pub(crate) use devices::tls_of;
+pub use limits::ServerLimits;
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
@@ -26,7 +33,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -56,6 +62,7 @@ use crate::metrics::ServerMetrics;
 use crate::problem::{ProblemDetails, cause};
 use crate::slots::{Full, Slot, Slots};
 use crate::{correlation, deadline};
+use bodies::{Bodies, Reading};
 
 /// What a server listens with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,89 +75,6 @@ pub struct SbiServerConfig {
     /// The limits; all have defaults.
     #[serde(default)]
     pub limits: ServerLimits,
-}
-
-/// Every limit of a server, and what a peer sees when it is hit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ServerLimits {
-    /// Authenticated connections open at once; one more is closed after its handshake.
-    pub connections_max: usize,
-    /// The same, of one peer: an NF instance, a certificate without one, a pre-shared key, or for whoever proves nothing an
-    /// IPv4 address or IPv6 /64. One peer cannot take all of `connections_max`.
-    pub connections_per_peer_max: usize,
-    /// Handshakes under way at once; one more connection is closed unanswered.
-    pub handshakes_max: usize,
-    /// The same, from one source, an IPv4 address or an IPv6 /64: strangers in one place cannot take all of `handshakes_max`.
-    pub handshakes_per_source_max: usize,
-    /// Time for the TLS handshake and the first octet of HTTP/2; then the connection is closed.
-    pub handshake_timeout_seconds: u64,
-    /// Requests at once on one connection (SETTINGS_MAX_CONCURRENT_STREAMS); one more is reset by HTTP/2.
-    pub streams_per_connection_max: u32,
-    /// Requests at once on all connections; one more gets 503, NF_CONGESTION and `Retry-After`.
-    pub requests_max: usize,
-    /// Octets of a request body; a longer one gets 413.
-    pub request_body_bytes_max: usize,
-    /// Octets of a request's header list; a longer one gets 431, one far longer ends the connection.
-    pub header_list_bytes_max: u32,
-    /// Requests that a peer took back before they were looked at; one more ends the connection (ENHANCE_YOUR_CALM).
-    pub reset_streams_max: usize,
-    /// Streams reset for the peer's faults; one more ends the connection (ENHANCE_YOUR_CALM).
-    pub faulty_streams_max: usize,
-    /// Octets that a peer may send ahead on one stream (SETTINGS_INITIAL_WINDOW_SIZE); more ends the connection.
-    pub stream_window_bytes: u32,
-    /// Octets that a peer may send ahead on all streams of a connection; more ends it.
-    pub connection_window_bytes: u32,
-    /// Octets of an answer that are buffered for a stream whose peer does not read; then its sending waits.
-    pub send_buffer_bytes_max: usize,
-    /// Time for a request, its body included; then it gets 504, TIMED_OUT_REQUEST.
-    pub request_timeout_seconds: u64,
-    /// Time for a peer to take an answer that is there; then its connection is closed.
-    pub answer_timeout_seconds: u64,
-    /// Silence after which a peer is pinged.
-    pub keepalive_interval_seconds: u64,
-    /// Time for the answer to that ping; then the connection is closed.
-    pub keepalive_timeout_seconds: u64,
-    /// Time that requests under way get to finish when the server stops.
-    pub drain_timeout_seconds: u64,
-    /// What `Retry-After` says when the server is overloaded.
-    pub retry_after_seconds: u32,
-    /// How often certificate, key, authorities and CRL are looked at for changes.
-    pub reload_interval_seconds: u64,
-    /// How often a connection's certificate is verified anew without such a change: for when it, or a CRL, runs out.
-    pub reverify_interval_seconds: u64,
-    /// Whether a client that asks for a server name that is not in the certificate is refused (`unrecognized_name`).
-    pub unknown_server_name_refused: bool,
-}
-
-impl Default for ServerLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 1024,
-            connections_per_peer_max: 128,
-            handshakes_max: 256,
-            handshakes_per_source_max: 64,
-            handshake_timeout_seconds: 5,
-            streams_per_connection_max: 256,
-            requests_max: 4096,
-            request_body_bytes_max: 65_536,
-            header_list_bytes_max: 16_384,
-            reset_streams_max: 32,
-            faulty_streams_max: 64,
-            stream_window_bytes: 65_536,
-            connection_window_bytes: 1_048_576,
-            send_buffer_bytes_max: 65_536,
-            request_timeout_seconds: 10,
-            answer_timeout_seconds: 30,
-            keepalive_interval_seconds: 30,
-            keepalive_timeout_seconds: 10,
-            drain_timeout_seconds: 10,
-            retry_after_seconds: 1,
-            reload_interval_seconds: 5,
-            reverify_interval_seconds: 60,
-            unknown_server_name_refused: false,
-        }
-    }
 }
 
 /// A running server. Dropping it does not stop it: cancel the token it was started with.
@@ -187,11 +111,12 @@ impl SbiServer {
     ) -> Result<Self, SbiError> {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
+        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics).await
     }
 
     /// [`SbiServer::start_observed`] behind `authorizer`, which also says for which networks the same router is served
-    /// without TLS, and where. `router` must be protected by that authorizer.
+    /// without TLS, and where. `router` must be protected by that authorizer, which has the body read of what it allows; a
+    /// handler outside it reads its own.
     ///
     /// # Errors
     /// As [`SbiServer::start`].
@@ -209,10 +134,14 @@ impl SbiServer {
                 "served without TLS to networks that are stated to be protected below IP");
             let proof = PeerProof::SourceNetwork(statement.clone());
             let (router, shutdown, metrics) = (router.clone(), shutdown.clone(), metrics.clone());
-            let listener = Self::listen(statement.listen, limits.clone(), proof, router, shutdown, metrics);
+            let reading = Reading::OnceAdmitted;
+            let listener = Self::listen(statement.listen, limits.clone(), proof, reading, router, shutdown, metrics);
             protected_networks.push(listener.await?);
         }
-        let server = Self::start_observed(config, router, shutdown, metrics).await?;
+        let strict_server_name = config.limits.unknown_server_name_refused;
+        let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
+        let reading = Reading::OnceAdmitted;
+        let server = Self::listen(config.listen, config.limits, proof, reading, router, shutdown, metrics).await?;
         Ok(Self { protected_networks, ..server })
     }
 
@@ -231,7 +160,7 @@ impl SbiServer {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let tls = ReloadingContext::server_for_any_client(config.tls, strict_server_name)?;
         let proof = PeerProof::CertificateIfShown(Arc::new(tls));
-        Self::listen(config.listen, config.limits, proof, router, shutdown, metrics).await
+        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics).await
     }
 
     /// [`SbiServer::start_observed`] for CAPIF-2e with TLS-PSK: instead of a [`PeerIdentity`], requests have the extension
@@ -247,11 +176,12 @@ impl SbiServer {
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
-        Self::listen(listen, limits, PeerProof::PreSharedKey(acceptor), router, shutdown, metrics).await
+        let proof = PeerProof::PreSharedKey(acceptor);
+        Self::listen(listen, limits, proof, Reading::AtOnce, router, shutdown, metrics).await
     }
 
     /// [`SbiServer::start_observed`] for devices (TS 33.535 Annex B.1.2): none has a certificate, `router` has them prove
-    /// themselves; HTTP/2 and HTTP/1.1. Of `config.tls`, the authority is not used. Requests have the extension [`DeviceTls`].
+    /// themselves, and reads the bodies of those that may send one ([`read_body`]); HTTP/2 and HTTP/1.1. Of `config.tls`, the authority is not used. Requests have the extension [`DeviceTls`].
     ///
     /// # Errors
     /// As [`SbiServer::start`].
@@ -263,14 +193,15 @@ impl SbiServer {
     ) -> Result<Self, SbiError> {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let tls = ReloadingContext::server_for_devices(config.tls, strict_server_name)?;
-        Self::listen(config.listen, config.limits, PeerProof::InRequests(Arc::new(tls)), router, shutdown, metrics)
-            .await
+        let proof = PeerProof::InRequests(Arc::new(tls));
+        Self::listen(config.listen, config.limits, proof, Reading::OnceAdmitted, router, shutdown, metrics).await
     }
 
     async fn listen(
         listen: SocketAddr,
         limits: ServerLimits,
         proof: PeerProof,
+        reading: Reading,
         router: Router,
         shutdown: CancellationToken,
         metrics: ServerMetrics,
@@ -288,6 +219,7 @@ impl SbiServer {
             connections: Slots::new(limits.connections_max, limits.connections_per_peer_max),
             handshakes: Slots::new(limits.handshakes_max, limits.handshakes_per_source_max),
             requests: Arc::new(Semaphore::new(limits.requests_max)),
+            bodies: Bodies::new(reading, &limits, &metrics),
             limits,
             metrics,
             reloads: watch::Sender::default(),
@@ -340,8 +272,8 @@ impl PeerProof {
     }
 }
 
-/// Put into an answer's extensions by a handler whose body ends when it ends: [`ServerLimits::answer_timeout_seconds`] is not
-/// for it. The handler bounds what such an answer holds.
+/// Put into an answer's extensions by a handler whose body ends when it ends: [`ServerLimits::answer_timeout_seconds`] is for
+/// each piece of it instead of the whole. The handler bounds what such an answer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LongAnswer;
 
@@ -355,6 +287,7 @@ struct Shared {
     connections: Arc<Slots<Holder>>,
     handshakes: Arc<Slots<Source>>,
     requests: Arc<Semaphore>,
+    bodies: Arc<Bodies>,
     limits: ServerLimits,
     metrics: ServerMetrics,
     /// Told whenever certificate, key, authorities or CRL were taken anew.
@@ -431,7 +364,8 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Sour
             return;
         }
     };
-    let _slot = match shared.connections.take(Holder::of(&peer, source)) {
+    let holder = Holder::of(&peer, source);
+    let _slot = match shared.connections.take(holder.clone()) {
         Ok(slot) => slot,
         Err(full) => {
             let limit = if full == Full::Total { "connections_max" } else { "connections_per_peer_max" };
@@ -445,10 +379,10 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Sour
     let _open = shared.metrics.connection_opened();
     let served = async {
         match stream {
-            Secured::Certificate(stream) => serve_http2(stream, source, peer, &shared).await,
-            Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, &shared).await,
-            Secured::BelowIp(stream) => serve_http2(stream, source, peer, &shared).await,
-            Secured::Device(stream) => devices::serve(stream, source, peer, &shared).await,
+            Secured::Certificate(stream) => serve_http2(stream, source, peer, holder, &shared).await,
+            Secured::PreSharedKey(stream) => serve_http2(stream, source, peer, holder, &shared).await,
+            Secured::BelowIp(stream) => serve_http2(stream, source, peer, holder, &shared).await,
+            Secured::Device(stream) => devices::serve(stream, source, peer, holder, &shared).await,
         }
     };
     tokio::select! {
@@ -628,14 +562,14 @@ async fn authenticate(
     Ok((stream, peer, shown))
 }
 
-async fn serve_http2<S>(stream: S, source: SocketAddr, peer: Peer, shared: &Arc<Shared>)
+async fn serve_http2<S>(stream: S, source: SocketAddr, peer: Peer, holder: Holder, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &shared.limits;
     let drain_timeout = Duration::from_secs(limits.drain_timeout_seconds);
     let answers = Arc::new(Answers::default());
-    let service = PeerService { source, peer, answers: Arc::clone(&answers), shared: Arc::clone(shared) };
+    let service = PeerService { source, peer, holder, answers: Arc::clone(&answers), shared: Arc::clone(shared) };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection_max)
@@ -698,6 +632,7 @@ fn abuse(error: &hyper::Error) -> Option<&'static str> {
 struct PeerService {
     source: SocketAddr,
     peer: Peer,
+    holder: Holder,
     answers: Arc<Answers>,
     shared: Arc<Shared>,
 }
@@ -710,7 +645,7 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answer = match Arc::clone(&self.shared.requests).try_acquire_owned() {
             Ok(slot) => {
-                let mut request = request.map(Body::new);
+                let mut request = self.shared.bodies.unread(request, &self.holder);
                 let Peer { certificate, session, psk, network, device } = self.peer.clone();
                 certificate.map(|certificate| request.extensions_mut().insert(certificate));
                 session.map(|session| request.extensions_mut().insert(session));
@@ -728,7 +663,7 @@ impl hyper::service::Service<Request<Incoming>> for PeerService {
         };
         let answers = Arc::clone(&self.answers);
         let watch = move |answer: Response| match answer.extensions().get::<LongAnswer>() {
-            Some(LongAnswer) => answer,
+            Some(LongAnswer) => answers.watch_progress(answer),
             None => answers.watch(answer),
         };
         Box::pin(answer.map(move |answer| Ok(watch(answer))))
@@ -750,7 +685,11 @@ async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: Owne
     let mut router = shared.router.clone();
     // A panic is a fault of ours in one handler; it must not take other requests of the connection with it.
     let whole = async {
-        match read_whole(request, shared.limits.request_body_bytes_max).await {
+        let read = match shared.bodies.reading {
+            Reading::AtOnce => whole(request).await,
+            Reading::OnceAdmitted => Ok(request),
+        };
+        match read {
             Ok(request) => router.call(request).await,
             Err(refusal) => Ok(refusal.into_response()),
         }
@@ -771,17 +710,6 @@ async fn answer_request(shared: Arc<Shared>, request: Request<Body>, _slot: Owne
 
 fn timed_out() -> Response {
     ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(cause::TIMED_OUT_REQUEST).into_response()
-}
-
-/// Reads the body before anything is answered: HTTP/2 resets a stream that is answered before its end (RFC 9113 clause
-/// 8.1), and some clients then drop the answer that says what is wrong.
-async fn read_whole(request: Request<Body>, bytes_max: usize) -> Result<Request<Body>, ProblemDetails> {
-    let (parts, body) = request.into_parts();
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => Ok(Request::from_parts(parts, Body::from(body.to_bytes()))),
-        Err(error) if error.is::<LengthLimitError>() => Err(ProblemDetails::new(StatusCode::PAYLOAD_TOO_LARGE)),
-        Err(_) => Err(ProblemDetails::bad_request(cause::INVALID_MSG_FORMAT)),
-    }
 }
 
 static NOT_ACCEPTED: LogThrottle = LogThrottle::new();

@@ -1,5 +1,7 @@
 //! The configuration of one server, as it stands in a TOML file.
 
+mod transports;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
 use serde::Deserialize;
 use store::StoreOptions;
-use transport::{DtlsLimits, HandshakeLimits, LookupLimits, OpeningLimits};
+use transport::LookupLimits;
 
 use crate::broadcast::BroadcastAreaSection;
 use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicServerSection};
@@ -23,6 +25,9 @@ use crate::invokers::CapifSection;
 use crate::limits::{DURATION_MAX, Limits};
 use crate::oscore::OscoreSection;
 use crate::policy::TopicSection;
+
+use transports::default_listen;
+pub use transports::{CoapsSection, TlsSection, WebSocketSection};
 
 /// Everything that can be set about a server. Sections that must be there: `[server]`, `[certificates]`, `[akma]`,
 /// `[configuration_function]`, `[api]`, `[store]`.
@@ -125,64 +130,6 @@ pub struct ServerSection {
     /// The one CoAP resource, here and on the client. Segments are separated by `/`.
     #[serde(default = "default_path")]
     pub path: String,
-}
-
-/// `[tls]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsSection {
-    /// Accept TLS 1.2 without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256), for devices that have no more.
-    pub allow_plain_psk_tls12: bool,
-    /// Development only: append every connection's secrets to this file.
-    pub key_log: Option<PathBuf>,
-    /// Limits on handshakes.
-    pub handshakes: HandshakeLimits,
-}
-
-/// `[websocket]`: CoAP over WebSocket (RFC 8323), for UEs in networks that let only port 443 through. A port of its own, so
-/// that neither protocol can be taken for the other; TLS, its limits and who is let in are those of `[server]` and `[tls]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WebSocketSection {
-    /// Where it is served. Port 0 takes a free one.
-    #[serde(default = "default_websocket_listen")]
-    pub listen: SocketAddr,
-    /// Octets of the request that opens a WebSocket. A longer one is answered 431, and the connection closed.
-    #[serde(default = "default_websocket_request_octets_max")]
-    pub request_octets_max: usize,
-    /// How long that request may take from the end of the TLS handshake. Then it is answered 408, and the connection closed.
-    #[serde(default = "default_websocket_request_timeout_seconds")]
-    pub request_timeout_seconds: u64,
-}
-
-/// `[coaps]`: MSGin5G-1 as CoAP over UDP (RFC 7252) and DTLS (TS 33.535 Annex C).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CoapsSection {
-    /// Where it is served. Port 0 takes a free one; the same number as that of TCP is free for UDP.
-    pub listen: SocketAddr,
-    /// Accept cipher suites without forward secrecy (TLS_PSK_WITH_AES_128_GCM_SHA256, AES_128_CCM and AES_128_CCM_8), for
-    /// devices that have no more.
-    pub allow_plain_psk: bool,
-    /// Refuse a client that names no server (SNI). A wrong name always is refused.
-    pub require_sni: bool,
-    /// A peer that its Connection ID shows at another address has to answer from there before it is sent requests, or
-    /// answers that are much larger than what it asked (RFC 9146 clause 6, RFC 9175 clause 2.4).
-    pub prove_new_addresses: bool,
-    /// Limits on sessions and handshakes.
-    pub dtls: DtlsLimits,
-}
-
-impl Default for CoapsSection {
-    fn default() -> Self {
-        Self {
-            listen: default_listen(),
-            allow_plain_psk: false,
-            require_sni: false,
-            prove_new_addresses: true,
-            dtls: DtlsLimits::default(),
-        }
-    }
 }
 
 /// `[akma]`
@@ -338,24 +285,6 @@ impl Default for AdminSection {
     }
 }
 
-fn default_listen() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], 5684))
-}
-
-/// The port of `coaps+ws` (RFC 8323 clause 8.4).
-fn default_websocket_listen() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], 443))
-}
-
-/// The fields that RFC 6455 asks for have some 300 octets; whatever a client library adds goes in, too.
-fn default_websocket_request_octets_max() -> usize {
-    4_096
-}
-
-fn default_websocket_request_timeout_seconds() -> u64 {
-    10
-}
-
 fn default_api_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8443))
 }
@@ -392,28 +321,6 @@ fn default_path() -> String {
 pub(crate) fn default_api_limits() -> ServerLimits {
     // A body holds message_payload_octets_max as base64, and the rest of the message.
     ServerLimits { request_timeout_seconds: 60, request_body_bytes_max: 98_304, ..ServerLimits::default() }
-}
-
-impl WebSocketSection {
-    pub(crate) fn opening_limits(&self) -> OpeningLimits {
-        OpeningLimits {
-            request_octets_max: self.request_octets_max,
-            request_timeout: Duration::from_secs(self.request_timeout_seconds),
-        }
-    }
-
-    /// What is wrong with it: key and reason.
-    fn fault(&self) -> Option<(&'static str, &'static str)> {
-        if self.request_octets_max == 0 {
-            Some(("websocket.request_octets_max", "must not be 0"))
-        } else if self.request_timeout_seconds == 0 {
-            Some(("websocket.request_timeout_seconds", "must not be 0"))
-        } else if self.request_timeout_seconds > DURATION_MAX.as_secs() {
-            Some(("websocket.request_timeout_seconds", "must not be longer than a hundred years"))
-        } else {
-            None
-        }
-    }
 }
 
 impl AkmaSection {

@@ -1,5 +1,6 @@
 //! Accepting MSGin5G-1 connections.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub(crate) enum Below {
     WebSocket(OpeningLimits),
 }
 
-/// Accepts until the server stops.
+/// Accepts over TLS until the server stops.
 pub(crate) async fn accept(
     core: Arc<Core>,
     listener: TcpListener,
@@ -38,6 +39,32 @@ pub(crate) async fn accept(
     below: Below,
     path: Arc<str>,
 ) {
+    accept_streams(core, listener, path, move |core, stream, source| {
+        let acceptor = acceptor.clone();
+        async move {
+            // On its own, so that a session does not hold a handshake's memory.
+            let stream = Box::pin(handshake(Arc::clone(&core), stream, source, acceptor)).await?;
+            let peer = stream.peer().clone();
+            let config = session::stream_config(&core.limits);
+            let carrier = match below {
+                Below::Tls => Box::new(StreamCarrier::new(stream, config)) as Box<dyn Carrier>,
+                Below::WebSocket(limits) => Box::pin(open_websocket(&core, stream, source, &limits, config)).await?,
+            };
+            Some((carrier, peer))
+        }
+    })
+    .await;
+}
+
+/// Accepts until the server stops, and runs the sessions of those that `prove` finds proven.
+pub(crate) async fn accept_streams<P>(
+    core: Arc<Core>,
+    listener: TcpListener,
+    path: Arc<str>,
+    prove: impl Fn(Arc<Core>, TcpStream, SocketAddr) -> P,
+) where
+    P: Future<Output = Option<(Box<dyn Carrier>, ProvenPeer)>> + Send + 'static,
+{
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -56,20 +83,14 @@ pub(crate) async fn accept(
             core.metrics.connection_ended("too many connections");
             continue;
         };
-        let (connection_core, acceptor, path) = (Arc::clone(&core), acceptor.clone(), Arc::clone(&path));
+        // Answers are small and wanted at once.
+        let _ = stream.set_nodelay(true);
+        let (proving, session_core, path) =
+            (prove(Arc::clone(&core), stream, source), Arc::clone(&core), Arc::clone(&path));
         core.tasks.spawn(async move {
-            let (core, _connection) = (connection_core, connection);
-            // On its own, so that a session does not hold a handshake's memory.
-            let secured = Box::pin(handshake(Arc::clone(&core), stream, source, acceptor)).await;
-            let Some(stream) = secured else { return };
-            let peer = stream.peer().clone();
-            let config = session::stream_config(&core.limits);
-            let carrier = match below {
-                Below::Tls => Some(Box::new(StreamCarrier::new(stream, config)) as Box<dyn Carrier>),
-                Below::WebSocket(limits) => Box::pin(open_websocket(&core, stream, source, &limits, config)).await,
-            };
-            if let Some(carrier) = carrier {
-                serve(&core, carrier, peer, source.ip(), path).await;
+            let _connection = connection;
+            if let Some((carrier, peer)) = Box::pin(proving).await {
+                serve(&session_core, carrier, peer, source.ip(), path).await;
             }
         });
     }
@@ -81,8 +102,6 @@ async fn handshake(
     source: SocketAddr,
     acceptor: PskAcceptor,
 ) -> Option<SecuredStream> {
-    // Answers are small and wanted at once.
-    let _ = stream.set_nodelay(true);
     let result = tokio::select! {
         result = acceptor.accept(stream, source) => result,
         () = core.stopping.cancelled() => return None,

@@ -11,9 +11,8 @@ use coap::{DatagramConfig, DatagramLimits};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use serde::Deserialize;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::time::sleep;
-use transport::KeyLookup;
 use transport::oscore::{Accepted, OscoreLimits, OscoreMetrics, OscoreTcpAcceptor, OscoreUdpConfig, OscoreUdpListener};
+use transport::{Carrier, KeyLookup};
 
 use crate::core::Core;
 use crate::error::ServerError;
@@ -21,9 +20,6 @@ use crate::limits::Limits;
 use crate::listener;
 use crate::session;
 use crate::sessions::Connection;
-
-/// Pause after the system had no socket to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// `[oscore]`: MSGin5G-1 for devices that protect each message for itself.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -141,43 +137,23 @@ async fn accept_datagrams(core: Arc<Core>, mut listener: OscoreUdpListener, path
 }
 
 async fn accept_streams(core: Arc<Core>, listener: TcpListener, acceptor: OscoreTcpAcceptor, path: Arc<str>) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = core.stopping.cancelled() => return,
-        };
-        let (stream, source) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "no connection accepted");
-                core.metrics.connection_ended("not accepted");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Some(connection) = Connection::count(&core) else {
-            core.metrics.connection_ended("too many connections");
-            continue;
-        };
-        let (session_core, acceptor, path) = (Arc::clone(&core), acceptor.clone(), Arc::clone(&path));
-        core.tasks.spawn(async move {
-            let (core, _connection) = (session_core, connection);
-            // Answers are small and wanted at once.
-            let _ = stream.set_nodelay(true);
+    listener::accept_streams(core, listener, path, move |core, stream, source| {
+        let acceptor = acceptor.clone();
+        async move {
             let proven = tokio::select! {
                 proven = Box::pin(acceptor.accept(stream, source)) => proven,
-                () = core.stopping.cancelled() => return,
+                () = core.stopping.cancelled() => return None,
             };
             match proven {
-                Ok((carrier, peer)) => {
-                    listener::serve(&core, Box::new(carrier), peer, source.ip(), path).await;
-                }
+                Ok((carrier, peer)) => Some((Box::new(carrier) as Box<dyn Carrier>, peer)),
                 Err(error) => {
                     // Anybody can cause most of these over and over.
                     tracing::debug!(%source, %error, "nothing proven under OSCORE");
                     core.metrics.connection_ended("handshake failed");
+                    None
                 }
             }
-        });
-    }
+        }
+    })
+    .await;
 }

@@ -206,6 +206,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         None => None,
     };
     let api_stop = CancellationToken::new();
+    let api_metrics = ServerMetrics::default();
+    api_metrics.register(&mut metrics_registry);
     let for_servers = Api { core: Arc::clone(&core), servers: Arc::clone(&servers), audit: authorizer.audit().clone() };
     let api = SbiServer::start_authorized(
         SbiServerConfig {
@@ -216,7 +218,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         api::router(&for_servers, &authorizer).merge(disable_door(&core, &config, &disabling, &authorizer)),
         &authorizer,
         api_stop.clone(),
-        ServerMetrics::default(),
+        api_metrics,
     )
     .await?;
     if let Some(section) = &config.akma.notifications {

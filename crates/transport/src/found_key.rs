@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use akma::{AKid, UaProtocolId};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
@@ -58,8 +58,12 @@ pub(crate) fn tell_refusal(source: IpAddr, a_kid: Option<&AKid>, error: &Handsha
             }
         }
         // Anybody can cause these over and over with no A-KID, or with one made up.
-        _ => debug!(target: "security", %source, a_kid, reason, %error, "handshake failed"),
+        _ => match FAILED.admit() {
+            Some(unlogged) => info!(target: "security", %source, a_kid, reason, %error, unlogged, "handshake failed"),
+            None => debug!(target: "security", %source, a_kid, reason, %error, "handshake failed"),
+        },
     }
 }
 
 static WRONG_KEYS: LogThrottle = LogThrottle::new();
+static FAILED: LogThrottle = LogThrottle::new();

@@ -3,10 +3,14 @@
 //! A question is an A-KID and a Ua* protocol. Its way, each step a possible end:
 //!
 //! 1. the answer is remembered (unknown: briefly; found: only if configured);
-//! 2. the same question is in flight: wait for its answer, if not too many wait already;
-//! 3. too many questions are in flight, from this source or in all: busy;
-//! 4. the circuit breaker is open: unavailable;
-//! 5. ask, in a task of its own, so that a peer that gives up does not take the answer from those who joined.
+//! 2. the same question is in flight: wait for its answer, if not too many wait already, from this source or in all;
+//! 3. this source has asked too often lately, or too often for A-KIDs that are not known: busy;
+//! 4. too many questions are in flight, from this source or in all: busy;
+//! 5. the circuit breaker is open: unavailable;
+//! 6. ask, in a task of its own, so that a peer that gives up does not take the answer from those who joined.
+//!
+//! A key server that says that we ask too much (429) is not one that fails: whoever asked is told to come back, and the
+//! breaker stays as it is. For how long such a server is left alone is its `Retry-After`, which the client that asks heeds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +22,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::admission::{Admission, Full, Slot};
+use crate::admission::{Admission, Full, Slot, Source};
 use crate::breaker::Breaker;
 use crate::expiring::{Expiring, later};
 use crate::key_source::{KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
 use crate::log_throttle::LogThrottle;
+use crate::lookup_rate::{LookupRate, Spent};
 use crate::metrics::TransportMetrics;
 
 /// Every limit of [`KeyLookup`], with the answer when it is reached.
@@ -34,9 +39,19 @@ pub struct LookupLimits {
     /// Lookups in flight that one source (an IPv4 address, an IPv6 /64) started. One more gets
     /// [`LookupRefusal::Busy`].
     pub in_flight_per_source_max: usize,
+    /// Questions that one source may put to the key server in a second, with ten seconds' worth at once. One more gets
+    /// [`LookupRefusal::Busy`].
+    pub per_second_per_source_max: u32,
+    /// The same of questions that find no key: invented, superseded or expired A-KIDs. A source that has used them up gets
+    /// [`LookupRefusal::Busy`], whatever it asks.
+    pub unknown_per_second_per_source_max: u32,
+    /// Sources whose questions are counted. Those beyond have together what one has.
+    pub rate_sources_max: usize,
     /// Handshakes that wait for one lookup besides the one that started it. One more gets
     /// [`LookupRefusal::Busy`].
     pub joiners_max: usize,
+    /// The same, of one source. One more gets [`LookupRefusal::Busy`]: who knows an A-KID does not keep its UE out.
+    pub joiners_per_source_max: usize,
     /// How long the key server may take, in milliseconds; then [`LookupRefusal::TimedOut`].
     pub timeout_ms: u64,
     /// How long "unknown" is remembered, in milliseconds; meanwhile [`LookupRefusal::Unknown`] without asking.
@@ -62,7 +77,11 @@ impl Default for LookupLimits {
         Self {
             in_flight_max: 1_024,
             in_flight_per_source_max: 64,
-            joiners_max: 16,
+            per_second_per_source_max: 5_000,
+            unknown_per_second_per_source_max: 50,
+            rate_sources_max: 65_536,
+            joiners_max: 64,
+            joiners_per_source_max: 4,
             timeout_ms: 3_000,
             negative_cache_ms: 2_000,
             negative_cache_entries_max: 4_096,
@@ -88,6 +107,11 @@ impl KeyLookup {
             found: Expiring::new(limits.positive_cache_entries_max),
             unknown: Expiring::new(limits.negative_cache_entries_max),
             breaker: Breaker::new(limits.breaker_failures, Duration::from_millis(limits.breaker_open_ms)),
+            rate: LookupRate::new(
+                limits.per_second_per_source_max,
+                limits.unknown_per_second_per_source_max,
+                limits.rate_sources_max,
+            ),
         };
         let admission = Admission::new(limits.in_flight_max, limits.in_flight_per_source_max);
         Self { shared: Arc::new(Shared { source, fqdn, limits, metrics, admission, state: Mutex::new(state) }) }
@@ -98,9 +122,24 @@ impl KeyLookup {
     /// # Errors
     /// [`LookupRefusal`]; anything undecided is a refusal.
     pub async fn resolve(&self, request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
-        let answer = match self.shared.consider(&request) {
+        self.ask(&request, Asker::Stranger).await
+    }
+
+    /// [`KeyLookup::resolve`] for a peer that has proven itself before, whose A-KID is to be good still: what is remembered is
+    /// forgotten, and strangers at its address have no part in how often it may ask.
+    ///
+    /// # Errors
+    /// [`LookupRefusal`]; anything undecided is a refusal.
+    pub async fn revalidate(&self, request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
+        self.forget(&request.a_kid);
+        self.ask(&request, Asker::Proven).await
+    }
+
+    async fn ask(&self, request: &KeyRequest, asker: Asker) -> Result<ProvenKey, LookupRefusal> {
+        let answer = match self.shared.consider(request, asker) {
             Step::Answered(answer) => answer,
-            Step::Wait(waiting) => wait(waiting).await,
+            Step::Begun(waiting) => wait(waiting).await,
+            Step::Joined(waiting, _place) => wait(waiting).await,
         };
         // K_AF may have expired between the key server's answer and this moment, or the clock may have stepped.
         let answer = answer
@@ -152,16 +191,27 @@ struct State {
     found: Expiring<Question, ProvenKey>,
     unknown: Expiring<Question, ()>,
     breaker: Breaker,
+    rate: LookupRate,
 }
 
 struct Flight {
     number: u64,
     answer: watch::Sender<Option<Answer>>,
+    /// Places of those who join.
+    joiners: Arc<Admission>,
+}
+
+/// Who makes us ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Stranger,
+    Proven,
 }
 
 enum Step {
     Answered(Answer),
-    Wait(Waiting),
+    Begun(Waiting),
+    Joined(Waiting, Slot),
 }
 
 impl Shared {
@@ -169,10 +219,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Steps 1 to 4 of the module's flow; the fifth starts a task.
-    fn consider(self: &Arc<Self>, request: &KeyRequest) -> Step {
+    /// Steps 1 to 5 of the module's flow; the sixth starts a task.
+    fn consider(self: &Arc<Self>, request: &KeyRequest, asker: Asker) -> Step {
         let question = Question { a_kid: request.a_kid.clone(), protocol: request.protocol };
         let now = Instant::now();
+        let stranger = (asker == Asker::Stranger).then(|| Source::from(request.source));
         let mut state = self.state();
         if let Some(key) = state.found.live(&question, now) {
             return Step::Answered(Ok(key.clone()));
@@ -181,41 +232,54 @@ impl Shared {
             return Step::Answered(Err(LookupRefusal::Unknown));
         }
         if let Some(flight) = state.in_flight.get(&question) {
-            if flight.answer.receiver_count() > self.limits.joiners_max {
-                return Step::Answered(Err(LookupRefusal::Busy));
-            }
-            return Step::Wait(flight.answer.subscribe());
+            return match flight.joiners.admit(request.source) {
+                Ok(place) => Step::Joined(flight.answer.subscribe(), place),
+                Err(Full::Source) => self.at_limit(request, "joiners_per_source_max"),
+                Err(Full::All) => self.at_limit(request, "joiners_max"),
+            };
         }
         let slot = match self.admission.admit(request.source) {
             Ok(slot) => slot,
-            Err(full) => {
-                let limit = match full {
-                    Full::Source => "in_flight_per_source_max",
-                    Full::All => "in_flight_max",
-                };
-                if let Some(unlogged) = AT_LIMIT.admit() {
-                    warn!(target: "security", source = %request.source, limit, unlogged, "key lookup refused at a limit");
-                }
-                return Step::Answered(Err(LookupRefusal::Busy));
-            }
+            Err(Full::Source) => return self.at_limit(request, "in_flight_per_source_max"),
+            Err(Full::All) => return self.at_limit(request, "in_flight_max"),
         };
+        match stranger.map_or(Ok(()), |source| state.rate.admit(source, now)) {
+            Ok(()) => {}
+            Err(Spent::Unknown) => return self.at_limit(request, "unknown_per_second_per_source_max"),
+            Err(Spent::All) => return self.at_limit(request, "per_second_per_source_max"),
+        }
         if !state.breaker.admit(now) {
             return Step::Answered(Err(LookupRefusal::Unavailable));
         }
         let (answer, waiting) = watch::channel(None);
         state.flights_begun += 1;
         let number = state.flights_begun;
-        state.in_flight.insert(question.clone(), Flight { number, answer: answer.clone() });
+        let joiners = Admission::new(self.limits.joiners_max, self.limits.joiners_per_source_max);
+        state.in_flight.insert(question.clone(), Flight { number, answer: answer.clone(), joiners });
         drop(state);
-        let lookup = Lookup { shared: Arc::clone(self), question, number, answer, settled: false, _slot: slot };
+        let shared = Arc::clone(self);
+        let lookup = Lookup { shared, question, stranger, number, answer, settled: false, _slot: slot };
         tokio::spawn(lookup.run());
-        Step::Wait(waiting)
+        Step::Begun(waiting)
+    }
+
+    fn at_limit(&self, request: &KeyRequest, limit: &'static str) -> Step {
+        self.metrics.lookup_at_limit(limit);
+        if let Some(unlogged) = AT_LIMIT.admit() {
+            warn!(target: "security", source = %request.source, limit, unlogged, "key lookup refused at a limit");
+        }
+        Step::Answered(Err(LookupRefusal::Busy))
     }
 
     /// What an answer teaches: the breaker, the caches. Ends the flight.
-    fn settle(&self, question: &Question, number: u64, answer: &Answer, health: Health) {
+    fn settle(&self, question: &Question, stranger: Option<Source>, number: u64, answer: &Answer, health: Health) {
         let now = Instant::now();
         let mut state = self.state();
+        if let Some(source) = stranger
+            && matches!(answer, Err(LookupRefusal::Unknown | LookupRefusal::Expired))
+        {
+            state.rate.found_none(source, now);
+        }
         let forgotten = state.in_flight.get(question).is_none_or(|flight| flight.number != number);
         if !forgotten {
             state.in_flight.remove(question);
@@ -265,6 +329,8 @@ enum Health {
 struct Lookup {
     shared: Arc<Shared>,
     question: Question,
+    /// Whose allowance pays if no key is found.
+    stranger: Option<Source>,
     number: u64,
     answer: watch::Sender<Option<Answer>>,
     settled: bool,
@@ -298,6 +364,12 @@ impl Lookup {
                 }
                 (Err(LookupRefusal::Busy), Health::Unknown)
             }
+            Ok(Err(error @ KeySourceError::TooMany(_))) => {
+                if let Some(unlogged) = SLOWED.admit() {
+                    warn!(target: "security", %error, unlogged, "the key server wants fewer questions");
+                }
+                (Err(LookupRefusal::Busy), Health::Works)
+            }
             Ok(Err(error)) => {
                 if let Some(unlogged) = FAILED.admit() {
                     warn!(target: "security", %error, unlogged, "key lookup failed");
@@ -315,7 +387,7 @@ impl Lookup {
         shared.metrics.lookup_took(begun.elapsed());
         // The flight ends before the answer is out: nobody can join it later and get an old answer.
         self.settled = true;
-        shared.settle(&self.question, self.number, &answer, health);
+        shared.settle(&self.question, self.stranger, self.number, &answer, health);
         self.answer.send_replace(Some(answer));
     }
 }
@@ -325,7 +397,7 @@ impl Drop for Lookup {
     fn drop(&mut self) {
         if !self.settled {
             let answer = Err(LookupRefusal::Unavailable);
-            self.shared.settle(&self.question, self.number, &answer, Health::Fails);
+            self.shared.settle(&self.question, self.stranger, self.number, &answer, Health::Fails);
             self.answer.send_replace(Some(answer));
         }
     }
@@ -333,6 +405,7 @@ impl Drop for Lookup {
 
 static AT_LIMIT: LogThrottle = LogThrottle::new();
 static FAILED: LogThrottle = LogThrottle::new();
+static SLOWED: LogThrottle = LogThrottle::new();
 static TOO_SLOW: LogThrottle = LogThrottle::new();
 
 async fn wait(mut waiting: Waiting) -> Answer {

@@ -40,6 +40,10 @@ pub enum KeySourceError {
     /// Nothing was asked: too much of our own is under way. It says nothing of the function's health.
     #[error("the key server was not asked: {0}")]
     NotAsked(String),
+    /// The function answered that we ask too often (429): it works, and whoever asked is to come back later. It does not count
+    /// against the function's health, and the implementation leaves it alone for as long as it asked to be.
+    #[error("the key server wants fewer requests: {0}")]
+    TooMany(String),
     /// No connection, no answer, or 5xx: counts against the function's health.
     #[error("the key server is not reachable: {0}")]
     Unavailable(String),
@@ -90,8 +94,8 @@ pub enum LookupRefusal {
     /// K_AF has expired: the UE must authenticate anew.
     #[error("K_AF has expired")]
     Expired,
-    /// A limit of [`LookupLimits`](crate::LookupLimits), or of the client that asks, is reached: the same attempt may succeed
-    /// later.
+    /// A limit of [`LookupLimits`](crate::LookupLimits), of the client that asks, or of the key server is reached: the same
+    /// attempt may succeed later.
     #[error("too many key lookups are under way")]
     Busy,
     /// The key server took too long: the same attempt may succeed later.

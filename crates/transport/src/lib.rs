@@ -62,6 +62,7 @@ pub mod handshake_sniffer;
 mod key_lookup;
 mod key_source;
 mod log_throttle;
+mod lookup_rate;
 mod metrics;
 mod nf_types;
 pub mod oscore;

@@ -16,6 +16,7 @@ pub struct TransportMetrics {
     handshakes_in_progress: Gauge,
     handshake_seconds: Histogram,
     lookups: Family<Outcome, Counter>,
+    lookups_at_limit: Family<Limit, Counter>,
     lookups_in_flight: Gauge,
     lookup_seconds: Histogram,
     breaker_open: Gauge,
@@ -43,6 +44,11 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limit {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
@@ -55,6 +61,7 @@ impl Default for TransportMetrics {
             handshakes_in_progress: Gauge::default(),
             handshake_seconds: seconds(),
             lookups: Family::default(),
+            lookups_at_limit: Family::default(),
             lookups_in_flight: Gauge::default(),
             lookup_seconds: seconds(),
             breaker_open: Gauge::default(),
@@ -89,6 +96,11 @@ impl TransportMetrics {
             metrics.handshake_seconds.clone(),
         );
         registry.register("akma_key_lookups", "Requests for K_AF, by outcome", metrics.lookups.clone());
+        registry.register(
+            "akma_key_lookups_at_limit",
+            "Requests for K_AF that were refused at one of our own limits, by limit",
+            metrics.lookups_at_limit.clone(),
+        );
         registry.register(
             "akma_key_lookups_in_flight",
             "Questions put to the key server and not answered yet",
@@ -212,6 +224,10 @@ impl TransportMetrics {
 
     pub(crate) fn lookup_ended(&self, outcome: &'static str) {
         self.lookups.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn lookup_at_limit(&self, limit: &'static str) {
+        self.lookups_at_limit.get_or_create(&Limit { limit }).inc();
     }
 
     pub(crate) fn breaker_is_open(&self, open: bool) {

@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::handshake::Handshake;
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
+use crate::log_throttle::LogThrottle;
 use crate::profile::{ALPN_HTTP11, ProfileError};
 use crate::psk::server_psk;
 use crate::psk_profile::{self, TlsVersion};
@@ -177,11 +178,14 @@ impl PskAcceptor {
                 Box::pin(Handshake::run(&self.shared, stream, source.ip())).await
             }
             Err(full) => {
-                debug!(target: "security", %source, limit = ?full, "connection dropped at a limit");
-                Err(match full {
-                    Full::Source => HandshakeError::TooManyFromSource,
-                    Full::All => HandshakeError::TooMany,
-                })
+                let (limit, error) = match full {
+                    Full::Source => ("in_progress_per_source_max", HandshakeError::TooManyFromSource),
+                    Full::All => ("in_progress_max", HandshakeError::TooMany),
+                };
+                if let Some(unlogged) = DROPPED.admit() {
+                    warn!(target: "security", %source, limit, unlogged, "connection dropped at a limit");
+                }
+                Err(error)
             }
         };
         match &result {
@@ -317,3 +321,6 @@ impl AsyncWrite for SecuredStream {
         }
     }
 }
+
+/// Anybody can cause it over and over.
+static DROPPED: LogThrottle = LogThrottle::new();

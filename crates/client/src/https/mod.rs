@@ -15,7 +15,7 @@ mod proof;
 
 use std::{path::Path, sync::Arc};
 
-use akma::{AfId, Challenge, DigestPassword, Qop, UaProtocolId, k_af};
+use akma::{AfId, Challenge, DigestPassword, DigestUaProtocol, Qop, k_af};
 use http::{Method, StatusCode};
 use sbi::{DeviceConnector, SbiError};
 use transport::StreamCarrier;
@@ -37,28 +37,24 @@ const STREAM_OCTETS: usize = 16_384;
 pub(crate) struct Https {
     connector: DeviceConnector,
     path: String,
+    ua_protocol: DigestUaProtocol,
 }
 
 impl Https {
-    /// `ca` vouches for the server; `path` is that of its resource.
-    pub(crate) fn new(ca: &Path, path: String) -> Result<Self, ClientError> {
+    /// `ca` vouches for the server; `path` is that of its resource; `ua_protocol` says for what K_AF is.
+    pub(crate) fn new(ca: &Path, path: String, ua_protocol: DigestUaProtocol) -> Result<Self, ClientError> {
         let connector =
             DeviceConnector::new(ca).map_err(|error| ClientError::Configuration(format!("https: {error}")))?;
-        Ok(Self { connector, path })
+        Ok(Self { connector, path, ua_protocol })
     }
 
     /// A connection whose server is who it should be, and takes the keys.
     pub(crate) async fn connect(&self, reach: &Reach, material: &AkmaMaterial) -> Result<Secured, ClientError> {
-        connect(&self.connector, reach, &self.path, material).await
+        connect(self, reach, material).await
     }
 }
 
-async fn connect(
-    connector: &DeviceConnector,
-    reach: &Reach,
-    path: &str,
-    material: &AkmaMaterial,
-) -> Result<Secured, ClientError> {
+async fn connect(https: &Https, reach: &Reach, material: &AkmaMaterial) -> Result<Secured, ClientError> {
     let unreachable = |error: SbiError| match error {
         SbiError::Tls(error) => ClientError::Configuration(format!("https: {error}")),
         other => ClientError::Unreachable {
@@ -66,14 +62,14 @@ async fn connect(
             source: Arc::new(std::io::Error::other(other.to_string())),
         },
     };
-    let connection = connector.connect(&reach.address, &reach.fqdn).await.map_err(unreachable)?;
-    let af_id = AfId::new(reach.fqdn.clone(), UaProtocolId::HTTP_DIGEST);
+    let connection = https.connector.connect(&reach.address, &reach.fqdn).await.map_err(unreachable)?;
+    let af_id = AfId::new(reach.fqdn.clone(), https.ua_protocol.identifier(connection.tls().suite));
     let server = Arc::new(Server {
         connection,
         realm: akma::digest_realm(&reach.fqdn),
         a_kid: material.a_kid.clone(),
         password: DigestPassword::from(&k_af(&material.k_akma, &af_id)),
-        path: format!("/{path}"),
+        path: format!("/{}", https.path),
     });
     let mut proof = Proof::new(Arc::clone(&server));
     // Before anything is proven to it: whose keys does it ask for?

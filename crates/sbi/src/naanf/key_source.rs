@@ -49,8 +49,9 @@ const AKMA_DISABLED: &str = "AKMA_DISABLED";
 /// |---|---|---|
 /// | 400; 403 and 404 with a cause that is about an A-KID; 404 with any other | the A-KID, which any stranger may choose | refused |
 /// | 503 `GPSI_NOT_YET_KNOWN` | the UE, for now | not yet |
-/// | none: too many requests of ours are under way | us | not asked |
-/// | 404 of a path that is none there, 403 with any other cause, 401, 429, 5xx, nonsense, silence | the AAnF, or what it allows us | unavailable |
+/// | none: too many requests of ours are under way, or the AAnF asked to be left alone and is | us | not asked |
+/// | 429 | how often we ask | too many |
+/// | 404 of a path that is none there, 403 with any other cause, 401, 5xx, nonsense, silence | the AAnF, or what it allows us | unavailable |
 ///
 /// The last is not told to UEs as theirs: one that authenticated anew because our certificate or AF_ID is not in the AAnF's
 /// policy, or its root is wrong here, would do so for ever.
@@ -69,9 +70,10 @@ pub(crate) fn key_source_error(error: SbiError) -> KeySourceError {
                 KeySourceError::Refused(reason)
             }
             StatusCode::SERVICE_UNAVAILABLE if problem.has_cause(GPSI_NOT_YET_KNOWN) => KeySourceError::NotYet(reason),
+            StatusCode::TOO_MANY_REQUESTS => KeySourceError::TooMany(reason),
             _ => KeySourceError::Unavailable(reason),
         },
-        SbiError::Overloaded => KeySourceError::NotAsked(reason),
+        SbiError::Overloaded | SbiError::Paused { .. } => KeySourceError::NotAsked(reason),
         SbiError::Malformed(_) => KeySourceError::Malformed(reason),
         _ => KeySourceError::Unavailable(reason),
     }
@@ -94,7 +96,6 @@ mod tests {
         for problem in [
             ProblemDetails::new(StatusCode::SERVICE_UNAVAILABLE),
             ProblemDetails::overloaded(1),
-            ProblemDetails::new(StatusCode::TOO_MANY_REQUESTS).with_cause(GPSI_NOT_YET_KNOWN),
             ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND),
         ] {
             assert!(matches!(told(problem), KeySourceError::Unavailable(_)));
@@ -107,6 +108,11 @@ mod tests {
         assert!(matches!(told(not_yet), KeySourceError::NotYet(_)));
         assert!(matches!(key_source_error(SbiError::Overloaded), KeySourceError::NotAsked(_)), "it was not asked");
         assert!(matches!(key_source_error(SbiError::TimedOut), KeySourceError::Unavailable(_)));
+        assert!(matches!(key_source_error(SbiError::Paused { seconds: 3 }), KeySourceError::NotAsked(_)), "nor now");
+        for cause in ["NF_CONGESTION_RISK", GPSI_NOT_YET_KNOWN] {
+            let slow_down = ProblemDetails::new(StatusCode::TOO_MANY_REQUESTS).with_cause(cause);
+            assert!(matches!(told(slow_down), KeySourceError::TooMany(_)), "it works");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_openssl::SslStream;
 use transport::TlsVersion;
 use transport::profile::ReloadingContext;
 
-use super::{Peer, PeerService, Refusal, Shared, abused, serve_http2};
+use super::{Holder, Peer, PeerService, Refusal, Shared, abused, serve_http2};
 use crate::answers::Answers;
 
 /// How a device's connection is protected.
@@ -28,14 +28,17 @@ pub struct DeviceTls {
     pub version: TlsVersion,
     /// The cipher suite's IANA name.
     pub cipher: &'static str,
+    /// The cipher suite's IANA number.
+    pub suite: u16,
 }
 
-pub(super) fn tls_of(stream: &SslStream<TcpStream>) -> Option<DeviceTls> {
+pub(crate) fn tls_of(stream: &SslStream<TcpStream>) -> Option<DeviceTls> {
     let version = match stream.ssl().version2()? {
         SslVersion::TLS1_3 => TlsVersion::Tls13,
         _ => TlsVersion::Tls12,
     };
-    Some(DeviceTls { version, cipher: stream.ssl().current_cipher()?.standard_name()? })
+    let cipher = stream.ssl().current_cipher()?;
+    Some(DeviceTls { version, cipher: cipher.standard_name()?, suite: u16::from_be_bytes(cipher.protocol_id()) })
 }
 
 /// A connection whose client has begun to speak.
@@ -51,24 +54,30 @@ pub(super) async fn accept(stream: TcpStream, tls: &ReloadingContext) -> Result<
     }
 }
 
-pub(super) async fn serve(stream: SslStream<TcpStream>, source: SocketAddr, peer: Peer, shared: &Arc<Shared>) {
+pub(super) async fn serve(
+    stream: SslStream<TcpStream>,
+    source: SocketAddr,
+    peer: Peer,
+    holder: Holder,
+    shared: &Arc<Shared>,
+) {
     let http2 = stream.ssl().selected_alpn_protocol() == Some(b"h2");
     // Answers that last have no time of their own: a peer that takes nothing of them is found here.
     let stream = TimedWrites::new(stream, Duration::from_secs(shared.limits.answer_timeout_seconds));
     if http2 {
-        serve_http2(stream, source, peer, shared).await;
+        serve_http2(stream, source, peer, holder, shared).await;
     } else {
-        serve_http1(stream, source, peer, shared).await;
+        serve_http1(stream, source, peer, holder, shared).await;
     }
 }
 
-async fn serve_http1<S>(stream: S, source: SocketAddr, peer: Peer, shared: &Arc<Shared>)
+async fn serve_http1<S>(stream: S, source: SocketAddr, peer: Peer, holder: Holder, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &shared.limits;
     let answers = Arc::new(Answers::default());
-    let service = PeerService { source, peer, answers: Arc::clone(&answers), shared: Arc::clone(shared) };
+    let service = PeerService { source, peer, holder, answers: Arc::clone(&answers), shared: Arc::clone(shared) };
     let octets_max = usize::try_from(limits.header_list_bytes_max).unwrap_or(usize::MAX).max(HEADER_OCTETS_LEAST);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use akma::DigestUaProtocol;
 use sbi::{CertificateFiles, ServerLimits};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ pub struct HttpsSection {
     /// HTTP stacks, curl's included, have only `auth`: for them this is to be false.
     #[serde(default = "default_body_integrity")]
     pub body_integrity: bool,
+    /// Which Ua* protocol identifier K_AF has (INFERRED): `http_digest`, `0100000002`, or `cipher_suite`, `010001` and the suite of the
+    /// device's TLS connection. Devices must have the same.
+    #[serde(default)]
+    pub ua_protocol: DigestUaProtocol,
     /// Limits on devices.
     #[serde(default)]
     pub devices: DeviceLimits,
@@ -35,7 +40,8 @@ pub struct HttpsSection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceLimits {
-    /// Devices, each one A-KID, that have proven themselves and are remembered. One more: 503 `NF_CONGESTION`.
+    /// Devices, each one A-KID, that have proven themselves and are remembered. One more takes the place of one without a session
+    /// that has been silent for `nonce_lifetime_seconds`, of the longest silent of them; where there is none: 503 `NF_CONGESTION`.
     pub devices_max: usize,
     /// Silence after which a device is forgotten: it is away until it registers again. At least `nonce_lifetime_seconds`.
     pub device_idle_seconds: u64,
@@ -43,6 +49,10 @@ pub struct DeviceLimits {
     pub nonce_lifetime_seconds: u64,
     /// Nonces that one device uses at once. One more: those as old as its oldest are not good any more.
     pub nonces_per_device_max: usize,
+    /// Keys that are looked up for one nonce before somebody is proven with it. One more: 401 with `stale`, and a new one.
+    pub lookups_per_nonce_max: u32,
+    /// Nonces of which that is counted. Beyond, the oldest is counted anew: what one source may look up bounds it.
+    pub lookup_nonces_max: usize,
     /// Requests of one device that wait to be handed on. One more: 429 `TOO_MANY`.
     pub requests_per_device_max: usize,
     /// How long a long poll waits that does not say, and at most.
@@ -61,6 +71,8 @@ impl Default for DeviceLimits {
             device_idle_seconds: 3600,
             nonce_lifetime_seconds: 300,
             nonces_per_device_max: 64,
+            lookups_per_nonce_max: 8,
+            lookup_nonces_max: 16_384,
             requests_per_device_max: 64,
             poll_wait_seconds: 25,
             listen_gap_seconds: 10,
@@ -97,11 +109,13 @@ impl DeviceLimits {
         self.device_idle().min(SWEEP_INTERVAL_MAX)
     }
 
-    fn members(&self) -> [(&'static str, u64); 8] {
+    fn members(&self) -> [(&'static str, u64); 10] {
         let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         [
             ("devices_max", count(self.devices_max)),
             ("nonces_per_device_max", count(self.nonces_per_device_max)),
+            ("lookups_per_nonce_max", u64::from(self.lookups_per_nonce_max)),
+            ("lookup_nonces_max", count(self.lookup_nonces_max)),
             ("requests_per_device_max", count(self.requests_per_device_max)),
             ("device_idle_seconds", self.device_idle_seconds),
             ("nonce_lifetime_seconds", self.nonce_lifetime_seconds),
@@ -159,6 +173,8 @@ fn default_limits() -> ServerLimits {
         connections_max: 20_000,
         // A long poll is a request all the time that it waits.
         requests_max: 20_000,
+        // Strangers' among them.
+        bodies_per_peer_max: 128,
         streams_per_connection_max: 32,
         request_timeout_seconds: 60,
         unknown_server_name_refused: true,

@@ -14,11 +14,21 @@ pub(super) struct Counters {
     used: Vec<(Nonce, u32)>,
     /// Nonces made no later than this are not taken any more, unless they are among those in use.
     forgotten: Option<Nonce>,
+    /// The latest time at which one was taken, or refused: what was forgotten then as too old is too old for whoever looked at
+    /// the clock before, and comes after.
+    latest: Option<Instant>,
 }
 
 impl Counters {
-    /// Whether this count of this nonce is new; it is not from then on.
+    /// Whether this count of this nonce is new, and the nonce still good; it is not new from then on.
     pub(super) fn take(&mut self, nonce: Nonce, count: u32, nonces: &Nonces, now: Instant, nonces_max: usize) -> bool {
+        let now = self.latest.map_or(now, |latest| latest.max(now));
+        self.latest = Some(now);
+        // It was good when the request came; looking up its key may have taken longer than it had left, and its count may have
+        // been forgotten meanwhile.
+        if nonces.is_over(nonce, now) {
+            return false;
+        }
         if let Some((_, last)) = self.used.iter_mut().find(|(known, _)| *known == nonce) {
             let new = count > *last;
             *last = count.max(*last);
@@ -52,13 +62,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http_ue::DeviceLimits;
 
     const LIFETIME: Duration = Duration::from_secs(100);
+
+    fn made(now: Instant) -> Nonces {
+        let limits = DeviceLimits { nonce_lifetime_seconds: LIFETIME.as_secs(), ..DeviceLimits::default() };
+        Nonces::new(&limits, now).unwrap()
+    }
+
+    #[test]
+    fn a_nonce_whose_count_was_forgotten_as_too_old_is_not_taken_again_by_whoever_looked_at_the_clock_before() {
+        let begun = Instant::now();
+        let nonces = made(begun);
+        let (before, after) = (begun + LIFETIME - Duration::from_secs(1), begun + LIFETIME);
+        let old = nonces.check(&nonces.issue(begun), before).unwrap();
+        let mut counters = Counters::default();
+        assert!(counters.take(old, 1, &nonces, before, 1));
+        let new = nonces.check(&nonces.issue(after), after).unwrap();
+        assert!(counters.take(new, 1, &nonces, after, 1), "in the place of the old one");
+        assert!(!counters.take(old, 1, &nonces, after, 1));
+        assert!(!counters.take(old, 1, &nonces, before, 1));
+        assert!(!counters.take(old, 2, &nonces, before, 4));
+    }
 
     #[test]
     fn a_count_that_is_not_higher_is_refused() {
         let now = Instant::now();
-        let nonces = Nonces::new(LIFETIME, now).unwrap();
+        let nonces = made(now);
         let nonce = nonces.check(&nonces.issue(now), now).unwrap();
         let mut counters = Counters::default();
         let taken: Vec<bool> =
@@ -72,7 +103,7 @@ mod tests {
             uses in proptest::collection::vec((0_usize..12, 1_u32..4, 0_u64..20), 1..200)
         ) {
             let begun = Instant::now();
-            let nonces = Nonces::new(LIFETIME, begun).unwrap();
+            let nonces = made(begun);
             let mut now = begun;
             let mut issued = Vec::new();
             let (mut counters, mut taken) = (Counters::default(), HashSet::new());
@@ -91,7 +122,7 @@ mod tests {
         #[test]
         fn a_new_nonce_is_always_taken(count in 1_usize..50) {
             let begun = Instant::now();
-            let nonces = Nonces::new(LIFETIME, begun).unwrap();
+            let nonces = made(begun);
             let mut counters = Counters::default();
             for number in 0..count {
                 let now = begun + Duration::from_millis(u64::try_from(number).unwrap());

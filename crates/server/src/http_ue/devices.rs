@@ -1,4 +1,9 @@
 //! Who has proven itself: one entry for each A-KID, with what outlives a request.
+//!
+//! The table is bounded. When it is full, whoever proves itself takes the place of the device that has been silent for longest,
+//! of those that have no session and have been silent for longer than a nonce lives: they lose no message, only have to register
+//! again, and no nonce that they used is good any more. Where there is none such, the newcomer is asked to come back. So nobody
+//! is displaced who is there, and nobody displaces without K_AF.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +30,8 @@ pub(super) struct Devices {
     known: Mutex<HashMap<AKid, Arc<Device>>>,
     devices_max: usize,
     idle: Duration,
+    /// Silence after which one may be displaced.
+    displaceable: Duration,
 }
 
 /// There are as many as there may be.
@@ -33,7 +40,12 @@ pub(super) struct Full;
 
 impl Devices {
     pub(super) fn new(limits: &DeviceLimits) -> Self {
-        Self { known: Mutex::default(), devices_max: limits.devices_max, idle: limits.device_idle() }
+        Self {
+            known: Mutex::default(),
+            devices_max: limits.devices_max,
+            idle: limits.device_idle(),
+            displaceable: limits.nonce_lifetime(),
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -51,11 +63,22 @@ impl Devices {
             return Ok(Arc::clone(device));
         }
         if known.len() >= self.devices_max {
-            return Err(Full);
+            let displaced = self.displaceable(&known, now).ok_or(Full)?;
+            known.remove(&displaced);
         }
         let device = Arc::new(Device { a_kid: a_kid.clone(), state: Mutex::new(State::new(now)) });
         known.insert(a_kid.clone(), Arc::clone(&device));
         Ok(device)
+    }
+
+    fn displaceable(&self, known: &HashMap<AKid, Arc<Device>>, now: Instant) -> Option<AKid> {
+        let silent = known.iter().filter(|(_, device)| Arc::strong_count(device) == 1);
+        let displaceable = silent.filter_map(|(a_kid, device)| {
+            let state = lock(&device.state);
+            let long = now.saturating_duration_since(state.heard_at) >= self.displaceable;
+            (long && !state.has_session()).then_some((state.heard_at, a_kid))
+        });
+        displaceable.min_by_key(|(heard_at, _)| *heard_at).map(|(_, a_kid)| a_kid.clone())
     }
 
     /// Forgets those that were silent for too long and that nobody works for.
@@ -72,6 +95,8 @@ pub(super) struct Device {
 
 struct State {
     key: Option<ProvenKey>,
+    /// What the key is for.
+    protocol: UaProtocolId,
     counters: Counters,
     heard_at: Instant,
     registration: Option<Registered>,
@@ -106,23 +131,33 @@ pub(super) enum NotTaken {
 
 impl State {
     fn new(now: Instant) -> Self {
-        Self { key: None, counters: Counters::default(), heard_at: now, registration: None, link: None }
+        Self {
+            key: None,
+            protocol: UaProtocolId::HTTP_DIGEST,
+            counters: Counters::default(),
+            heard_at: now,
+            registration: None,
+            link: None,
+        }
+    }
+
+    fn has_session(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| !link.commands.is_closed())
     }
 }
 
 impl Device {
-    /// The key of its session, if it has one.
-    pub(super) fn key_in_use(&self) -> Option<ProvenKey> {
+    /// The key of its session, if it has one, and it is for this protocol.
+    pub(super) fn key_in_use(&self, protocol: UaProtocolId) -> Option<ProvenKey> {
         let state = lock(&self.state);
-        let live = state.link.as_ref().is_some_and(|link| !link.commands.is_closed());
-        state.key.clone().filter(|_| live)
+        state.key.clone().filter(|_| state.has_session() && state.protocol == protocol)
     }
 
     /// Notes what it has proven itself with, and ends its session if that is another UE's.
-    pub(super) fn prove(&self, key: ProvenKey) {
+    pub(super) fn prove(&self, key: ProvenKey, protocol: UaProtocolId) {
         let mut state = lock(&self.state);
         let same = state.key.as_ref().is_none_or(|before| before.ue_id == key.ue_id);
-        state.key = Some(key);
+        (state.key, state.protocol) = (Some(key), protocol);
         if !same {
             (state.registration, state.link) = (None, None);
         }
@@ -135,8 +170,9 @@ impl Device {
     }
 
     /// Whether this count of this nonce is new.
-    pub(super) fn count(&self, nonce: Nonce, count: u32, nonces: &Nonces, now: Instant, nonces_max: usize) -> bool {
+    pub(super) fn count(&self, nonce: Nonce, count: u32, nonces: &Nonces, nonces_max: usize) -> bool {
         let mut state = lock(&self.state);
+        let now = Instant::now();
         state.heard_at = now;
         state.counters.take(nonce, count, nonces, now, nonces_max)
     }
@@ -175,7 +211,7 @@ impl Device {
         if registration.is_none() {
             state.registration = None;
         }
-        let peer = proven(&self.a_kid, key, origin.tls);
+        let peer = proven(&self.a_kid, key, state.protocol, origin.tls);
         let link = link::open(front, self, peer, origin.source, registration);
         let sent = link.commands.try_send(command).map_err(|_| NotTaken::TooMany);
         state.link = Some(link);
@@ -208,15 +244,43 @@ impl Registered {
 }
 
 /// What a session is told of its peer.
-fn proven(a_kid: &AKid, key: &ProvenKey, tls: Option<DeviceTls>) -> ProvenPeer {
-    let tls = tls.unwrap_or(DeviceTls { version: TlsVersion::Tls12, cipher: "unknown" });
+fn proven(a_kid: &AKid, key: &ProvenKey, protocol: UaProtocolId, tls: Option<DeviceTls>) -> ProvenPeer {
+    let tls = tls.unwrap_or(DeviceTls { version: TlsVersion::Tls12, cipher: "unknown", suite: 0 });
     ProvenPeer {
         a_kid: a_kid.clone(),
         ue_id: key.ue_id.clone(),
         gpsi: key.gpsi.clone(),
         expires_at: key.expires_at,
-        protocol: UaProtocolId::HTTP_DIGEST,
+        protocol,
         tls_version: tls.version,
         cipher: tls.cipher,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn a_kid(number: usize) -> AKid {
+        format!("0.{number}@5gc.mnc001.mcc001.3gppnetwork.org").parse().unwrap()
+    }
+
+    #[test]
+    fn who_proves_itself_takes_the_place_of_the_longest_silent_and_of_nobody_who_is_there() {
+        let limits = DeviceLimits { devices_max: 3, nonce_lifetime_seconds: 10, ..DeviceLimits::default() };
+        let (devices, begun) = (Devices::new(&limits), Instant::now());
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        for (number, seconds) in [(1, 0), (2, 2), (3, 1)] {
+            devices.enter(&a_kid(number), after(seconds)).unwrap();
+        }
+        assert!(devices.enter(&a_kid(4), after(9)).is_err(), "their nonces may be good still");
+        let in_use = devices.find(&a_kid(1)).unwrap();
+        devices.enter(&a_kid(4), after(12)).unwrap();
+        assert!(devices.find(&a_kid(3)).is_none(), "of those that nobody works for, the longest silent");
+        assert!(devices.enter(&a_kid(2), after(12)).is_ok() && devices.count() == 3);
+        drop(in_use);
+        devices.enter(&a_kid(5), after(12)).unwrap();
+        assert!(devices.find(&a_kid(1)).is_none() && devices.count() == 3);
     }
 }

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use sbi::ServerMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -17,6 +18,8 @@ pub(crate) struct HttpsMetrics {
     pub(super) devices: Gauge,
     authentications: Family<Outcome, Counter>,
     acknowledged: Counter,
+    /// Connections, requests and bodies.
+    pub(super) server: ServerMetrics,
 }
 
 impl HttpsMetrics {
@@ -28,6 +31,7 @@ impl HttpsMetrics {
             self.authentications.clone(),
         );
         registry.register("https_acknowledged", "Deliveries acknowledged over HTTPS", self.acknowledged.clone());
+        self.server.register_as(registry, "https");
     }
 
     pub(super) fn authenticated(&self, outcome: &'static str) {

@@ -30,9 +30,10 @@ mod status;
 
 use std::sync::Arc;
 
+use akma::DigestUaProtocol;
 use axum::Router;
 use axum::routing::{get, post};
-use sbi::{CertificateFiles, SbiServer, SbiServerConfig, ServerMetrics};
+use sbi::{CertificateFiles, SbiServer, SbiServerConfig};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +53,7 @@ pub(crate) struct Front {
     /// Of every challenge.
     realm: String,
     body_integrity: bool,
+    ua_protocol: DigestUaProtocol,
     limits: DeviceLimits,
     nonces: Nonces,
     devices: Devices,
@@ -83,8 +85,9 @@ impl Front {
             path: path.into(),
             realm: akma::digest_realm(fqdn),
             body_integrity: section.body_integrity,
+            ua_protocol: section.ua_protocol,
             limits: section.devices.clone(),
-            nonces: Nonces::new(section.devices.nonce_lifetime(), Instant::now())?,
+            nonces: Nonces::new(&section.devices, Instant::now())?,
             devices: Devices::new(&section.devices),
             metrics,
         }))
@@ -103,7 +106,7 @@ pub(crate) async fn serve(
         tls: section.certificates.clone().unwrap_or_else(|| certificates.clone()),
         limits: section.limits.clone(),
     };
-    let server = SbiServer::start_for_devices(server, router(front), stop, ServerMetrics::default()).await?;
+    let server = SbiServer::start_for_devices(server, router(front), stop, front.metrics.server.clone()).await?;
     front.core.tasks.spawn(keep_house(Arc::clone(front)));
     Ok(server)
 }

@@ -2,7 +2,11 @@
 //!
 //! A nonce is when it was made, and random octets, authenticated under a key that lives as long as the process. Whoever
 //! asks for many costs nothing; one of an earlier process is not known, and its user is asked for a new one.
+//!
+//! How many keys were looked up for a nonce without anybody being proven is remembered of a bounded number of them. Whoever
+//! has more is bounded by what one source may look up.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,9 +15,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
+use transport::Expiring;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
+use super::config::DeviceLimits;
 use crate::error::ServerError;
+use crate::sync::lock;
 
 const RANDOM_OCTETS: usize = 8;
 const TAG_OCTETS: usize = 16;
@@ -21,14 +29,18 @@ const OCTETS: usize = 8 + RANDOM_OCTETS + TAG_OCTETS;
 
 /// Makes nonces, and knows its own again.
 pub(super) struct Nonces {
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
     /// What ages are counted from: no setting of the day's clock changes them.
     begun: Instant,
     lifetime: Duration,
+    /// How many keys one may have looked up in vain.
+    lookups_max: u32,
+    /// How many were.
+    lookups: Mutex<Expiring<Nonce, u32>>,
 }
 
 /// One that we made, and that is not too old. Older ones compare as less.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Nonce {
     /// Milliseconds from [`Nonces::begun`].
     issued: u64,
@@ -45,13 +57,19 @@ pub(super) enum NotGood {
 }
 
 impl Nonces {
-    pub(super) fn new(lifetime: Duration, now: Instant) -> Result<Self, ServerError> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| ServerError::Configuration {
+    pub(super) fn new(limits: &DeviceLimits, now: Instant) -> Result<Self, ServerError> {
+        let mut key = Zeroizing::new([0; 32]);
+        getrandom::fill(key.as_mut_slice()).map_err(|error| ServerError::Configuration {
             key: "https".to_owned(),
             reason: format!("cannot be served without random octets: {error}"),
         })?;
-        Ok(Self { key, begun: now, lifetime })
+        Ok(Self {
+            key,
+            begun: now,
+            lifetime: limits.nonce_lifetime(),
+            lookups_max: limits.lookups_per_nonce_max,
+            lookups: Mutex::new(Expiring::new(limits.lookup_nonces_max)),
+        })
     }
 
     pub(super) fn issue(&self, now: Instant) -> String {
@@ -78,6 +96,22 @@ impl Nonces {
         if self.is_over(nonce, now) { Err(NotGood::Expired) } else { Ok(nonce) }
     }
 
+    /// Whether a key may be looked up for it; then that is counted.
+    pub(super) fn looks_up(&self, nonce: Nonce, now: Instant) -> bool {
+        let mut lookups = lock(&self.lookups);
+        let before = lookups.live(&nonce, now).copied().unwrap_or_default();
+        if before >= self.lookups_max {
+            return false;
+        }
+        lookups.insert(nonce, before.saturating_add(1), now + self.lifetime, now);
+        true
+    }
+
+    /// It has proven somebody: what was looked up for it was not in vain.
+    pub(super) fn proved(&self, nonce: Nonce) {
+        lock(&self.lookups).remove(&nonce);
+    }
+
     /// Whether it is past its lifetime.
     pub(super) fn is_over(&self, nonce: Nonce, now: Instant) -> bool {
         let age = self.milliseconds(now).saturating_sub(nonce.issued);
@@ -90,7 +124,7 @@ impl Nonces {
 
     fn tag(&self, content: &[u8]) -> Vec<u8> {
         // HMAC takes keys of every length.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return Vec::new() };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.as_slice()) else { return Vec::new() };
         mac.update(content);
         mac.finalize().into_bytes().iter().copied().take(TAG_OCTETS).collect()
     }
@@ -112,10 +146,15 @@ mod tests {
 
     const LIFETIME: Duration = Duration::from_secs(10);
 
+    fn made(now: Instant) -> Nonces {
+        let limits = DeviceLimits { nonce_lifetime_seconds: 10, lookups_per_nonce_max: 2, ..DeviceLimits::default() };
+        Nonces::new(&limits, now).unwrap()
+    }
+
     #[test]
     fn a_nonce_is_good_until_its_lifetime_is_over_and_no_two_are_alike() {
         let now = Instant::now();
-        let nonces = Nonces::new(LIFETIME, now).unwrap();
+        let nonces = made(now);
         let issued: BTreeSet<_> = (0..100).map(|_| nonces.issue(now)).collect();
         assert_eq!(issued.len(), 100);
         for text in issued {
@@ -127,8 +166,8 @@ mod tests {
     #[test]
     fn what_was_not_made_here_is_not_known() {
         let now = Instant::now();
-        let nonces = Nonces::new(LIFETIME, now).unwrap();
-        let other = Nonces::new(LIFETIME, now).unwrap();
+        let nonces = made(now);
+        let other = made(now);
         assert_eq!(nonces.check(&other.issue(now), now), Err(NotGood::Unknown));
         let own = nonces.issue(now);
         for at in 0..own.len() {
@@ -141,5 +180,16 @@ mod tests {
         for text in ["", "A", &own[1..], &format!("{own}A"), &format!("{own}="), "\u{e4}"] {
             assert_eq!(nonces.check(text, now), Err(NotGood::Unknown));
         }
+    }
+
+    #[test]
+    fn a_nonce_causes_few_lookups_until_it_proves_somebody() {
+        let now = Instant::now();
+        let nonces = made(now);
+        let [nonce, other] = [(); 2].map(|()| nonces.check(&nonces.issue(now), now).unwrap());
+        assert!(nonces.looks_up(nonce, now) && nonces.looks_up(nonce, now));
+        assert!(!nonces.looks_up(nonce, now) && nonces.looks_up(other, now));
+        nonces.proved(nonce);
+        assert!(nonces.looks_up(nonce, now));
     }
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::body::to_bytes;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use message::{FailureCause, UeMessage};
-use sbi::{DeviceTls, ProblemDetails, cause};
+use sbi::{DeviceTls, ProblemDetails, read_body};
 use tokio::sync::oneshot;
 
 use super::Front;
@@ -78,17 +77,16 @@ async fn taken(front: &Arc<Front>, request: Request) -> Result<Response, Refused
 }
 
 impl Front {
-    /// Reads a request whole, and whose it is.
+    /// Reads whose a request is, and in between its body, if its head is worth that.
     pub(super) async fn proven(&self, request: Request) -> Result<Proven, Refused> {
         let (parts, body) = request.into_parts();
         let Some(ConnectInfo(source)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else {
             return Err(ProblemDetails::internal().into());
         };
         let origin = Origin { source: source.ip(), tls: parts.extensions.get::<DeviceTls>().copied() };
-        // The server has read it, and bounded it, before.
-        let body =
-            to_bytes(body, usize::MAX).await.map_err(|_| ProblemDetails::bad_request(cause::INVALID_MSG_FORMAT))?;
-        let device = self.authenticate(&parts, &body, origin).await?;
+        let claim = self.claim(&parts, origin)?;
+        let body = read_body(&parts, body).await?;
+        let device = self.authenticate(claim, &parts, &body, origin).await?;
         Ok(Proven { device, origin, parts, body })
     }
 

@@ -287,9 +287,8 @@ async fn remove_registration(
 
 async fn revalidate(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr, party: &Party) -> Result<(), Invalid> {
     if let Some(keys) = &core.keys {
-        keys.forget(&peer.a_kid);
         let request = KeyRequest { a_kid: peer.a_kid.clone(), protocol: peer.protocol, source };
-        match keys.resolve(request).await {
+        match keys.revalidate(request).await {
             Ok(key) if key.ue_id == peer.ue_id => {}
             Ok(_) | Err(LookupRefusal::Unknown | LookupRefusal::Expired) => return Err(Invalid::Key),
             Err(_) => return Err(Invalid::Unknown),

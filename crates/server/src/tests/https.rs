@@ -556,6 +556,125 @@ async fn one_device_more_than_there_may_be_is_asked_to_come_back() {
     assert_eq!(alice.register().await.0, StatusCode::CREATED);
 }
 
+impl HttpDevice {
+    /// Somebody who knows no key, under an A-KID that nobody has.
+    fn stranger(router: &Router, number: usize) -> Self {
+        let a_kid = format!("0.{number:08x}@5gc.mnc001.mcc001.3gppnetwork.org").parse().unwrap();
+        Self { router: router.clone(), name: "nobody".to_owned(), a_kid, k_af: KAf::from_bytes([1; 32]) }
+    }
+
+    /// What it is told under this nonce.
+    async fn under(&self, nonce: &str) -> axum::response::Response {
+        let asked = Asked::post(b"{}");
+        self.send(&asked, Some(&self.credentials(&asked, nonce))).await
+    }
+}
+
+fn asked(keys: &Keys) -> usize {
+    keys.asked.lock().unwrap().len()
+}
+
+#[tokio::test]
+async fn with_one_nonce_a_stranger_has_few_keys_looked_up() {
+    let https = Https::new().await;
+    let nonce = HttpDevice::stranger(&https.router, 0).nonce().await;
+    let few = usize::try_from(DeviceLimits::default().lookups_per_nonce_max).unwrap();
+    for number in 0..few {
+        let refused = HttpDevice::stranger(&https.router, number).under(&nonce).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    }
+    for number in few..100 {
+        let refused = HttpDevice::stranger(&https.router, number).under(&nonce).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert!(challenge_of(&refused).stale, "another nonce is to be had");
+    }
+    assert_eq!(asked(&https.keys), few);
+}
+
+#[tokio::test]
+async fn who_guesses_at_the_digest_of_an_a_kid_has_few_keys_looked_up_for_a_nonce_and_the_device_is_served() {
+    let https = Https::new().await;
+    let alice = https.device("alice");
+    let guess = HttpDevice { k_af: KAf::from_bytes([1; 32]), ..alice.clone() };
+    let nonce = guess.nonce().await;
+    for _ in 0..100 {
+        assert_eq!(guess.under(&nonce).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(asked(&https.keys), usize::try_from(DeviceLimits::default().lookups_per_nonce_max).unwrap());
+    assert_eq!(alice.register().await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn who_has_keys_looked_up_without_end_is_told_to_come_back_and_sessions_go_on() {
+    let https = Https::new().await;
+    let alice = https.registered("alice").await;
+    let mut bob = https.net.ue("bob").await;
+    let mut refused = None;
+    for number in 0..10_000 {
+        let stranger = HttpDevice::stranger(&https.router, number);
+        let answer = stranger.under(&stranger.nonce().await).await;
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(answer);
+            break;
+        }
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    }
+    let refused = refused.unwrap();
+    assert!(refused.headers().contains_key(RETRY_AFTER));
+    assert_eq!(said(refused).await.1["cause"], "TOO_MANY_LOOKUPS");
+    let sent = message("alice", "bob", "m-1");
+    let (answer, received) = tokio::join!(alice.message(&sent), bob.receive());
+    assert_eq!((answer.0, received.message_id.as_str()), (StatusCode::OK, "m-1"));
+}
+
+#[tokio::test]
+async fn what_the_head_of_a_request_refuses_is_refused_before_its_body_comes() {
+    let https = Https::new().await;
+    let alice = https.device("alice");
+    let nonce = alice.nonce().await;
+    let credentials = alice.credentials(&Asked::post(b"{}"), &nonce);
+    let elsewhere = front(&https.net, DeviceLimits::default(), true);
+    let of_another = HttpDevice { router: elsewhere, ..alice.clone() }.nonce().await;
+    let nobody = credentials.replace(alice.a_kid.as_str(), "no body");
+    let cases = [
+        (None, StatusCode::UNAUTHORIZED),
+        (Some("Digest x".to_owned()), StatusCode::BAD_REQUEST),
+        (Some(credentials.replace("uri=\"/msgin5g\"", "uri=\"/other\"")), StatusCode::BAD_REQUEST),
+        (Some(credentials.replace(&nonce, &of_another)), StatusCode::UNAUTHORIZED),
+        (Some(nobody), StatusCode::FORBIDDEN),
+    ];
+    for (authorization, status) in cases {
+        let body = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>());
+        let mut request =
+            HttpRequest::builder().method("POST").uri("/msgin5g").header(CONTENT_TYPE, "application/json");
+        if let Some(authorization) = &authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut request = request.body(body).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4000))));
+        let answer = timeout(PATIENCE, https.router.clone().oneshot(request)).await.unwrap().unwrap();
+        assert_eq!(answer.status(), status, "{authorization:?}");
+    }
+    assert_eq!(asked(&https.keys), 0);
+}
+
+#[tokio::test]
+async fn k_af_is_asked_for_by_the_protocol_that_the_configuration_says() {
+    let https = Https::new().await;
+    let alice = https.device("alice");
+    for (ua_protocol, identifier) in [("http_digest", "0100000002"), ("cipher_suite", "0100011302")] {
+        let section: HttpsSection = toml::from_str(&format!("ua_protocol = \"{ua_protocol}\"")).unwrap();
+        let fqdn = "msgin5g.lab.example".parse().unwrap();
+        let front = Front::new(&https.net.core, &fqdn, "msgin5g", &section, HttpsMetrics::default()).unwrap();
+        let tls =
+            sbi::DeviceTls { version: transport::TlsVersion::Tls13, cipher: "TLS_AES_256_GCM_SHA384", suite: 0x1302 };
+        let alice = HttpDevice { router: router(&front).layer(axum::Extension(tls)), ..alice.clone() };
+        assert_eq!(alice.register().await.0, StatusCode::CREATED);
+        let asked = https.keys.asked.lock().unwrap().last().cloned();
+        assert_eq!(asked.unwrap().to_string(), format!("msgin5g.lab.example:{identifier}"));
+    }
+}
+
 #[tokio::test]
 async fn a_listener_takes_the_place_of_the_one_before() {
     let https = Https::new().await;

@@ -142,10 +142,13 @@ struct Keys {
     answer: Mutex<Option<Option<ProvenKey>>>,
     /// Of these A-KIDs; `answer` is for the others.
     known: Mutex<BTreeMap<AKid, ProvenKey>>,
+    /// What it was asked for.
+    asked: Mutex<Vec<AfId>>,
 }
 
 impl KeySource for Keys {
-    fn retrieve(&self, _: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
+    fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
+        self.asked.lock().unwrap().push(af_id);
         let known = self.known.lock().unwrap().get(&a_kid).cloned();
         let answer = known.map(Some).or(self.answer.lock().unwrap().clone());
         Box::pin(async move { answer.ok_or_else(|| KeySourceError::Unavailable("down".to_owned())) })

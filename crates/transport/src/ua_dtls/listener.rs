@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dtls::{AddressChange, Alert, ConnectionId, Disposition, Incoming, ProvenHello, ServerConfig};
 use tokio::net::UdpSocket;
-use tracing::debug;
+use tracing::warn;
 
 use super::arrival::DtlsArrival;
 use super::peer::{Peer, Surroundings};
@@ -17,6 +17,7 @@ use super::{CONNECTION_ID_OCTETS, DATAGRAM_READ_OCTETS, DtlsError, DtlsServerCon
 use crate::admission::{Admission, Full};
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::TransportMetrics;
 use crate::psk_profile::IDENTITY_HINT;
 use crate::psk_server::KeyLog;
@@ -259,10 +260,15 @@ impl Shared {
 
     /// Of somebody who is told so in plain, or not at all.
     fn refuse(&self, source: SocketAddr, error: &HandshakeError) {
-        debug!(target: "security", %source, reason = error.label(), "ClientHello refused");
+        if let Some(unlogged) = REFUSED.admit() {
+            warn!(target: "security", %source, reason = error.label(), unlogged, "ClientHello refused");
+        }
         self.metrics().dtls_handshake_ended(error.label());
     }
 }
+
+/// Anybody can cause it over and over.
+static REFUSED: LogThrottle = LogThrottle::new();
 
 /// Sockets that share one address.
 fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {

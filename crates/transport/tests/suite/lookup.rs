@@ -180,6 +180,110 @@ async fn lookups_are_limited_per_source_and_in_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_invents_a_kids_asks_a_few_times_a_second_and_others_go_on() {
+    let good = Ue::number(0);
+    let home = Home::knowing(&[&good]);
+    let limits = LookupLimits { unknown_per_second_per_source_max: 2, negative_cache_ms: 0, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    let mut refusals = Vec::new();
+    for number in 1..=100 {
+        refusals.push(lookup.resolve(request_from(&Ue::number(number), "192.0.2.66")).await.unwrap_err());
+    }
+    assert_eq!(home.asked(), 20, "ten seconds' worth");
+    assert!(refusals.iter().skip(20).all(|refusal| *refusal == LookupRefusal::Busy));
+    for _ in 0..100 {
+        assert!(lookup.resolve(request(&good)).await.is_ok(), "another source, and a good A-KID");
+    }
+    sleep(Duration::from_secs(1)).await;
+    for number in 1..=100 {
+        lookup.resolve(request_from(&Ue::number(number), "192.0.2.66")).await.unwrap_err();
+    }
+    assert_eq!(home.asked(), 122, "what a second brings");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_source_asks_so_often_and_no_more_even_for_a_kids_that_are_good() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let lookup = lookup(&home, LookupLimits { per_second_per_source_max: 3, ..LookupLimits::default() });
+    let mut found = 0;
+    for _ in 0..100 {
+        match lookup.resolve(request(&ue)).await {
+            Ok(_) => found += 1,
+            Err(refusal) => assert_eq!(refusal, LookupRefusal::Busy),
+        }
+    }
+    assert_eq!((found, home.asked()), (30, 30));
+    assert!(lookup.resolve(request_from(&ue, "192.0.2.2")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proven_peer_is_revalidated_whatever_strangers_at_its_address_do() {
+    let (ue, stranger) = (Ue::number(1), Ue::number(2));
+    let home = Home::knowing(&[&ue]);
+    let limits = LookupLimits { unknown_per_second_per_source_max: 1, negative_cache_ms: 0, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    while lookup.resolve(request(&stranger)).await != Err(LookupRefusal::Busy) {}
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Busy));
+    assert!(lookup.revalidate(request(&ue)).await.is_ok());
+    home.forgets(&ue);
+    assert_eq!(lookup.revalidate(request(&ue)).await, Err(LookupRefusal::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_knows_an_a_kid_does_not_keep_its_ue_from_joining() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(go_on.clone()));
+    let limits = LookupLimits { joiners_per_source_max: 2, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    let mut tasks = JoinSet::new();
+    for _ in 0..3 {
+        begin(&mut tasks, &lookup, request_from(&ue, "192.0.2.66")).await;
+    }
+    for _ in 0..100 {
+        let refused = lookup.resolve(request_from(&ue, "192.0.2.66")).await;
+        assert_eq!(refused, Err(LookupRefusal::Busy));
+    }
+    begin(&mut tasks, &lookup, request(&ue)).await;
+    assert_eq!((home.asked(), tasks.len()), (1, 4));
+    go_on.notify_one();
+    while let Some(answer) = tasks.join_next().await {
+        assert!(answer.unwrap().is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_among_those_who_wait_is_given_back() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::Silent);
+    let lookup = lookup(&home, LookupLimits { joiners_per_source_max: 1, ..LookupLimits::default() });
+    let (mut first, mut second) = (JoinSet::new(), JoinSet::new());
+    begin(&mut first, &lookup, request(&ue)).await;
+    begin(&mut second, &lookup, request(&ue)).await;
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Busy));
+    second.abort_all();
+    while second.join_next().await.is_some() {}
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::TimedOut), "it waited with the first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_server_that_wants_fewer_questions_is_no_failing_one() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let lookup = lookup(&home, LookupLimits { breaker_failures: 2, ..LookupLimits::default() });
+    home.becomes(Mood::Fails(KeySourceError::TooMany("429".into())));
+    for _ in 0..10 {
+        assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Busy));
+    }
+    assert_eq!(home.asked(), 10, "the breaker stays closed");
+    home.becomes(Mood::Answers);
+    assert!(lookup.resolve(request(&ue)).await.is_ok(), "nothing is remembered");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_key_server_is_left_alone_and_then_probed() {
     let ue = Ue::number(1);
     let home = Home::knowing(&[&ue]);
@@ -258,14 +362,17 @@ async fn operators_see_the_outcomes() {
     let mut registry = Registry::default();
     let source: Arc<dyn KeySource> = home.clone();
     let metrics = TransportMetrics::register(&mut registry);
-    let lookup = KeyLookup::new(source, fqdn(), LookupLimits::default(), metrics);
+    let lookup = KeyLookup::new(source.clone(), fqdn(), LookupLimits::default(), metrics.clone());
     lookup.resolve(request(&ue)).await.unwrap();
     lookup.resolve(request(&Ue::number(2))).await.unwrap_err();
+    let none = LookupLimits { in_flight_per_source_max: 0, ..LookupLimits::default() };
+    KeyLookup::new(source, fqdn(), none, metrics).resolve(request(&ue)).await.unwrap_err();
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
         "akma_key_lookups_total{outcome=\"found\"} 1",
         "akma_key_lookups_total{outcome=\"unknown\"} 1",
+        "akma_key_lookups_at_limit_total{limit=\"in_flight_per_source_max\"} 1",
         "akma_key_lookups_in_flight 0",
         "akma_key_lookup_seconds_count 2",
         "akma_key_lookup_breaker_open 0",
