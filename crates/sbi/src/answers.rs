@@ -40,7 +40,7 @@ impl Answers {
     }
 
     /// `answer`, whose body lasts, watched while a piece of it is here: from when it could begin until it is first asked for
-    /// something, and from each piece until the next is asked for. HTTP asks for none that its peer does not let out.
+    /// something, and from each piece until the next is asked for. HTTP asks for it when the one before is let out.
     pub(crate) fn watch_progress(self: &Arc<Self>, answer: Response) -> Response {
         answer.map(|inner| {
             let due = Some(self.enter());

@@ -261,14 +261,14 @@ fn impatient() -> ServerLimits {
 #[tokio::test]
 async fn a_stream_of_events_that_is_not_let_out_ends_although_its_device_answers_pings() {
     // Nothing; part of the first event; and the first one, but no other.
-    for (octets, path) in [(0, &b"\x06/quiet"[..]), (0, b"\x07/events"), (4, b"\x07/events"), (10, b"\x07/events")] {
+    for octets in [0, 4, 10] {
         let devices = Devices::start(impatient()).await;
         let files = devices.authority.issue(STRANGER, &[]);
         let (mut read, mut write) = tokio::io::split(raw::connect(devices.server.local_addr(), &files).await);
         let window = [&[0, 4][..], &u32::to_be_bytes(octets)].concat();
         write.write_all(&frame(SETTINGS, 0, 0, &window)).await.unwrap();
-        let asked = [&b"\x82\x87\x44"[..], path, b"\x41\x09localhost"].concat();
-        write.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &asked)).await.unwrap();
+        let asked = b"\x82\x87\x44\x07/events\x41\x09localhost";
+        write.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, asked)).await.unwrap();
         let hung_up = async {
             while let Some((kind, flags, _, payload)) = raw::next(&mut read).await {
                 if kind == PING && flags == 0 && write.write_all(&frame(PING, 1, 0, &payload)).await.is_err() {

@@ -77,7 +77,7 @@ impl Default for ServerLimits {
             stream_window_bytes: 65_536,
             connection_window_bytes: 1_048_576,
             send_buffer_bytes_max: 65_536,
-            bodies_per_peer_max: 256,
+            bodies_per_peer_max: 1024,
             body_timeout_seconds: 10,
             request_timeout_seconds: 10,
             answer_timeout_seconds: 30,
