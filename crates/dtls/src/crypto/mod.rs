@@ -1,6 +1,8 @@
 //! What is taken from reviewed crates: `aws-lc-rs`, and `ccm` over `aes`, which the former lacks.
 
 pub(crate) mod aead;
+#[cfg(test)]
+mod bad_inputs;
 pub(crate) mod exchange;
 pub(crate) mod hkdf;
 pub(crate) mod mask;
