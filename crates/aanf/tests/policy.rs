@@ -101,7 +101,7 @@ async fn a_token_that_was_verified_before_does_not_outlive_the_rights_of_its_pee
     write(policies.path(), &entries(&[ausf.clone(), af(INSIDE_AF, &[INSIDE])]));
     until(async || ask().await.unwrap().unwrap().supi.is_none()).await;
     // Nothing at all.
-    write(policies.path(), &entries(&[ausf.clone()]));
+    write(policies.path(), &entries(std::slice::from_ref(&ausf)));
     until(async || ask().await.is_err()).await;
     for _ in 0..2 {
         let problem = refused(ask().await);
