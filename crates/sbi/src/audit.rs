@@ -1,12 +1,16 @@
 //! Audit: who may do what was decided so, as events on the tracing target `audit` and as a counter.
 //!
 //! One event for each decision, with the fields `subject` (NF instance ID or DNS name, never a SUPI), `action` (service
-//! and operation), `object` (what it was to be done to, where there is such), `outcome` (`allowed` or `refused`) and `reason`
-//! (one of few fixed words, since the counter has a value for each). What was refused, and what was allowed and changes who
-//! may do what, is told at level INFO, the rest at level DEBUG.
+//! and operation), `object` (what it was to be done to, where there is such), `outcome` (`allowed`, `refused`, or `failed`:
+//! nobody was refused, and it came to nothing by a fault or a want on our side) and `reason` (one of few fixed words, since the
+//! counter has a value for each). What was refused or failed, and what was allowed and changes who may do what, is told at level
+//! INFO, the rest at level DEBUG.
 //!
 //! Events at level INFO are bounded: of those on one subject and action the first [`TOLD_EACH_MAX`] within [`WINDOW`] are told
-//! each; the others as sums at its end, with `count`, and without `object`. The counter counts all of them at once.
+//! each. The others are told at its end as sums, one for each outcome, reason and object, with `count`: what repeats is not told
+//! again, and nothing else is lost. At the bounds of what is counted apart ([`SUMS_EACH_MAX`], [`SUMS_MAX`],
+//! [`COUNTED_APART_MAX`]) sums have `others` in place of the object, or of subject and action. The counter counts all of them at
+//! once.
 
 mod ledger;
 
@@ -20,7 +24,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use transport::profile::PeerIdentity;
 
-pub use ledger::{COUNTED_APART_MAX, OTHERS, TOLD_EACH_MAX, WINDOW};
+pub use ledger::{COUNTED_APART_MAX, OTHERS, SUMS_EACH_MAX, SUMS_MAX, TOLD_EACH_MAX, WINDOW};
 
 use crate::problem::ProblemDetails;
 use ledger::{Ledger, Sum};
@@ -37,13 +41,25 @@ pub struct Audit {
 enum Outcome {
     Allowed,
     Refused,
+    Failed,
 }
 
 impl Outcome {
+    /// Of what was answered with this problem, or without one. What is not there, or is asked for in a wrong way, was allowed to
+    /// be asked for.
+    fn of(problem: Option<&ProblemDetails>) -> Self {
+        match problem.map(ProblemDetails::status_code) {
+            Some(StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) => Self::Refused,
+            Some(status) if status.is_server_error() => Self::Failed,
+            _ => Self::Allowed,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
+            Self::Failed => "failed",
         }
     }
 }
@@ -81,13 +97,11 @@ impl Audit {
         self.count(Outcome::Allowed, reason);
     }
 
-    /// `subject` was answered. With 403 or 429 it was refused; what failed in another way was allowed all the same, and
-    /// `reason` says what came of it.
+    /// `subject` was answered: refused with 403 or 429, failed with 5xx, and allowed otherwise; `reason` says what came of it.
     pub fn answered(&self, subject: &str, action: &str, reason: &'static str, problem: Option<&ProblemDetails>) {
-        if problem.is_some_and(is_refusal) {
-            self.refused(subject, action, reason);
-        } else {
-            self.allowed(subject, action, reason);
+        match Outcome::of(problem) {
+            Outcome::Allowed => self.allowed(subject, action, reason),
+            outcome => self.told(subject, action, "", outcome, reason.into()),
         }
     }
 
@@ -100,10 +114,9 @@ impl Audit {
         reason: &'static str,
         problem: Option<&ProblemDetails>,
     ) {
-        if problem.is_some_and(is_refusal) {
-            self.refused_for(subject, action, object, reason);
-        } else {
-            self.allowed_for(subject, action, object, reason);
+        match Outcome::of(problem) {
+            Outcome::Allowed => self.allowed_for(subject, action, object, reason),
+            outcome => self.told(subject, action, object, outcome, reason.into()),
         }
     }
 
@@ -116,8 +129,12 @@ impl Audit {
         reason: &'static str,
         problem: Option<&ProblemDetails>,
     ) {
-        let refused = problem.is_some_and(is_refusal);
-        self.told(subject, action, object, if refused { Outcome::Refused } else { Outcome::Allowed }, reason.into());
+        self.told(subject, action, object, Outcome::of(problem), reason.into());
+    }
+
+    /// `action` of `subject` was not refused, and came to nothing because of `reason`.
+    pub fn failed(&self, subject: &str, action: &str, reason: impl Into<Cow<'static, str>>) {
+        self.told(subject, action, "", Outcome::Failed, reason.into());
     }
 
     /// `subject` may not do `action`, because of `reason`.
@@ -131,8 +148,9 @@ impl Audit {
     }
 
     fn told(&self, subject: &str, action: &str, object: &str, outcome: Outcome, reason: Cow<'static, str>) {
-        if self.ledger.admit(subject, action, outcome, reason.clone()) {
-            let (object, outcome) = (shown(object), outcome.as_str());
+        let object = shown(object);
+        if self.ledger.admit(subject, action, outcome, reason.clone(), object) {
+            let outcome = outcome.as_str();
             tracing::info!(target: "audit", subject, action, object, outcome, reason = &*reason);
         }
         self.count(outcome, reason);
@@ -145,7 +163,8 @@ impl Audit {
 
 fn tell_sum(sum: &Sum) {
     let (subject, action, reason) = (sum.subject.as_str(), sum.action.as_str(), &*sum.reason);
-    tracing::info!(target: "audit", subject, action, outcome = sum.outcome.as_str(), reason, count = sum.count);
+    let (object, outcome) = (sum.object.as_deref(), sum.outcome.as_str());
+    tracing::info!(target: "audit", subject, action, object, outcome, reason, count = sum.count);
 }
 
 /// An object as it is told; `None` where there is none. It may come from a peer: as much of it as tells what was meant, and
@@ -166,10 +185,6 @@ const UE: &str = "ue";
 const SUPI_TYPES: [&str; 4] = ["imsi-", "nai-", "gci-", "gli-"];
 /// Characters of an object that are told.
 const OBJECT_CHARACTERS_MAX: usize = 256;
-
-fn is_refusal(problem: &ProblemDetails) -> bool {
-    matches!(problem.status_code(), StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
-}
 
 /// What to call a peer in an audit event: its NF instance ID, else its first DNS name, else `unnamed`.
 #[must_use]
@@ -253,6 +268,7 @@ mod tests {
             for _ in 0..TOLD_EACH_MAX {
                 audit.refused_for("stranger", "associate", "meter", "not_allowed");
             }
+            audit.refused_for("stranger", "associate", "imsi-001010000000002", "not_allowed");
             drop(audit);
         });
         let events = NOTES.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,9 +276,10 @@ mod tests {
         let object = |at: usize| events.get(at).and_then(|event| field(event, "object"));
         assert_eq!(object(3).as_deref(), Some("ue"), "whoever wrote it there");
         assert_eq!(object(4).map(|object| object.len()), Some(OBJECT_CHARACTERS_MAX));
-        let sum = events.last().map(|event| ["object", "count"].map(|name| field(event, name)));
-        assert_eq!(sum, Some([None, Some("2".to_owned())]));
-        assert_eq!(events.len(), 3 + TOLD_EACH_MAX as usize + 1);
+        let sums = events.iter().skip(3 + TOLD_EACH_MAX as usize);
+        let sums: Vec<_> = sums.map(|event| ["object", "count"].map(|name| field(event, name))).collect();
+        let sum = |object: &str, count: &str| [Some(object.to_owned()), Some(count.to_owned())];
+        assert_eq!(sums, [sum("meter", "2"), sum("ue", "1")]);
         let seen: Vec<Vec<Option<&str>>> = events
             .iter()
             .take(3)
@@ -283,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_was_allowed_and_what_is_forbidden_was_not() {
+    fn what_fails_was_neither_allowed_nor_refused() {
         let audit = Audit::default();
         let (forbidden, failed) = (ProblemDetails::forbidden("NOT_YOURS"), ProblemDetails::internal());
         audit.answered("somebody", "retrieve", "found", None);
@@ -291,17 +308,21 @@ mod tests {
         audit.answered("somebody", "retrieve", "not_yours", Some(&forbidden));
         audit.changed("somebody", "add", "thing", "added", None);
         audit.changed("somebody", "add", "thing", "too_many", Some(&forbidden));
+        audit.changed("somebody", "add", "thing", "failed", Some(&failed));
+        audit.answered_for("somebody", "read", "thing", "unknown", Some(&ProblemDetails::not_found("X")));
+        audit.failed("somebody", "read", "failed");
         let count = |outcome, reason: &'static str| {
             audit.decisions.get_or_create(&Decision { outcome, reason: reason.into() }).get()
         };
-        for (outcome, reason) in [
-            ("allowed", "found"),
-            ("allowed", "failed"),
-            ("refused", "not_yours"),
-            ("allowed", "added"),
-            ("refused", "too_many"),
+        for (outcome, reason, times) in [
+            ("allowed", "found", 1),
+            ("failed", "failed", 3),
+            ("refused", "not_yours", 1),
+            ("allowed", "added", 1),
+            ("allowed", "unknown", 1),
+            ("refused", "too_many", 1),
         ] {
-            assert_eq!(count(outcome, reason), 1, "{outcome} {reason}");
+            assert_eq!(count(outcome, reason), times, "{outcome} {reason}");
         }
     }
 

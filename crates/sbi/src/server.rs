@@ -10,6 +10,7 @@
 mod bodies;
 mod devices;
 mod limits;
+mod refusal;
 
 pub use bodies::read_body;
 pub(crate) use bodies::whole;
@@ -54,7 +55,9 @@ use transport::profile::{
 };
 use transport::{ApiPskAcceptor, ApiPskStream, LogThrottle, Source};
 
+use self::refusal::Refusal;
 use crate::answers::Answers;
+use crate::audit::{Audit, subject};
 use crate::authorization::{Authorizer, FromNetwork, NdsIpConfig};
 use crate::error::SbiError;
 use crate::flood_guard::FloodGuard;
@@ -111,7 +114,7 @@ impl SbiServer {
     ) -> Result<Self, SbiError> {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics).await
+        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] behind `authorizer`, which also says for which networks the same router is served
@@ -133,15 +136,16 @@ impl SbiServer {
             tracing::warn!(target: "security", address = %statement.listen, protected_by = statement.protected_by,
                 "served without TLS to networks that are stated to be protected below IP");
             let proof = PeerProof::SourceNetwork(statement.clone());
-            let (router, shutdown, metrics) = (router.clone(), shutdown.clone(), metrics.clone());
+            let observers = Observers { metrics: metrics.clone(), audit: authorizer.audit().clone() };
+            let (router, shutdown) = (router.clone(), shutdown.clone());
             let reading = Reading::OnceAdmitted;
-            let listener = Self::listen(statement.listen, limits.clone(), proof, reading, router, shutdown, metrics);
+            let listener = Self::listen(statement.listen, limits.clone(), proof, reading, router, shutdown, observers);
             protected_networks.push(listener.await?);
         }
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        let reading = Reading::OnceAdmitted;
-        let server = Self::listen(config.listen, config.limits, proof, reading, router, shutdown, metrics).await?;
+        let (reading, observers) = (Reading::OnceAdmitted, Observers { metrics, audit: authorizer.audit().clone() });
+        let server = Self::listen(config.listen, config.limits, proof, reading, router, shutdown, observers).await?;
         Ok(Self { protected_networks, ..server })
     }
 
@@ -160,7 +164,7 @@ impl SbiServer {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let tls = ReloadingContext::server_for_any_client(config.tls, strict_server_name)?;
         let proof = PeerProof::CertificateIfShown(Arc::new(tls));
-        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics).await
+        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] for CAPIF-2e with TLS-PSK: instead of a [`PeerIdentity`], requests have the extension
@@ -177,7 +181,7 @@ impl SbiServer {
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
         let proof = PeerProof::PreSharedKey(acceptor);
-        Self::listen(listen, limits, proof, Reading::AtOnce, router, shutdown, metrics).await
+        Self::listen(listen, limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] for devices (TS 33.535 Annex B.1.2): none has a certificate, `router` has them prove
@@ -194,7 +198,8 @@ impl SbiServer {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let tls = ReloadingContext::server_for_devices(config.tls, strict_server_name)?;
         let proof = PeerProof::InRequests(Arc::new(tls));
-        Self::listen(config.listen, config.limits, proof, Reading::OnceAdmitted, router, shutdown, metrics).await
+        let reading = Reading::OnceAdmitted;
+        Self::listen(config.listen, config.limits, proof, reading, router, shutdown, metrics.into()).await
     }
 
     async fn listen(
@@ -204,7 +209,7 @@ impl SbiServer {
         reading: Reading,
         router: Router,
         shutdown: CancellationToken,
-        metrics: ServerMetrics,
+        observers: Observers,
     ) -> Result<Self, SbiError> {
         let listener =
             TcpListener::bind(listen).await.map_err(|source| SbiError::Listen { address: listen, source })?;
@@ -219,9 +224,11 @@ impl SbiServer {
             connections: Slots::new(limits.connections_max, limits.connections_per_peer_max),
             handshakes: Slots::new(limits.handshakes_max, limits.handshakes_per_source_max),
             requests: Arc::new(Semaphore::new(limits.requests_max)),
-            bodies: Bodies::new(reading, &limits, &metrics),
+            bodies: Bodies::new(reading, &limits, &observers.metrics),
             limits,
-            metrics,
+            metrics: observers.metrics,
+            audit: observers.audit,
+            interface: local_addr.to_string(),
             reloads: watch::Sender::default(),
             shutdown,
         });
@@ -251,6 +258,18 @@ impl SbiServer {
         for listener in &self.protected_networks {
             listener.tasks.wait().await;
         }
+    }
+}
+
+/// Who is told what becomes of connections and requests. The audit is a function's where it has one for its decisions.
+struct Observers {
+    metrics: ServerMetrics,
+    audit: Audit,
+}
+
+impl From<ServerMetrics> for Observers {
+    fn from(metrics: ServerMetrics) -> Self {
+        Self { metrics, audit: Audit::default() }
     }
 }
 
@@ -290,6 +309,9 @@ struct Shared {
     bodies: Arc<Bodies>,
     limits: ServerLimits,
     metrics: ServerMetrics,
+    audit: Audit,
+    /// Where it listens, for the audit.
+    interface: String,
     /// Told whenever certificate, key, authorities or CRL were taken anew.
     reloads: watch::Sender<()>,
     shutdown: CancellationToken,
@@ -361,6 +383,11 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Sour
                 tracing::info!(target: "security", %source, kind = refusal.kind, reason = %refusal.reason, unlogged,
                     "connection refused");
             }
+            if let Some(reason) = refusal.decision {
+                // Whoever has proven nothing has no name but where it comes from.
+                let subject = source.ip().to_canonical().to_string();
+                shared.audit.refused_for(&subject, CONNECT, &shared.interface, reason);
+            }
             return;
         }
     };
@@ -377,6 +404,7 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Sour
         }
     };
     let _open = shared.metrics.connection_opened();
+    let name = peer.certificate.as_ref().map(|certificate| subject(certificate).to_owned());
     let served = async {
         match stream {
             Secured::Certificate(stream) => serve_http2(stream, source, peer, holder, &shared).await,
@@ -390,6 +418,7 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, slot: Slot<Sour
         reason = withdrawn(certificates, &shared) => {
             shared.metrics.connection_withdrawn();
             tracing::warn!(target: "security", %source, reason, "certificate withdrawn, connection closed");
+            shared.audit.refused_for(name.as_deref().unwrap_or_default(), CONNECT, &shared.interface, "certificate_withdrawn");
         }
     }
 }
@@ -476,7 +505,8 @@ async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Resu
     match proof {
         PeerProof::Certificate(tls) => {
             let (stream, certificate, certificates) = authenticate(stream, tls).await?;
-            let certificate = certificate.ok_or_else(|| Refusal::new("certificate", "no client certificate"))?;
+            let missing = || Refusal::new("certificate", "no client certificate").decided("certificate_missing");
+            let certificate = certificate.ok_or_else(missing)?;
             let peer = Peer { certificate: Some(certificate), ..Peer::default() };
             Ok(Proven { stream: Secured::Certificate(stream), peer, certificates })
         }
@@ -492,7 +522,8 @@ async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Resu
             Ok(Proven { stream: Secured::Device(stream), peer, certificates: None })
         }
         PeerProof::PreSharedKey(acceptor) => {
-            let stream = acceptor.accept(stream, source.ip()).await.map_err(|error| Refusal::new("psk", error))?;
+            let refused = |error| Refusal::new("psk", error).decided("psk_refused");
+            let stream = acceptor.accept(stream, source.ip()).await.map_err(refused)?;
             if !stream.speaks_http2() {
                 return Err(Refusal::new("alpn", "the client did not offer h2"));
             }
@@ -507,22 +538,11 @@ async fn prove(stream: TcpStream, source: SocketAddr, proof: &PeerProof) -> Resu
     }
 }
 
-/// Why a connection did not come to serve requests: a metric label, and words for the log.
-struct Refusal {
-    kind: &'static str,
-    reason: String,
-}
-
-impl Refusal {
-    fn new(kind: &'static str, reason: impl ToString) -> Self {
-        Self { kind, reason: reason.to_string() }
-    }
-}
-
 /// A connection from one of the networks, whose client has begun to speak.
 async fn from_network(stream: TcpStream, source: SocketAddr, statement: &NdsIpConfig) -> Result<TcpStream, Refusal> {
     if !statement.networks.iter().any(|network| network.contains(source.ip())) {
-        return Err(Refusal::new("nds_ip_source", "the source is in none of the protected networks"));
+        let stranger = Refusal::new("nds_ip_source", "the source is in none of the protected networks");
+        return Err(stranger.decided("network_not_stated"));
     }
     stream.set_nodelay(true).map_err(|error| Refusal::new("socket", error))?;
     match stream.peek(&mut [0]).await {
@@ -542,7 +562,8 @@ async fn authenticate(
     stream.set_nodelay(true).map_err(|error| Refusal::new("socket", error))?;
     let ssl = Ssl::new(&tls.current()).map_err(|error| Refusal::new("tls", error))?;
     let mut stream = SslStream::new(ssl, stream).map_err(|error| Refusal::new("tls", error))?;
-    Pin::new(&mut stream).accept().await.map_err(|error| Refusal::new("tls", error))?;
+    let accepted = Pin::new(&mut stream).accept().await;
+    accepted.map_err(|error| Refusal::of_handshake(&error, stream.ssl().verify_result()))?;
     // A client without ALPN at all passes the context's selection; HTTP/2 needs it (RFC 9113 clause 3.2).
     if stream.ssl().selected_alpn_protocol() != Some(b"h2") {
         return Err(Refusal::new("alpn", "the client did not offer h2"));
@@ -717,5 +738,7 @@ static REFUSED: LogThrottle = LogThrottle::new();
 static ABUSED: LogThrottle = LogThrottle::new();
 static TOO_MANY: LogThrottle = LogThrottle::new();
 
+/// The action of a peer that comes, in the audit.
+const CONNECT: &str = "connect";
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
