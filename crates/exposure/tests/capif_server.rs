@@ -39,12 +39,16 @@ impl Exposed {
     /// With an invoker's `alice@lab` of the DNS name alice.example and `bob@lab` of bob.example, and with `billing@lab`, a
     /// network function that is told messages at `billing`.
     async fn start(world: &World) -> Self {
+        Self::with(world, |_| {}).await
+    }
+
+    async fn with(world: &World, change: impl FnOnce(&mut Value)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (by_certificate, by_psk) = (free_address(), free_address());
         let credential = directory.path().join("credential");
         std::fs::write(&credential, "token of other").unwrap();
         let own = world.authority.issue(SERVER, &[]);
-        let config = json!({
+        let mut config = json!({
             "server": {"fqdn": "msgin5g.lab", "listen": "127.0.0.1:0"},
             "certificates": own,
             "akma": {"aanf": "https://127.0.0.1:1"},
@@ -75,6 +79,7 @@ impl Exposed {
                 },
             },
         });
+        change(&mut config);
         let stop = CancellationToken::new();
         let running = Box::pin(server::start(serde_json::from_value(config).unwrap(), stop.clone())).await.unwrap();
         assert_eq!(running.invoker_address(), Some(by_certificate));
@@ -205,4 +210,39 @@ async fn certificates_of_capif_and_of_network_functions_open_their_own_doors_onl
     // And an invoker that has agreed on nothing is none yet.
     let answer = ask(invoker.files(), &by_certificate).await.unwrap();
     assert_eq!((answer.status, cause(&answer).as_str()), (StatusCode::FORBIDDEN, "INVOKER_NOT_TRUSTED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_follows_its_policy_file_while_it_runs() {
+    let world = World::new().await;
+    let path = world.directory.path().join("server-policy.toml");
+    let write = |rules: &[(&str, &str)]| {
+        let of = |(id, name): &(&str, &str)| {
+            format!("[[application_server]]\nas_service_id = \"{id}\"\ndns_name = \"{name}\"\n")
+        };
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, rules.iter().map(of).collect::<String>()).unwrap();
+        std::fs::rename(fresh, &path).unwrap();
+    };
+    write(&[("alice@lab", "alice.example")]);
+    let _exposed = Exposed::with(&world, |config| {
+        config.as_object_mut().unwrap().remove("application_server");
+        config["policy"] = json!(path);
+    })
+    .await;
+    let (alice, bob) = (world.onboard("alice").await, world.onboard("bob").await);
+    published(&alice).await;
+    let registered = async |invoker: &Invoker, name: &str| register(invoker, SecurityMethod::Pki, name).await;
+    assert_eq!(registered(&alice, "alice@lab").await.status, StatusCode::CREATED);
+    let refused = registered(&bob, "bob@lab").await;
+    assert_eq!((refused.status, cause(&refused).as_str()), (StatusCode::FORBIDDEN, "ORIGINATOR_NOT_ALLOWED"));
+    write(&[("bob@lab", "bob.example")]);
+    let admitted = async {
+        while registered(&bob, "bob@lab").await.status != StatusCode::CREATED {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, admitted).await.unwrap();
+    let refused = registered(&alice, "alice@lab").await;
+    assert_eq!((refused.status, cause(&refused).as_str()), (StatusCode::FORBIDDEN, "ORIGINATOR_NOT_ALLOWED"));
 }

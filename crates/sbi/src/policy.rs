@@ -143,14 +143,26 @@ impl<P: Send + Sync + 'static> Rules<P> {
 
     /// Looks at the file every [`LOOK_INTERVAL`], until `shutdown`; ends at once where there is none.
     pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
+        self.follow_with(shutdown, |_| std::future::ready(())).await;
+    }
+
+    /// The same; whenever there are new rules, `reconcile` does with the earlier ones what has to be done, before the next look.
+    pub async fn follow_with<F: Future<Output = ()>>(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+        reconcile: impl Fn(Arc<P>) -> F,
+    ) {
         while self.file.is_some() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
                 () = shutdown.cancelled() => return,
             }
             let looked = Arc::clone(&self);
+            let earlier = self.current();
             // A panic in there would be ours; the earlier rules then stay.
-            let _ = tokio::task::spawn_blocking(move || looked.refresh()).await;
+            if tokio::task::spawn_blocking(move || looked.refresh()).await.unwrap_or(false) {
+                reconcile(earlier).await;
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::core::Core;
 use crate::delivery::{Dispatch, Kind, Schedule};
 use crate::inbox;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::policy::{Policy, ServerRules, word};
 use crate::registry::Party;
 use crate::sync::lock;
 use crate::topics;
@@ -40,7 +41,7 @@ const IDLE_TICK: Duration = Duration::from_secs(3600);
 /// Every AS that may register, and those that did.
 #[derive(Debug)]
 pub(crate) struct ApplicationServers {
-    bindings: Vec<ApplicationServerSection>,
+    rules: ServerRules,
     client: SbiClient,
     registered: Mutex<HashMap<AsServiceId, Registration>>,
 }
@@ -67,25 +68,25 @@ pub(crate) enum Refusal {
 }
 
 impl ApplicationServers {
-    pub(crate) fn new(bindings: Vec<ApplicationServerSection>, client: SbiClient) -> Self {
-        Self { bindings, client: client.for_callbacks(), registered: Mutex::default() }
+    pub(crate) fn new(rules: ServerRules, client: SbiClient) -> Self {
+        Self { rules, client: client.for_callbacks(), registered: Mutex::default() }
     }
 
     /// Whether the holder of this certificate is this AS.
     pub(crate) fn is_bound(&self, identity: &PeerIdentity, id: &AsServiceId) -> bool {
-        self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.admits(identity))
+        self.rules.current().bindings_of(id).any(|binding| binding.admits(identity))
     }
 
     /// Whether this AS may still have the server send to `target`, by any binding of it. Where none says where, it was the
     /// certificate that did, when it asked.
     pub(crate) fn may_still_name(&self, id: &AsServiceId, target: &str) -> bool {
-        self.bindings.iter().any(|binding| binding.as_service_id == *id && binding.may_name(target))
+        self.rules.current().bindings_of(id).any(|binding| binding.may_name(target))
     }
 
     /// Where this AS may send the server, by the binding that its certificate fits; nowhere said if empty.
     pub(crate) fn target_uris(&self, identity: &PeerIdentity, id: &AsServiceId) -> Vec<String> {
-        let mut bindings = self.bindings.iter();
-        let binding = bindings.find(|binding| binding.as_service_id == *id && binding.admits(identity));
+        let rules = self.rules.current();
+        let binding = rules.bindings_of(id).find(|binding| binding.admits(identity));
         binding.map(|binding| binding.target_uris.clone()).unwrap_or_default()
     }
 
@@ -98,10 +99,8 @@ impl ApplicationServers {
         request: AsRegistration,
     ) -> Result<String, Refusal> {
         let id = &request.as_svc_id;
-        let mut bindings = self.bindings.iter();
-        let binding = bindings
-            .find(|binding| binding.as_service_id == *id && binding.admits(identity))
-            .ok_or(Refusal::NotYours)?;
+        let rules = self.rules.current();
+        let binding = rules.bindings_of(id).find(|binding| binding.admits(identity)).ok_or(Refusal::NotYours)?;
         if request.target_uri.as_ref().is_some_and(|target| !binding.may_name(target)) {
             return Err(Refusal::TargetUri);
         }
@@ -119,10 +118,18 @@ impl ApplicationServers {
             })),
             registered_at: OffsetDateTime::now_utc(),
         };
-        let (servers, core) = (Arc::clone(self), Arc::clone(core));
+        let (servers, core, identity) = (Arc::clone(self), Arc::clone(core), identity.clone());
         core.tasks
             .clone()
-            .spawn(async move { servers.register_record(&core, record, registration_id).await })
+            .spawn(async move {
+                let id = servers.register_record(&core, record.clone(), registration_id).await?;
+                // The rules may have changed meanwhile, and nobody knew of this one yet.
+                if !servers.is_bound(&identity, &record.as_service_id) {
+                    servers.remove(&core, record.as_service_id, &id).await?;
+                    return Err(Refusal::NotYours);
+                }
+                Ok(id)
+            })
             .await
             .unwrap_or(Err(ENDED))
     }
@@ -187,26 +194,61 @@ impl ApplicationServers {
         Ok(id)
     }
 
-    /// Takes up the registrations on disk. One whose binding is gone from the configuration is none any more; one whose
-    /// `targetUri` may not be named any more is away, and what is stored for it is kept.
+    /// Takes up the registrations on disk. One whose binding is gone from the rules is none any more; one whose `targetUri` may
+    /// not be named any more is away, and what is stored for it is kept.
     pub(crate) async fn load(&self, core: &Arc<Core>) -> Result<(), store::StoreError> {
+        let rules = self.rules.current();
         for mut record in core.store.application_servers().await? {
-            let bindings: Vec<_> =
-                self.bindings.iter().filter(|binding| binding.as_service_id == record.as_service_id).collect();
-            if bindings.is_empty() {
+            if !rules.bindings_of(&record.as_service_id).any(|binding| binding.is_of(&record)) {
                 tracing::warn!(as_service_id = %record.as_service_id, "AS no longer configured, its registration is removed");
                 core.store.remove_application_server(&record.as_service_id).await?;
                 continue;
             }
-            if !record.target_uri.is_empty() && !bindings.iter().any(|binding| binding.may_name(&record.target_uri)) {
+            if !record.target_uri.is_empty() && !self.may_still_name(&record.as_service_id, &record.target_uri) {
                 tracing::warn!(as_service_id = %record.as_service_id, "targetUri of an AS no longer allowed, it is away");
                 record.target_uri.clear();
             }
-            let id = record.profile.as_ref().and_then(|profile| profile.get(REGISTRATION_ID)).and_then(Value::as_str);
-            let id = id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
-            self.start(core, &record, id);
+            self.start(core, &record, registration_id(&record));
             if let Some(party) = core.registry.find(&Address::application_server(&record.as_service_id)) {
                 lock(&party.state).awaits_unknown_reports();
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with registrations that are taken up already, when the rules have changed. One whose `targetUri` may be named again
+    /// is there again.
+    pub(crate) async fn reconcile(&self, core: &Arc<Core>, earlier: &Policy) -> Result<(), store::StoreError> {
+        let rules = self.rules.current();
+        for record in core.store.application_servers().await? {
+            let id = &record.as_service_id;
+            let Some(registration) = lock(&self.registered).get(id).cloned() else { continue };
+            let was = |binding: &ApplicationServerSection| earlier.bindings_of(id).any(|was| was.same_holder(binding));
+            if !rules
+                .bindings_of(id)
+                .any(|binding| binding.is_of(&record) && (was(binding) || binding.is_shown_by(&record)))
+            {
+                tracing::warn!(as_service_id = %id, "AS no longer configured, its registration is removed");
+                core.audit.refused_for(id.as_str(), "register", id.as_str(), word::WITHDRAWN);
+                // Whoever registers meanwhile does it by the new rules.
+                let _ = self.remove(core, id.clone(), &registration.id).await;
+                continue;
+            }
+            let _turn = core.registering(&Address::application_server(id)).await;
+            if lock(&self.registered).get(id).is_none_or(|now| now.id != registration.id)
+                || record.target_uri.is_empty()
+            {
+                continue;
+            }
+            match (self.may_still_name(id, &record.target_uri), registration.mailbox) {
+                (true, None) => self.start(core, &record, registration.id),
+                (false, Some(mailbox)) => {
+                    tracing::warn!(as_service_id = %id, "targetUri of an AS no longer allowed, it is away");
+                    core.audit.refused_for(id.as_str(), "register", &record.target_uri, word::WITHDRAWN);
+                    mailbox.post(Letter::Close(CloseReason::Replaced));
+                    lock(&self.registered).insert(id.clone(), Registration { id: registration.id, mailbox: None });
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -262,6 +304,34 @@ impl ApplicationServerSection {
     fn may_name(&self, target: &str) -> bool {
         is_well_formed_below(target, &self.target_uris)
     }
+
+    /// Whether whoever registered can have shown a certificate that this binding wants. Of one by DNS name alone the record does
+    /// not tell.
+    fn is_of(&self, record: &ApplicationServerRecord) -> bool {
+        match (&self.nf_instance_id, &record.certificate_identity) {
+            (Some(wanted), Some(shown)) => shown.eq_ignore_ascii_case(wanted),
+            _ => true,
+        }
+    }
+
+    /// Whether the record tells that whoever registered showed what this binding wants.
+    fn is_shown_by(&self, record: &ApplicationServerRecord) -> bool {
+        let wanted = self.nf_instance_id.as_ref().or(self.dns_name.as_ref());
+        wanted
+            .zip(record.certificate_identity.as_ref())
+            .is_some_and(|(wanted, shown)| shown.eq_ignore_ascii_case(wanted))
+    }
+
+    /// Whether both want the same certificate.
+    fn same_holder(&self, other: &Self) -> bool {
+        (&self.nf_instance_id, &self.dns_name) == (&other.nf_instance_id, &other.dns_name)
+    }
+}
+
+/// The identifier that the registration was given.
+fn registration_id(record: &ApplicationServerRecord) -> String {
+    let id = record.profile.as_ref().and_then(|profile| profile.get(REGISTRATION_ID)).and_then(Value::as_str);
+    id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
 /// Whether the certificate shows what a binding wants: at least one of the two, and each that is given.

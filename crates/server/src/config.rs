@@ -70,8 +70,8 @@ pub struct Config {
     pub admin: AdminSection,
     /// What is durable.
     pub store: StoreSection,
-    /// File with the rules in place of `[[application_server]]`, `[[topic]]`, `[[topic_server]]` and `[[broadcast_area]]`; read
-    /// at start.
+    /// File with the rules in place of `[[application_server]]`, `[[topic]]`, `[[topic_server]]` and `[[broadcast_area]]`; a
+    /// changed one is taken within 5 s.
     #[serde(default)]
     pub policy: Option<PathBuf>,
     /// Application Servers that may register.
@@ -365,8 +365,26 @@ impl Config {
                     .to_owned(),
             });
         }
+        let without = self.check();
         let PolicyFile { application_server, topic, topic_server, broadcast_area } = sbi::policy::read(&path)?;
-        Ok(Self { application_server, topic, topic_server, broadcast_area, ..self })
+        let whole = Self { application_server, topic, topic_server, broadcast_area, ..self };
+        // What is wrong with these sections alone is wrong in the file.
+        match (without, whole.check()) {
+            (Ok(()), Err(ServerError::Configuration { key, reason })) => {
+                Err(sbi::policy::InvalidPolicy::new(&path, format!("{key} {reason}")).into())
+            }
+            _ => Ok(whole),
+        }
+    }
+
+    /// The sections that say who may do what.
+    pub(crate) fn rules(&self) -> PolicyFile {
+        PolicyFile {
+            application_server: self.application_server.clone(),
+            topic: self.topic.clone(),
+            topic_server: self.topic_server.clone(),
+            broadcast_area: self.broadcast_area.clone(),
+        }
     }
 
     /// Checks what the types cannot.

@@ -10,10 +10,9 @@ use sbi::{ClientLimits, PeerIdentity, SbiClient};
 use serde::Deserialize;
 
 use crate::application_server::is_shown;
-use crate::broadcast::BroadcastAreaSection;
 use crate::config::Config;
 use crate::groups::GroupSource;
-use crate::policy::{TopicPolicy, any_matches};
+use crate::policy::{ServerRules, any_matches};
 
 /// `[group_management]`: the SEAL group management server (TS 23.434, TS 29.549). Without it groups are not served.
 #[derive(Clone, Debug, Deserialize)]
@@ -79,12 +78,9 @@ impl TopicServerSection {
 const SERVER: &str = "SERVER";
 
 /// What the server makes of these sections.
-#[derive(Default)]
 pub(crate) struct Destinations {
     pub(crate) groups: Option<Arc<dyn GroupSource>>,
-    pub(crate) policy: TopicPolicy,
-    pub(crate) topic_servers: Vec<TopicServerSection>,
-    pub(crate) areas: Vec<BroadcastAreaSection>,
+    pub(crate) rules: ServerRules,
     /// For notifications.
     pub(crate) client: Option<SbiClient>,
 }

@@ -1,10 +1,77 @@
-//! Who may do what with which Messaging Topic or broadcast area, as the operator writes it.
+//! Who may do what, as the operator writes it: which Application Servers there are, and what is allowed with which Messaging Topic
+//! or broadcast area. The rules are the configuration's, or those of a policy file, and then another whenever that changes.
 //!
 //! Nothing in TS 23.554 says how a server decides this (clause 8.8.1: "authorised"); the rules are ours (INFERRED): the
 //! first `[[topic]]` whose name matches decides alone, and what no rule allows is refused.
 
-use message::{Address, IdentityPattern, MessagingTopic};
+use std::path::Path;
+use std::sync::Arc;
+
+use message::{Address, AsServiceId, IdentityPattern, MessagingTopic};
+use sbi::policy::{self, InvalidPolicy, Rules};
 use serde::Deserialize;
+
+use crate::broadcast::BroadcastAreaSection;
+use crate::config::{ApplicationServerSection, Config, PolicyFile};
+use crate::destinations::TopicServerSection;
+use crate::error::ServerError;
+
+/// The rules as they are now, for whoever decides by them.
+pub(crate) type ServerRules = Arc<Rules<Policy>>;
+
+/// Every rule there is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policy {
+    /// Application Servers that may register.
+    pub(crate) application_servers: Vec<ApplicationServerSection>,
+    pub(crate) topics: TopicPolicy,
+    /// Who may subscribe on behalf of others.
+    pub(crate) topic_servers: Vec<TopicServerSection>,
+    pub(crate) areas: Vec<BroadcastAreaSection>,
+}
+
+impl From<PolicyFile> for Policy {
+    fn from(file: PolicyFile) -> Self {
+        let PolicyFile { application_server, topic, topic_server, broadcast_area } = file;
+        Self {
+            application_servers: application_server,
+            topics: TopicPolicy::new(topic),
+            topic_servers: topic_server,
+            areas: broadcast_area,
+        }
+    }
+}
+
+impl Policy {
+    /// The bindings of this Application Server.
+    pub(crate) fn bindings_of(&self, id: &AsServiceId) -> impl Iterator<Item = &ApplicationServerSection> {
+        self.application_servers.iter().filter(move |binding| binding.as_service_id == *id)
+    }
+}
+
+/// The configuration, checked, and the rules in force: those of the policy file as they stand there, if one is named.
+pub(crate) fn open(config: Config) -> Result<(Config, ServerRules), ServerError> {
+    let named = config.policy.clone();
+    let base = config.clone();
+    let config = config.with_policy()?;
+    config.check()?;
+    let rules = match named {
+        Some(path) => Rules::of_file(path, move |path| read(&base, path))?,
+        None => Rules::fixed(config.rules().into()),
+    };
+    Ok((config, Arc::new(rules)))
+}
+
+/// The rules in the file at `path`, if they make sense with the rest of the configuration.
+fn read(base: &Config, path: &Path) -> Result<Policy, InvalidPolicy> {
+    let PolicyFile { application_server, topic, topic_server, broadcast_area } = policy::read(path)?;
+    let config = Config { policy: None, application_server, topic, topic_server, broadcast_area, ..base.clone() };
+    config.check().map_err(|error| match error {
+        ServerError::Configuration { key, reason } => InvalidPolicy::new(path, format!("{key} {reason}")),
+        error => InvalidPolicy::new(path, error.to_string()),
+    })?;
+    Ok(config.rules().into())
+}
 
 /// Whether any of `patterns` matches.
 pub(crate) fn any_matches(patterns: &[IdentityPattern], address: &Address) -> bool {
@@ -67,6 +134,8 @@ pub(crate) mod word {
     pub(crate) const RULE: &str = "rule";
     /// No rule allows it.
     pub(crate) const NOT_ALLOWED: &str = "not_allowed";
+    /// A rule allowed it, which is gone.
+    pub(crate) const WITHDRAWN: &str = "rule_withdrawn";
     /// In the name of somebody else.
     pub(crate) const NOT_YOURS: &str = "not_yours";
     /// More often than is allowed.

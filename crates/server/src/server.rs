@@ -43,7 +43,7 @@ use crate::invokers::{self, Invokers};
 use crate::listener::{self, Below};
 use crate::metrics::Metrics;
 use crate::oscore;
-use crate::policy::TopicPolicy;
+use crate::policy::{self, Policy, ServerRules};
 use crate::reachability;
 use crate::segments;
 use crate::session;
@@ -154,11 +154,11 @@ impl Running {
 /// # Errors
 /// [`ServerError`], naming what in the configuration or on this machine is at fault.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ServerError> {
-    let mut config = config.with_policy()?;
-    config.check()?;
+    let (mut config, rules) = policy::open(config)?;
     bound_connections(&mut config);
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = Metrics::register(&mut metrics_registry);
+    rules.register(&mut metrics_registry);
     let store = open_store(&config).await?;
     store.metrics().register(&mut metrics_registry);
 
@@ -182,11 +182,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         store: Arc::new(store.clone()),
         associations: Arc::new(associations),
         keys: Some(Arc::clone(&keys)),
-        destinations: destinations(&config, &clients)?,
+        destinations: destinations(&config, &clients, Arc::clone(&rules))?,
     });
     core.fan_out.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
-    let servers =
-        Arc::new(ApplicationServers::new(config.application_server.clone(), clients.client(&config.api.requests)?));
+    let servers = Arc::new(ApplicationServers::new(Arc::clone(&rules), clients.client(&config.api.requests)?));
     if let Some(section) = &config.broadcast {
         let http = clients.client(&section.requests)?.for_service(services::AF, services::MSGG_BGDELIVERY);
         broadcast::start(&core, &section.gateway, &http);
@@ -257,6 +256,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     });
     core.tasks.spawn(keep_house(Arc::clone(&core), store.clone()));
     core.tasks.spawn(keep_topics(Arc::clone(&core)));
+    core.tasks.spawn(follow(Arc::clone(&core), Arc::clone(&servers), rules));
     tracing::info!(%coap, api = %api.local_addr(), fqdn = %config.server.fqdn, "MSGin5G server started");
 
     let running = Running {
@@ -436,7 +436,7 @@ fn acceptor_config(config: &Config) -> PskServerConfig {
 }
 
 /// Groups, topics and broadcast areas, as the configuration has them.
-fn destinations(config: &Config, clients: &Clients) -> Result<Destinations, ServerError> {
+fn destinations(config: &Config, clients: &Clients, rules: ServerRules) -> Result<Destinations, ServerError> {
     let groups = match &config.group_management {
         Some(section) => {
             let source = SsGmClient::new(clients.client(&section.requests)?, section.url.clone());
@@ -444,13 +444,7 @@ fn destinations(config: &Config, clients: &Clients) -> Result<Destinations, Serv
         }
         None => None,
     };
-    Ok(Destinations {
-        groups,
-        policy: TopicPolicy::new(config.topic.clone()),
-        topic_servers: config.topic_server.clone(),
-        areas: config.broadcast_area.clone(),
-        client: Some(clients.client(&config.api.requests)?),
-    })
+    Ok(Destinations { groups, rules, client: Some(clients.client(&config.api.requests)?) })
 }
 
 /// Takes up what is on disk: everybody registered is away, and whoever has messages waiting gets them on return.
@@ -479,6 +473,26 @@ pub(crate) async fn load(core: &Arc<Core>, servers: &ApplicationServers) -> Resu
         }
         after = Some(last);
     }
+}
+
+/// Takes a changed policy file, and does what follows from it.
+async fn follow(core: Arc<Core>, servers: Arc<ApplicationServers>, rules: ServerRules) {
+    let (core, servers) = (&core, &servers);
+    rules.follow_with(core.stopping.clone(), |earlier| async move { reconcile(core, servers, &earlier).await }).await;
+}
+
+/// Brings what `earlier` rules allowed in line with those in force: as a restart would, but for what is under way, which was
+/// accepted by the rules of its time.
+pub(crate) async fn reconcile(core: &Arc<Core>, servers: &ApplicationServers, earlier: &Policy) {
+    let reconciled = async {
+        servers.reconcile(core, earlier).await?;
+        topics::reconcile(core, earlier, |id, uri| servers.may_still_name(id, uri)).await
+    };
+    if let Err(error) = reconciled.await {
+        // New requests are decided by the new rules all the same, and the next start does the rest.
+        tracing::error!(target: "security", %error, "not everything that is no longer allowed could be ended");
+    }
+    broadcast::reconcile(core).await;
 }
 
 /// Expiry, what would otherwise only grow, and whether the disk still takes anything.

@@ -120,7 +120,8 @@ impl Api {
         if subscriber.as_application_server().is_some_and(|id: AsServiceId| self.servers.is_bound(identity, &id)) {
             return Ok(None);
         }
-        let mut servers = self.core.topics.servers.iter();
+        let rules = self.core.topics.rules();
+        let mut servers = rules.topic_servers.iter();
         match servers.find(|server| server.admits(identity) && server.acts_for(subscriber)) {
             Some(server) => Ok(Some(server.server_id.as_str().to_owned())),
             None => {
@@ -140,7 +141,8 @@ impl Api {
         if let Some(id) = originator.as_application_server().filter(|id| self.servers.is_bound(identity, id)) {
             return Ok((originator.clone(), self.servers.target_uris(identity, &id)));
         }
-        let mut servers = self.core.topics.servers.iter();
+        let rules = self.core.topics.rules();
+        let mut servers = rules.topic_servers.iter();
         match servers.find(|server| server.server_id == originator.addr && server.admits(identity)) {
             Some(server) => Ok((server.address(), server.notification_uris.clone())),
             None => {

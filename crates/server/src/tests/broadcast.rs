@@ -50,6 +50,11 @@ impl Drop for World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(|_, _| {}).await
+    }
+
+    /// `change` sees the setup and the directory that the server has.
+    async fn with(change: impl FnOnce(&mut Setup, &std::path::Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         pki::create(directory.path());
         let (sender, got) = mpsc::unbounded_channel();
@@ -69,6 +74,7 @@ impl World {
             area: "north".parse().unwrap(),
             senders: vec!["UE:alice".parse().unwrap(), "AS:billing".parse().unwrap()],
         }];
+        change(&mut setup, directory.path());
         let net = Net::open(setup, Arc::new(directory), Arc::default()).await;
         Self { net, status, got, stop }
     }
@@ -174,4 +180,33 @@ async fn a_gateway_that_refuses_for_good_fails_the_message() {
     assert_eq!(alice.send(&sent).await, Fate::failed("2.04", "TARGET_REFUSED"));
     world.receive().await;
     assert_eq!(world.net.core.store.pending_count(&area("north")), 0);
+}
+
+#[tokio::test]
+async fn areas_come_and_go_with_the_policy_file() {
+    let of_alice = |areas: &[&str]| {
+        let section = |area: &&str| format!("[[broadcast_area]]\narea = \"{area}\"\nsenders = [\"UE:alice\"]\n");
+        areas.iter().map(section).collect::<String>()
+    };
+    let mut world = World::with(|setup, directory| {
+        let path = directory.join("policy.toml");
+        super::policy::write(&path, &of_alice(&["north"]));
+        setup.policy = Some(path);
+    })
+    .await;
+    let mut alice = world.net.ue("alice").await;
+    world.status.store(503, Ordering::SeqCst);
+    let stored = |area: &str, id: &str| Message { store_and_forward: true, ..to_area("alice", area, id) };
+    assert_eq!(alice.send(&stored("north", "1")).await, Fate::stored());
+    assert_eq!(alice.send(&to_area("alice", "south", "2")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+
+    super::policy::write(&world.net.setup.policy.clone().unwrap(), &of_alice(&["south"]));
+    world.net.follow_policy().await;
+    world.status.store(204, Ordering::SeqCst);
+    assert_eq!(alice.send(&to_area("alice", "south", "3")).await, Fate::delivered());
+    assert_eq!(alice.send(&to_area("alice", "north", "4")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    assert_eq!(world.net.core.store.pending_count(&area("north")), 0, "what waited has failed");
+    // Tries of the first message, while the gateway did not take it, and then the third.
+    while world.receive().await["msgId"] != "3" {}
+    assert!(world.got.try_recv().is_err());
 }

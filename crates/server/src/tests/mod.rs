@@ -16,6 +16,7 @@ mod lifetime;
 mod limits;
 mod oscore;
 mod pki;
+mod policy;
 mod reachability;
 mod registration;
 mod report;
@@ -28,6 +29,7 @@ mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -39,6 +41,7 @@ use message::{
     MessageResponse, Priority, Registration, RegistrationResponse, ReportDeliveryStatus, UeMessage, UeServiceId,
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
+use sbi::policy::Rules;
 use sbi::{ClientLimits, SbiClient, SbiClientConfig};
 use store::{EmbeddedStore, StoreOptions};
 use tempfile::TempDir;
@@ -53,14 +56,14 @@ use transport::{
 use crate::application_server::ApplicationServers;
 use crate::association::{AssociationError, AssociationSource};
 use crate::broadcast::BroadcastAreaSection;
-use crate::config::ApplicationServerSection;
+use crate::config::{ApplicationServerSection, PolicyFile};
 use crate::core::{Core, Parts};
 use crate::destinations::{Destinations, TopicServerSection};
 use crate::groups::GroupSource;
 use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Metrics;
-use crate::policy::{TopicPolicy, TopicSection};
+use crate::policy::{Policy, ServerRules, TopicPolicy, TopicSection};
 use crate::session::{self, Ended};
 
 /// Longer than anything here takes: a test that waits for it has failed.
@@ -114,6 +117,7 @@ struct Net {
     servers: Arc<ApplicationServers>,
     directory: Arc<TempDir>,
     setup: Setup,
+    rules: ServerRules,
 }
 
 /// What a server is made of.
@@ -124,6 +128,8 @@ struct Setup {
     bindings: Vec<ApplicationServerSection>,
     keys: Option<Arc<Keys>>,
     destinations: DestinationsSetup,
+    /// A policy file with the rules, in place of those above.
+    policy: Option<PathBuf>,
 }
 
 /// Groups, topics and broadcast areas.
@@ -171,7 +177,7 @@ impl Net {
     }
 
     async fn open(setup: Setup, directory: Arc<TempDir>, associations: Arc<Associations>) -> Self {
-        let Setup { limits, store: options, bindings, keys, destinations } = setup.clone();
+        let Setup { limits, store: options, bindings, keys, destinations, policy } = setup.clone();
         let fqdn: Fqdn = "msgin5g.lab.example".parse().unwrap();
         let keys =
             keys.map(|keys| Arc::new(KeyLookup::new(keys, fqdn, LookupLimits::default(), TransportMetrics::default())));
@@ -181,6 +187,16 @@ impl Net {
             limits: ClientLimits { connect_timeout_milliseconds: 500, ..ClientLimits::default() },
         })
         .unwrap();
+        let DestinationsSetup { groups, topics, topic_servers, areas, gateway } = destinations;
+        let rules = Arc::new(match policy {
+            Some(path) => Rules::of_file(path, |path| Ok(sbi::policy::read::<PolicyFile>(path)?.into())).unwrap(),
+            None => Rules::fixed(Policy {
+                application_servers: bindings,
+                topics: TopicPolicy::new(topics),
+                topic_servers,
+                areas,
+            }),
+        });
         let (core, writers) = Core::new(Parts {
             limits,
             audit: sbi::audit::Audit::default(),
@@ -188,28 +204,29 @@ impl Net {
             store: Arc::new(store),
             associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,
             keys,
-            destinations: Destinations {
-                groups: destinations.groups.clone(),
-                policy: TopicPolicy::new(destinations.topics.clone()),
-                topic_servers: destinations.topic_servers.clone(),
-                areas: destinations.areas.clone(),
-                client: Some(client.clone()),
-            },
+            destinations: Destinations { groups, rules: Arc::clone(&rules), client: Some(client.clone()) },
         });
-        if let Some(gateway) = &destinations.gateway {
+        if let Some(gateway) = &gateway {
             crate::broadcast::start(&core, gateway, &client);
         }
-        let servers = Arc::new(ApplicationServers::new(bindings, client));
+        let servers = Arc::new(ApplicationServers::new(Arc::clone(&rules), client));
         crate::server::load(&core, &servers).await.unwrap();
         writers.run(&core, &core.stopped.clone());
         core.tasks.spawn(crate::segments::run(Arc::clone(&core)));
         core.tasks.spawn(crate::hibernation::run(Arc::clone(&core)));
-        Self { core, associations, servers, directory, setup }
+        Self { core, associations, servers, directory, setup, rules }
+    }
+
+    /// What the server does within a few seconds when its policy file changes.
+    async fn follow_policy(&self) {
+        let earlier = self.rules.current();
+        assert!(self.rules.refresh(), "the file has new rules");
+        crate::server::reconcile(&self.core, &self.servers, &earlier).await;
     }
 
     /// As after a crash: everything in memory is gone, and nothing was said goodbye to.
     async fn restart(self) -> Self {
-        let Self { core, associations, servers, directory, setup } = self;
+        let Self { core, associations, servers, directory, setup, rules: _ } = self;
         servers.stop_all();
         core.broadcast.stop_all();
         core.stopped.cancel();

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::core::Core;
 use crate::inbox;
 use crate::log_budget::Topic;
-use crate::policy::TopicPolicy;
+use crate::policy::{Policy, TopicPolicy, word};
 use crate::sync::lock;
 
 /// Subscriptions to the list of topics. Bounded by the store, which holds every one that is here.
@@ -218,6 +218,35 @@ pub(crate) async fn load(
     Ok(())
 }
 
+/// Ends what `is_allowed` does not say is allowed any more; the others hear which of the topics there are came into or went out of
+/// what they may hear of.
+pub(super) async fn reconcile(
+    core: &Arc<Core>,
+    earlier: &Policy,
+    is_allowed: impl Fn(&TopicListSubscriptionRecord) -> bool,
+) {
+    let entries: Vec<_> = lock(&core.topics.lists.entries).values().cloned().collect();
+    let rules = core.topics.rules();
+    for entry in entries {
+        let originator = &entry.record.originator;
+        if !is_allowed(&entry.record) {
+            tracing::warn!(%originator, "subscription to the list of topics no longer allowed, removed");
+            core.audit.refused_for(&originator.to_string(), "topiclist-subscribe", "", word::WITHDRAWN);
+            // What is not removed from disk now is not allowed at the next start either.
+            let _ = end(core, &entry.record.id, originator).await;
+            continue;
+        }
+        let table = lock(&core.topics.table);
+        for topic in table.topics() {
+            match (earlier.topics.may_subscribe(topic, originator), rules.topics.may_subscribe(topic, originator)) {
+                (false, true) => entry.queue(core, topic, UpdateStatus::Created),
+                (true, false) => entry.queue(core, topic, UpdateStatus::Deleted),
+                _ => {}
+            }
+        }
+    }
+}
+
 pub(super) async fn sweep(core: &Arc<Core>, now: OffsetDateTime) {
     let is_over = |entry: &&Arc<Entry>| entry.record.expires_at.is_some_and(|at| at <= now);
     let over: Vec<_> = lock(&core.topics.lists.entries).values().filter(is_over).cloned().collect();
@@ -234,7 +263,8 @@ fn start(core: &Arc<Core>, record: TopicListSubscriptionRecord) {
     {
         // Under the lock, so that what goes meanwhile is told after.
         let table = lock(&core.topics.table);
-        for topic in table.topics().filter(|topic| core.topics.policy.may_subscribe(topic, &entry.record.originator)) {
+        let rules = core.topics.rules();
+        for topic in table.topics().filter(|topic| rules.topics.may_subscribe(topic, &entry.record.originator)) {
             entry.queue(core, topic, UpdateStatus::Created);
         }
     }

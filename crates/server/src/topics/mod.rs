@@ -14,14 +14,13 @@ use futures_util::future::join_all;
 use message::{Address, AsServiceId, FailureCause, MessagingTopic};
 use sbi::SbiClient;
 use sbi::callback::is_well_formed_below;
-use store::{StoreError, SubscriptionRecord};
+use store::{StoreError, SubscriptionRecord, TopicListSubscriptionRecord};
 use time::OffsetDateTime;
 
 use crate::core::Core;
-use crate::destinations::TopicServerSection;
 use crate::inbox;
 use crate::log_budget::Topic;
-use crate::policy::TopicPolicy;
+use crate::policy::{Policy, ServerRules, word};
 use crate::sync::lock;
 pub(crate) use list::ListRefusal;
 use list::Lists;
@@ -32,25 +31,28 @@ const SWEEP_BATCH: usize = 1024;
 
 /// Topics and their subscribers.
 pub(crate) struct Topics {
-    policy: TopicPolicy,
+    rules: ServerRules,
     table: Mutex<Table>,
     pub(crate) lists: Lists,
-    /// Who may subscribe on behalf of others.
-    pub(crate) servers: Vec<TopicServerSection>,
 }
 
 impl Topics {
     /// Without a client nobody is notified of topics.
-    pub(crate) fn new(policy: TopicPolicy, servers: Vec<TopicServerSection>, client: Option<SbiClient>) -> Self {
-        Self { policy, table: Mutex::default(), lists: Lists::new(client), servers }
+    pub(crate) fn new(rules: ServerRules, client: Option<SbiClient>) -> Self {
+        Self { rules, table: Mutex::default(), lists: Lists::new(client) }
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Policy> {
+        self.rules.current()
     }
 
     pub(crate) fn are_served(&self) -> bool {
-        !self.policy.is_empty()
+        !self.rules().topics.is_empty()
     }
 
     pub(crate) fn may_publish(&self, topic: &MessagingTopic, originator: &Address) -> bool {
-        self.policy.may_publish(topic, originator)
+        self.rules().topics.may_publish(topic, originator)
     }
 
     /// Everybody whose subscription lasts.
@@ -67,14 +69,14 @@ impl Topics {
         // Under the lock, so that what comes and goes is told in that order.
         let mut table = lock(&self.table);
         if table.insert(record) {
-            self.lists.created(core, &self.policy, &record.topic);
+            self.lists.created(core, &self.rules().topics, &record.topic);
         }
     }
 
     fn remove(&self, core: &Arc<Core>, topic: &MessagingTopic, subscriber: &Address) {
         let mut table = lock(&self.table);
         if table.remove(topic, subscriber) {
-            self.lists.deleted(core, &self.policy, topic);
+            self.lists.deleted(core, &self.rules().topics, topic);
         }
     }
 }
@@ -108,7 +110,8 @@ async fn subscribe_to_all(
     if wanted_until.is_some_and(|at| at <= now) {
         return Err(FailureCause::Malformed);
     }
-    if !topics.iter().all(|topic| core.topics.policy.may_subscribe(topic, subscriber)) {
+    let rules = core.topics.rules();
+    if !topics.iter().all(|topic| rules.topics.may_subscribe(topic, subscriber)) {
         return Err(FailureCause::TopicNotAllowed);
     }
     topics.sort_unstable();
@@ -145,6 +148,13 @@ async fn subscribe_to_all(
     }
     for record in &records {
         core.topics.insert(core, record);
+    }
+    // The rules may have changed meanwhile, and nobody knew of these yet.
+    let rules = core.topics.rules();
+    if !records.iter().all(|record| rules.allow(record)) {
+        let topics: Vec<_> = records.into_iter().map(|record| record.topic).collect();
+        end(core, subscriber, &topics).await.map_err(|error| cause_of(&error))?;
+        return Err(FailureCause::TopicNotAllowed);
     }
     tracing::debug!(%subscriber, topics = records.len(), %expires_at, "subscribed");
     Ok(expires_at)
@@ -228,27 +238,57 @@ pub(crate) async fn sweep(core: &Arc<Core>) {
 /// subscriber is not registered, is none. Registrations are loaded before. `may_name` tells whether an AS is configured and
 /// may be notified there.
 pub(crate) async fn load(core: &Arc<Core>, may_name: impl Fn(&AsServiceId, &str) -> bool) -> Result<(), StoreError> {
-    let may_act = |name: &str, subscriber: &Address| {
-        core.topics.servers.iter().any(|server| server.server_id.as_str() == name && server.acts_for(subscriber))
-    };
+    let rules = core.topics.rules();
     for record in core.store.subscriptions().await? {
-        let allowed = core.topics.policy.may_subscribe(&record.topic, &record.subscriber)
-            && record.on_behalf_of.as_ref().is_none_or(|server| may_act(server, &record.subscriber));
-        if allowed && core.registry.find(&record.subscriber).is_some() {
+        if rules.allow(&record) && core.registry.find(&record.subscriber).is_some() {
             lock(&core.topics.table).insert(&record);
         } else {
             tracing::warn!(subscriber = %record.subscriber, topic = %record.topic, "subscription no longer allowed, removed");
             core.store.remove_subscription(&record.topic, &record.subscriber).await?;
         }
     }
-    list::load(core, |record| match record.originator.as_application_server() {
-        Some(id) => may_name(&id, &record.notification_uri),
-        None => core.topics.servers.iter().any(|server| {
-            server.address() == record.originator
-                && is_well_formed_below(&record.notification_uri, &server.notification_uris)
-        }),
-    })
-    .await
+    list::load(core, |record| rules.allow_list(record, &may_name)).await
+}
+
+/// Ends what the rules allow no longer, and tells those who hear of topics which they hear of from now on, as [`load`] would.
+pub(crate) async fn reconcile(
+    core: &Arc<Core>,
+    earlier: &Policy,
+    may_name: impl Fn(&AsServiceId, &str) -> bool,
+) -> Result<(), StoreError> {
+    let rules = core.topics.rules();
+    for record in core.store.subscriptions().await? {
+        if rules.allow(&record) {
+            continue;
+        }
+        let _turn = core.registering(&record.subscriber).await;
+        let (subscriber, topic) = (record.subscriber.to_string(), record.topic.as_str());
+        tracing::warn!(subscriber, topic, "subscription no longer allowed, removed");
+        core.audit.refused_for(&subscriber, "topic-subscribe", topic, word::WITHDRAWN);
+        end(core, &record.subscriber, std::slice::from_ref(&record.topic)).await?;
+    }
+    list::reconcile(core, earlier, |record| rules.allow_list(record, &may_name)).await;
+    Ok(())
+}
+
+impl Policy {
+    fn allow(&self, record: &SubscriptionRecord) -> bool {
+        let may_act = |name: &String| {
+            let mut servers = self.topic_servers.iter();
+            servers.any(|server| server.server_id.as_str() == name && server.acts_for(&record.subscriber))
+        };
+        self.topics.may_subscribe(&record.topic, &record.subscriber) && record.on_behalf_of.as_ref().is_none_or(may_act)
+    }
+
+    fn allow_list(&self, record: &TopicListSubscriptionRecord, may_name: impl Fn(&AsServiceId, &str) -> bool) -> bool {
+        match record.originator.as_application_server() {
+            Some(id) => may_name(&id, &record.notification_uri),
+            None => self.topic_servers.iter().any(|server| {
+                server.address() == record.originator
+                    && is_well_formed_below(&record.notification_uri, &server.notification_uris)
+            }),
+        }
+    }
 }
 
 fn cause_of(error: &StoreError) -> FailureCause {
