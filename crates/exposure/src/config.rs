@@ -18,12 +18,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The same, with the entries of the NEF's policy file in place if one is named.
+    /// The same, with the entries of the functions' policy files in place where one is named.
     ///
     /// # Errors
-    /// As [`nef::Config::with_policy`].
+    /// As [`nef::Config::with_policy`] and [`capif::Config::with_policy`].
     pub fn with_policy(self) -> Result<Self, ExposureError> {
-        Ok(Self { nef: self.nef.map(nef::Config::with_policy).transpose()?, capif: self.capif })
+        let nef = self.nef.map(nef::Config::with_policy).transpose()?;
+        let capif = self.capif.map(capif::Config::with_policy).transpose()?;
+        Ok(Self { nef, capif })
     }
 
     /// Finds what is wrong with the configuration itself, without touching files or addresses.

@@ -25,3 +25,14 @@ pub enum ExposureError {
     #[error("the state holds a record that does not decode")]
     Corrupt,
 }
+
+impl ExposureError {
+    /// What is wrong with the entries of the policy file at `path`, whose sections have no `prefix` there.
+    pub(crate) fn in_policy(&self, path: &std::path::Path, prefix: &str) -> sbi::policy::InvalidPolicy {
+        let reason = match self {
+            Self::Configuration(reason) => reason.strip_prefix(prefix).unwrap_or(reason).to_owned(),
+            other => other.to_string(),
+        };
+        sbi::policy::InvalidPolicy::new(path, reason)
+    }
+}

@@ -42,7 +42,7 @@ impl Running {
 /// # Errors
 /// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable. What had started by then stops.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
-    // The NEF reads its policy file itself, and again when it changes.
+    // Each reads its policy file itself, and again when it changes.
     config.clone().with_policy()?.check()?;
     let started = shutdown.child_token();
     let running = start_each(config, &started).await;

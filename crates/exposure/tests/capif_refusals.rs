@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use sbi::capif::connection::{Answer, Connection, Content};
 use sbi::capif::invoker::{Agreement, Invoker};
 use sbi::capif::publish::SecurityMethod;
+use sbi::testing::audit::AuditLog;
 use sbi::token::TokenSigner;
 use sbi::{CertificateFiles, SbiError};
 use serde_json::{Value, json};
@@ -506,7 +507,10 @@ async fn hostile_bodies_are_refused_and_harm_nobody() {
         ("{", 400),
         ("[]", 400),
         ("{\"securityInfo\":[],\"notificationDestination\":\"https://a\"}", 400),
-        ("{\"securityInfo\":[{\"prefSecurityMethods\":[\"OAUTH\"]}],\"notificationDestination\":\"https://a\"}", 400),
+        (
+            "{\"securityInfo\":[{\"prefSecurityMethods\":[\"OAUTH\"]}],\"notificationDestination\":\"https://127.0.0.1:1\"}",
+            400,
+        ),
         (
             "{\"securityInfo\":[{\"aefId\":\"a\",\"prefSecurityMethods\":[\"OAUTH\"]}],\"notificationDestination\":\"http://a\"}",
             400,
@@ -530,6 +534,7 @@ async fn hostile_bodies_are_refused_and_harm_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_have_their_limits() {
+    let log = AuditLog::record();
     let world = World::with(|config| {
         config.tables.invokers_max = 1;
         config.tables.apis_per_apf_max = 1;
@@ -540,6 +545,10 @@ async fn tables_have_their_limits() {
     let (aef, invoker, _) = agreed(&world).await;
     let error = Invoker::onboard(world.invoker_config("bob", false), "token of bob").await.unwrap_err();
     assert_eq!(refused(&error), (500, "INSUFFICIENT_RESOURCES".to_owned()));
+    // Nobody refused that, and nobody was let in.
+    let onboarding = ("action", "POST /api-invoker-management/v1/onboardedInvokers");
+    log.next_with(&[onboarding, ("outcome", "failed"), ("reason", "insufficient_resources")]).await;
+    assert!(log.with(&[onboarding, ("outcome", "allowed"), ("reason", "insufficient_resources")]).is_empty());
     let nef = registration(&world, "nef");
     let path = format!("/published-apis/v1/{}/service-apis", nef["apf_id"].as_str().unwrap());
     let files = provider_files(&world, "nef", "apf");

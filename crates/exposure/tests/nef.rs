@@ -10,6 +10,7 @@ use common::{A_KID, GPSI, INSIDE_AS, NEF, SERVER, STRANGER, SUPI, Target, World,
 use exposure::nef::{refusal, scope};
 use http::StatusCode;
 use sbi::testing::TestAuthority;
+use sbi::testing::audit::AuditLog;
 use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -428,6 +429,33 @@ async fn an_af_that_asks_too_often_is_told_when_to_come_back_and_others_are_serv
     }
     assert!(refusals >= 1, "twenty requests at one a second");
     world.af("weather").post(RETRIEVE, &question("weather.example")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_and_failure_is_told_to_the_audit_with_subject_action_outcome_and_reason() {
+    let log = AuditLog::record();
+    let mut world = World::start().await;
+    let told = async |subject: &str, action: &str, outcome: &str, reason: &str| {
+        log.next_with(&[("subject", subject), ("action", action), ("outcome", outcome), ("reason", reason)]).await;
+    };
+    let parking = world.af("parking");
+    refused(parking.post(RETRIEVE, &question("weather.example")).await, 403, refusal::AF_ID_NOT_ALLOWED);
+    told("parking", scope::AKMA, "refused", "af_id_not_allowed").await;
+    let bare = SbiClientConfig { tls: world.certificate("parking"), limits: ClientLimits::default() };
+    let bare = SbiClient::new(bare).unwrap();
+    let outcome = bare.post::<_, Value>(&format!("{}{RETRIEVE}", world.nef()), &question("parking.example")).await;
+    assert_eq!(problem(outcome.unwrap_err()).status, Some(401));
+    told("parking.example", scope::AKMA, "refused", "token_missing").await;
+    let hasty = world.af("hasty");
+    until(async || hasty.post(RETRIEVE, &question("hasty.example")).await.is_err()).await;
+    told("hasty", scope::AKMA, "refused", "rate_exceeded").await;
+    // What fails behind it was not refused, and came to nothing.
+    parking.register("parking@example", "https://parking.example/in").await.unwrap();
+    world.stop_server().await;
+    let outcome = parking.send("parking@example", ("AS", "billing@lab"), "m").await;
+    assert_eq!(problem(outcome.unwrap_err()).status, Some(503));
+    let fields = [("subject", "parking"), ("outcome", "failed")];
+    assert!(log.next_with(&fields).await["action"].starts_with("msgs-msgdelivery"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

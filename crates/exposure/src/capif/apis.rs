@@ -9,6 +9,8 @@ use sbi::capif::security::{SecurityNotification, UNEXPECTED_REASON};
 use sbi::{Json, Path, Query};
 use uuid::Uuid;
 
+use super::config::is_api_name;
+use super::events::Event;
 use super::patch::{MergePatch, merged};
 use super::service::{Caller, Context, Refusal, Service, created, forbidden, full, incorrect, not_found};
 use super::state::{Api, Change, FunctionRole, State};
@@ -24,7 +26,6 @@ pub(crate) async fn publish(
     caller.must_be(Role::Apf, &apf_id)?;
     let api_id = Uuid::new_v4().to_string();
     let description = service
-        .registry
         .change(|state| {
             if state.apis.len() >= service.tables.apis_max {
                 return Err(full());
@@ -35,8 +36,7 @@ pub(crate) async fn publish(
             put(&service, state, &apf_id, &api_id, description)
         })
         .await?;
-    let detail = described(&api_id, &description);
-    events::emit(&service, event::SERVICE_API_AVAILABLE, detail);
+    events::emit(&service, &described(event::SERVICE_API_AVAILABLE, &api_id, &description));
     created(&service.uri(&format!("/published-apis/v1/{apf_id}/service-apis/{api_id}")), description)
 }
 
@@ -91,7 +91,6 @@ pub(crate) async fn unpublish(
 ) -> Result<StatusCode, Refusal> {
     caller.must_be(Role::Apf, &apf_id)?;
     let withdrawn = service
-        .registry
         .change(|state| {
             let api = own(state, &apf_id, &api_id)?;
             Ok((Withdrawn::of(state, &api_id, api), vec![Change::Api(api_id.clone(), None)]))
@@ -108,9 +107,10 @@ pub(crate) async fn discover(
     Query(query): Query<DiscoveryQuery>,
 ) -> Result<Json<DiscoveredApis>, Refusal> {
     caller.must_be(Role::Invoker, &query.api_invoker_id)?;
-    let state = service.registry.read();
+    let (grants, state) = (service.grants(), service.registry.read());
     let invoker = state.invokers.get(&query.api_invoker_id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
-    let usable = state.apis.values().filter(|api| service.may_use(invoker, &api.description.api_name));
+    let offered = state.apis.values().filter(|api| !api.withheld);
+    let usable = offered.filter(|api| grants.may_use(invoker, &api.description.api_name));
     let found: Vec<_> = usable.filter_map(|api| query.find(&api.description)).collect();
     Ok(Json(DiscoveredApis { service_api_descriptions: Some(found).filter(|found| !found.is_empty()) }))
 }
@@ -144,7 +144,8 @@ impl Withdrawn {
 /// Tells whoever wants to know.
 pub(crate) fn tell_withdrawn(service: &Service, withdrawn: Vec<Withdrawn>) {
     for Withdrawn { api_id, description, revoked } in withdrawn {
-        events::emit(service, event::SERVICE_API_UNAVAILABLE, described(&api_id, &description));
+        events::emit(service, &described(event::SERVICE_API_UNAVAILABLE, &api_id, &description));
+        events::emit(service, &without_policy(&api_id, &description));
         for one in revoked {
             one.tell(service);
         }
@@ -160,13 +161,12 @@ async fn change(
 ) -> Result<Json<ServiceApiDescription>, Refusal> {
     caller.must_be(Role::Apf, apf_id)?;
     let description = service
-        .registry
         .change(|state| {
             let before = own(state, apf_id, api_id)?;
             put(service, state, apf_id, api_id, to(&before.description)?)
         })
         .await?;
-    events::emit(service, event::SERVICE_API_UPDATE, described(api_id, &description));
+    events::emit(service, &described(event::SERVICE_API_UPDATE, api_id, &description));
     Ok(Json(description))
 }
 
@@ -185,7 +185,10 @@ fn put(
     if !is_api_name(&description.api_name) {
         return Err(incorrect("/apiName", "not a segment of a path"));
     }
-    let (domain, _) = state.function(apf_id).ok_or_else(|| forbidden("CERTIFICATE_REVOKED"))?;
+    let (domain, provider) = state.provider_of(apf_id).ok_or_else(|| forbidden("CERTIFICATE_REVOKED"))?;
+    if !service.grants().may_publish(provider, &description.api_name) {
+        return Err(forbidden("API_NAME_NOT_ALLOWED"));
+    }
     for (at, profile) in description.profiles().iter().enumerate() {
         if !profile.is_well_formed() {
             return Err(incorrect(&format!("/aefProfiles/{at}"), "not exactly one address, or one that is none"));
@@ -201,26 +204,29 @@ fn put(
         supported_features: description.supported_features.map(|_| super::NO_FEATURES.to_owned()),
         ..description
     };
-    let api = Api { apf_id: apf_id.to_owned(), description: description.clone() };
+    let api = Api { apf_id: apf_id.to_owned(), description: description.clone(), withheld: false };
     Ok((description, vec![Change::Api(api_id.to_owned(), Some(api))]))
 }
 
-fn described(api_id: &str, description: &ServiceApiDescription) -> CapifEventDetail {
-    CapifEventDetail {
-        api_ids: Some(vec![api_id.to_owned()]),
-        service_api_descriptions: Some(vec![description.clone()]),
-        ..CapifEventDetail::default()
+/// `name` about the API as it is described.
+pub(crate) fn described(name: &'static str, api_id: &str, description: &ServiceApiDescription) -> Event {
+    Event {
+        name,
+        detail: CapifEventDetail {
+            api_ids: Some(vec![api_id.to_owned()]),
+            service_api_descriptions: Some(vec![description.clone()]),
+            ..CapifEventDetail::default()
+        },
+        aef_ids: description.profiles().iter().map(|profile| profile.aef_id.clone()).collect(),
+        api_name: Some(description.api_name.clone()),
     }
 }
 
-/// What can stand in a URI and in a scope.
-fn is_api_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= API_NAME_OCTETS_MAX
-        && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.' | b'~'))
+/// The access control policy of an API that is no more is no more, either.
+fn without_policy(api_id: &str, description: &ServiceApiDescription) -> Event {
+    let event = described(event::ACCESS_CONTROL_POLICY_UNAVAILABLE, api_id, description);
+    Event { detail: CapifEventDetail { service_api_descriptions: None, ..event.detail }, ..event }
 }
-
-const API_NAME_OCTETS_MAX: usize = 128;
 
 /// What PATCH may change (TS 29.222).
 const PATCHED: &[&str] = &[

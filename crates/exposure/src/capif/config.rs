@@ -37,13 +37,17 @@ pub struct Config {
     /// How long a token is good for.
     #[serde(default = "default_token_lifetime")]
     pub token_lifetime_seconds: u64,
-    /// Credentials of API invokers to come, each good for one onboarding.
+    /// File with the entries below, in their place; a changed one is taken within 5 s.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
+    /// API invokers: a credential, good for one onboarding, and what whoever comes with it may do.
     #[serde(default, rename = "onboarding")]
     pub onboardings: Vec<OnboardingCredential>,
-    /// Credentials of API provider domains to come, each good for one registration.
+    /// API provider domains: a credential, good for one registration, and what whoever comes with it may do.
     #[serde(default, rename = "registration")]
     pub registrations: Vec<RegistrationCredential>,
-    /// Below which URIs notifications may go; anywhere if empty.
+    /// Below which URIs notifications may go: prefixes, each an `https` origin with or without a path. Empty: at the DNS names
+    /// and IP addresses of the subscriber's certificate.
     #[serde(default)]
     pub notification_prefixes: Vec<String>,
     /// The NRF inside that it registers at, with the certificate of `tls`; none if absent.
@@ -61,6 +65,18 @@ pub struct Config {
     /// The database's limits.
     #[serde(default)]
     pub store: DatabaseOptions,
+}
+
+/// What a policy file holds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// API invokers. Whoever came with a credential that has no entry may do nothing.
+    #[serde(default, rename = "onboarding")]
+    pub onboardings: Vec<OnboardingCredential>,
+    /// API provider domains. The same.
+    #[serde(default, rename = "registration")]
+    pub registrations: Vec<RegistrationCredential>,
 }
 
 /// Certificate and key of the authority.
@@ -140,6 +156,22 @@ pub struct RegistrationCredential {
     pub name: String,
     /// SHA-256 of the credential, hexadecimal.
     pub token_sha256: String,
+    /// DNS names that its functions' certificates get.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// Names of the service APIs that its functions may publish; all if empty.
+    #[serde(default)]
+    pub apis: Vec<String>,
+    /// Whether its management functions may read the invocation logs of its domain.
+    #[serde(default = "default_may_audit")]
+    pub may_audit: bool,
+}
+
+impl RegistrationCredential {
+    /// Whether its functions may publish the API called `api_name`.
+    pub(crate) fn allows(&self, api_name: &str) -> bool {
+        self.apis.is_empty() || self.apis.iter().any(|allowed| allowed == api_name)
+    }
 }
 
 /// Sizes of the function's tables.
@@ -186,6 +218,27 @@ impl Default for TableLimits {
 }
 
 impl Config {
+    /// The same, with the entries of the policy file in place if one is named.
+    ///
+    /// # Errors
+    /// [`ExposureError::Policy`] for an unusable file; [`ExposureError::Configuration`] where there are entries here, too.
+    pub fn with_policy(mut self) -> Result<Self, ExposureError> {
+        let Some(path) = self.policy.take() else { return Ok(self) };
+        if !self.onboardings.is_empty() || !self.registrations.is_empty() {
+            let reason = "capif.policy: the file holds every [[onboarding]] and [[registration]], so no [[capif.onboarding]] and \
+                          no [[capif.registration]] may stand here";
+            return Err(ExposureError::Configuration(reason.to_owned()));
+        }
+        let without = self.check();
+        let PolicyFile { onboardings, registrations } = sbi::policy::read(&path)?;
+        let whole = Self { onboardings, registrations, ..self };
+        // What is wrong with these entries alone is wrong in the file.
+        match (without, whole.check()) {
+            (Ok(()), Err(error)) => Err(error.in_policy(&path, "capif.").into()),
+            _ => Ok(whole),
+        }
+    }
+
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
     /// # Errors
@@ -213,6 +266,14 @@ impl Config {
         if !(1..=3_600).contains(&self.token_lifetime_seconds) {
             return Some("token_lifetime_seconds must be 1 to 3600".to_owned());
         }
+        let below = |prefix: &String| sbi::callback::is_well_formed_below(prefix, &[]);
+        if let Some(prefix) = self.notification_prefixes.iter().find(|prefix| !below(prefix)) {
+            return Some(format!("notification_prefixes: {prefix:?} is no https URI without query"));
+        }
+        self.fault_of_entries()
+    }
+
+    fn fault_of_entries(&self) -> Option<String> {
         let onboardings = self.onboardings.iter().map(|one| ("onboarding", &one.name, &one.token_sha256));
         let registrations = self.registrations.iter().map(|one| ("registration", &one.name, &one.token_sha256));
         let (mut names, mut digests) = (BTreeSet::new(), BTreeSet::new());
@@ -226,10 +287,35 @@ impl Config {
                 return Some(format!("{key} {name:?}: token_sha256 must be 64 lower-case hexadecimal digits, once"));
             }
         }
+        let onboardings = self.onboardings.iter().map(|one| ("onboarding", &one.name, &one.dns_names, &one.apis));
+        let registrations = self.registrations.iter().map(|one| ("registration", &one.name, &one.dns_names, &one.apis));
+        for (key, entry, dns_names, apis) in onboardings.chain(registrations) {
+            if let Some(bad) = dns_names.iter().find(|name| name.parse::<akma::Fqdn>().is_err()) {
+                return Some(format!("{key} {entry:?}: dns_names has {bad:?}, which is no DNS name"));
+            }
+            if let Some(bad) = apis.iter().find(|name| !is_api_name(name)) {
+                return Some(format!("{key} {entry:?}: apis has {bad:?}, which can be no API's name"));
+            }
+        }
+        let timed =
+            self.onboardings.iter().flat_map(|one| one.allowed_times.iter().map(move |range| (&one.name, range)));
         let bad =
-            self.onboardings.iter().flat_map(|one| &one.dns_names).find(|name| name.parse::<akma::Fqdn>().is_err());
-        bad.map(|name| format!("onboarding: {name:?} is no DNS name"))
+            timed.into_iter().find(|(_, range)| range.from.zip(range.until).is_some_and(|(from, until)| until < from));
+        bad.map(|(name, _)| format!("onboarding {name:?}: an allowed_time ends before it begins"))
     }
+}
+
+/// What can stand in a URI and in a scope.
+pub(crate) fn is_api_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= API_NAME_OCTETS_MAX
+        && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.' | b'~'))
+}
+
+const API_NAME_OCTETS_MAX: usize = 128;
+
+fn default_may_audit() -> bool {
+    true
 }
 
 fn default_id() -> String {

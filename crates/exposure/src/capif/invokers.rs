@@ -9,10 +9,11 @@ use sbi::capif::events::{CapifEventDetail, event};
 use sbi::capif::identity::Role;
 use sbi::capif::invoker_management::{ApiInvokerEnrolmentDetails, ApiList, OnboardingInformation};
 use sbi::capif::security::{SecurityNotification, UNEXPECTED_REASON};
-use sbi::{Json, Path, ProblemDetails};
+use sbi::{Json, Path, PeerIdentity, ProblemDetails};
 use uuid::Uuid;
 
 use super::authority::Issued;
+use super::events::Event;
 use super::patch::{MergePatch, merged};
 use super::public_key::SubjectKey;
 use super::service::{
@@ -29,11 +30,13 @@ pub(crate) async fn onboard(
 ) -> Result<Response, Refusal> {
     let credential = bearer(&headers).ok_or_else(|| unauthorized("NO_ONBOARDING_CREDENTIAL"))?;
     let spent = digest(credential);
-    let granted = service.onboardings.get(&spent).ok_or_else(|| unauthorized("ONBOARDING_CREDENTIAL_UNKNOWN"))?.clone();
-    service.check_destination(&details.notification_destination)?;
+    let grants = service.grants();
+    let granted = grants.onboarding(&spent).ok_or_else(|| unauthorized("ONBOARDING_CREDENTIAL_UNKNOWN"))?;
+    // The certificate that it is about to get.
+    let certified = PeerIdentity { dns_names: granted.dns_names.clone(), ..PeerIdentity::default() };
+    service.check_destination(&details.notification_destination, &certified)?;
     let id = Uuid::new_v4().to_string();
     let invoker = service
-        .registry
         .change(|state| {
             if state.spent.contains(&spent) {
                 return Err(unauthorized("ONBOARDING_CREDENTIAL_SPENT"));
@@ -42,11 +45,11 @@ pub(crate) async fn onboard(
                 return Err(full());
             }
             let issued = certificate(&service, &details.onboarding_information, &id, &granted.dns_names)?;
-            let invoker = enrolled(&id, details, issued, granted.name);
+            let invoker = enrolled(&id, details, issued, granted.name.clone());
             Ok((invoker.clone(), vec![Change::Spent(spent), Change::Invoker(id.clone(), Some(invoker))]))
         })
         .await?;
-    events::emit(&service, event::API_INVOKER_ONBOARDED, about(&id));
+    events::emit(&service, &about(event::API_INVOKER_ONBOARDED, &id));
     let answer = answer(&service, &service.registry.read(), &invoker);
     let answer = created(&service.uri(&format!("/api-invoker-management/v1/onboardedInvokers/{id}")), answer)?;
     Ok(became(answer, Role::Invoker.as_str(), &id))
@@ -83,7 +86,6 @@ pub(crate) async fn modify(
 pub(crate) async fn offboard(service: Context, caller: Caller, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
     caller.must_be(Role::Invoker, &id)?;
     let revoked = service
-        .registry
         .change(|state| {
             state.invokers.get(&id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
             let prefix = format!("{id}/");
@@ -97,7 +99,7 @@ pub(crate) async fn offboard(service: Context, caller: Caller, Path(id): Path<St
     for one in revoked {
         one.tell(&service);
     }
-    events::emit(&service, event::API_INVOKER_OFFBOARDED, about(&id));
+    events::emit(&service, &about(event::API_INVOKER_OFFBOARDED, &id));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -128,23 +130,22 @@ async fn change(
 ) -> Result<Json<ApiInvokerEnrolmentDetails>, Refusal> {
     caller.must_be(Role::Invoker, id)?;
     let invoker = service
-        .registry
         .change(|state| {
             let before = state.invokers.get(id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
             let details = to(before)?;
-            service.check_destination(&details.notification_destination)?;
+            service.check_destination(&details.notification_destination, caller.certificate())?;
             let old = &before.details.onboarding_information;
             let issued = if details.onboarding_information.api_invoker_public_key == old.api_invoker_public_key {
                 Issued { pem: old.api_invoker_certificate.clone().unwrap_or_default(), serial: before.serial.clone() }
             } else {
-                let names = service.onboarding(&before.credential).map(|granted| granted.dns_names.clone());
+                let names = service.grants().of_invoker(before).map(|granted| granted.dns_names.clone());
                 certificate(service, &details.onboarding_information, id, &names.unwrap_or_default())?
             };
             let invoker = enrolled(id, details, issued, before.credential.clone());
             Ok((invoker.clone(), vec![Change::Invoker(id.to_owned(), Some(invoker))]))
         })
         .await?;
-    events::emit(service, event::API_INVOKER_UPDATED, about(id));
+    events::emit(service, &about(event::API_INVOKER_UPDATED, id));
     Ok(Json(answer(service, &service.registry.read(), &invoker)))
 }
 
@@ -186,10 +187,11 @@ fn enrolled(id: &str, details: ApiInvokerEnrolmentDetails, issued: Issued, crede
 
 /// The details with the APIs that the invoker may use as things are.
 fn answer(service: &Service, state: &State, invoker: &Invoker) -> ApiInvokerEnrolmentDetails {
+    let grants = service.grants();
     let usable: Vec<_> = state
         .apis
         .values()
-        .filter(|api| service.may_use(invoker, &api.description.api_name))
+        .filter(|api| !api.withheld && grants.may_use(invoker, &api.description.api_name))
         .map(|api| api.description.clone())
         .collect();
     let list = ApiList { service_api_descriptions: Some(usable).filter(|usable| !usable.is_empty()) };
@@ -203,8 +205,9 @@ fn named(name: &str) -> sbi::capif::publish::ServiceApiDescription {
     sbi::capif::publish::ServiceApiDescription { api_name: name.to_owned(), ..Default::default() }
 }
 
-fn about(id: &str) -> CapifEventDetail {
-    CapifEventDetail { api_invoker_ids: Some(vec![id.to_owned()]), ..CapifEventDetail::default() }
+fn about(name: &'static str, id: &str) -> Event {
+    let detail = CapifEventDetail { api_invoker_ids: Some(vec![id.to_owned()]), ..CapifEventDetail::default() };
+    Event { name, detail, ..Event::default() }
 }
 
 /// The token of `Authorization: Bearer`.

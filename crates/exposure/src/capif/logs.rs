@@ -10,8 +10,8 @@ use sbi::capif::logging::{AuditQuery, InvocationLog, InvocationLogs, InvocationL
 use sbi::capif::publish::InterfaceDescription;
 use sbi::{Json, Path, ProblemDetails, Query};
 
-use super::events;
-use super::service::{Caller, Context, Refusal, created, incorrect, not_found};
+use super::events::{self, Event};
+use super::service::{Caller, Context, Refusal, created, forbidden, incorrect, not_found};
 use super::state::FunctionRole;
 
 /// POST.
@@ -41,7 +41,8 @@ pub(crate) async fn keep(
                 invocation_logs: Some(vec![InvocationLog { logs, ..log.clone() }]),
                 ..CapifEventDetail::default()
             };
-            events::emit(&service, name, detail);
+            let event = Event { name, detail, aef_ids: vec![aef_id.clone()], api_name: None };
+            events::emit(&service, &event);
         }
     }
     created(&service.uri(&format!("/api-invocation-logs/v1/{aef_id}/logs/{number}")), log)
@@ -62,8 +63,11 @@ pub(crate) async fn audit(
         }
     }
     let own: BTreeSet<String> = {
-        let state = service.registry.read();
-        let provider = state.function(id).and_then(|(domain, _)| state.providers.get(domain));
+        let (grants, state) = (service.grants(), service.registry.read());
+        let provider = state.provider_of(id).map(|(_, provider)| provider);
+        if !provider.and_then(|provider| grants.of_provider(provider)).is_some_and(|entry| entry.may_audit) {
+            return Err(forbidden("AUDIT_NOT_ALLOWED"));
+        }
         let functions = provider.map(|provider| provider.functions.as_slice()).unwrap_or_default();
         functions
             .iter()

@@ -8,6 +8,7 @@ mod apis;
 mod authority;
 mod config;
 mod events;
+mod grants;
 mod invokers;
 mod logs;
 mod notifier;
@@ -15,13 +16,16 @@ mod patch;
 mod policies;
 mod providers;
 mod public_key;
+mod reconcile;
 mod running;
 mod security;
 mod service;
 mod state;
 mod tokens;
 
-pub use config::{AuthorityFiles, Config, OnboardingCredential, RegistrationCredential, TableLimits, TimeRange};
+pub use config::{
+    AuthorityFiles, Config, OnboardingCredential, PolicyFile, RegistrationCredential, TableLimits, TimeRange,
+};
 pub use public_key::{InvalidSubjectKey, SubjectKey};
 pub use running::{Running, start};
 

@@ -25,7 +25,7 @@ pub(crate) async fn read(
     Query(asked): Query<Asked>,
 ) -> Result<Json<AccessControlPolicyList>, Refusal> {
     caller.must_be(Role::Aef, &asked.aef_id)?;
-    let state = service.registry.read();
+    let (grants, state) = (service.grants(), service.registry.read());
     let api = state.apis.get(&api_id).filter(|api| api.is_at(&asked.aef_id));
     api.ok_or_else(|| not_found("SERVICE_API_NOT_FOUND"))?;
     let mut policies = Vec::new();
@@ -34,9 +34,9 @@ pub(crate) async fn read(
             continue;
         }
         let Some(invoker) = state.invokers.get(id) else { continue };
-        let Some(granted) = service.onboarding(&invoker.credential) else { continue };
+        let Some(granted) = grants.of_invoker(invoker) else { continue };
         let entries = context.entries.iter().filter(|entry| entry.aef_id == asked.aef_id);
-        if entries.into_iter().any(|entry| usable(&service, &state, invoker, entry).any(|(usable, _)| usable == api_id))
+        if entries.into_iter().any(|entry| usable(&grants, &state, invoker, entry).any(|(usable, _)| usable == api_id))
         {
             policies.push(granted.policy(id));
         }

@@ -12,6 +12,7 @@ use sbi::{Json, Path, ProblemDetails};
 use uuid::Uuid;
 
 use super::apis;
+use super::config::RegistrationCredential;
 use super::patch::{MergePatch, merged};
 use super::public_key::SubjectKey;
 use super::service::{
@@ -26,12 +27,10 @@ pub(crate) async fn register(
     Json(details): Json<ApiProviderEnrolmentDetails>,
 ) -> Result<Response, Refusal> {
     let spent = digest(&details.reg_sec);
-    if !service.registrations.contains_key(&spent) {
-        return Err(unauthorized("REGISTRATION_CREDENTIAL_UNKNOWN"));
-    }
+    let grants = service.grants();
+    let granted = grants.registration(&spent).ok_or_else(|| unauthorized("REGISTRATION_CREDENTIAL_UNKNOWN"))?;
     let domain = Uuid::new_v4().to_string();
     let provider = service
-        .registry
         .change(|state| {
             if state.spent.contains(&spent) {
                 return Err(unauthorized("REGISTRATION_CREDENTIAL_SPENT"));
@@ -43,7 +42,7 @@ pub(crate) async fn register(
             // None of these exists yet: an identifier in a registration is not looked at.
             let functions =
                 functions.into_iter().map(|one| ApiProviderFunctionDetails { api_prov_func_id: None, ..one });
-            let provider = enrol(&service, &domain, details, functions.collect(), None)?;
+            let provider = enrol(&service, granted, &domain, details, functions.collect(), None)?;
             let changes = vec![Change::Spent(spent), Change::Provider(domain.clone(), Some(provider.clone()))];
             Ok((provider, changes))
         })
@@ -84,7 +83,6 @@ pub(crate) async fn deregister(
     Path(domain): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let withdrawn = service
-        .registry
         .change(|state| {
             let provider = own(state, &caller, &domain)?;
             let gone: BTreeSet<&str> = provider.functions.iter().map(|function| function.id.as_str()).collect();
@@ -104,13 +102,14 @@ async fn change(
     to: impl FnOnce(&ApiProviderEnrolmentDetails) -> Result<ApiProviderEnrolmentDetails, Refusal>,
 ) -> Result<ApiProviderEnrolmentDetails, Refusal> {
     let (details, withdrawn) = service
-        .registry
         .change(|state| {
             let before = own(state, caller, domain)?;
             let details = to(&before.details)?;
             let functions =
                 details.api_prov_funcs.clone().or_else(|| before.details.api_prov_funcs.clone()).unwrap_or_default();
-            let after = enrol(service, domain, details, functions, Some(before))?;
+            let grants = service.grants();
+            let granted = grants.of_provider(before).ok_or_else(|| forbidden("REGISTRATION_WITHDRAWN"))?;
+            let after = enrol(service, granted, domain, details, functions, Some(before))?;
             let kept: BTreeSet<&str> = after.functions.iter().map(|function| function.id.as_str()).collect();
             let gone: BTreeSet<&str> =
                 before.functions.iter().map(|function| function.id.as_str()).filter(|id| !kept.contains(id)).collect();
@@ -151,6 +150,7 @@ fn withdraw(state: &State, gone: &BTreeSet<&str>) -> (Vec<apis::Withdrawn>, Vec<
 /// The domain with `functions`: those of `before` that keep their identifier and key keep their certificate.
 fn enrol(
     service: &Service,
+    granted: &RegistrationCredential,
     domain: &str,
     details: ApiProviderEnrolmentDetails,
     functions: Vec<ApiProviderFunctionDetails>,
@@ -186,7 +186,7 @@ fn enrol(
                 let key = SubjectKey::parse(&key_text)
                     .map_err(|error| incorrect(&pointer("regInfo/apiProvPubKey"), &error.to_string()))?;
                 let id = known.map_or_else(|| Uuid::new_v4().to_string(), |(function, _)| function.id.clone());
-                let issued = service.authority.issue(&key, role.into(), &id, &[]).map_err(|error| {
+                let issued = service.authority.issue(&key, role.into(), &id, &granted.dns_names).map_err(|error| {
                     tracing::error!(%error, "no certificate could be issued");
                     ProblemDetails::internal()
                 })?;
@@ -213,7 +213,7 @@ fn enrol(
         fail_reason: None,
         ..details
     };
-    Ok(Provider { details, functions: enrolled })
+    Ok(Provider { details, functions: enrolled, credential: granted.name.clone() })
 }
 
 fn known_function<'a>(

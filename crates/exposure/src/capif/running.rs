@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::{Authority, write_private};
 use super::config::{AuthorityFiles, Config};
+use super::grants::{self, Grants};
 use super::notifier::Notifier;
+use super::reconcile::reconcile;
 use super::service::{Service, router};
 use super::state::Registry;
 use crate::error::ExposureError;
@@ -60,7 +62,7 @@ impl Running {
 /// # Errors
 /// [`ExposureError`]: the configuration makes no sense, or a file or address is unusable.
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Running, ExposureError> {
-    config.check()?;
+    let (config, rules) = grants::open(config)?;
     let (data, options) = (config.data.clone(), config.store.clone());
     // Recovery and reading block; they get a thread of their own.
     let registry = tokio::task::spawn_blocking(move || Registry::open(Database::open(&data, options)?))
@@ -82,6 +84,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let (audit, server_metrics, health) = (Audit::default(), ServerMetrics::default(), Health::new());
     let mut metrics = MetricsRegistry::default();
     audit.register(&mut metrics);
+    rules.register(&mut metrics);
     server_metrics.register(metrics.sub_registry_with_prefix("capif"));
     registry.store_metrics().register(&mut metrics);
     health.ready(STORE_CHECK);
@@ -99,15 +102,18 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             .to_owned(),
         id: config.id.clone(),
         token_lifetime_seconds: config.token_lifetime_seconds,
-        onboardings: config.onboardings.into_iter().map(|one| (one.token_sha256.clone(), one)).collect(),
-        registrations: config.registrations.into_iter().map(|one| (one.token_sha256, one.name)).collect(),
+        rules: Arc::new(rules),
         notification_prefixes: config.notification_prefixes,
         tables: config.tables,
     };
     // Clients come with certificates of this authority; the configured ones vouch for those that are called.
     let tls = CertificateFiles { ca: files.certificate, crl: None, ..config.tls };
     let server = SbiServerConfig { listen: config.listen, tls, limits: config.limits };
-    let router = router(Arc::new(service));
+    let service = Arc::new(service);
+    // What the entries say may have changed while it was down.
+    reconcile(&service, &service.grants()).await;
+    tokio::spawn(follow(Arc::clone(&service), shutdown.clone()));
+    let router = router(service);
     let server = SbiServer::start_optional_certificate(server, router, shutdown.clone(), server_metrics).await?;
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut metrics);
@@ -120,6 +126,13 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     tracing::info!(address = %server.local_addr(), id = config.id, "CAPIF core function ready");
     Ok(Running { server, admin, nrf })
+}
+
+/// Takes a changed policy file, and does what follows from it.
+async fn follow(service: Arc<Service>, shutdown: CancellationToken) {
+    let rules = Arc::clone(&service.rules);
+    let reconciled = async |earlier: Arc<Grants>| reconcile(&service, &earlier).await;
+    rules.follow_with(shutdown, reconciled).await;
 }
 
 /// A certificate of the core function's own authority for itself, made anew at each start.

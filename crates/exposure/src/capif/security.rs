@@ -19,7 +19,8 @@ use sbi::capif::security::{
 use sbi::{Json, Path, ProblemDetails, Query, Tls12Session};
 use serde::Deserialize;
 
-use super::events;
+use super::events::{self, Event};
+use super::grants::Grants;
 use super::service::{Caller, Context, Refusal, Service, created, forbidden, incorrect, not_found};
 use super::state::{Api, Change, Entry, Invoker, SecurityContext, State};
 
@@ -34,7 +35,7 @@ pub(crate) async fn create(
     Json(wish): Json<ServiceSecurity>,
 ) -> Result<Response, Refusal> {
     caller.must_be(Role::Invoker, &id)?;
-    let agreed = agree(&service, &id, session, wish, false).await?;
+    let agreed = agree(&service, &caller, session, wish, false).await?;
     created(&service.uri(&format!("/capif-security/v1/trustedInvokers/{id}")), agreed)
 }
 
@@ -47,7 +48,7 @@ pub(crate) async fn update(
     Json(wish): Json<ServiceSecurity>,
 ) -> Result<Json<ServiceSecurity>, Refusal> {
     caller.must_be(Role::Invoker, &id)?;
-    agree(&service, &id, session, wish, true).await.map(Json)
+    agree(&service, &caller, session, wish, true).await.map(Json)
 }
 
 /// What a reader wants to see besides.
@@ -67,7 +68,7 @@ pub(crate) async fn read(
     Path(id): Path<String>,
     Query(reading): Query<Reading>,
 ) -> Result<Json<ServiceSecurity>, Refusal> {
-    let state = service.registry.read();
+    let (grants, state) = (service.grants(), service.registry.read());
     let (invoker, context) = match caller.0.role {
         Role::Invoker => caller.must_be(Role::Invoker, &id).and_then(|()| context(&state, &id))?,
         Role::Aef => context(&state, &id)?,
@@ -78,7 +79,7 @@ pub(crate) async fn read(
         if caller.0.role == Role::Invoker {
             security_info.push(entry.agreed.clone());
         } else if entry.aef_id == caller.0.id {
-            security_info.push(for_aef(&service, &state, invoker, entry, &reading)?);
+            security_info.push(for_aef(&grants, &state, invoker, entry, &reading)?);
         }
     }
     if security_info.is_empty() {
@@ -88,7 +89,7 @@ pub(crate) async fn read(
 }
 
 fn for_aef(
-    service: &Service,
+    grants: &Grants,
     state: &State,
     invoker: &Invoker,
     entry: &Entry,
@@ -99,11 +100,9 @@ fn for_aef(
         information.authentication_info = entry.aef_psk.clone().or_else(|| Some(invoker.serial.clone()));
     }
     if reading.authorization_info {
-        let names = service.onboarding(&invoker.credential).map(|granted| granted.dns_names.clone());
+        let names = grants.of_invoker(invoker).map(|granted| granted.dns_names.clone());
         let authorization = AuthorizationInfo {
-            api_names: usable(service, state, invoker, entry)
-                .map(|(_, api)| api.description.api_name.clone())
-                .collect(),
+            api_names: usable(grants, state, invoker, entry).map(|(_, api)| api.description.api_name.clone()).collect(),
             names: names.unwrap_or_default(),
         };
         let text = serde_json::to_string(&authorization).map_err(|_| ProblemDetails::internal())?;
@@ -114,14 +113,14 @@ fn for_aef(
 
 /// The service APIs that `entry` covers as things are: published, active there, allowed, not revoked.
 pub(crate) fn usable<'a>(
-    service: &'a Service,
+    grants: &'a Grants,
     state: &'a State,
     invoker: &'a Invoker,
     entry: &'a Entry,
 ) -> impl Iterator<Item = (&'a str, &'a Api)> {
     state
         .apis_at(&entry.aef_id)
-        .filter(move |(id, api)| entry.covers(id) && service.may_use(invoker, &api.description.api_name))
+        .filter(move |(id, api)| entry.covers(id) && grants.may_use(invoker, &api.description.api_name))
 }
 
 /// DELETE: by an AEF, what the invoker may at it; by the invoker, everything.
@@ -132,7 +131,6 @@ pub(crate) async fn end(service: Context, caller: Caller, Path(id): Path<String>
         _ => return Err(forbidden(super::service::NOT_YOURS)),
     };
     let revoked = service
-        .registry
         .change(|state| {
             let (_, context) = context(state, &id)?;
             let goes = |entry: &Entry| by_aef.as_ref().is_none_or(|aef_id| entry.aef_id == *aef_id);
@@ -180,7 +178,6 @@ pub(crate) async fn revoke(
         return Err(incorrect("/apiInvokerId", "not the invoker of the path"));
     }
     let revoked = service
-        .registry
         .change(|state| {
             let (_, context) = context(state, &id)?;
             let mut after = context.clone();
@@ -241,7 +238,9 @@ impl Revoked {
             api_invoker_ids: Some(vec![notification.api_invoker_id]),
             ..CapifEventDetail::default()
         };
-        events::emit(service, event::API_INVOKER_AUTHORIZATION_REVOKED, detail);
+        let aef_ids = notification.aef_id.into_iter().collect();
+        let event = Event { name: event::API_INVOKER_AUTHORIZATION_REVOKED, detail, aef_ids, api_name: None };
+        events::emit(service, &event);
     }
 }
 
@@ -255,18 +254,19 @@ fn security_root(profile: &AefProfile) -> Option<String> {
 
 async fn agree(
     service: &Service,
-    id: &str,
+    caller: &Caller,
     session: Session,
     wish: ServiceSecurity,
     must_exist: bool,
 ) -> Result<ServiceSecurity, Refusal> {
-    service.check_destination(&wish.notification_destination)?;
+    let id = caller.0.id.as_str();
+    service.check_destination(&wish.notification_destination, caller.certificate())?;
+    let grants = service.grants();
     if wish.security_info.len() > service.tables.interfaces_per_context_max {
         return Err(forbidden("TOO_MANY_INTERFACES"));
     }
     let session = session.map(|Extension(session)| session);
     let (answer, ended) = service
-        .registry
         .change(|state| {
             let invoker = state.invokers.get(id).ok_or_else(|| not_found("INVOKER_NOT_FOUND"))?;
             if must_exist && !state.contexts.contains_key(id) {
@@ -278,9 +278,9 @@ async fn agree(
                     let pointer = format!("/securityInfo/{at}");
                     return Err(incorrect(&pointer, "not exactly one of interfaceDetails and aefId"));
                 }
-                entries.push(choose(service, state, invoker, session.as_deref(), one)?);
+                entries.push(choose(&grants, state, invoker, session.as_deref(), one)?);
             }
-            let ended = ended(service, state, invoker, id, &entries);
+            let ended = ended(&grants, state, invoker, id, &entries);
             let agreed = entries.iter().map(|entry| entry.agreed.clone()).collect();
             let notification_destination = wish.notification_destination;
             let context = SecurityContext { notification_destination: notification_destination.clone(), entries };
@@ -296,10 +296,10 @@ async fn agree(
 
 /// What the invoker may as things are and may no longer with `entries` in place of what there is, for each AEF. The invoker
 /// itself knows.
-fn ended(service: &Service, state: &State, invoker: &Invoker, id: &str, entries: &[Entry]) -> Vec<Revoked> {
+fn ended(grants: &Grants, state: &State, invoker: &Invoker, id: &str, entries: &[Entry]) -> Vec<Revoked> {
     let pairs = |entries: &[Entry]| -> BTreeSet<(String, String)> {
         let of = |entry: &Entry| -> Vec<_> {
-            usable(service, state, invoker, entry).map(|(api, _)| (entry.aef_id.clone(), api.to_owned())).collect()
+            usable(grants, state, invoker, entry).map(|(api, _)| (entry.aef_id.clone(), api.to_owned())).collect()
         };
         entries.iter().flat_map(of).collect()
     };
@@ -319,14 +319,14 @@ fn ended(service: &Service, state: &State, invoker: &Invoker, id: &str, entries:
 
 /// Chooses a method for one entry.
 fn choose(
-    service: &Service,
+    grants: &Grants,
     state: &State,
     invoker: &Invoker,
     session: Option<&Tls12Session>,
     wish: SecurityInformation,
 ) -> Result<Entry, Refusal> {
     let profiles: Vec<&AefProfile> = candidates(state, &wish)
-        .filter(|(api, _)| service.may_use(invoker, &api.description.api_name))
+        .filter(|(api, _)| grants.may_use(invoker, &api.description.api_name))
         .map(|(_, profile)| profile)
         .collect();
     if profiles.is_empty() {
@@ -376,7 +376,8 @@ fn candidates<'a>(state: &'a State, wish: &'a SecurityInformation) -> impl Itera
         .filter(move |(id, _)| wish.api_id.as_ref().is_none_or(|only| only == *id))
         .flat_map(|(_, api)| api.description.profiles().iter().map(move |profile| (api, profile)))
         .filter(move |(api, profile)| {
-            api.description.is_active_at(&profile.aef_id)
+            !api.withheld
+                && api.description.is_active_at(&profile.aef_id)
                 && wish.aef_id.as_ref().is_none_or(|only| *only == profile.aef_id)
                 && at
                     .as_ref()

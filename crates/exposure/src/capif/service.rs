@@ -4,7 +4,6 @@
 //! authority whose holder is known and whose serial number is the one that counts. A path that names an identity must name the
 //! holder's own. Each request but for the document is one event of [`sbi::audit`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,16 +15,20 @@ use http::header::LOCATION;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use sbi::audit::{self, Audit};
+use sbi::callback::{is_own, is_well_formed_below};
 use sbi::capif::identity::{CapifIdentity, Role};
+use sbi::policy::Rules;
 use sbi::token::TokenSigner;
 use sbi::{Json, PeerIdentity, ProblemDetails, openapi};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::authority::Authority;
-use super::config::{OnboardingCredential, TableLimits};
+use super::config::TableLimits;
+use super::grants::Grants;
 use super::notifier::Notifier;
-use super::state::Registry;
+use super::reconcile::Watch;
+use super::state::{Change, Registry, State};
 use super::{apis, events, invokers, logs, policies, providers, security, tokens};
 
 /// Everything the handlers need.
@@ -39,10 +42,7 @@ pub(crate) struct Service {
     pub(crate) api_root: String,
     pub(crate) id: String,
     pub(crate) token_lifetime_seconds: u64,
-    /// By digest.
-    pub(crate) onboardings: BTreeMap<String, OnboardingCredential>,
-    /// By digest: the name.
-    pub(crate) registrations: BTreeMap<String, String>,
+    pub(crate) rules: Arc<Rules<Grants>>,
     pub(crate) notification_prefixes: Vec<String>,
     pub(crate) tables: TableLimits,
 }
@@ -95,23 +95,47 @@ impl Service {
         format!("{}{path}", self.api_root)
     }
 
-    /// Whether notifications may go to `destination`.
-    pub(crate) fn check_destination(&self, destination: &str) -> Result<(), Refusal> {
-        if sbi::callback::is_well_formed_below(destination, &self.notification_prefixes) {
-            return Ok(());
+    /// The operator's entries in force.
+    pub(crate) fn grants(&self) -> Arc<Grants> {
+        self.rules.current()
+    }
+
+    /// [`Registry::change`]; subscribers are told of what became another of access control policies by it.
+    pub(crate) async fn change<T>(
+        &self,
+        decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), Refusal>,
+    ) -> Result<T, Refusal> {
+        let grants = self.grants();
+        let mut watch = None;
+        let outcome = self.registry.change(|state| {
+            let (outcome, changes) = decide(state)?;
+            watch = Watch::begin(&grants, state, &changes);
+            Ok((outcome, changes))
+        });
+        let outcome = outcome.await?;
+        if let Some(watch) = watch {
+            watch.end(self, &grants);
         }
-        Err(incorrect("/notificationDestination", "not an https URI, or not where notifications may go"))
+        Ok(outcome)
     }
 
-    /// The credential that invoker `credential` came with, if the configuration still has it.
-    pub(crate) fn onboarding(&self, name: &str) -> Option<&OnboardingCredential> {
-        self.onboardings.values().find(|credential| credential.name == name)
+    /// Whether whoever shows `certificate` may have notifications sent to `destination`: below the configured prefixes, or where
+    /// there are none, at a host that the certificate names.
+    pub(crate) fn check_destination(&self, destination: &str, certificate: &PeerIdentity) -> Result<(), Refusal> {
+        if !is_well_formed_below(destination, &[]) {
+            return Err(incorrect(
+                "/notificationDestination",
+                "not an https URI without credentials, query and fragment",
+            ));
+        }
+        let allowed = self.may_still_notify(destination)
+            && (!self.notification_prefixes.is_empty() || is_own(destination, certificate));
+        if allowed { Ok(()) } else { Err(forbidden(DESTINATION_NOT_ALLOWED)) }
     }
 
-    /// Whether `invoker` may use the API called `api_name`: it asked for it, and the operator lets it.
-    pub(crate) fn may_use(&self, invoker: &super::state::Invoker, api_name: &str) -> bool {
-        self.onboarding(&invoker.credential).is_some_and(|credential| credential.allows(api_name))
-            && invoker.wanted.as_ref().is_none_or(|wanted| wanted.contains(api_name))
+    /// The same where no certificate is at hand: if nothing is configured, it was the certificate that decided.
+    pub(crate) fn may_still_notify(&self, destination: &str) -> bool {
+        is_well_formed_below(destination, &self.notification_prefixes)
     }
 }
 
@@ -183,9 +207,14 @@ pub(crate) fn created<T: Serialize>(location: &str, body: T) -> Result<Response,
 
 /// Who asks: a holder of a certificate that counts.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller(pub(crate) CapifIdentity);
+pub(crate) struct Caller(pub(crate) CapifIdentity, PeerIdentity);
 
 impl Caller {
+    /// What its certificate says.
+    pub(crate) fn certificate(&self) -> &PeerIdentity {
+        &self.1
+    }
+
     /// That it is `role` `id` and nobody else.
     pub(crate) fn must_be(&self, role: Role, id: &str) -> Result<(), Refusal> {
         if self.0.role == role && self.0.id == id { Ok(()) } else { Err(forbidden(NOT_YOURS)) }
@@ -204,8 +233,15 @@ impl FromRequestParts<Arc<Service>> for Caller {
         let Some(peer) = parts.extensions.get::<PeerIdentity>() else {
             return Err(unauthorized("NO_CERTIFICATE"));
         };
-        let identity = CapifIdentity::claimed_in(peer).filter(|identity| service.registry.read().knows(identity));
-        identity.map(Self).ok_or_else(|| forbidden("CERTIFICATE_REVOKED"))
+        let state = service.registry.read();
+        let identity = CapifIdentity::claimed_in(peer).filter(|identity| state.knows(identity));
+        let identity = identity.ok_or_else(|| forbidden("CERTIFICATE_REVOKED"))?;
+        // An invoker whose entry is gone is still somebody, who may use nothing; a provider whose entry is gone is nobody.
+        let provider = state.provider_of(&identity.id);
+        if provider.is_some_and(|(_, provider)| service.grants().of_provider(provider).is_none()) {
+            return Err(forbidden("REGISTRATION_WITHDRAWN"));
+        }
+        Ok(Self(identity, peer.clone()))
     }
 }
 
@@ -225,8 +261,10 @@ async fn audited(Shared(service): Context, request: Request, next: Next) -> Resp
     let action = format!("{method} {path}");
     let became = response.extensions().get::<Became>().map(|became| became.0.as_str());
     let subject = became.or(shown.as_deref()).unwrap_or(UNNAMED);
-    // What failed here for want of room or by a fault was allowed all the same.
-    if response.status().is_success() || response.status().is_server_error() {
+    let reason = response.extensions().get::<Reason>().map(|reason| reason.0.to_ascii_lowercase());
+    if response.status().is_server_error() {
+        service.audit.failed(subject, &action, reason.unwrap_or_else(|| FAULT.to_owned()));
+    } else if response.status().is_success() {
         let reason = match &shown {
             Some(_) => "certificate",
             None if path == TOKEN_KEYS => "for_everybody",
@@ -234,7 +272,6 @@ async fn audited(Shared(service): Context, request: Request, next: Next) -> Resp
         };
         service.audit.allowed(subject, &action, reason);
     } else {
-        let reason = response.extensions().get::<Reason>().map(|reason| reason.0.to_ascii_lowercase());
         service.audit.refused(subject, &action, reason.unwrap_or_else(|| MALFORMED.to_owned()));
     }
     response
@@ -247,5 +284,10 @@ const UNNAMED: &str = "unnamed";
 /// Reason of a refusal before any handler: a body, query or path that is none of the API's.
 const MALFORMED: &str = "malformed";
 
+/// Reason of what failed by a fault of ours.
+const FAULT: &str = "fault";
+
+/// Cause of a destination that notifications may not go to.
+const DESTINATION_NOT_ALLOWED: &str = "NOTIFICATION_DESTINATION_NOT_ALLOWED";
 /// Cause of a request for what belongs to another.
 pub(crate) const NOT_YOURS: &str = "NOT_YOURS";

@@ -28,6 +28,9 @@ use crate::error::ExposureError;
 pub(crate) struct Provider {
     pub(crate) details: ApiProviderEnrolmentDetails,
     pub(crate) functions: Vec<Function>,
+    /// Name of the credential that it came with. Of a record that has none it is empty, as no entry's name is.
+    #[serde(default)]
+    pub(crate) credential: String,
 }
 
 /// A function of a provider domain.
@@ -74,6 +77,9 @@ pub(crate) struct Invoker {
 pub(crate) struct Api {
     pub(crate) apf_id: String,
     pub(crate) description: ServiceApiDescription,
+    /// The operator does not let its provider publish it any more: it is there for its publisher only.
+    #[serde(default)]
+    pub(crate) withheld: bool,
 }
 
 /// An invoker's security context.
@@ -130,6 +136,12 @@ impl State {
         })
     }
 
+    /// The provider domain of the function with `id`.
+    pub(crate) fn provider_of(&self, id: &str) -> Option<(&str, &Provider)> {
+        let has = |provider: &Provider| provider.functions.iter().any(|function| function.id == id);
+        self.providers.iter().find(|(_, provider)| has(provider)).map(|(domain, provider)| (domain.as_str(), provider))
+    }
+
     /// Whether the holder of this certificate is registered or onboarded, and the certificate is the one that counts.
     pub(crate) fn knows(&self, identity: &CapifIdentity) -> bool {
         match identity.role {
@@ -149,7 +161,8 @@ impl State {
 
 impl Api {
     pub(crate) fn is_at(&self, aef_id: &str) -> bool {
-        self.description.is_active_at(aef_id)
+        !self.withheld
+            && self.description.is_active_at(aef_id)
             && self.description.profiles().iter().any(|profile| profile.aef_id == aef_id)
     }
 }

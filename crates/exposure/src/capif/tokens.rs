@@ -9,6 +9,7 @@ use sbi::capif::scope::CapifScope;
 use sbi::capif::security::{AccessTokenClaims, AccessTokenErr, AccessTokenReq, AccessTokenRsp};
 use sbi::{Json, Path, ProblemDetails};
 
+use super::grants::Grants;
 use super::security::usable;
 use super::service::{Caller, Context, NOT_YOURS, Reason, Refusal, Service, forbidden};
 use super::state::State;
@@ -29,7 +30,7 @@ pub(crate) async fn issue(
             .with_invalid_param("header Content-Type", "must be application/x-www-form-urlencoded")
             .into());
     }
-    match grant(&service, &service.registry.read(), &id, &request(&body)) {
+    match grant(&service.grants(), &service.registry.read(), &id, &request(&body)) {
         Ok(scope) => token(&service, id, &scope),
         Err(error) => Ok(refusal(error)),
     }
@@ -41,7 +42,7 @@ pub(crate) async fn keys(service: Context) -> Response {
 }
 
 /// Which scope is granted, or the error of RFC 6749 clause 5.2.
-fn grant(service: &Service, state: &State, id: &str, form: &AccessTokenReq) -> Result<CapifScope, &'static str> {
+fn grant(grants: &Grants, state: &State, id: &str, form: &AccessTokenReq) -> Result<CapifScope, &'static str> {
     if form.grant_type.is_empty() || form.client_id.is_empty() {
         return Err("invalid_request");
     }
@@ -54,7 +55,7 @@ fn grant(service: &Service, state: &State, id: &str, form: &AccessTokenReq) -> R
     let (invoker, context) = state.invokers.get(id).zip(state.contexts.get(id)).ok_or("unauthorized_client")?;
     let entries = context.entries.iter().filter(|entry| entry.method == SecurityMethod::Oauth);
     let pairs = entries.flat_map(|entry| {
-        usable(service, state, invoker, entry)
+        usable(grants, state, invoker, entry)
             .map(move |(_, api)| (entry.aef_id.as_str(), api.description.api_name.as_str()))
     });
     let allowed = CapifScope::of_pairs(pairs).ok_or("unauthorized_client")?;

@@ -199,8 +199,13 @@ impl Config {
             let reason = "nef.policy: the file holds every [[af]], so no [[nef.af]] may stand here";
             return Err(ExposureError::Configuration(reason.to_owned()));
         }
+        let without = self.check();
         self.afs = sbi::policy::read::<PolicyFile>(&path)?.afs;
-        Ok(self)
+        // What is wrong with these entries alone is wrong in the file.
+        match (without, self.check()) {
+            (Ok(()), Err(error)) => Err(error.in_policy(&path, "nef.").into()),
+            _ => Ok(self),
+        }
     }
 
     /// Finds what is wrong with the configuration itself, without touching files or addresses.

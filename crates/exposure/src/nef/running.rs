@@ -13,7 +13,7 @@ use sbi::audit::Audit;
 use sbi::capif::aef::ExposingFunction;
 use sbi::nrf::{NrfClient, OwnFunction};
 use sbi::openapi::Api;
-use sbi::policy::{self, InvalidPolicy, Rules};
+use sbi::policy::{self, Rules};
 use sbi::{OperationMetrics, SbiError, SbiServer, SbiServerConfig, ServerMetrics, openapi, services};
 use store::Database;
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ fn with_rules(config: Config) -> Result<(Config, Rules<Afs>), ExposureError> {
     let rules = Rules::of_file(path, move |path| {
         let afs = policy::read::<PolicyFile>(path)?.afs;
         let config = Config { policy: None, afs, ..base.clone() };
-        config.check().map_err(|error| InvalidPolicy::new(path, error.to_string()))?;
+        config.check().map_err(|error| error.in_policy(path, "nef."))?;
         Ok(Afs::new(config.afs))
     })?;
     Ok((config, rules))

@@ -43,7 +43,7 @@ impl Service {
         self.operations.answered(action, reason, since);
     }
 
-    /// The answer to a request of `subject`, told and counted. What failed behind us was allowed all the same.
+    /// The answer to a request of `subject`, told and counted.
     pub(crate) fn answer<T: IntoResponse>(
         &self,
         subject: &str,
@@ -58,7 +58,8 @@ impl Service {
             }
             Err((reason, problem)) => {
                 if problem.status_code().is_server_error() {
-                    self.allowed(subject, action, reason, since);
+                    self.audit.failed(subject, action, reason);
+                    self.operations.answered(action, reason, since);
                 } else {
                     self.refused(subject, action, reason, since);
                 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::routing::post;
 use axum::{Extension, Router};
 use exposure::DurableCounts;
-use exposure::capif::{self, Config, OnboardingCredential, RegistrationCredential};
+use exposure::capif::{self, Config, OnboardingCredential, PolicyFile, RegistrationCredential};
 use http::{Method, StatusCode};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -40,11 +40,14 @@ pub struct World {
     pub authority: TestAuthority,
     pub directory: TempDir,
     pub core_address: SocketAddr,
+    /// Where notifications are taken, if a test has them taken: below one of the prefixes where they may go.
+    pub notification_address: SocketAddr,
     pub core: Option<(capif::Running, CancellationToken)>,
     pub notified: Notified,
     pub config: Config,
     /// Of the API exposing functions that are started.
     pub aef_limits: AefLimits,
+    policy_directory: Option<TempDir>,
     counts: Mutex<HashMap<String, Arc<DurableCounts>>>,
 }
 
@@ -55,7 +58,7 @@ pub struct Notified(Arc<Mutex<Vec<(String, Value)>>>);
 impl Notified {
     /// Waits until something was posted to `path` that `is` it.
     pub async fn wait(&self, path: &str, is: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..400 {
+        for _ in 0..2400 {
             let found = self.0.lock().unwrap().iter().find(|(at, body)| at == path && is(body)).cloned();
             if let Some((_, body)) = found {
                 return body;
@@ -86,6 +89,22 @@ pub fn onboarding(name: &str) -> OnboardingCredential {
     }
 }
 
+fn write_policy(path: &std::path::Path, policy: &PolicyFile) {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, toml::to_string(policy).unwrap()).unwrap();
+    std::fs::rename(fresh, path).unwrap();
+}
+
+pub fn registered(name: &str) -> RegistrationCredential {
+    RegistrationCredential {
+        name: name.to_owned(),
+        token_sha256: sha256(&format!("token of {name}")),
+        dns_names: Vec::new(),
+        apis: Vec::new(),
+        may_audit: true,
+    }
+}
+
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -100,29 +119,54 @@ impl World {
         let authority = TestAuthority::new();
         let directory = tempfile::tempdir().unwrap();
         let core_address = free_address();
-        let registration = |name: &str| RegistrationCredential {
-            name: name.to_owned(),
-            token_sha256: sha256(&format!("token of {name}")),
-        };
+        let notification_address = free_address();
         let text = json!({
             "listen": core_address, "data": directory.path().join("core"), "tls": authority.issue(CORE, &[]),
         });
         let mut config: Config = serde_json::from_value(text).unwrap();
         config.onboardings = vec![onboarding("alice"), onboarding("bob")];
-        config.registrations = vec![registration("nef"), registration("other")];
+        config.registrations = vec![registered("nef"), registered("other")];
+        config.notification_prefixes =
+            vec!["https://127.0.0.1:1".to_owned(), format!("https://{notification_address}")];
         change(&mut config);
         let mut world = Self {
             notified: Notified::default(),
             core: None,
             config,
             core_address,
+            notification_address,
             directory,
             authority,
             aef_limits: AefLimits::default(),
+            policy_directory: None,
             counts: Mutex::default(),
         };
         world.start_core().await;
         world
+    }
+
+    /// The same, with the entries in a policy file.
+    pub async fn with_policy_file(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.toml");
+        let mut world = Self::with(|config| {
+            change(config);
+            let (onboardings, registrations) =
+                (std::mem::take(&mut config.onboardings), std::mem::take(&mut config.registrations));
+            write_policy(&path, &PolicyFile { onboardings, registrations });
+            config.policy = Some(path.clone());
+        })
+        .await;
+        world.policy_directory = Some(directory);
+        world
+    }
+
+    /// Changes the policy file, in one step.
+    pub fn change_policy(&self, change: impl FnOnce(&mut PolicyFile)) {
+        let path = self.config.policy.as_ref().unwrap();
+        let mut policy: PolicyFile = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        change(&mut policy);
+        write_policy(path, &policy);
     }
 
     pub async fn start_core(&mut self) {
@@ -172,7 +216,7 @@ impl World {
             StatusCode::NO_CONTENT
         };
         let config = SbiServerConfig {
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: self.notification_address,
             tls: self.authority.issue("00000000-0000-4000-8000-0000000000d0", &[]),
             limits: ServerLimits::default(),
         };
@@ -331,6 +375,11 @@ pub async fn request(world: &World, files: &CertificateFiles, method: Method, pa
     connection.request(method, path, None, content).await.unwrap()
 }
 
+/// Subscribes the holder of `files`, whose identifier is `id`.
+pub async fn subscribe(world: &World, files: &CertificateFiles, id: &str, subscription: Value) -> Answer {
+    request(world, files, Method::POST, &format!("/capif-events/v1/{id}/subscriptions"), subscription).await
+}
+
 /// The body of an answer.
 pub fn body(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
@@ -350,6 +399,15 @@ pub fn provider_files(world: &World, name: &str, role: &str) -> CertificateFiles
         ca: world.ca(),
         crl: None,
     }
+}
+
+/// Identifier of function `role` of provider `name`, as its certificate has it.
+pub fn function_id(world: &World, name: &str, role: &str) -> String {
+    let certificate = std::fs::read(provider_files(world, name, role).certificate).unwrap();
+    let certificate = openssl::x509::X509::from_pem(&certificate).unwrap();
+    let names = certificate.subject_alt_names().unwrap();
+    let prefix = format!("capif:{role}:");
+    names.iter().filter_map(|name| name.uri()?.strip_prefix(&prefix)).next().unwrap().to_owned()
 }
 
 /// What provider `name` wrote down when it was registered.

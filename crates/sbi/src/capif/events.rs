@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::exposing_function::WebsockNotifConfig;
 use super::invoker_management::ApiList;
+use super::policy::ApiInvokerPolicy;
 use super::publish::ServiceApiDescription;
 use super::{non_empty, some_non_empty};
 
@@ -101,6 +102,20 @@ pub struct CapifEventDetail {
     /// Invocation logs.
     #[serde(default, deserialize_with = "some_non_empty", skip_serializing_if = "Option::is_none")]
     pub invocation_logs: Option<Vec<super::logging::InvocationLog>>,
+    /// An access control policy that changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_ctrl_pol_list: Option<AccessControlPolicyListExt>,
+}
+
+/// The access control policy of a service API, as far as it changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessControlPolicyListExt {
+    /// Of which service API.
+    pub api_id: String,
+    /// What is so from now on.
+    #[serde(default, deserialize_with = "some_non_empty", skip_serializing_if = "Option::is_none")]
+    pub api_invoker_policies: Option<Vec<ApiInvokerPolicy>>,
 }
 
 /// Notification of an onboarding or update that was decided later. Ours are decided at once; the type is for invokers.
@@ -130,6 +145,10 @@ pub mod event {
     pub const API_INVOKER_UPDATED: &str = "API_INVOKER_UPDATED";
     /// An invoker may no longer use a service API.
     pub const API_INVOKER_AUTHORIZATION_REVOKED: &str = "API_INVOKER_AUTHORIZATION_REVOKED";
+    /// Who may use a service API, or how much of it, changed.
+    pub const ACCESS_CONTROL_POLICY_UPDATE: &str = "ACCESS_CONTROL_POLICY_UPDATE";
+    /// Nobody may use a service API any more.
+    pub const ACCESS_CONTROL_POLICY_UNAVAILABLE: &str = "ACCESS_CONTROL_POLICY_UNAVAILABLE";
     /// A call was logged that succeeded.
     pub const SERVICE_API_INVOCATION_SUCCESS: &str = "SERVICE_API_INVOCATION_SUCCESS";
     /// A call was logged that failed.

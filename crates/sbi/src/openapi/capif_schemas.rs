@@ -8,7 +8,8 @@ use super::schema::{
     text, unsigned,
 };
 use crate::capif::events::{
-    CapifEventDetail, CapifEventFilter, EventNotification, EventSubscription, EventSubscriptionPatch,
+    AccessControlPolicyListExt, CapifEventDetail, CapifEventFilter, EventNotification, EventSubscription,
+    EventSubscriptionPatch,
 };
 use crate::capif::exposing_function::{
     AddressRange, AefLocation, IpAddrRange, PublishedApiPath, ServiceKpis, WebsockNotifConfig,
@@ -424,7 +425,7 @@ pub(super) fn aef_security_response(name: &'static str) -> Schema {
 
 // --- policies, logs, events --------------------------------------------------------------------------------
 
-pub(super) fn policy_list() -> Schema {
+fn api_invoker_policy() -> Schema {
     let range = object("TimeRangeList", vec![optional("startTime", date_time()), optional("stopTime", date_time())]);
     let policy = object(
         "ApiInvokerPolicy",
@@ -435,7 +436,11 @@ pub(super) fn policy_list() -> Schema {
             optional("allowedInvocationTimeRangeList", list(range.of::<TimeRangeList>())),
         ],
     );
-    object("AccessControlPolicyList", vec![optional("apiInvokerPolicies", list(policy.of::<ApiInvokerPolicy>()))])
+    policy.of::<ApiInvokerPolicy>()
+}
+
+pub(super) fn policy_list() -> Schema {
+    object("AccessControlPolicyList", vec![optional("apiInvokerPolicies", list(api_invoker_policy()))])
         .of::<AccessControlPolicyList>()
 }
 
@@ -525,12 +530,17 @@ fn event_filter() -> Schema {
 }
 
 pub(super) fn event_notification() -> Schema {
+    let policies = object(
+        "AccessControlPolicyListExt",
+        vec![required("apiId", id()), optional("apiInvokerPolicies", list_of_some(api_invoker_policy()))],
+    );
     let detail = object(
         "CAPIFEventDetail",
         vec![
             optional("serviceAPIDescriptions", list_of_some(service_api_description())),
             optional("apiIds", list_of_some(id())),
             optional("apiInvokerIds", list_of_some(id())),
+            optional("accCtrlPolList", policies.of::<AccessControlPolicyListExt>()),
             optional("invocationLogs", list_of_some(invocation_log())),
         ],
     );
@@ -555,6 +565,8 @@ fn event() -> Schema {
         "API_INVOKER_OFFBOARDED",
         "API_INVOKER_UPDATED",
         "API_INVOKER_AUTHORIZATION_REVOKED",
+        "ACCESS_CONTROL_POLICY_UPDATE",
+        "ACCESS_CONTROL_POLICY_UNAVAILABLE",
         "SERVICE_API_INVOCATION_SUCCESS",
         "SERVICE_API_INVOCATION_FAILURE",
     ])
