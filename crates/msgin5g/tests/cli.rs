@@ -305,6 +305,122 @@ fn config_check_knows_each_kind_of_file_and_names_what_is_wrong() {
 }
 
 #[test]
+fn config_check_reads_policy_files_and_says_what_is_wrong_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, policy) = (directory.path().join("config.toml"), directory.path().join("policy.toml"));
+    let file = config.to_str().unwrap();
+    let tls = "{ certificate = 'c', key = 'k', ca = 'a' }";
+    let digest = "ab".repeat(32);
+    let credential =
+        |section: &str, rest: &str| format!("[[{section}]]\nname = 'one'\ntoken_sha256 = '{digest}'\n{rest}\n");
+
+    let nef = format!(
+        "[nef]\nlisten = '127.0.0.1:0'\ndata = 'd'\npolicy = {policy:?}\ntls = {tls}\ninside = {tls}\n\
+         akma = {{ aanf = 'https://aanf' }}\n"
+    );
+    let af = |rest: &str| format!("[[af]]\naf_id = 'weather'\n{rest}\n");
+    let server = format!(
+        "policy = {policy:?}\ncertificates = {tls}\nserver = {{ fqdn = 'msgin5g.example' }}\n\
+         akma = {{ aanf = 'https://aanf' }}\nconfiguration_function = {{ url = 'https://cf' }}\nstore = {{ path = 's' }}\n\
+         api = {{ listen = '127.0.0.1:0' }}\nadmin = {{ listen = '127.0.0.1:0' }}\n"
+    );
+    let capif = format!("[capif]\nlisten = '127.0.0.1:0'\ndata = 'd'\npolicy = {policy:?}\ntls = {tls}\n");
+    let (onboarding, registration) = (credential("onboarding", ""), credential("registration", "apis = ['x']"));
+    let upper = onboarding.replace("ab", "AB");
+
+    type Wrong<'a> = (String, &'a str);
+    let cases: [(&str, &str, String, Vec<Wrong>); 3] = [
+        (
+            "exposure",
+            &nef,
+            af("dns_name = 'w.example'\nfqdns = ['w.example']"),
+            vec![
+                (af("fqdns = ['w.example']"), "af[0] needs dns_name or certificate_sha256"),
+                (af("dns_name = 'w.example'"), "af[0] may do nothing: give it fqdns or as_service_ids"),
+                (
+                    af("dns_name = 'w.example'\nas_service_ids = ['w@example']"),
+                    "af[0] has as_service_ids, but there is no [nef.msgin5g]",
+                ),
+                (
+                    af("certificate_sha256 = 'ab'\nfqdns = ['w.example']"),
+                    "af[0] has a certificate_sha256 that is not 64 hexadecimal digits",
+                ),
+                (
+                    af("dns_name = 'w.example'\nfqdns = ['w.example']\nrequests_burst = 0"),
+                    "af[0] may ask for nothing: its limits must not be 0",
+                ),
+                (af("dns_name = 'w.example'\nfqdns = ['w.example']").repeat(2), "af[1] has the af_id of another entry"),
+                (af("dns_name = 'w.example'\nfqdn = ['w.example']"), "(line 4, column 1): unknown field `fqdn`"),
+                (af("fqdns = 'w.example'"), "(line 3, column 9): invalid type"),
+            ],
+        ),
+        (
+            "server",
+            &server,
+            "[[application_server]]\nas_service_id = 'billing@example'\ndns_name = 'billing.example'\n\
+             [[topic]]\nname = 'alerts/*'\nsubscribers = ['UE:*']\n"
+                .to_owned(),
+            vec![
+                (
+                    "[[application_server]]\nas_service_id = 'billing@example'\n".to_owned(),
+                    "application_server needs nf_instance_id or dns_name",
+                ),
+                (
+                    "[[application_server]]\nas_service_id = 'b'\ndns_name = 'b'\ntarget_uris = ['http://b']\n"
+                        .to_owned(),
+                    "application_server.target_uris must be https URLs",
+                ),
+                ("[[topic]]\nname = ''\n".to_owned(), "topic.name must be a Messaging Topic"),
+                ("[[topic_server]]\nserver_id = 'east'\n".to_owned(), "topic_server needs nf_instance_id or dns_name"),
+                ("[[broadcast_area]]\narea = 'north'\n".to_owned(), "broadcast.gateway is needed for broadcast areas"),
+                ("[[topic]]\nname = 'a'\nsubscribers = ['nobody at all']\n".to_owned(), "(line 3, column "),
+                ("[[topics]]\nname = 'a'\n".to_owned(), "(line 1, column 3): unknown field `topics`"),
+            ],
+        ),
+        (
+            "exposure",
+            &capif,
+            [&*onboarding, &registration.replace("ab", "cd")].concat(),
+            vec![
+                (onboarding.repeat(2), "onboarding: name \"one\" is empty or comes twice"),
+                ([&*onboarding, &registration].concat(), "registration \"one\": token_sha256 must be"),
+                (upper, "onboarding \"one\": token_sha256 must be 64 lower-case hexadecimal digits"),
+                (credential("onboarding", "dns_names = ['a b']"), "dns_names has \"a b\", which is no DNS name"),
+                (credential("registration", "dns_names = ['a b']"), "dns_names has \"a b\", which is no DNS name"),
+                (credential("registration", "apis = ['a/b']"), "apis has \"a/b\", which can be no API's name"),
+                (
+                    credential(
+                        "onboarding",
+                        "[[onboarding.allowed_time]]\nfrom = '2027-01-01T00:00:00Z'\nuntil = '2026-01-01T00:00:00Z'",
+                    ),
+                    "an allowed_time ends before it begins",
+                ),
+                (credential("registration", "may_publish = true"), "(line 4, column 1): unknown field `may_publish`"),
+                ("[[onboarding]]\nname = 'one'\n".to_owned(), "missing field `token_sha256`"),
+            ],
+        ),
+    ];
+    for (kind, text, good, wrong) in cases {
+        fs::write(&config, text).unwrap();
+        let _ = fs::remove_file(&policy);
+        let check = ["config", "check", file, "--kind", kind];
+        assert!(fails(1, &check).contains("policy.toml: No such file"));
+        fs::write(&policy, &good).unwrap();
+        assert_eq!(json(&check).remove(0)["valid"], true, "{good}");
+        for (rules, expected) in wrong {
+            fs::write(&policy, &rules).unwrap();
+            let told = fails(1, &check);
+            assert!(told.contains("policy.toml") && told.contains(expected), "expected {expected} of {rules}: {told}");
+        }
+    }
+    // The entries stand in one place.
+    fs::write(&policy, &onboarding).unwrap();
+    fs::write(&config, format!("{capif}{}", onboarding.replace("[[onboarding]]", "[[capif.onboarding]]"))).unwrap();
+    let told = fails(1, &["config", "check", file]);
+    assert!(told.contains("capif.policy: the file holds every [[onboarding]]"), "{told}");
+}
+
+#[test]
 fn each_function_runs_from_its_file_and_stops_in_order() {
     let mut scene = Scene::start();
     assert!(scene.lab.stop().success());

@@ -127,7 +127,7 @@ def framework(lab, folder):
     nobody, coming = Peer(lab, None, None), Onboarding(lab, folder, 3)
     api_name, api_id = provider.apis[0]
     agreement = {"securityInfo": [{"aefId": provider.aef_id, "apiId": api_id, "prefSecurityMethods": ["OAUTH"]}],
-                 "notificationDestination": "https://127.0.0.1:9/capif"}
+                 "notificationDestination": "https://localhost:9/capif"}
     agreed = invoker.request("PUT", f"{root}/capif-security/v1/trustedInvokers/{invoker.id}", agreement)
     assert agreed.status_code == 201, agreed.text
     profile = {"aefId": provider.aef_id, "versions": [{"apiVersion": "v1"}], "domainName": "nef.lab.example"}

@@ -64,7 +64,7 @@ class Onboarding:
         self.key, self.cert = (pathlib.Path(folder) / f"invoker-{number}.{end}" for end in ("key", "pem"))
         openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self.key)
         self.details = {"onboardingInformation": {"apiInvokerPublicKey": openssl("pkey", "-in", self.key, "-pubout")},
-                        "notificationDestination": "https://127.0.0.1:9/capif"}
+                        "notificationDestination": "https://localhost:9/capif"}
         self.nobody = Peer(lab, None, None)
 
     def invoker(self, answer):

@@ -3,12 +3,13 @@
 import json
 import tempfile
 
+from inbox import Inbox
 from parties import INVOKERS, Onboarding, Outside, Provider
 from ue import Network, Ue, kdf, subscribers
 
 MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 JSON_PATCH = {"content-type": "application/json-patch+json"}
-DESTINATION = "https://127.0.0.1:9/capif"
+DESTINATION = "https://localhost:9/capif"
 
 
 def patch(function, peer, path, change, headers):
@@ -78,7 +79,7 @@ def framework(lab, function):
         found = function.ask(invoker, "GET", f"/service-apis/v1/allServiceAPIs?api-invoker-id={invoker.id}&api-name=served")
         assert found.json()["serviceAPIDescriptions"][0]["apiId"] == api_id, found.text
         agreements(function, provider, invoker, api_id)
-        events(function, invoker)
+        events(lab, function, invoker)
         assert function.ask(invoker, "DELETE", itself).status_code == 204
     assert function.ask(provider.apf, "DELETE", api).status_code == 204
 
@@ -113,16 +114,30 @@ def agreements(function, provider, invoker, api_id):
     assert function.ask(invoker, "DELETE", context).status_code == 204
 
 
-def events(function, invoker):
-    subscriptions = f"/capif-events/v1/{invoker.id}/subscriptions"
-    wish = {"events": ["SERVICE_API_AVAILABLE"], "notificationDestination": DESTINATION}
+def events(lab, function, invoker):
+    """A subscriber that listens: the event that it asked for arrives, and another does not."""
+    inbox = Inbox(lab, lab.application_server())
+    subscriptions, itself = f"/capif-events/v1/{invoker.id}/subscriptions", f"{INVOKERS}/{invoker.id}"
+    listening = inbox.url.replace("127.0.0.1", "localhost")
+    made = function.ask(invoker, "POST", subscriptions, {
+        "events": ["API_INVOKER_UPDATED"], "eventFilters": [{"aefIds": ["another"]}], "notificationDestination": f"{listening}/other"})
+    assert made.status_code == 201, made.text
+    wish = {"events": ["API_INVOKER_UPDATED"], "eventFilters": [{"apiInvokerIds": [invoker.id]}],
+            "notificationDestination": f"{listening}/told"}
     made = function.ask(invoker, "POST", subscriptions, wish)
     assert made.status_code == 201, made.text
     path = made.headers["location"].removeprefix(function.root)
+    assert patch(function, invoker, itself, {"apiInvokerInformation": "told"}, MERGE_PATCH).status_code == 200
+    told = {"subscriptionId": path.rsplit("/", 1)[1], "events": "API_INVOKER_UPDATED", "eventDetail": {"apiInvokerIds": [invoker.id]}}
+    assert inbox.next("/told") == told
+    elsewhere = {**wish, "notificationDestination": "https://127.0.0.1:9/capif"}
+    refused = function.ask(invoker, "PUT", path, elsewhere)
+    assert (refused.status_code, refused.json()["cause"]) == (403, "NOTIFICATION_DESTINATION_NOT_ALLOWED"), refused.text
     assert function.ask(invoker, "PUT", path, wish).status_code == 200
     changed = patch(function, invoker, path, {"events": ["SERVICE_API_UPDATE"]}, MERGE_PATCH).json()
     assert changed["events"] == ["SERVICE_API_UPDATE"], changed
     assert function.ask(invoker, "DELETE", path).status_code == 204
+    assert inbox.received.empty(), "the other subscription's filter lets nothing pass"
 
 
 def withdrawal(lab, function):
