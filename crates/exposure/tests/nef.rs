@@ -440,7 +440,7 @@ async fn each_refusal_and_failure_is_told_to_the_audit_with_subject_action_outco
     };
     let parking = world.af("parking");
     refused(parking.post(RETRIEVE, &question("weather.example")).await, 403, refusal::AF_ID_NOT_ALLOWED);
-    told("parking", scope::AKMA, "refused", "af_id_not_allowed").await;
+    told("parking", "3gpp-akma:retrieve", "refused", "af_id_not_allowed").await;
     let bare = SbiClientConfig { tls: world.certificate("parking"), limits: ClientLimits::default() };
     let bare = SbiClient::new(bare).unwrap();
     let outcome = bare.post::<_, Value>(&format!("{}{RETRIEVE}", world.nef()), &question("parking.example")).await;
@@ -455,7 +455,7 @@ async fn each_refusal_and_failure_is_told_to_the_audit_with_subject_action_outco
     let outcome = parking.send("parking@example", ("AS", "billing@lab"), "m").await;
     assert_eq!(problem(outcome.unwrap_err()).status, Some(503));
     let fields = [("subject", "parking"), ("outcome", "failed")];
-    assert!(log.next_with(&fields).await["action"].starts_with("msgs-msgdelivery"));
+    assert!(log.next_with(&fields).await["action"].contains("deliver-as-message"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

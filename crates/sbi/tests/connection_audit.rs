@@ -67,7 +67,8 @@ async fn refused(log: &AuditLog, subject: &str, address: SocketAddr, reason: &st
 #[tokio::test]
 async fn a_peer_without_a_certificate_is_told_by_its_address() {
     let log = AuditLog::record();
-    let server = start(TestAuthority::new().issue(SERVER, &[])).await;
+    let authority = TestAuthority::new();
+    let server = start(authority.issue(SERVER, &[])).await;
     let _stream = come(server.local_addr(), None).await;
     refused(log, "127.0.0.1", server.local_addr(), "certificate_missing").await;
 }
@@ -75,8 +76,9 @@ async fn a_peer_without_a_certificate_is_told_by_its_address() {
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_told_and_its_names_are_not_believed() {
     let log = AuditLog::record();
-    let server = start(TestAuthority::new().issue(SERVER, &[])).await;
-    let stranger = TestAuthority::new().issue("44444444-4444-4444-8444-444444444444", &[]);
+    let (authority, elsewhere) = (TestAuthority::new(), TestAuthority::new());
+    let server = start(authority.issue(SERVER, &[])).await;
+    let stranger = elsewhere.issue("44444444-4444-4444-8444-444444444444", &[]);
     let _stream = come(server.local_addr(), Some(&stranger)).await;
     refused(log, "127.0.0.1", server.local_addr(), "certificate_untrusted").await;
     assert!(!log.mentions("44444444-4444-4444-8444-444444444444"));
@@ -101,7 +103,8 @@ async fn a_revoked_certificate_is_told_and_so_is_one_revoked_while_connected() {
 #[tokio::test]
 async fn a_source_outside_the_networks_of_the_nds_ip_statement_is_told_and_counted_with_the_functions_decisions() {
     let log = AuditLog::record();
-    let files = TestAuthority::new().issue(SERVER, &[]);
+    let authority = TestAuthority::new();
+    let files = authority.issue(SERVER, &[]);
     let statement = NdsIpConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         networks: vec!["192.0.2.0/24".parse().unwrap()],

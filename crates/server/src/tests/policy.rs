@@ -141,7 +141,7 @@ async fn subscriptions_that_are_no_longer_allowed_end_and_others_stay() {
     world.change("").await;
     assert_eq!(net.core.topics.counts(), (0, 0));
     let refused = alice.send(&sent("3")).await;
-    assert_eq!(refused, Fate::failed("4.03", "TOPIC_NOT_ALLOWED"));
+    assert_eq!(refused, Fate::failed("4.04", "TARGET_TYPE_NOT_SUPPORTED"));
 }
 
 #[tokio::test]
