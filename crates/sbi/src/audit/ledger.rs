@@ -70,11 +70,14 @@ struct Table {
     watched: bool,
 }
 
+/// Outcome, reason, object.
+type Decided = (Outcome, Cow<'static, str>, Option<Box<str>>);
+
 #[derive(Debug)]
 struct Window {
     until: Instant,
     told: u32,
-    beyond: BTreeMap<(Outcome, Cow<'static, str>, Option<Box<str>>), u64>,
+    beyond: BTreeMap<Decided, u64>,
     /// Those for whose objects there was no place.
     beyond_objects: BTreeMap<(Outcome, Cow<'static, str>), u64>,
 }
