@@ -193,7 +193,7 @@ def exposing(provider, invoker):
 
 def events(invoker):
     every, one = "/{subscriberId}/subscriptions", "/{subscriberId}/subscriptions/{subscriptionId}"
-    wish = {"events": ["SERVICE_API_AVAILABLE"], "notificationDestination": "https://127.0.0.1:9/capif"}
+    wish = {"events": ["SERVICE_API_AVAILABLE"], "notificationDestination": "https://localhost:9/capif"}
     itself = {"subscriberId": invoker.id}
     subscription = {**itself, "subscriptionId": location_of(every)}
     return [
