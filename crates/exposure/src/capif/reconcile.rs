@@ -72,7 +72,7 @@ pub(crate) async fn reconcile(service: &Service, earlier: &Grants) {
             let allowed = state
                 .provider_of(&api.apf_id)
                 .is_some_and(|(_, provider)| grants.may_publish(provider, &api.description.api_name));
-            if allowed == !api.withheld {
+            if allowed != api.withheld {
                 continue;
             }
             if allowed {
