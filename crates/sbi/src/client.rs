@@ -4,10 +4,10 @@
 //! the answer says of pauses.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use crate::extract::{is_json, parse_json};
 use crate::pauses::Pauses;
 use crate::problem::ProblemDetails;
 use crate::token_source::{TokenSource, TokenUse, bearer, refuses_token};
-use crate::{correlation, deadline, redirect};
+use crate::{correlation, deadline, redirect, retry_after};
 
 /// What a client connects with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -443,8 +443,7 @@ fn problem_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ProblemDe
     let mut problem = if is_json(headers) { serde_json::from_slice(body).ok() } else { None }
         .unwrap_or_else(|| ProblemDetails::new(status));
     problem.status = Some(status.as_u16());
-    problem.retry_after_seconds =
-        headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|value| value.trim().parse().ok());
+    problem.retry_after_seconds = retry_after::seconds(headers, SystemTime::now());
     problem
 }
 
@@ -501,6 +500,8 @@ const TARGET_API_ROOT: HeaderName = HeaderName::from_static("3gpp-sbi-target-api
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use http::header::RETRY_AFTER;
+
     use super::*;
 
     fn json_headers() -> HeaderMap {

@@ -86,6 +86,7 @@ mod peer;
 pub mod policy;
 mod problem;
 mod redirect;
+mod retry_after;
 mod server;
 pub mod services;
 mod slots;

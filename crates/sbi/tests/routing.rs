@@ -132,6 +132,25 @@ async fn a_redirection_in_circles_ends_after_three() {
 }
 
 #[tokio::test]
+async fn a_pause_until_a_date_is_one_of_so_many_seconds() {
+    let authority = TestAuthority::new();
+    let busy = Router::new().route(
+        "/busy",
+        get(async || {
+            let headers =
+                [("retry-after", "Sun, 06 Nov 1994 09:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")];
+            (http::StatusCode::SERVICE_UNAVAILABLE, headers)
+        }),
+    );
+    let (_server, root) = start(&authority, busy).await;
+    let client = client(&authority, ClientLimits { pause_seconds_max: 10_000, ..ClientLimits::default() });
+    let refused = client.get::<Value>(&format!("{root}/busy")).await.unwrap_err();
+    assert_eq!(refused.problem().unwrap().retry_after_seconds, Some(3_600));
+    let paused = client.get::<Value>(&format!("{root}/busy")).await.unwrap_err();
+    assert!(matches!(paused, SbiError::Paused { seconds: 3_000..=3_600 }), "{paused:?}");
+}
+
+#[tokio::test]
 async fn a_peer_that_asks_for_a_pause_gets_one_and_others_do_not() {
     let authority = TestAuthority::new();
     let asked = Arc::new(AtomicU32::new(0));

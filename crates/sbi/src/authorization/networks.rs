@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// An IPv4 or IPv6 network, `192.0.2.0/24` in text; the bits beyond the prefix are zero.
+///
+/// None is wider than the widest that an operator can have for itself: 10.0.0.0/8 (RFC 1918), and fc00::/7 (RFC 4193). What is
+/// wider has strangers in it, and a handful of such would be everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
@@ -17,7 +20,7 @@ pub struct Network {
 
 /// Not a network in text.
 #[derive(Debug, Error)]
-#[error("not a network: an address, a slash and a prefix length of 1 or more, the bits beyond it zero")]
+#[error("not a network: an address, a slash and a prefix length of at least 8 (IPv4) or 7 (IPv6), the bits beyond it zero")]
 pub struct InvalidNetwork;
 
 impl Network {
@@ -44,10 +47,10 @@ impl FromStr for Network {
         let address: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
         let prefix: u8 = prefix.parse().map_err(|_| InvalidNetwork)?;
         let beyond = match address {
-            IpAddr::V4(address) if (1..=32).contains(&prefix) => {
+            IpAddr::V4(address) if (IPV4_PREFIX_MIN..=32).contains(&prefix) => {
                 address.to_bits().checked_shl(u32::from(prefix)).unwrap_or_default() == 0
             }
-            IpAddr::V6(address) if (1..=128).contains(&prefix) => {
+            IpAddr::V6(address) if (IPV6_PREFIX_MIN..=128).contains(&prefix) => {
                 address.to_bits().checked_shl(u32::from(prefix)).unwrap_or_default() == 0
             }
             _ => false,
@@ -76,6 +79,11 @@ impl From<Network> for String {
     }
 }
 
+/// Shortest prefix of an IPv4 network.
+const IPV4_PREFIX_MIN: u8 = 8;
+/// Shortest prefix of an IPv6 network.
+const IPV6_PREFIX_MIN: u8 = 7;
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -91,13 +99,17 @@ mod tests {
         assert!(!within("192.0.2.0/24", "192.0.3.0"));
         assert!(within("192.0.2.0/24", "::ffff:192.0.2.7"));
         assert!(within("192.0.2.7/32", "192.0.2.7") && !within("192.0.2.7/32", "192.0.2.6"));
-        assert!(within("128.0.0.0/1", "255.0.0.1") && !within("128.0.0.0/1", "127.0.0.1"));
+        assert!(within("10.0.0.0/8", "10.255.0.1") && !within("10.0.0.0/8", "11.0.0.1"));
+        assert!(within("fc00::/7", "fdff::1") && !within("fc00::/7", "fe80::1"));
         assert!(within("2001:db8::/32", "2001:db8:ffff::1") && !within("2001:db8::/32", "2001:db9::1"));
         assert!(!within("2001:db8::/32", "192.0.2.1"));
     }
 
     #[test]
-    fn everybody_is_no_network() {
+    fn everybody_is_no_network_nor_is_a_share_of_everybody() {
+        for text in ["0.0.0.0/1", "128.0.0.0/1", "192.0.0.0/2", "10.0.0.0/7", "::/1", "8000::/1", "2000::/3", "fc00::/6"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
         for text in ["0.0.0.0/0", "::/0", "192.0.2.1/24", "192.0.2.0", "192.0.2.0/33", "a/8", "192.0.2.0/-1"] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }

@@ -27,8 +27,8 @@ use transport::profile::client_session;
 
 use crate::{ProblemDetails, SbiError, parse_json};
 
-/// An open connection.
-#[derive(Debug)]
+/// An open connection. Clones share it.
+#[derive(Debug, Clone)]
 pub struct Connection {
     requests: SendRequest<Full<Bytes>>,
     root: String,

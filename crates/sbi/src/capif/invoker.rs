@@ -184,15 +184,35 @@ impl Invoker {
     /// # Errors
     /// [`SbiError::Problem`] 403 when no method of `preferred` is possible; 404 here when nobody exposes the API.
     pub async fn negotiate(&self, api_name: &str, preferred: Vec<SecurityMethod>) -> Result<Agreement, SbiError> {
-        let query = DiscoveryQuery { api_name: Some(api_name.to_owned()), ..DiscoveryQuery::default() };
-        let found = self.discover(query).await?;
-        let api = found.service_api_descriptions.unwrap_or_default().into_iter().next();
-        let api =
-            api.ok_or_else(|| SbiError::Problem(Box::new(crate::ProblemDetails::not_found("API_NOT_PUBLISHED"))))?;
-        let profile = api.profiles().first().ok_or_else(|| missing("aefProfiles"))?;
-        let wish = SecurityInformation::for_aef(&profile.aef_id, api.api_id.as_deref(), preferred);
+        let agreed = self.negotiate_all(&[api_name], None, &preferred).await?;
+        agreed.into_iter().next().ok_or_else(|| missing("selSecurityMethod"))
+    }
+
+    /// Agrees with the core function on a method for each of the APIs `api_names`, all of them at one API exposing function:
+    /// `aef_id`, or the first that has the first of them. One agreement for each, in their order.
+    ///
+    /// They replace the security context that there was, all at once.
+    ///
+    /// # Errors
+    /// As [`Invoker::negotiate`].
+    pub async fn negotiate_all(
+        &self,
+        api_names: &[&str],
+        aef_id: Option<&str>,
+        preferred: &[SecurityMethod],
+    ) -> Result<Vec<Agreement>, SbiError> {
+        let mut at = aef_id.map(str::to_owned);
+        let mut found = Vec::new();
+        for api_name in api_names {
+            let (api, profile) = self.profile_of(api_name, at.as_deref()).await?;
+            at.get_or_insert_with(|| profile.aef_id.clone());
+            found.push((*api_name, api, profile));
+        }
+        let wish = |(_, api, profile): &(&str, Option<String>, AefProfile)| {
+            SecurityInformation::for_aef(&profile.aef_id, api.as_deref(), preferred.to_vec())
+        };
         let context = ServiceSecurity {
-            security_info: vec![wish],
+            security_info: found.iter().map(wish).collect(),
             notification_destination: self.config.notification_destination.clone(),
             request_test_notification: None,
             websock_notif_config: None,
@@ -202,9 +222,34 @@ impl Invoker {
         let path = format!("/capif-security/v1/trustedInvokers/{}", path_segment(&self.id));
         let agreed: ServiceSecurity =
             connection.request(Method::PUT, &path, None, Content::json(&context)?).await?.into_json()?;
-        let chosen = agreed.security_info.into_iter().next().and_then(|entry| entry.sel_security_method);
-        let method = chosen.ok_or_else(|| missing("selSecurityMethod"))?;
-        self.agreement(api_name, profile, method, connection.tls12_session().cloned())
+        if agreed.security_info.len() != found.len() {
+            return Err(missing("securityInfo for each API"));
+        }
+        let chosen = agreed.security_info.into_iter().map(|entry| entry.sel_security_method);
+        let each = found.iter().zip(chosen).map(|((api_name, _, profile), method)| {
+            let method = method.ok_or_else(|| missing("selSecurityMethod"))?;
+            self.agreement(api_name, profile, method, connection.tls12_session().cloned())
+        });
+        each.collect()
+    }
+
+    /// Identifier of API `api_name`, and its profile at `aef_id`, or at the first API exposing function that has it.
+    async fn profile_of(
+        &self,
+        api_name: &str,
+        aef_id: Option<&str>,
+    ) -> Result<(Option<String>, AefProfile), SbiError> {
+        let query = DiscoveryQuery {
+            api_name: Some(api_name.to_owned()),
+            aef_id: aef_id.map(str::to_owned),
+            ..DiscoveryQuery::default()
+        };
+        let found = self.discover(query).await?;
+        let api = found.service_api_descriptions.unwrap_or_default().into_iter().next();
+        let api =
+            api.ok_or_else(|| SbiError::Problem(Box::new(crate::ProblemDetails::not_found("API_NOT_PUBLISHED"))))?;
+        let profile = api.profiles().first().cloned().ok_or_else(|| missing("aefProfiles"))?;
+        Ok((api.api_id, profile))
     }
 
     fn agreement(
@@ -232,9 +277,19 @@ impl Invoker {
     pub async fn token(&self, scope: Option<&str>) -> Result<AccessTokenRsp, SbiError> {
         let mut fields = vec![("grant_type", "client_credentials"), ("client_id", &self.id)];
         fields.extend(scope.map(|scope| ("scope", scope)));
-        let path = format!("/capif-security/v1/securities/{}/token", path_segment(&self.id));
+        let path = self.token_path();
         let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         self.connect().await?.request(Method::POST, &path, None, Content::Form(form)).await?.into_json()
+    }
+
+    /// Where its tokens come from, for a [`crate::client_credentials::ClientCredentials`] that keeps them while they are good.
+    #[must_use]
+    pub fn token_endpoint(&self) -> String {
+        format!("{}{}", self.config.core_function.trim_end_matches('/'), self.token_path())
+    }
+
+    fn token_path(&self) -> String {
+        format!("/capif-security/v1/securities/{}/token", path_segment(&self.id))
     }
 
     /// Opens a connection to the API exposing function as agreed (CAPIF-2e).

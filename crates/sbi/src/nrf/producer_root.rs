@@ -56,7 +56,10 @@ impl ProducerRoot {
     }
 
     /// Where to ask now.
-    pub(crate) async fn current(&self) -> Result<String, SbiError> {
+    ///
+    /// # Errors
+    /// Any [`SbiError`], when the NRF is to say where and does not, and nothing else is configured.
+    pub async fn current(&self) -> Result<String, SbiError> {
         let found = match &self.discovery {
             Some(discovery) => discovery.root().await,
             None => Ok(None),
@@ -81,7 +84,7 @@ impl ProducerRoot {
     }
 
     /// The same for a request that must not be sent twice: the next one is sent where the producer is then.
-    pub(crate) fn forget<T>(&self, outcome: &Result<T, SbiError>) {
+    pub fn forget<T>(&self, outcome: &Result<T, SbiError>) {
         if let (Some(found), Err(SbiError::Unreachable(_) | SbiError::TimedOut)) = (&self.discovery, outcome) {
             found.nrf.forget_roots(&found.nf_type, found.service, None);
         }
