@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use application::Acceptance;
 use client::{AkmaMaterial, Client, Outcome, OutgoingMessage};
 use lab::{Algorithm, AuthenticationMethod};
 use message::{Address, DecodeLimits, Message, MessageId, Priority, ReportDeliveryStatus};
@@ -200,16 +201,16 @@ async fn ue_and_application_server(
     let started = Instant::now();
     let (answer, received) = tokio::join!(server.send(&message), valve.inbox.message(&id));
     let answer = answer?.map_err(|error| format!("the server refused the AS's message: {error}"))?;
-    if answer.status.is_some() {
-        return Err(format!("the AS was answered {:?}", answer.status));
+    if answer != Acceptance::Delivered {
+        return Err(format!("the AS was answered {answer:?}"));
     }
     let (received, at) = received?;
     expect_content(&received, &Address::application_server(&server.id), payload)?;
     let latency = at.duration_since(started);
     narrator.delivered(&format!("“{payload}”"), (&name, &valve.device.name), "delivered", latency);
-    let report = within("a report to the AS", server.reports.recv()).await?.ok_or("the AS is closed")?;
-    if report.msg_id != id || report.deliv_st != ReportDeliveryStatus::Success {
-        return Err(format!("the AS was reported {:?}", report.deliv_st));
+    let report = server.report().await?;
+    if report.message_id != id || report.delivery_status != ReportDeliveryStatus::Success {
+        return Err(format!("the AS was reported {:?}", report.delivery_status));
     }
     narrator.delivered("delivery status report", (&valve.device.name, &name), "success", started.elapsed());
     narrator.held("the AS spoke plain TS 29.538, and no code of the MSGin5G Server");
@@ -227,7 +228,7 @@ async fn meter_reading(
     let id = message.id().clone();
     let started = Instant::now();
     let arrival = async {
-        let received = within("a message at the AS", server.messages.recv()).await?.ok_or("the AS is closed")?;
+        let received = server.message().await?;
         Ok::<_, Broken>((received, Instant::now()))
     };
     let (outcome, received) = tokio::join!(within("an answer", meter.client.send(message)), arrival);

@@ -202,6 +202,30 @@ pub struct ApiSection {
     /// Limits on requests to Application Servers.
     #[serde(default)]
     pub requests: ClientLimits,
+    /// Whose certificates Application Servers may show where messages are delivered to them.
+    #[serde(default)]
+    pub targets: TargetsSection,
+}
+
+/// `[api.targets]`: for Application Servers whose certificates are of other authorities than those that open `api.listen`, such
+/// as API invokers outside the operator's domain.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetsSection {
+    /// PEM: the authorities. Those of `[certificates]`, with its CRL, if absent.
+    pub ca: Option<PathBuf>,
+    /// PEM: their CRLs. With `ca` only.
+    pub crl: Option<PathBuf>,
+}
+
+impl TargetsSection {
+    /// What messages are delivered with: `own`, and these authorities.
+    pub(crate) fn certificates(&self, own: &CertificateFiles) -> CertificateFiles {
+        match &self.ca {
+            Some(ca) => CertificateFiles { ca: ca.clone(), crl: self.crl.clone(), ..own.clone() },
+            None => own.clone(),
+        }
+    }
 }
 
 /// `[admin]`
@@ -403,6 +427,9 @@ impl Config {
         }
         if let Some((key, reason)) = self.websocket.as_ref().and_then(WebSocketSection::fault) {
             return wrong(key, reason);
+        }
+        if self.api.targets.ca.is_none() && self.api.targets.crl.is_some() {
+            return wrong("api.targets.crl", "is of the authorities in api.targets.ca, which is not there");
         }
         if let Some(key) = self.endless_interface_member() {
             return wrong(&key, "must not be longer than a hundred years");

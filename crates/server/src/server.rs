@@ -185,7 +185,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         destinations: destinations(&config, &clients, Arc::clone(&rules))?,
     });
     core.fan_out.metrics.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
-    let servers = Arc::new(ApplicationServers::new(Arc::clone(&rules), clients.client(&config.api.requests)?));
+    let towards_servers = SbiClient::new(SbiClientConfig {
+        tls: config.api.targets.certificates(&config.certificates),
+        limits: config.api.requests.clone(),
+    })?;
+    let servers = Arc::new(ApplicationServers::new(Arc::clone(&rules), towards_servers));
     if let Some(section) = &config.broadcast {
         let http = clients.client(&section.requests)?.for_service(services::AF, services::MSGG_BGDELIVERY);
         broadcast::start(&core, &section.gateway, &http);

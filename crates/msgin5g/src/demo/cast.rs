@@ -3,27 +3,22 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use akma::{AKid, Fqdn, HomeNetwork, KAf, UaProtocolId, UsimCredentials};
-use axum::{Router, extract::State, routing::post};
+use application::{Acceptance, Access, ApplicationError, ApplicationServerConfig, Incoming, Senders};
 use client::{
     AkmaMaterial, Client, ClientConfig, IncomingStream, KeySource, KeySourceError, SoftUsim, SoftUsimConfig, Transport,
 };
 use coap::{Code, Request, Response, StreamConfig, StreamConnection, StreamEvent};
 use futures_util::{FutureExt, future::BoxFuture};
 use lab::{Algorithm, LabSubscriber};
-use message::{AsServiceId, DecodeLimits, ErrorBody, Message, UeMessage, UeServiceId, ts29538};
+use message::{AsServiceId, DecodeLimits, DeliveryStatusReport, ErrorBody, Message, UeMessage, UeServiceId, ts29538};
 use sbi::client_credentials::ClientCredentials;
 use sbi::naanf::{AkmaAfKeyData, AkmaAfKeyRequest};
-use sbi::{
-    CertificateFiles, ClientLimits, Json, ProblemDetails, SbiClient, SbiClientConfig, SbiResponse, SbiServer,
-    SbiServerConfig, ServerLimits,
-};
+use sbi::{CertificateFiles, ClientLimits, PeerName, SbiClient, SbiClientConfig, SbiError, SbiResponse};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use transport::{ClientHandshakeError, ClientStream, PskClientConfig, PskConnector};
 
 use crate::lab::RunningLab;
@@ -157,132 +152,116 @@ impl KeySource for OneKey {
     }
 }
 
-/// An application server: an HTTP/2 server and client with the AS's certificate, and no code of the MSGin5G Server.
+/// An application server: the library's, which has no code of the MSGin5G Server.
 pub(crate) struct ApplicationServer {
     pub(crate) name: String,
     pub(crate) id: AsServiceId,
-    pub(crate) messages: mpsc::Receiver<Message>,
-    pub(crate) reports: mpsc::Receiver<ts29538::DeliveryStatusReport>,
-    http: SbiClient,
-    api: String,
-    target_uri: String,
-    shutdown: CancellationToken,
-    server: SbiServer,
-}
-
-#[derive(Clone)]
-struct Desk {
-    messages: mpsc::Sender<Message>,
-    reports: mpsc::Sender<ts29538::DeliveryStatusReport>,
+    library: application::ApplicationServer,
+    incoming: application::IncomingStream,
 }
 
 impl ApplicationServer {
-    /// Opens the AS's own interface, where the server delivers.
+    /// One inside the operator's domain: opens its own interface, where the server delivers.
     pub(crate) async fn start(lab: &RunningLab, file: &str) -> Result<Self, Broken> {
         let known = lab.directory().network().application_servers.iter().find(|server| server.name == file);
         let id: AsServiceId = known.ok_or("no such AS")?.as_service_id.parse().map_err(text)?;
-        let api = lab.description().server.api.clone();
-        Self::open(id, lab.directory().certificate(file), http(lab, file)?, api).await
+        let access = Access::Certificate { server: lab.description().server.api.clone() };
+        Self::open(lab, id, lab.directory().certificate(file), access, "server").await
     }
 
     /// The same for one outside the operator's domain, by its place in `lab.json`: the NEF is all that it reaches.
     pub(crate) async fn start_outside(lab: &RunningLab, number: usize) -> Result<Self, Broken> {
         let own = lab.description().external_application_servers.get(number).ok_or("no such AS outside")?;
-        let nef = lab.description().core.nef.clone().ok_or("there is no NEF")?;
-        let tls = lab.directory().outside_certificate(&own.af_id);
-        let limits = ClientLimits::default();
-        let http = SbiClient::new(SbiClientConfig { tls: tls.clone(), limits }).map_err(text)?;
-        let tokens = ClientCredentials::new(http.clone(), format!("{nef}/oauth2/token"), own.client_id.clone(), None);
-        let http = http.with_tokens(Arc::new(tokens)).for_service("NEF", "");
-        Self::open(own.as_service_id.parse().map_err(text)?, tls, http, nef).await
+        let access = Access::Nef { nef: nef(lab)?, client_id: own.client_id.clone() };
+        let id = own.as_service_id.parse().map_err(text)?;
+        Self::open(lab, id, lab.directory().outside_certificate(&own.af_id), access, "nef").await
     }
 
-    async fn open(id: AsServiceId, tls: CertificateFiles, http: SbiClient, api: String) -> Result<Self, Broken> {
-        let (message_sender, messages) = mpsc::channel(16);
-        let (report_sender, reports) = mpsc::channel(16);
-        let router = Router::new()
-            .route("/deliver-message", post(take_message))
-            .route("/deliver-report", post(take_report))
-            .with_state(Desk { messages: message_sender, reports: report_sender });
-        let config = SbiServerConfig { listen: ([127, 0, 0, 1], 0).into(), tls, limits: ServerLimits::default() };
-        let shutdown = CancellationToken::new();
-        let server = SbiServer::start(config, router, shutdown.clone()).await.map_err(text)?;
-        Ok(Self {
-            name: id.as_str().split('@').next().unwrap_or_default().to_owned(),
-            id,
-            messages,
-            reports,
-            http,
-            api,
-            target_uri: format!("https://{}", server.local_addr()),
-            shutdown,
-            server,
-        })
+    /// With function `sender` of the lab as the one who delivers.
+    async fn open(
+        lab: &RunningLab,
+        id: AsServiceId,
+        tls: CertificateFiles,
+        access: Access,
+        sender: &str,
+    ) -> Result<Self, Broken> {
+        let instance = lab.directory().nf_instance_id(sender).map_err(text)?.to_string();
+        let senders = Senders::Named(vec![PeerName { nf_instance_id: Some(instance), dns_name: None }]);
+        let config = ApplicationServerConfig::new(id.clone(), tls, access, senders);
+        let (library, incoming) = application::ApplicationServer::open(config).await.map_err(text)?;
+        let name = id.as_str().split('@').next().unwrap_or_default().to_owned();
+        Ok(Self { name, id, library, incoming })
     }
 
     /// Registers at the MSGin5G Server (TS 29.538 clause 5.2).
     pub(crate) async fn register(&self) -> Result<(), Broken> {
-        let registration = ts29538::AsRegistration {
-            as_svc_id: self.id.clone(),
-            app_id: None,
-            target_uri: Some(self.target_uri.clone()),
-            as_prof: None,
-        };
-        let uri = format!("{}/msgs-asregistration/v1/registrations", self.api);
-        let answer =
-            within("registration of the AS", self.http.post::<_, ts29538::AsRegistrationAck>(&uri, &registration));
-        answer.await?.map(drop).map_err(|error| format!("the AS is not registered: {error}"))
+        let registered = within("registration of the AS", self.library.register()).await?;
+        registered.map_err(|error| format!("the AS is not registered: {error}"))
     }
 
     /// Sends a message (TS 29.538 clause 5.3).
-    pub(crate) async fn send(
-        &self,
-        message: &Message,
-    ) -> Result<Result<ts29538::MessageDeliveryAck, sbi::SbiError>, Broken> {
-        let uri = format!("{}/msgs-msgdelivery/v1/deliver-as-message", self.api);
-        let delivery = ts29538::AsMessageDelivery::from(message);
-        let answer =
-            within("a message of the AS", self.http.post::<_, ts29538::MessageDeliveryAck>(&uri, &delivery)).await?;
-        Ok(answer.and_then(sbi::SbiResponse::into_body))
+    pub(crate) async fn send(&self, message: &Message) -> Result<Result<Acceptance, ApplicationError>, Broken> {
+        within("a message of the AS", self.library.send(message)).await
     }
 
-    /// Asks the NEF for K_AF (TS 29.522 clause 5.13).
-    pub(crate) async fn ask_for_key(
-        &self,
-        request: &AkmaAfKeyRequest,
-    ) -> Result<Result<SbiResponse<AkmaAfKeyData>, sbi::SbiError>, Broken> {
-        within("a question for K_AF", self.http.post(&format!("{}/3gpp-akma/v1/retrieve", self.api), request)).await
+    /// The next thing that is delivered to it, a message, which it accepts.
+    pub(crate) async fn message(&mut self) -> Result<Message, Broken> {
+        match within("a message at the AS", self.incoming.next()).await?.ok_or("the AS is closed")? {
+            Incoming::Message(received) => {
+                let message = received.content().clone();
+                received.accept();
+                Ok(message)
+            }
+            _ => Err("the AS got something else than a message".to_owned()),
+        }
+    }
+
+    /// The same for a report.
+    pub(crate) async fn report(&mut self) -> Result<DeliveryStatusReport, Broken> {
+        match within("a report at the AS", self.incoming.next()).await?.ok_or("the AS is closed")? {
+            Incoming::Report(received) => {
+                let report = received.content().clone();
+                received.accept();
+                Ok(report)
+            }
+            _ => Err("the AS got something else than a report".to_owned()),
+        }
     }
 
     /// Closes its interface.
     pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.server.stopped().await;
+        self.library.close().await;
     }
 }
 
-/// The server puts segments together before an AS gets them: what it gets is longer than one.
-const WHOLE_MESSAGE_OCTETS_MAX: usize = 65_536;
-
-async fn take_message(
-    State(desk): State<Desk>,
-    Json(delivery): Json<ts29538::UeMessageDelivery>,
-) -> Result<Json<ts29538::MessageDeliveryAck>, ProblemDetails> {
-    let (ori_addr, msg_id) = (delivery.ori_addr.clone(), delivery.msg_id.clone());
-    let message = delivery
-        .into_message(&DecodeLimits { payload_octets_max: WHOLE_MESSAGE_OCTETS_MAX, ..DecodeLimits::default() })
-        .map_err(|_| ProblemDetails::bad_request(sbi::cause::MANDATORY_IE_INCORRECT))?;
-    desk.messages.send(message).await.map_err(|_| ProblemDetails::overloaded(1))?;
-    Ok(Json(ts29538::MessageDeliveryAck { ori_addr, msg_id, status: None, failure_cause: None }))
+/// The NEF's root.
+fn nef(lab: &RunningLab) -> Result<String, Broken> {
+    lab.description().core.nef.clone().ok_or_else(|| "there is no NEF".to_owned())
 }
 
-async fn take_report(
-    State(desk): State<Desk>,
-    Json(report): Json<ts29538::DeliveryStatusReport>,
-) -> Result<Json<ts29538::MessageDeliveryAck>, ProblemDetails> {
-    let (ori_addr, msg_id) = (report.ori_addr.clone(), report.msg_id.clone());
-    desk.reports.send(report).await.map_err(|_| ProblemDetails::overloaded(1))?;
-    Ok(Json(ts29538::MessageDeliveryAck { ori_addr, msg_id, status: None, failure_cause: None }))
+/// Has the application server of certificate `file` post a message that its library would not: in another's name.
+pub(crate) async fn post_forged(
+    lab: &RunningLab,
+    file: &str,
+    message: &Message,
+) -> Result<Result<ts29538::MessageDeliveryAck, SbiError>, Broken> {
+    let uri = format!("{}/msgs-msgdelivery/v1/deliver-as-message", lab.description().server.api);
+    let (http, delivery) = (http(lab, file)?, ts29538::AsMessageDelivery::from(message));
+    Ok(within("a forged message", http.post(&uri, &delivery)).await?.and_then(SbiResponse::into_body))
+}
+
+/// Has the application function outside with this place in `lab.json` ask the NEF for K_AF (TS 29.522 clause 5.13).
+pub(crate) async fn ask_for_key(
+    lab: &RunningLab,
+    number: usize,
+    request: &AkmaAfKeyRequest,
+) -> Result<Result<SbiResponse<AkmaAfKeyData>, SbiError>, Broken> {
+    let own = lab.description().external_application_servers.get(number).ok_or("no such AS outside")?;
+    let (nef, tls) = (nef(lab)?, lab.directory().outside_certificate(&own.af_id));
+    let http = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() }).map_err(text)?;
+    let tokens = ClientCredentials::new(http.clone(), format!("{nef}/oauth2/token"), own.client_id.clone(), None);
+    let http = http.with_tokens(Arc::new(tokens)).for_service("NEF", "");
+    within("a question for K_AF", http.post(&format!("{nef}/3gpp-akma/v1/retrieve"), request)).await
 }
 
 /// A connection that sends what it is told to, right or wrong: what an impostor's modem could do.

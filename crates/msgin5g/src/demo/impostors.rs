@@ -6,7 +6,7 @@ use coap::Code;
 use message::{FailureCause, Message, Registration, UeMessage};
 use transport::ClientHandshakeError;
 
-use super::cast::{ApplicationServer, Broken, Device, RawConnection, fqdn, text};
+use super::cast::{ApplicationServer, Broken, Device, RawConnection, fqdn, post_forged, text};
 use super::narrator::Narrator;
 use super::{Registered, random_id, ue_to_ue};
 use crate::lab::RunningLab;
@@ -186,7 +186,7 @@ async fn another_application_server(
     let fleet = ApplicationServer::start(lab, "as-fleet").await?;
     let billing = ApplicationServer::start(lab, "as-billing").await?;
     let forged = super::as_message(&billing, &valve.device, "you owe me", &random_id()?);
-    let problem = match fleet.send(&forged).await? {
+    let problem = match post_forged(lab, "as-fleet", &forged).await? {
         Err(sbi::SbiError::Problem(problem)) => problem,
         Err(error) => return Err(format!("expected a refusal of the AS, got: {error}")),
         Ok(_) => return Err("an AS spoke for another one".to_owned()),

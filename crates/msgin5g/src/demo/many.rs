@@ -102,10 +102,9 @@ pub(super) async fn long_messages(
 
     let message = OutgoingMessage::to_application_server(&server.id, payload.clone());
     let started = Instant::now();
-    let arrival = within("a long message at the AS", server.messages.recv());
-    let (outcome, received) = tokio::join!(within("an answer", meter.client.send(message)), arrival);
+    let (outcome, received) = tokio::join!(within("an answer", meter.client.send(message)), server.message());
     expect_outcome(outcome?, &Outcome::Delivered)?;
-    whole(&received?.ok_or("the AS is closed")?, &payload)?;
+    whole(&received?, &payload)?;
     let names = (meter.device.name.as_str(), server.name.as_str());
     narrator.delivered(&format!("{what}, put together on the way"), names, "delivered", started.elapsed());
 

@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use akma::{AfId, UaProtocolId};
+use application::Acceptance;
 use client::{Outcome, OutgoingMessage};
 use message::Address;
 use sbi::naanf::AkmaAfKeyRequest;
 
+use super::cast::ask_for_key;
 use super::{
     ApplicationServer, Broken, Narrator, Registered, as_message, expect_content, expect_outcome, invoker, random_id,
     text, within,
@@ -36,8 +38,8 @@ pub(super) async fn through_the_nef(
     let started = Instant::now();
     let (answer, received) = tokio::join!(weather.send(&message), valve.inbox.message(&id));
     let answer = answer?.map_err(|error| format!("the NEF refused the command: {error}"))?;
-    if answer.status.is_some() {
-        return Err(format!("the AS outside was answered {:?}", answer.status));
+    if answer != Acceptance::Delivered {
+        return Err(format!("the AS outside was answered {answer:?}"));
     }
     let (received, at) = received?;
     expect_content(&received, &Address::application_server(&weather.id), payload)?;
@@ -47,12 +49,9 @@ pub(super) async fn through_the_nef(
     let payload = "closed";
     let started = Instant::now();
     let outgoing = OutgoingMessage::to_application_server(&weather.id, payload);
-    let (outcome, received) = tokio::join!(
-        within("an answer", valve.client.send(outgoing)),
-        within("a message outside", weather.messages.recv())
-    );
+    let (outcome, received) = tokio::join!(within("an answer", valve.client.send(outgoing)), weather.message());
     expect_outcome(outcome?, &Outcome::Delivered)?;
-    let received = received?.ok_or("the AS outside is closed")?;
+    let received = received?;
     expect_content(&received, &Address::ue(&valve.device.ue_service_id), payload)?;
     let names = (valve.device.name.as_str(), name.as_str());
     narrator.delivered(&format!("“{payload}”"), names, "delivered", started.elapsed());
@@ -74,7 +73,7 @@ async fn anothers_key(
     let relay = lab.description().external_application_servers.get(RELAY).ok_or("no such AS outside")?;
     let af_id = AfId::new(relay.fqdn.parse().map_err(text)?, UaProtocolId::TLS_1_3);
     let request = AkmaAfKeyRequest::new(af_id, valve.keys.a_kid.clone());
-    let refusal = match weather.ask_for_key(&request).await? {
+    let refusal = match ask_for_key(lab, WEATHER, &request).await? {
         Ok(_) => return Err("an AF got another's key".to_owned()),
         Err(error) => error,
     };

@@ -27,6 +27,7 @@ pub struct Fleet {
 /// One UE with the soft USIM of its own.
 #[derive(Clone)]
 pub struct FleetUe {
+    pub supi: Supi,
     pub service_id: UeServiceId,
     pub config: ClientConfig,
     usim: Arc<SoftUsim>,
@@ -50,6 +51,12 @@ impl Fleet {
 
     /// The same, to authenticate at another AUSF than the lab's.
     pub async fn provision_for(lab: &Lab, count: usize, ausf: &str) -> Self {
+        let indicators = vec![RoutingIndicator::default(); count];
+        Self::provision_with(lab, &indicators, ausf).await
+    }
+
+    /// The same, one with each of these routing indicators.
+    pub async fn provision_with(lab: &Lab, indicators: &[RoutingIndicator], ausf: &str) -> Self {
         let description = lab.lab_json();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let http = |certificate: String, key: String| {
@@ -71,6 +78,7 @@ impl Fleet {
         let make = |number: usize| {
             let (subscribers, associations, access_network) = (&subscribers, &associations, access_network.clone());
             let (home_network, ausf) = (home_network.clone(), ausf.to_owned());
+            let routing_indicator = indicators[number].clone();
             let (address, fqdn, path) = (text(&server["coaps_tcp"]), text(&server["fqdn"]), text(&server["path"]));
             async move {
                 let supi: Supi =
@@ -80,13 +88,15 @@ impl Fleet {
                 let k: [u8; 16] = std::array::from_fn(|index| (number >> (8 * (index % 4))) as u8 ^ index as u8);
                 let opc = [0x0f; 16];
                 let secret = |octets: &[u8]| SecretHex::new(octets.to_vec());
-                subscribers.put(&Subscription::new(supi.clone(), secret(&k), secret(&opc))).await.unwrap();
+                let mut subscription = Subscription::new(supi.clone(), secret(&k), secret(&opc));
+                subscription.routing_indicator = routing_indicator.clone();
+                subscribers.put(&subscription).await.unwrap();
                 let service_id: UeServiceId = format!("fleet-{number}@lab.example").parse().unwrap();
                 associations.associate(&supi.clone().into(), &service_id).await.unwrap();
                 let usim = SoftUsimConfig {
-                    supi,
+                    supi: supi.clone(),
                     credentials: UsimCredentials::milenage_opc(&k, &opc),
-                    routing_indicator: RoutingIndicator::default(),
+                    routing_indicator,
                     serving_network: home_network.serving_network_name(),
                     home_network,
                     ausf,
@@ -97,10 +107,10 @@ impl Fleet {
                 config.limits.backoff_first_milliseconds = 50;
                 config.limits.backoff_max_milliseconds = 500;
                 let usim = Arc::new(SoftUsim::new(usim, access_network).unwrap());
-                Ok::<_, std::convert::Infallible>(FleetUe { service_id, config, usim })
+                Ok::<_, std::convert::Infallible>(FleetUe { supi, service_id, config, usim })
             }
         };
-        let ues = stream::iter(0..count)
+        let ues = stream::iter(0..indicators.len())
             .map(make)
             .buffered(CONCURRENT)
             .try_collect()
@@ -130,6 +140,11 @@ impl FleetUe {
     /// The keys of a primary authentication.
     pub async fn keys(&self) -> AkmaMaterial {
         self.usim.obtain(None).await.unwrap()
+    }
+
+    /// Its USIM, which authenticates when it is asked for keys.
+    pub fn usim(&self) -> Arc<SoftUsim> {
+        Arc::clone(&self.usim)
     }
 
     /// Connects, and tries again while the server is being killed.

@@ -1,12 +1,14 @@
 //! One network function beside the lab's, started from the lab's configuration file with some of its keys overridden.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use sbi::naanf::AnchorRoute;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{Lab, msgin5g, signal};
 
@@ -18,6 +20,10 @@ pub struct Function {
     name: &'static str,
     config: PathBuf,
     log: PathBuf,
+    /// What the program is told besides.
+    arguments: &'static [&'static str],
+    /// Whether it does at the NRF what its configuration says.
+    registers: bool,
     environment: Vec<(&'static str, String)>,
     files_max: Option<u32>,
     /// A program that runs what follows in other circumstances, and its arguments; nothing if empty.
@@ -100,6 +106,27 @@ impl Function {
         Self::start(lab, "exposure", variables)
     }
 
+    /// Function `name` with this configuration, written to `file` in the lab's folder, and all its decisions in its log.
+    pub fn configured(lab: &Lab, name: &'static str, file: &str, config: &toml::Table) -> Self {
+        let path = lab.path(file);
+        std::fs::write(&path, toml::to_string(config).unwrap()).unwrap();
+        let log = path.with_extension("log");
+        let mut function = Self {
+            name,
+            config: path,
+            log,
+            arguments: &["--log", "info,audit=debug"],
+            registers: true,
+            environment: Vec::new(),
+            files_max: None,
+            runner: Vec::new(),
+            process: None,
+            ready: Value::Null,
+        };
+        function.start_again();
+        function
+    }
+
     fn start(lab: &Lab, name: &'static str, environment: Vec<(&'static str, String)>) -> Self {
         Self::start_in(lab, name, environment, None, Vec::new())
     }
@@ -113,8 +140,18 @@ impl Function {
     ) -> Self {
         let config = lab.path(&format!("config/{name}.toml"));
         let log = lab.path(&format!("second-{name}.log"));
-        let mut function =
-            Self { name, config, log, environment, files_max, runner, process: None, ready: Value::Null };
+        let mut function = Self {
+            name,
+            config,
+            log,
+            arguments: &[],
+            registers: false,
+            environment,
+            files_max,
+            runner,
+            process: None,
+            ready: Value::Null,
+        };
         function.start_again();
         function
     }
@@ -125,6 +162,7 @@ impl Function {
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
         let mut process = self
             .program()
+            .args(self.arguments)
             .args(["--json", self.name, "--config"])
             .arg(&self.config)
             .envs(self.registers_nowhere())
@@ -143,6 +181,7 @@ impl Function {
     /// It is the lab's function once more: at the NRF it must not take that one's place, nor end it when it stops.
     fn registers_nowhere(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let keys: &[_] = match self.name {
+            _ if self.registers => &[],
             "exposure" => &["MSGIN5G_NEF__NRF__REGISTER", "MSGIN5G_CAPIF__NRF__REGISTER"],
             _ => &["MSGIN5G_NRF__REGISTER"],
         };
@@ -264,6 +303,26 @@ impl Function {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// An AUSF like the lab's with another AKMA anchor function, and others for some routing indicators. Returns its root; it lives
+/// as long as the runtime.
+pub async fn ausf_of(lab: &Lab, aanf: &str, routes: Vec<AnchorRoute>) -> String {
+    let file = std::fs::read_to_string(lab.path("config/ausf.toml")).unwrap();
+    let mut config: lab::ausf::Config = toml::from_str(&file).unwrap();
+    config.aanf = Some(aanf.to_owned());
+    config.aanf_routes = routes;
+    // It is the lab's once more, and must not take that one's place.
+    config.nrf.as_mut().unwrap().register = false;
+    config.sbi.listen = free_address();
+    let root = format!("https://{}", config.sbi.listen);
+    lab::ausf::start(config, CancellationToken::new()).await.unwrap();
+    root
+}
+
+/// An address on loopback that nobody listens on.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
 }
 
 impl Drop for Function {

@@ -299,17 +299,7 @@ impl NobodyThere {
 
 /// An AUSF like the lab's whose AKMA anchor function is another. Returns its root; it lives as long as the runtime.
 pub(crate) async fn ausf_of(lab: &Lab, aanf: &str) -> String {
-    let file = std::fs::read_to_string(lab.path("config/ausf.toml")).unwrap();
-    let mut config: lab::ausf::Config = toml::from_str(&file).unwrap();
-    config.aanf = Some(aanf.to_owned());
-    // It is the lab's once more, and must not take that one's place.
-    config.nrf.as_mut().unwrap().register = false;
-    let free = NobodyThere::new();
-    config.sbi.listen = free.address();
-    drop(free);
-    let root = format!("https://{}", config.sbi.listen);
-    lab::ausf::start(config, CancellationToken::new()).await.unwrap();
-    root
+    crate::common::function::ausf_of(lab, aanf, Vec::new()).await
 }
 
 /// Waits for something that comes about by itself. The deadline only tells "never" from "not-yet".
