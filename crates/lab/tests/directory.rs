@@ -167,7 +167,10 @@ fn certificates_follow_the_profile_of_service_based_interfaces() {
     let directory = Directory::open_or_create(folder.path()).unwrap();
     let read = |file: PathBuf| X509::from_pem(&fs::read(file).unwrap()).unwrap();
     let authority = read(directory.certificate("ca").certificate);
-    for name in ["udm", "ausf", "aanf", "configuration", "server", "lab-nf", "provisioner", "as-billing", "as-fleet"] {
+    for name in [
+        "udm", "ausf", "aanf", "configuration", "server", "nef", "nrf", "capif", "lab-nf", "provisioner", "as-billing",
+        "as-fleet",
+    ] {
         let certificate = read(directory.certificate(name).certificate);
         assert!(certificate.verify(&authority.public_key().unwrap()).unwrap(), "{name}");
         let lifetime = certificate.not_before().diff(certificate.not_after()).unwrap();
@@ -193,6 +196,37 @@ fn certificates_follow_the_profile_of_service_based_interfaces() {
     let names: Vec<String> =
         server.subject_alt_names().unwrap().iter().filter_map(|name| name.dnsname().map(str::to_owned)).collect();
     assert_eq!(names, ["msgin5g.lab.example", "localhost"]);
+}
+
+#[test]
+fn certificates_of_application_functions_outside_name_no_network_function_and_their_authority_is_not_the_domains() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open_or_create(folder.path()).unwrap();
+    let read = |file: PathBuf| X509::from_pem(&fs::read(file).unwrap()).unwrap();
+    let inside = read(directory.certificate("ca").certificate);
+    let outside = read(directory.root().join("pki/af-ca.pem"));
+    for (name, fqdn) in [("af-weather", "weather.outside.example"), ("af-msgin5g", "msgin5g.outside.example")] {
+        let certificate = read(directory.outside_certificate(name).certificate);
+        assert!(certificate.verify(&outside.public_key().unwrap()).unwrap(), "{name}");
+        assert!(!certificate.verify(&inside.public_key().unwrap()).unwrap(), "{name}");
+        let lifetime = certificate.not_before().diff(certificate.not_after()).unwrap();
+        assert!(lifetime.days > 365 && lifetime.days <= 3 * 365, "{name}: {} days", lifetime.days);
+        let names = certificate.subject_alt_names().unwrap();
+        let dns: Vec<_> = names.iter().filter_map(|name| name.dnsname().map(str::to_owned)).collect();
+        assert_eq!(dns, [fqdn, "localhost"]);
+        assert!(names.iter().all(|name| name.uri().is_none()), "{name} has no NF instance ID");
+        let text = String::from_utf8(certificate.to_text().unwrap()).unwrap();
+        for part in [
+            "X509v3 Key Usage: critical\n                Digital Signature\n",
+            "TLS Web Server Authentication, TLS Web Client Authentication",
+            "X509v3 Authority Key Identifier",
+            "IP Address:127.0.0.1",
+            "prime256v1",
+        ] {
+            assert!(text.contains(part), "{name} lacks {part}:\n{text}");
+        }
+        assert!(!text.contains("1.3.6.1.5.5.7.1.34"), "{name} has an NF type");
+    }
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! Application servers outside the operator's domain, written without any code of ours, against the running lab: through the
 //! NEF, through CAPIF, and refused.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what was tried is told to whoever runs it")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "what was tried is told to whoever runs it")]
 
 mod common;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use common::function::Function;
+use common::function::{Function, configuration, free_address, second_server};
 use common::{Lab, foreign_peer};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use serde_json::json;
 
 #[test]
 fn an_application_server_of_httpx_and_hypercorn_talks_to_a_ue_through_the_nef_with_mutual_tls_and_oauth() {
@@ -34,9 +39,73 @@ fn an_application_server_of_httpx_comes_from_onboarding_to_delivered_messages_by
 }
 
 #[test]
+fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_function_by_pki_oauth_and_psk() {
+    let lab = Lab::start();
+    // A core function of its own, for which the lab's credentials are unspent, and where the server alone publishes.
+    let credential = "for the server alone";
+    let mut core = configuration(&lab, "exposure");
+    core.remove("nef");
+    let digest = hex::encode(openssl::sha::sha256(credential.as_bytes()));
+    let core_section = core["capif"].as_table_mut().unwrap();
+    for (key, value) in [
+        ("listen", json!("127.0.0.1:0")),
+        ("data", json!(lab.path("state/own-capif"))),
+        ("registration", json!([{"name": "server", "token_sha256": digest}])),
+    ] {
+        core_section.insert(key.to_owned(), toml::Value::try_from(value).unwrap());
+    }
+    core_section["nrf"].as_table_mut().unwrap().insert("register".to_owned(), false.into());
+    let core = Function::configured(&lab, "exposure", "own-capif.toml", &core);
+
+    std::fs::write(lab.path("own-capif.credential"), credential).unwrap();
+    let weather = &lab.lab_json()["external_application_servers"][0];
+    let (by_certificate, by_psk) = (free_address(), free_address());
+    let interface = |address: SocketAddr, methods: &[&str]| {
+        json!({"ipv4Addr": address.ip(), "port": address.port(), "securityMethods": methods})
+    };
+    let mut server = second_server(&lab, "own-server");
+    let application_server = json!([{"as_service_id": weather["as_service_id"], "dns_name": weather["fqdn"]}]);
+    server.insert("application_server".to_owned(), toml::Value::try_from(application_server).unwrap());
+    // Application functions outside have an authority of their own, which opens nothing at the server.
+    let targets = json!({"ca": lab.path("pki/af-ca.pem")});
+    server["api"].as_table_mut().unwrap().insert("targets".to_owned(), toml::Value::try_from(targets).unwrap());
+    let capif = json!({
+        "listen": by_certificate,
+        "psk_listen": by_psk,
+        "aef": {
+            "core_function": core.root(),
+            "ca": lab.path("pki/ca.pem"),
+            "invoker_ca": lab.path("pki/capif/ca.pem"),
+            "registration_credential": lab.path("own-capif.credential"),
+            "data": lab.path("state/own-server-capif"),
+            "interfaces": [interface(by_certificate, &["PKI", "OAUTH"]), interface(by_psk, &["PSK"])],
+        },
+    });
+    server.insert("capif".to_owned(), toml::Value::try_from(capif).unwrap());
+    let server = Function::configured(&lab, "server", "own-server.toml", &server);
+
+    let (root, address) = (core.root(), server.address().to_string());
+    print!("{}", foreign_peer("outside_server.py", &[&lab.lab_json_path(), Path::new(&root), Path::new(&address)]));
+
+    // Each call on the way is one event of the exposing function, in the name of the invoker.
+    let log = server.log();
+    let events = |words: &[&str]| log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
+    assert!(events(&["audit", "api-invoker", "msgs-msgdelivery", "allowed"]) >= 6, "{log}");
+    assert_eq!(events(&["Bearer"]), 0, "no token");
+}
+
+#[test]
 fn whoever_oversteps_at_the_nef_or_as_an_api_invoker_is_refused_with_the_stated_status_and_cause() {
     let lab = Lab::start();
-    let short_lived = Function::nef(&lab, &[("MSGIN5G_NEF__TOKENS__LIFETIME_SECONDS", "10")]);
+    // Whose key the peers have, to make tokens that are wrong in one thing.
+    let key = lab.path("second-nef-token.key");
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let pem = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap().private_key_to_pem_pkcs8().unwrap();
+    std::fs::write(&key, pem).unwrap();
+    let short_lived = Function::nef(
+        &lab,
+        &[("MSGIN5G_NEF__TOKENS__LIFETIME_SECONDS", "10"), ("MSGIN5G_NEF__TOKENS__KEY", key.to_str().unwrap())],
+    );
     let root = short_lived.root();
     print!("{}", foreign_peer("outside_refused.py", &[&lab.lab_json_path(), Path::new(&root)]));
 }

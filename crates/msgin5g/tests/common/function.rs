@@ -320,6 +320,31 @@ pub async fn ausf_of(lab: &Lab, aanf: &str, routes: Vec<AnchorRoute>) -> String 
     root
 }
 
+/// The lab's configuration of function `name`.
+pub fn configuration(lab: &Lab, name: &str) -> toml::Table {
+    std::fs::read_to_string(lab.path(&format!("config/{name}.toml"))).unwrap().parse().unwrap()
+}
+
+/// The configuration of a server like the lab's for [`Function::configured`]: a store of its own in `state/NAME`, ports of its
+/// own, UEs over TLS alone, and not at the NRF, where others find the lab's.
+pub fn second_server(lab: &Lab, name: &str) -> toml::Table {
+    let mut config = configuration(lab, "server");
+    for section in ["coaps", "https", "oscore", "websocket"] {
+        config.remove(section);
+    }
+    let store = lab.path(&format!("state/{name}")).display().to_string();
+    for (section, key, value) in [
+        ("server", "listen", "127.0.0.1:0"),
+        ("api", "listen", "127.0.0.1:0"),
+        ("admin", "listen", "127.0.0.1:0"),
+        ("store", "path", store.as_str()),
+    ] {
+        config[section].as_table_mut().unwrap().insert(key.to_owned(), value.into());
+    }
+    config["nrf"].as_table_mut().unwrap().insert("register".to_owned(), false.into());
+    config
+}
+
 /// An address on loopback that nobody listens on.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()

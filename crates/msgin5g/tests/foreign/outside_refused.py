@@ -99,6 +99,14 @@ def decoded(text):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+def es256(signed, key):
+    """The signature of JWS (RFC 7518 clause 3.4) by the key in this file."""
+    der = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key], input=signed.encode(), capture_output=True, check=True).stdout
+    length = der[3]
+    r, s = der[4:4 + length], der[6 + length:]
+    return b64url(b"".join(part.lstrip(b"\0").rjust(32, b"\0") for part in (r, s)))
+
+
 def own_key(token):
     """The token signed with ES256 by a key of one's own, which its header names."""
     with tempfile.TemporaryDirectory() as folder:
@@ -106,13 +114,7 @@ def own_key(token):
         openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "key")
         public = subprocess.run(["openssl", "pkey", "-in", folder / "key", "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
         jwk = {"kty": "EC", "crv": "P-256", "x": b64url(public[-64:-32]), "y": b64url(public[-32:])}
-
-        def sign(signed):
-            der = subprocess.run(["openssl", "dgst", "-sha256", "-sign", folder / "key"], input=signed.encode(), capture_output=True, check=True).stdout
-            length = der[3]
-            r, s = der[4:4 + length], der[6 + length:]
-            return b64url(b"".join(part.lstrip(b"\0").rjust(32, b"\0") for part in (r, s)))
-        return tampered(token, header={"jwk": jwk, "kid": None}, signature=sign)
+        return tampered(token, header={"jwk": jwk, "kid": None}, signature=lambda signed: es256(signed, folder / "key"))
 
 
 # --- at the NEF ----------------------------------------------------------------------------------------------
@@ -214,6 +216,29 @@ def a_token_that_is_missing_changed_or_made_up_is_401_with_the_challenge_of_rfc_
     response = ask(good)
     refused(response, 403, "INSUFFICIENT_SCOPE")
     challenged(response, "insufficient_scope")
+
+
+@case
+def a_token_of_another_issuer_or_for_another_audience_is_invalid_token(scene):
+    weather, key = scene.short_lived, scene.lab.path("second-nef-token.key")
+    ask = lambda token: weather.post(f"{weather.root}{RETRIEVE}", scene.key_request(weather), token=token)
+    good = weather.granted("3gpp-akma")
+    made = lambda **claims: tampered(good, claims={"exp": int(time.time()) + 600} | claims, signature=lambda signed: es256(signed, key))
+    response = ask(made())
+    assert response.status_code == 200, (response.status_code, response.text)
+    own = json.loads(decoded(good.split(".")[1]))["iss"]
+    for what, token in {
+        "another issuer": made(iss="https://nef.elsewhere.example"), "no issuer": made(iss=None), "issuer of several": made(iss=[own]),
+        "another audience": made(aud="https://nef.elsewhere.example"), "no audience": made(aud=None),
+        "the MSGin5G Server": made(aud="AF"), "several audiences": made(aud=[own, "AANF"]),
+        # Of issuers that are real and none of the NEF's: the NRF, to a function inside; the other NEF, to this very AS.
+        "the NRF's": scene.lab.peer("nef").token("AANF", "naanf-akma naanf-akma:applicationkeyget"),
+        "another NEF's": scene.weather.granted("3gpp-akma"),
+    }.items():
+        response = ask(token)
+        assert response.status_code == 401, (what, response.status_code, response.text)
+        refused(response, 401, "INVALID_TOKEN")
+        challenged(response, "invalid_token")
 
 
 @case

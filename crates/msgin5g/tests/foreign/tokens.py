@@ -362,6 +362,42 @@ def the_nrf_gives_nobody_a_scope_that_is_not_for_it(stage):
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope"), (scope, answer.status_code, answer.text)
 
 
+def assertion(peer, *, cert=None, key=None, **claims):
+    """A client credentials assertion (TS 33.501 clause 13.3.8) of this peer, or of whoever signs with another key."""
+    der = openssl("x509", "-in", cert or peer.cert, "-outform", "DER")
+    header = {"typ": "JWT", "alg": "ES256", "x5c": [base64.b64encode(der).decode()]}
+    now = int(time.time())
+    return signed(header, {"sub": peer.nf_instance_id, "aud": "NRF", "iat": now, "exp": now + 60} | claims, key or peer.key)
+
+
+@case
+def the_nrf_believes_no_assertion_of_a_foreign_signer(stage):
+    lab = stage.lab
+    # The connection is another function's, so that the assertion alone says who asks.
+    server, connection = lab.peer("server"), lab.peer("lab-nf")
+    form = {"grant_type": "client_credentials", "nfInstanceId": server.nf_instance_id, "targetNfType": "AANF",
+            "scope": "naanf-akma naanf-akma:applicationkeyget"}
+    ask = lambda text: connection.http.post(f"{stage.core['nrf']}/oauth2/token", data=form, headers={"3gpp-sbi-client-credentials": text})
+    answer = ask(assertion(server))
+    assert answer.status_code == 200, (answer.status_code, answer.text)
+    # A certificate that says the same of its holder, on the word of an authority that nobody here trusts.
+    names = f"URI:urn:uuid:{server.nf_instance_id},DNS:server.lab.example"
+    foreign, foreign_key = stage.certificate("foreign-signer", ca=stage.authority("foreign-ca"), subject_alternative=names)
+    other = lab.peer("udm")
+    for what, text in {
+        "a foreign authority's certificate": assertion(server, cert=foreign, key=foreign_key),
+        "the right certificate, a foreign key": assertion(server, key=foreign_key),
+        "a foreign certificate, the right key": assertion(server, cert=foreign),
+        "another function's": assertion(server, cert=other.cert, key=other.key),
+        "for somebody else": assertion(server, aud="AANF"),
+        "of yesterday": assertion(server, iat=int(time.time()) - 86_400, exp=int(time.time()) - 86_340),
+        "for ever": assertion(server, exp=int(time.time()) + 86_400),
+        "nothing": "x.y.z",
+    }.items():
+        answer = ask(text)
+        assert (answer.status_code, answer.json().get("error")) == (400, "invalid_client"), (what, answer.status_code, answer.text)
+
+
 @case
 def services_say_at_the_nrf_that_they_want_tokens(stage):
     seen = set()
