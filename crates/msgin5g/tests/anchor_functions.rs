@@ -58,7 +58,6 @@ impl Network {
         let mut fleet = Fleet::provision_with(&lab, &indicators, &ausf).await;
         for ue in &mut fleet.ues {
             ue.config.server = server.address().to_string();
-            ue.config.limits.authentication_interval_milliseconds = 0;
         }
         Self { lab, _general: general, other, server, nef, configuration, fleet }
     }
@@ -109,7 +108,7 @@ async fn ues_of_two_anchor_functions_write_to_each_other_and_one_of_neither_is_r
     other.kill();
     let [general, of_the_other, _] = &fleet.ues[..] else { panic!("three") };
     let mut config = of_the_other.config.clone();
-    config.limits.connect_timeout_milliseconds = 60_000;
+    config.limits.connect_timeout_milliseconds = 5_000;
     let refused = Client::connect(config, Shared(of_the_other.usim())).await;
     assert!(refused.is_err(), "its keys are at an AAnF that is not there");
     general.connect().await;

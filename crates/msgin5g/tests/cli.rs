@@ -278,6 +278,22 @@ fn config_check_knows_each_kind_of_file_and_names_what_is_wrong() {
         let told = fails(1, &["config", "check", file, "--kind", "server"]);
         assert!(told.contains(expected), "expected {expected}: {told}");
     }
+    // Half of everybody is no network that something else protects; what an operator can have for itself is.
+    for (network, valid) in [("128.0.0.0/1", false), ("8000::/1", false), ("10.0.0.0/8", true)] {
+        let mut stated: toml::Table = good.parse().unwrap();
+        let statement = serde_json::json!([{
+            "listen": "127.0.0.1:0", "networks": [network], "protected_by": "IPsec", "dns_name": "as.example"
+        }]);
+        let statement = toml::Value::try_from(statement).unwrap();
+        stated["authorization"].as_table_mut().unwrap().insert("nds_ip".to_owned(), statement);
+        fs::write(&broken, stated.to_string()).unwrap();
+        if valid {
+            json(&["config", "check", file, "--kind", "server"]);
+        } else {
+            let told = fails(1, &["config", "check", file, "--kind", "server"]);
+            assert!(told.contains("authorization.nds_ip") && told.contains("not a network"), "{network}: {told}");
+        }
+    }
     let policy = scene.path("policy.toml");
     let mut aanf: toml::Table = fs::read_to_string(scene.lab.path("config/aanf.toml")).unwrap().parse().unwrap();
     let rules = toml::Table::from_iter([("af".to_owned(), aanf.remove("af").unwrap())]);

@@ -48,7 +48,8 @@ fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_functi
     let digest = hex::encode(openssl::sha::sha256(credential.as_bytes()));
     let core_section = core["capif"].as_table_mut().unwrap();
     for (key, value) in [
-        ("listen", json!("127.0.0.1:0")),
+        // Not port 0: it tells its callers where it is.
+        ("listen", json!(free_address())),
         ("data", json!(lab.path("state/own-capif"))),
         ("registration", json!([{"name": "server", "token_sha256": digest}])),
     ] {
