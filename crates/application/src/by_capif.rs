@@ -106,9 +106,7 @@ impl ByCapif {
         let with_tokens = http.clone().with_tokens(Arc::new(tokens));
         let line = |agreement: Agreement| match agreement.method {
             SecurityMethod::Psk => Line::Psk { agreement, connection: Mutex::default() },
-            SecurityMethod::Oauth => {
-                Line::Certificate { http: with_tokens.for_service(AEF, ""), root: agreement.root }
-            }
+            SecurityMethod::Oauth => Line::Certificate { http: with_tokens.for_service(AEF, ""), root: agreement.root },
             _ => Line::Certificate { http: http.clone(), root: agreement.root },
         };
         let mut lines = agreements.into_iter().map(line);

@@ -72,9 +72,9 @@ async fn deliver_message(
     State(desk): State<Desk>,
     Json(delivery): Json<UeMessageDelivery>,
 ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
-    let message = delivery.into_message(&desk.limits).map_err(|error| {
-        ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_detail(error.to_string())
-    })?;
+    let message = delivery
+        .into_message(&desk.limits)
+        .map_err(|error| ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_detail(error.to_string()))?;
     let key = Key { report: false, originator: message.originator.clone(), message_id: message.message_id.clone() };
     desk.hand_over(key, message, Incoming::Message).await
 }
@@ -83,9 +83,8 @@ async fn deliver_report(
     State(desk): State<Desk>,
     Json(delivery): Json<ReportDelivery>,
 ) -> Result<Json<MessageDeliveryAck>, ProblemDetails> {
-    let report = DeliveryStatusReport::try_from(delivery).map_err(|error| {
-        ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_detail(error.to_string())
-    })?;
+    let report = DeliveryStatusReport::try_from(delivery)
+        .map_err(|error| ProblemDetails::bad_request(cause::MANDATORY_IE_INCORRECT).with_detail(error.to_string()))?;
     if report.destination != desk.own {
         return Err(ProblemDetails::not_found(FailureCause::UnknownTarget.as_str()));
     }

@@ -168,7 +168,17 @@ fn certificates_follow_the_profile_of_service_based_interfaces() {
     let read = |file: PathBuf| X509::from_pem(&fs::read(file).unwrap()).unwrap();
     let authority = read(directory.certificate("ca").certificate);
     for name in [
-        "udm", "ausf", "aanf", "configuration", "server", "nef", "nrf", "capif", "lab-nf", "provisioner", "as-billing",
+        "udm",
+        "ausf",
+        "aanf",
+        "configuration",
+        "server",
+        "nef",
+        "nrf",
+        "capif",
+        "lab-nf",
+        "provisioner",
+        "as-billing",
         "as-fleet",
     ] {
         let certificate = read(directory.certificate(name).certificate);

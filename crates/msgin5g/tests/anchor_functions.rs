@@ -38,7 +38,8 @@ impl Network {
         let general = Function::aanf(&lab, &[("MSGIN5G_ROUTING_INDICATORS", r#"["0"]"#)]);
         let data = lab.path("state/third-aanf").display().to_string();
         let other = Function::aanf(&lab, &[("MSGIN5G_ROUTING_INDICATORS", r#"["17"]"#), ("MSGIN5G_DATA", &data)]);
-        let (root, routes) = (general.root(), format!("[{{root = \"{}\", routing_indicators = [\"17\"]}}]", other.root()));
+        let (root, routes) =
+            (general.root(), format!("[{{root = \"{}\", routing_indicators = [\"17\"]}}]", other.root()));
         let server = Function::server(
             &lab,
             &[("MSGIN5G_AKMA__AANF", root.as_str()), ("MSGIN5G_AKMA__AANF_ROUTES", routes.as_str())],

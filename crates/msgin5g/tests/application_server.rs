@@ -1,5 +1,10 @@
 //! An Application Server of the library `application` in the running lab, by each way in: what it and a UE say to each other.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "what held is told to whoever runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "what held is told to whoever runs it"
+)]
 
 mod common;
 
@@ -86,7 +91,8 @@ impl World {
     }
 
     fn inside(&self, access: Access) -> ApplicationServerConfig {
-        let (id, tls) = (self.text("/application_servers/0/as_service_id"), self.files("/application_servers/0", "pki/ca.pem"));
+        let (id, tls) =
+            (self.text("/application_servers/0/as_service_id"), self.files("/application_servers/0", "pki/ca.pem"));
         ApplicationServerConfig::new(id.parse().unwrap(), tls, access, self.senders("server"))
     }
 
@@ -146,7 +152,10 @@ async fn converse(config: ApplicationServerConfig, device: &mut Device, disturb:
     assert_eq!(pending.await.unwrap().unwrap(), Outcome::Delivered);
     assert_eq!(server.report(report).await.unwrap(), Acceptance::Delivered);
     let told = timeout(PATIENCE, device.reports.recv()).await.unwrap().unwrap();
-    assert_eq!((told.originator, told.message_id, told.delivery_status), (own.clone(), id, ReportDeliveryStatus::Success));
+    assert_eq!(
+        (told.originator, told.message_id, told.delivery_status),
+        (own.clone(), id, ReportDeliveryStatus::Success)
+    );
 
     disturb().await;
 
@@ -188,8 +197,7 @@ async fn inside_the_domain_it_comes_by_certificate_and_with_tokens_of_the_nrf_th
     let api = world.text("/server/api");
     converse(world.inside(Access::Certificate { server: api }), &mut device, async || {}).await;
     println!("held: by certificate");
-    let access =
-        Access::Nrf { server: "nrf".to_owned(), nrf: Box::new(NrfConfig::new(world.text("/core/nrf"))) };
+    let access = Access::Nrf { server: "nrf".to_owned(), nrf: Box::new(NrfConfig::new(world.text("/core/nrf"))) };
     converse(world.inside(access), &mut device, async || {}).await;
     println!("held: with tokens of the NRF");
 }
@@ -207,8 +215,7 @@ async fn outside_the_domain_it_comes_through_the_nef_and_as_an_invoker_by_pki_oa
     let folder = tempfile::tempdir().unwrap();
     for (number, method) in [SecurityMethod::Pki, SecurityMethod::Oauth, SecurityMethod::Psk].into_iter().enumerate() {
         let invoker = world.invoker(folder.path(), number).await;
-        let access =
-            Access::Capif { invoker: Box::new(invoker.clone()), methods: vec![method.clone()], aef_id: None };
+        let access = Access::Capif { invoker: Box::new(invoker.clone()), methods: vec![method.clone()], aef_id: None };
         let mut config = world.outside(access);
         // The names that the operator tied to the credential are those that the NEF delivers to.
         config.host = Some("localhost".to_owned());

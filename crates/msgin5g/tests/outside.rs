@@ -1,6 +1,11 @@
 //! Application servers outside the operator's domain, written without any code of ours, against the running lab: through the
 //! NEF, through CAPIF, and refused.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "what was tried is told to whoever runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "what was tried is told to whoever runs it"
+)]
 
 mod common;
 
@@ -61,9 +66,7 @@ fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_functi
     std::fs::write(lab.path("own-capif.credential"), credential).unwrap();
     let weather = &lab.lab_json()["external_application_servers"][0];
     let (by_certificate, by_psk) = (free_address(), free_address());
-    let interface = |address: SocketAddr, methods: &[&str]| {
-        json!({"ipv4Addr": address.ip(), "port": address.port(), "securityMethods": methods})
-    };
+    let interface = |address: SocketAddr, methods: &[&str]| json!({"ipv4Addr": address.ip(), "port": address.port(), "securityMethods": methods});
     let mut server = second_server(&lab, "own-server");
     let application_server = json!([{"as_service_id": weather["as_service_id"], "dns_name": weather["fqdn"]}]);
     server.insert("application_server".to_owned(), toml::Value::try_from(application_server).unwrap());

@@ -38,7 +38,8 @@ mod tests {
     const THEN: u64 = 784_111_777;
 
     fn asked(now: u64, headers: &[(HeaderName, &str)]) -> Option<u32> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::try_from(*value).unwrap())).collect();
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::try_from(*value).unwrap())).collect();
         seconds(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(now))
     }
 

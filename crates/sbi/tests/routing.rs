@@ -137,8 +137,7 @@ async fn a_pause_until_a_date_is_one_of_so_many_seconds() {
     let busy = Router::new().route(
         "/busy",
         get(async || {
-            let headers =
-                [("retry-after", "Sun, 06 Nov 1994 09:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")];
+            let headers = [("retry-after", "Sun, 06 Nov 1994 09:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")];
             (http::StatusCode::SERVICE_UNAVAILABLE, headers)
         }),
     );

@@ -20,7 +20,9 @@ pub struct Network {
 
 /// Not a network in text.
 #[derive(Debug, Error)]
-#[error("not a network: an address, a slash and a prefix length of at least 8 (IPv4) or 7 (IPv6), the bits beyond it zero")]
+#[error(
+    "not a network: an address, a slash and a prefix length of at least 8 (IPv4) or 7 (IPv6), the bits beyond it zero"
+)]
 pub struct InvalidNetwork;
 
 impl Network {
@@ -107,7 +109,9 @@ mod tests {
 
     #[test]
     fn everybody_is_no_network_nor_is_a_share_of_everybody() {
-        for text in ["0.0.0.0/1", "128.0.0.0/1", "192.0.0.0/2", "10.0.0.0/7", "::/1", "8000::/1", "2000::/3", "fc00::/6"] {
+        for text in
+            ["0.0.0.0/1", "128.0.0.0/1", "192.0.0.0/2", "10.0.0.0/7", "::/1", "8000::/1", "2000::/3", "fc00::/6"]
+        {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
         for text in ["0.0.0.0/0", "::/0", "192.0.2.1/24", "192.0.2.0", "192.0.2.0/33", "a/8", "192.0.2.0/-1"] {

@@ -234,11 +234,7 @@ impl Invoker {
     }
 
     /// Identifier of API `api_name`, and its profile at `aef_id`, or at the first API exposing function that has it.
-    async fn profile_of(
-        &self,
-        api_name: &str,
-        aef_id: Option<&str>,
-    ) -> Result<(Option<String>, AefProfile), SbiError> {
+    async fn profile_of(&self, api_name: &str, aef_id: Option<&str>) -> Result<(Option<String>, AefProfile), SbiError> {
         let query = DiscoveryQuery {
             api_name: Some(api_name.to_owned()),
             aef_id: aef_id.map(str::to_owned),
