@@ -1,6 +1,6 @@
 //! What the server sees of an Application Server: what is taken, refused, put off and repeated.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::time::Duration;
 
