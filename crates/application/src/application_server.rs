@@ -82,7 +82,9 @@ impl ApplicationServer {
             target_uri: Some(self.shared.target_uri.clone()),
             as_prof: None,
         };
-        let answer = self.shared.way.post::<_, AsRegistrationAck>(Service::Registration, REGISTRATIONS, &registration);
+        // The way through CAPIF is a long one, with its state on the heap.
+        let post = self.shared.way.post::<_, AsRegistrationAck>(Service::Registration, REGISTRATIONS, &registration);
+        let answer = Box::pin(post);
         let location = answer.await?.location.ok_or_else(|| malformed("no Location"))?;
         // Absolute, or a path below the root that was asked.
         let from = location.find(REGISTRATIONS).ok_or_else(|| malformed("a Location elsewhere"))?;
@@ -96,7 +98,7 @@ impl ApplicationServer {
     /// [`ApplicationError::NotRegistered`]; [`ApplicationError::Network`].
     pub async fn deregister(&self) -> Result<(), ApplicationError> {
         let path = self.registration().clone().ok_or(ApplicationError::NotRegistered)?;
-        match self.shared.way.delete(Service::Registration, &path).await {
+        match Box::pin(self.shared.way.delete(Service::Registration, &path)).await {
             Err(SbiError::Problem(problem)) if problem.status_code() == StatusCode::NOT_FOUND => {}
             outcome => outcome?,
         }
@@ -158,7 +160,8 @@ impl ApplicationServer {
         if *originator != Address::application_server(&self.shared.id) {
             return Err(ApplicationError::NotOwn);
         }
-        let answer = self.shared.way.post::<_, MessageDeliveryAck>(Service::Delivery, path, delivery).await?;
+        let post = self.shared.way.post::<_, MessageDeliveryAck>(Service::Delivery, path, delivery);
+        let answer = Box::pin(post).await?;
         let ack = answer.into_body()?;
         if ack.ori_addr != *originator || ack.msg_id != *message_id {
             return Err(malformed("an answer to another message"));

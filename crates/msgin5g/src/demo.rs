@@ -83,10 +83,10 @@ async fn day(lab: &mut RunningLab, narrator: &mut Narrator) -> Result<(), Broken
     let valve = Box::pin(offline(lab, narrator, &mut meter, valve)).await?;
     server_again(narrator, &meter, &mut server).await?;
     let mut valve = Box::pin(carriers::websocket(lab, narrator, &mut meter, valve)).await?;
-    outside::through_the_nef(lab, narrator, &mut valve).await?;
+    Box::pin(outside::through_the_nef(lab, narrator, &mut valve)).await?;
     https::device_with_an_http_stack(lab, narrator, &mut meter).await?;
     many::group_and_topic(lab, narrator, &mut meter, &mut valve).await?;
-    many::long_messages(narrator, &mut meter, &mut valve, &mut server).await?;
+    Box::pin(many::long_messages(narrator, &mut meter, &mut valve, &mut server)).await?;
     datagrams::over_dtls(lab, narrator, &mut meter).await?;
     impostors::try_all(lab, narrator, &mut meter, &mut valve).await?;
 
