@@ -22,8 +22,10 @@ use transport::profile::CertificateFiles;
 /// What one sender was promised, and what one recipient was handed, by message ID and with its place in the order.
 #[derive(Default)]
 struct Ledger {
-    /// Recipient and message ID, with the sequence number of the sender, for each message answered as safe.
+    /// Recipient and message ID for each message answered as safe.
     accepted: Mutex<Vec<(String, String)>>,
+    /// By message ID: how many hand-overs there had been when it was answered as safe.
+    before: Mutex<HashMap<String, usize>>,
     /// Recipient and message ID, for each message handed to the application, in that order.
     handed_over: Mutex<Vec<(String, String)>>,
     refused: AtomicUsize,
@@ -102,6 +104,7 @@ async fn kill_9_under_load_loses_nothing_and_repeats_nothing() {
         *place += 1;
         seen.entry(each.clone()).or_default().push(*place);
     }
+    println!("the longest wait, in hand-overs of others, by recipient and priority: {:?}", longest_waits(&ledger));
     let repeated: Vec<_> = seen.iter().filter(|(_, places)| places.len() > 1).collect();
     assert!(repeated.is_empty(), "handed over more than once, and where in the order: {repeated:?}; {places:?} in all");
     assert!(accepted.len() > 20 * rounds as usize, "only {} messages were accepted: that was no load", accepted.len());
@@ -138,6 +141,19 @@ async fn wait_until_all_arrived(ledger: &Ledger) {
     }
 }
 
+/// How many other messages were handed over between the promise and the hand-over of one, at most.
+fn longest_waits(ledger: &Ledger) -> std::collections::BTreeMap<String, usize> {
+    let before = ledger.before.lock().unwrap();
+    let mut longest = std::collections::BTreeMap::new();
+    for (place, (recipient, id)) in ledger.handed_over.lock().unwrap().iter().enumerate() {
+        let (_, priority) = id.split_once('#').unwrap().0.rsplit_once('-').unwrap();
+        let wait = before.get(id).map_or(0, |before| place.saturating_sub(*before));
+        let known: &mut usize = longest.entry(format!("{recipient} {priority}")).or_default();
+        *known = wait.max(*known);
+    }
+    longest
+}
+
 /// One sender's messages to one recipient and of one priority are handed over in the order in which they were sent: it sends one at a time.
 fn in_order(handed_over: &[(String, String)]) {
     let mut last: HashMap<(String, String), u64> = HashMap::new();
@@ -163,7 +179,9 @@ async fn keep_sending(going: Arc<AtomicBool>, client: Client, stream: Stream, le
         }
         match client.send(message).await {
             Ok(Outcome::Delivered | Outcome::Stored) => {
-                ledger.accepted.lock().unwrap().push((stream.recipient.to_owned(), id))
+                let before = ledger.handed_over.lock().unwrap().len();
+                ledger.before.lock().unwrap().insert(id.clone(), before);
+                ledger.accepted.lock().unwrap().push((stream.recipient.to_owned(), id));
             }
             _ => {
                 ledger.refused.fetch_add(1, Ordering::Relaxed);
