@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Idle connections whose memory is measured
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub idle: usize,
+    /// Idle devices over DTLS whose memory is measured, live and frozen
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=2_000_000))]
+    pub devices: u64,
     /// Messages to store for recipients that are away
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     pub stored: usize,
@@ -66,18 +69,21 @@ pub enum Work {
     Store,
     /// Memory of idle registered connections
     Memory,
+    /// Registered devices over DTLS that do nothing: memory of each, live and frozen, and time of a request over them. Takes
+    /// minutes, and is no part of `all`
+    IdleDtls,
     /// The AKMA anchor function: registrations, memory, a restart, answers with K_AF
     Aanf,
 }
 
 impl Work {
     pub(crate) fn includes(self, work: Work) -> bool {
-        self == Work::All || self == work
+        self == work || self == Work::All && work != Work::IdleDtls
     }
 
     /// Whether UEs connect and send: the MSGin5G Server and mosquitto.
     pub(crate) fn includes_messaging(self) -> bool {
-        self != Work::Aanf
+        !matches!(self, Work::Aanf | Work::IdleDtls)
     }
 }
 

@@ -50,6 +50,9 @@ pub async fn run(arguments: Arguments, json: bool) -> Result<(), BenchError> {
     if arguments.work.includes_messaging() {
         messaging(&arguments, &mut report).await?;
     }
+    if arguments.work.includes(Work::IdleDtls) {
+        msgin5g::idle_dtls(&arguments, &mut report).await?;
+    }
     if arguments.work.includes(Work::Aanf) {
         if arguments.peer.includes_nghttpd() {
             workload::floor(&arguments, &mut report).await?;

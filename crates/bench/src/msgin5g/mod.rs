@@ -1,5 +1,7 @@
 //! The MSGin5G Server in a process of its own, its core network in another, so that only the server is measured.
 
+mod devices;
+mod idle_dtls;
 mod programs;
 mod session;
 mod users;
@@ -18,6 +20,7 @@ use crate::process::Process;
 use crate::programs::find_or_build;
 use crate::wire;
 use crate::{Arguments, BenchError};
+pub(crate) use idle_dtls::idle_dtls;
 use programs::{Core, ServerProcess};
 use session::UeSession;
 use users::User;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::{Child, Command};
 
 use crate::BenchError;
@@ -59,20 +59,27 @@ pub(super) struct ServerProcess {
 #[derive(Debug, Clone, Copy)]
 struct Addresses {
     coaps_tcp: SocketAddr,
+    coaps: SocketAddr,
     api: SocketAddr,
     admin: SocketAddr,
 }
 
 impl ServerProcess {
     pub(super) async fn start(core: &Core) -> Result<Self, BenchError> {
-        let listeners = [TcpListener::bind(ANY).await?, TcpListener::bind(ANY).await?, TcpListener::bind(ANY).await?];
-        let [coaps_tcp, api, admin] = listeners.each_ref().map(TcpListener::local_addr);
-        let addresses = Addresses { coaps_tcp: coaps_tcp?, api: api?, admin: admin? };
-        drop(listeners);
-        Self::start_at(core, addresses).await
+        Self::start_with(core, &[]).await
     }
 
-    async fn start_at(core: &Core, addresses: Addresses) -> Result<Self, BenchError> {
+    /// With further settings, by the names of their environment variables.
+    pub(super) async fn start_with(core: &Core, settings: &[(&str, String)]) -> Result<Self, BenchError> {
+        let listeners = [TcpListener::bind(ANY).await?, TcpListener::bind(ANY).await?, TcpListener::bind(ANY).await?];
+        let [coaps_tcp, api, admin] = listeners.each_ref().map(TcpListener::local_addr);
+        let udp = UdpSocket::bind(ANY).await?;
+        let addresses = Addresses { coaps_tcp: coaps_tcp?, coaps: udp.local_addr()?, api: api?, admin: admin? };
+        drop((listeners, udp));
+        Self::start_at(core, addresses, settings).await
+    }
+
+    async fn start_at(core: &Core, addresses: Addresses, settings: &[(&str, String)]) -> Result<Self, BenchError> {
         let directory = core.lab_json.parent().unwrap_or(Path::new("."));
         let mut command = Command::new(&core.program);
         command.arg("--log").arg("error").arg("server").arg("--config").arg(directory.join("config/server.toml"));
@@ -81,12 +88,13 @@ impl ServerProcess {
         command.env("MSGIN5G_ADMIN__LISTEN", addresses.admin.to_string());
         command.env("MSGIN5G_HTTPS__LISTEN", ANY);
         command.env("MSGIN5G_WEBSOCKET__LISTEN", ANY);
-        command.env("MSGIN5G_COAPS__LISTEN", ANY);
+        command.env("MSGIN5G_COAPS__LISTEN", addresses.coaps.to_string());
         command.env("MSGIN5G_OSCORE__LISTEN_UDP", ANY);
         command.env("MSGIN5G_OSCORE__LISTEN_TCP", ANY);
         // At the NRF it must not take the place of the lab's own.
         command.env("MSGIN5G_NRF__REGISTER", "false");
         command.env("MSGIN5G_STORE__PATH", directory.join("state/bench-server"));
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let mut child =
             command.spawn().map_err(|source| BenchError::Start { program: core.program.clone(), source })?;
@@ -107,6 +115,15 @@ impl ServerProcess {
         self.addresses.coaps_tcp
     }
 
+    /// Where it takes datagrams.
+    pub(super) fn coaps(&self) -> SocketAddr {
+        self.addresses.coaps
+    }
+
+    pub(super) fn admin(&self) -> SocketAddr {
+        self.addresses.admin
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
@@ -114,7 +131,7 @@ impl ServerProcess {
     /// SIGKILL, then the same again.
     pub(super) async fn kill_and_restart(mut self, core: &Core) -> Result<Self, BenchError> {
         self.child.kill().await?;
-        Self::start_at(core, self.addresses).await
+        Self::start_at(core, self.addresses, &[]).await
     }
 }
 

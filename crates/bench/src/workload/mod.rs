@@ -24,18 +24,18 @@ pub(crate) const USERS_MIN: usize = 64;
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Server time and wall time since a point.
-struct Meter {
+pub(crate) struct Meter {
     process: Process,
     cpu: Duration,
     since: Instant,
 }
 
 impl Meter {
-    fn start(process: Process) -> Result<Self, BenchError> {
+    pub(crate) fn start(process: Process) -> Result<Self, BenchError> {
         Ok(Self { process, cpu: process.cpu()?, since: Instant::now() })
     }
 
-    fn read(&self, operations: u64) -> Result<Reading, BenchError> {
+    pub(crate) fn read(&self, operations: u64) -> Result<Reading, BenchError> {
         let seconds = self.since.elapsed().as_secs_f64();
         let cpu = self.process.cpu()?.saturating_sub(self.cpu);
         let each = |total: f64| (operations > 0).then(|| total / operations as f64);
@@ -43,7 +43,7 @@ impl Meter {
     }
 }
 
-struct Reading {
-    per_second: Option<f64>,
-    server_cpu_us: Option<f64>,
+pub(crate) struct Reading {
+    pub(crate) per_second: Option<f64>,
+    pub(crate) server_cpu_us: Option<f64>,
 }
