@@ -78,7 +78,11 @@ fn conversation() -> Net {
             net.sides[0].request(Request::get("state").observe(Observe::Register), now).unwrap();
         }
         if round % 7 == 0 {
+            net.sides[0].request(Request::get("large"), now).unwrap();
             net.sides[1].challenge_address([round as u8; 8]);
+        }
+        // Only then, so that Echo has its turn.
+        if round % 7 == 1 {
             net.sides[1].question_address([round as u8; 8], now).unwrap();
         }
         net.sides[1].question_address_again();
