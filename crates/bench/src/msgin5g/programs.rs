@@ -100,7 +100,10 @@ impl ServerProcess {
             command.spawn().map_err(|source| BenchError::Start { program: core.program.clone(), source })?;
         let failed = |reason: String| BenchError::Server { server: "msgin5g server", reason };
         for _ in 0..START_ATTEMPTS {
-            if TcpStream::connect(addresses.coaps_tcp).await.is_ok() {
+            // The first listener to be there, and the last.
+            if TcpStream::connect(addresses.coaps_tcp).await.is_ok()
+                && TcpStream::connect(addresses.admin).await.is_ok()
+            {
                 return Ok(Self { child, addresses });
             }
             if let Some(status) = child.try_wait()? {
