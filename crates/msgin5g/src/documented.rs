@@ -335,11 +335,15 @@ fn the_examples_of_policy_files_are_policy_files() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     let examples = examples(include_str!("../../../docs/reference/policy.md"));
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 5);
     for (function, example) in examples {
         std::fs::write(&path, example).unwrap();
         match function.as_str() {
             "AKMA Anchor Function" => assert_eq!(aanf::PolicyFile::read(&path).unwrap().afs.len(), 4),
+            "CAPIF core function" => {
+                let policy: exposure::capif::PolicyFile = sbi::policy::read(&path).unwrap();
+                assert_eq!((policy.onboardings.len(), policy.registrations.len()), (1, 1));
+            }
             "Configuration Function" => {
                 let policy = configuration::PolicyFile::read(&path).unwrap();
                 assert_eq!((policy.provisioners.len(), policy.readers.len()), (1, 1));

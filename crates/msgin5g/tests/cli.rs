@@ -336,7 +336,7 @@ fn config_check_reads_policy_files_and_says_what_is_wrong_with_them() {
     );
     let af = |rest: &str| format!("[[af]]\naf_id = 'weather'\n{rest}\n");
     let server = format!(
-        "policy = {policy:?}\ncertificates = {tls}\nserver = {{ fqdn = 'msgin5g.example' }}\n\
+        "policy = {policy:?}\ncertificates = {tls}\nauthorization = {{ mode = 'tls' }}\nserver = {{ fqdn = 'msgin5g.example' }}\n\
          akma = {{ aanf = 'https://aanf' }}\nconfiguration_function = {{ url = 'https://cf' }}\nstore = {{ path = 's' }}\n\
          api = {{ listen = '127.0.0.1:0' }}\nadmin = {{ listen = '127.0.0.1:0' }}\n"
     );
@@ -389,7 +389,7 @@ fn config_check_reads_policy_files_and_says_what_is_wrong_with_them() {
                 ("[[topic]]\nname = ''\n".to_owned(), "topic.name must be a Messaging Topic"),
                 ("[[topic_server]]\nserver_id = 'east'\n".to_owned(), "topic_server needs nf_instance_id or dns_name"),
                 ("[[broadcast_area]]\narea = 'north'\n".to_owned(), "broadcast.gateway is needed for broadcast areas"),
-                ("[[topic]]\nname = 'a'\nsubscribers = ['nobody at all']\n".to_owned(), "(line 3, column "),
+                ("[[topic]]\nname = 'a'\nsubscribers = ['UE:**']\n".to_owned(), "(line 3, column "),
                 ("[[topics]]\nname = 'a'\n".to_owned(), "(line 1, column 3): unknown field `topics`"),
             ],
         ),
