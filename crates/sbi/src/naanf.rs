@@ -239,8 +239,13 @@ impl NaanfClient {
         &self.anchors.general
     }
 
+    /// The root of the AAnF that is asked about this A-KID.
+    fn root_of(&self, a_kid: &AKid) -> &str {
+        self.anchors.root(a_kid)
+    }
+
     fn uri(&self, a_kid: &AKid, operation: &str) -> String {
-        resource(self.anchors.root(a_kid), &format!("{API_PATH}/{operation}"))
+        resource(self.root_of(a_kid), &format!("{API_PATH}/{operation}"))
     }
 }
 

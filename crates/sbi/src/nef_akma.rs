@@ -62,10 +62,10 @@ impl NefAkmaClient {
 impl KeySource for NefAkmaClient {
     fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
         Box::pin(async move {
-            let request = self.subscription.ask(AkmaAfKeyRequest::new(af_id, a_kid));
+            let request = self.subscription.ask(&self.root, AkmaAfKeyRequest::new(af_id, a_kid));
             let mut answer = self.retrieve_key(&request).await;
             if let Err(error) = &answer
-                && let Some(request) = self.subscription.ask_again(&request, error)
+                && let Some(request) = self.subscription.ask_again(&self.root, &request, error)
             {
                 answer = self.retrieve_key(&request).await;
             }

@@ -11,7 +11,7 @@
 //!
 //! Access tokens are not for notifications (TS 33.501 clause 13.4.1): the certificate decides.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +39,9 @@ pub const SERVICE_DISABLE_PATH: &str = "/akma-notifications/v1/service-disabled"
 
 /// How long a function that was refused its URI asks without one.
 const REFUSED_PAUSE: Duration = Duration::from_secs(600);
+
+/// Functions of which it is remembered that they refused; the one whose refusal is oldest is asked with the URI again.
+const REFUSING_ROOTS_MAX: usize = 64;
 
 /// 403 of an AAnF: the URI is not one at which the caller may be notified. TS 29.535 defines no cause; this is ours.
 const NOTIFICATION_URI_NOT_ALLOWED: &str = "NOTIFICATION_URI_NOT_ALLOWED";
@@ -84,8 +87,8 @@ pub struct DisableSubscription(Arc<Subscription>);
 #[derive(Debug, Default)]
 struct Subscription {
     uri: OnceLock<NotificationUri>,
-    /// When the URI was refused last.
-    refused_at: Mutex<Option<Instant>>,
+    /// Who refused the URI last, and when: the roots of anchor functions, or of a NEF.
+    refused: Mutex<HashMap<Box<str>, Instant>>,
     metrics: DisableMetrics,
 }
 
@@ -141,28 +144,43 @@ impl DisableSubscription {
         &self.0.metrics
     }
 
-    /// The same question, with the URI if there is one and it was not refused lately.
-    pub(crate) fn ask(&self, request: AkmaAfKeyRequest) -> AkmaAfKeyRequest {
-        let paused = self.refused_at().is_some_and(|at| at.elapsed() < REFUSED_PAUSE);
+    /// The same question to the function at `root`, with the URI if there is one and that did not refuse it lately.
+    pub(crate) fn ask(&self, root: &str, request: AkmaAfKeyRequest) -> AkmaAfKeyRequest {
+        let paused = self.refused().get(root).is_some_and(|at| at.elapsed() < REFUSED_PAUSE);
         match self.0.uri.get() {
             Some(uri) if !paused => request.with_notifications(uri.clone()),
             _ => request,
         }
     }
 
-    /// The question to ask instead if this error is about the URI alone.
-    pub(crate) fn ask_again(&self, request: &AkmaAfKeyRequest, error: &SbiError) -> Option<AkmaAfKeyRequest> {
-        request.notif_uri.as_ref()?;
+    /// The question to ask the function at `root` instead if this error of its is about the URI alone.
+    pub(crate) fn ask_again(
+        &self,
+        root: &str,
+        request: &AkmaAfKeyRequest,
+        error: &SbiError,
+    ) -> Option<AkmaAfKeyRequest> {
+        let (_own, _asked) = (self.0.uri.get()?, request.notif_uri.as_ref()?);
         error.problem().filter(|problem| problem.has_cause(NOTIFICATION_URI_NOT_ALLOWED))?;
-        let first = self.refused_at().replace(Instant::now()).is_none();
+        let first = self.note_refusal(root);
         self.0.metrics.wanted("refused");
         if first {
             tracing::error!(
-                target: "security",
-                "the AAnF may not notify here: that AKMA is disabled is found by re-validation only"
+                target: "security", root,
+                "it may not notify here: that AKMA is disabled is found by re-validation only"
             );
         }
         Some(AkmaAfKeyRequest { supp_feat: None, notif_uri: None, ..request.clone() })
+    }
+
+    /// Whether it is the first of this root.
+    fn note_refusal(&self, root: &str) -> bool {
+        let mut refused = self.refused();
+        if refused.len() >= REFUSING_ROOTS_MAX && !refused.contains_key(root) {
+            let oldest = refused.iter().min_by_key(|(_, at)| **at).map(|(root, _)| root.clone());
+            oldest.map(|oldest| refused.remove(&oldest));
+        }
+        refused.insert(root.into(), Instant::now()).is_none()
     }
 
     /// Counts whether the answer says that we will be told.
@@ -174,8 +192,8 @@ impl DisableSubscription {
         }
     }
 
-    fn refused_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.0.refused_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refused(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Instant>> {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,31 +205,69 @@ pub trait ServiceDisabled: Send + Sync {
 }
 
 /// A-KIDs under which AKMA was disabled lately, for whoever has handshakes under way: a session that comes of one is to end as
-/// it begins. One that nobody remembers any more lives until its next re-validation.
-#[derive(Debug, Default)]
-pub struct RecentlyDisabled(VecDeque<(AKid, Instant)>);
+/// it begins. One that nobody remembers any more lives until its next re-validation. Who enables AKMA again for an application
+/// function has its UEs wait for as long as this is remembered.
+#[derive(Debug)]
+pub struct RecentlyDisabled {
+    /// With the number under which it was told last.
+    entries: HashMap<AKid, u64>,
+    /// In the order in which they were told.
+    order: VecDeque<(AKid, u64, Instant)>,
+    told: u64,
+    remembered_for: Duration,
+}
+
+impl Default for RecentlyDisabled {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), told: 0, remembered_for: Self::REMEMBERED_FOR_MIN }
+    }
+}
 
 impl RecentlyDisabled {
     /// How many are remembered; the oldest is forgotten first.
-    pub const A_KIDS_MAX: usize = 4096;
-    /// For how long: longer than a look-up and the rest of a handshake may take. Who enables AKMA again for an application
-    /// function has its UEs wait that long.
-    pub const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+    pub const A_KIDS_MAX: usize = 65_536;
+    /// For how long, at least: longer than a look-up and the rest of a handshake may take by default.
+    pub const REMEMBERED_FOR_MIN: Duration = Duration::from_secs(60);
 
-    /// Remembers one.
-    pub fn insert(&mut self, a_kid: &AKid, now: Instant) {
-        if self.0.len() >= Self::A_KIDS_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back((a_kid.clone(), now));
+    /// Remembers each for the longest that a key may be on its way into a session, or for [`Self::REMEMBERED_FOR_MIN`] if that
+    /// is longer.
+    pub fn remember_for(&mut self, longest: Duration) {
+        self.remembered_for = longest.max(Self::REMEMBERED_FOR_MIN);
     }
 
-    /// Whether it is remembered. Forgets what is too old.
-    pub fn contains(&mut self, a_kid: &AKid, now: Instant) -> bool {
-        while self.0.front().is_some_and(|(_, at)| *at + Self::REMEMBERED_FOR <= now) {
-            self.0.pop_front();
+    /// Remembers one from now on.
+    pub fn insert(&mut self, a_kid: &AKid, now: Instant) {
+        self.forget_old(now);
+        self.told += 1;
+        self.order.push_back((a_kid.clone(), self.told, now));
+        self.entries.insert(a_kid.clone(), self.told);
+        while self.order.len() > Self::A_KIDS_MAX {
+            self.forget_oldest();
         }
-        self.0.iter().any(|(disabled, _)| disabled == a_kid)
+    }
+
+    /// Whether it is remembered.
+    pub fn contains(&mut self, a_kid: &AKid, now: Instant) -> bool {
+        self.forget_old(now);
+        self.entries.contains_key(a_kid)
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        let remembered_for = self.remembered_for;
+        while self.order.front().is_some_and(|(_, _, at)| now.saturating_duration_since(*at) >= remembered_for) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((a_kid, told, _)) = self.order.pop_front() else { return };
+        // One that was told again since stays.
+        if self.entries.get(&a_kid) == Some(&told) {
+            self.entries.remove(&a_kid);
+        }
+        if self.order.is_empty() {
+            (self.entries, self.order) = (HashMap::new(), VecDeque::new());
+        }
     }
 }
 
@@ -268,6 +324,8 @@ mod tests {
     use super::*;
     use crate::SupportedFeatures;
 
+    const ROOT: &str = "https://aanf.example";
+
     fn section(root: &str) -> NotificationSection {
         let notifier = PeerName { dns_name: Some("aanf.example".to_owned()), ..PeerName::default() };
         NotificationSection { root: Some(root.to_owned()), notifier: vec![notifier] }
@@ -284,8 +342,8 @@ mod tests {
     #[test]
     fn who_wants_nothing_leaves_nothing() {
         let subscription = DisableSubscription::default();
-        assert_eq!(subscription.ask(question()), question());
-        assert!(subscription.ask_again(&question(), &refused(NOTIFICATION_URI_NOT_ALLOWED)).is_none());
+        assert_eq!(subscription.ask(ROOT, question()), question());
+        assert!(subscription.ask_again(ROOT, &question(), &refused(NOTIFICATION_URI_NOT_ALLOWED)).is_none());
     }
 
     #[test]
@@ -295,36 +353,77 @@ mod tests {
         let clone = subscription.clone();
         subscription.open(&section("https://af.example.com/below/"), address);
         subscription.open(&section("https://elsewhere.example.com"), address);
-        let uri = clone.ask(question()).notif_uri.unwrap();
+        let uri = clone.ask(ROOT, question()).notif_uri.unwrap();
         assert_eq!(uri.as_str(), "https://af.example.com/below/akma-notifications/v1/service-disabled");
         let own = DisableSubscription::default();
         own.open(&NotificationSection { root: None, ..section("") }, address);
-        assert!(own.ask(question()).notif_uri.unwrap().as_str().starts_with("https://127.0.0.1:8443/akma"));
+        assert!(own.ask(ROOT, question()).notif_uri.unwrap().as_str().starts_with("https://127.0.0.1:8443/akma"));
     }
 
     #[test]
     fn a_uri_that_is_refused_is_left_out_for_a_while_and_nothing_else_makes_that() {
         let subscription = DisableSubscription::default();
         subscription.open(&section("https://af.example.com"), "127.0.0.1:1".parse().unwrap());
-        let asked = subscription.ask(question());
-        assert!(subscription.ask_again(&asked, &refused("K_AF_EXPIRED")).is_none());
-        assert!(subscription.ask(question()).notif_uri.is_some());
-        let again = subscription.ask_again(&asked, &refused(NOTIFICATION_URI_NOT_ALLOWED)).unwrap();
+        let asked = subscription.ask(ROOT, question());
+        assert!(subscription.ask_again(ROOT, &asked, &refused("K_AF_EXPIRED")).is_none());
+        assert!(subscription.ask(ROOT, question()).notif_uri.is_some());
+        let again = subscription.ask_again(ROOT, &asked, &refused(NOTIFICATION_URI_NOT_ALLOWED)).unwrap();
         assert_eq!(again, question());
-        assert_eq!(subscription.ask(question()), question());
+        assert_eq!(subscription.ask(ROOT, question()), question());
+    }
+
+    #[test]
+    fn an_aanf_that_refuses_the_uri_keeps_it_from_no_other() {
+        let subscription = DisableSubscription::default();
+        subscription.open(&section("https://af.example.com"), "127.0.0.1:1".parse().unwrap());
+        let asked = subscription.ask(ROOT, question());
+        assert!(subscription.ask_again(ROOT, &asked, &refused(NOTIFICATION_URI_NOT_ALLOWED)).is_some());
+        assert!(subscription.ask(ROOT, question()).notif_uri.is_none());
+        assert!(subscription.ask("https://aanf-2.example", question()).notif_uri.is_some());
+        // Of more than are remembered the oldest refusal is forgotten.
+        for number in 0..REFUSING_ROOTS_MAX {
+            let root = format!("https://aanf-{number}.example");
+            assert!(subscription.ask_again(&root, &asked, &refused(NOTIFICATION_URI_NOT_ALLOWED)).is_some());
+        }
+        assert_eq!(subscription.refused().len(), REFUSING_ROOTS_MAX);
+        assert!(subscription.ask(ROOT, question()).notif_uri.is_some());
+        assert!(subscription.ask("https://aanf-2.example", question()).notif_uri.is_none());
+    }
+
+    #[test]
+    fn what_somebody_else_leaves_is_not_taken_from_its_question() {
+        let uri: NotificationUri = "https://relay.example".parse().unwrap();
+        let asked = question().with_notifications(uri);
+        let refusal = refused(NOTIFICATION_URI_NOT_ALLOWED);
+        assert!(DisableSubscription::default().ask_again(ROOT, &asked, &refusal).is_none());
     }
 
     #[test]
     fn of_what_was_disabled_the_oldest_is_forgotten_and_everything_in_time() {
-        let a_kid = |number: usize| format!("0.{number}@example.com").parse().unwrap();
+        let a_kid = |number: usize| -> AKid { format!("0.{number}@example.com").parse().unwrap() };
         let (mut recently, now) = (RecentlyDisabled::default(), Instant::now());
         for number in 0..=RecentlyDisabled::A_KIDS_MAX {
             recently.insert(&a_kid(number), now);
         }
         assert!(!recently.contains(&a_kid(0), now));
         assert!(recently.contains(&a_kid(1), now) && recently.contains(&a_kid(RecentlyDisabled::A_KIDS_MAX), now));
-        assert!(!recently.contains(&a_kid(1), now + RecentlyDisabled::REMEMBERED_FOR));
-        assert!(recently.0.is_empty());
+        assert!(!recently.contains(&a_kid(1), now + RecentlyDisabled::REMEMBERED_FOR_MIN));
+        assert!(recently.entries.is_empty() && recently.order.is_empty());
+    }
+
+    #[test]
+    fn what_was_disabled_again_is_remembered_from_then_on_and_as_long_as_the_longest_handshake() {
+        let (mut recently, now, second) = (RecentlyDisabled::default(), Instant::now(), Duration::from_secs(1));
+        let a_kid: AKid = "0.a@example.com".parse().unwrap();
+        recently.remember_for(second);
+        recently.insert(&a_kid, now);
+        recently.insert(&a_kid, now + 30 * second);
+        assert!(recently.contains(&a_kid, now + 89 * second), "no less than the least");
+        assert!(!recently.contains(&a_kid, now + 90 * second));
+        recently.remember_for(3600 * second);
+        recently.insert(&a_kid, now + 100 * second);
+        assert!(recently.contains(&a_kid, now + 3699 * second));
+        assert!(!recently.contains(&a_kid, now + 3700 * second));
     }
 
     #[test]
@@ -342,6 +441,6 @@ mod tests {
         let subscription = DisableSubscription::default();
         subscription.open(&section("https://af.example.com"), "127.0.0.1:1".parse().unwrap());
         let features = SupportedFeatures::of(&[feature::SERVICE_DISABLE_NOTIFICATION]);
-        assert_eq!(subscription.ask(question()).supp_feat, Some(features));
+        assert_eq!(subscription.ask(ROOT, question()).supp_feat, Some(features));
     }
 }

@@ -13,19 +13,30 @@ use crate::problem::cause;
 impl KeySource for NaanfClient {
     fn retrieve(&self, af_id: AfId, a_kid: AKid) -> BoxFuture<'_, Result<Option<ProvenKey>, KeySourceError>> {
         Box::pin(async move {
-            let request = self.subscription.ask(AkmaAfKeyRequest::new(af_id, a_kid));
-            let mut answer = self.retrieve_applicationkey(&request).await;
-            if let Err(error) = &answer
-                && let Some(request) = self.subscription.ask_again(&request, error)
-            {
-                answer = self.retrieve_applicationkey(&request).await;
-            }
-            let answer = answer.map_err(key_source_error)?;
-            if let Some(data) = &answer {
-                self.subscription.answered(&request, data);
-            }
-            Ok(answer.map(ProvenKey::from))
+            let answer = self.retrieve_and_subscribe(&AkmaAfKeyRequest::new(af_id, a_kid)).await;
+            Ok(answer.map_err(key_source_error)?.map(ProvenKey::from))
         })
+    }
+}
+
+impl NaanfClient {
+    /// [`NaanfClient::retrieve_applicationkey`], with the wish to be told of AKMA disabled.
+    pub(crate) async fn retrieve_and_subscribe(
+        &self,
+        request: &AkmaAfKeyRequest,
+    ) -> Result<Option<AkmaAfKeyData>, SbiError> {
+        let root = self.root_of(&request.a_kid);
+        let request = self.subscription.ask(root, request.clone());
+        let mut answer = self.retrieve_applicationkey(&request).await;
+        if let Err(error) = &answer
+            && let Some(request) = self.subscription.ask_again(root, &request, error)
+        {
+            answer = self.retrieve_applicationkey(&request).await;
+        }
+        if let Ok(Some(data)) = &answer {
+            self.subscription.answered(&request, data);
+        }
+        answer
     }
 }
 

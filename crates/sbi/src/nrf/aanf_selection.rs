@@ -94,7 +94,7 @@ impl AanfSelection {
         let not_served = || SbiError::Problem(Box::new(ProblemDetails::not_found("ROUTING_INDICATOR_NOT_SERVED")));
         let indicator = request.a_kid.routing_indicator().ok_or_else(not_served)?;
         let aanf = self.of(&indicator).await?.ok_or_else(not_served)?;
-        let answer = aanf.retrieve_applicationkey(request).await;
+        let answer = aanf.retrieve_and_subscribe(request).await;
         if !matches!(answer, Err(SbiError::Unreachable(_) | SbiError::TimedOut)) {
             return answer;
         }
@@ -102,14 +102,14 @@ impl AanfSelection {
         match self.of(&indicator).await {
             // Fixing an expiry twice comes to the same.
             Ok(Some(again)) if again.general_root() != aanf.general_root() => {
-                again.retrieve_applicationkey(request).await
+                again.retrieve_and_subscribe(request).await
             }
             _ => answer,
         }
     }
 
     fn client(&self, root: String) -> NaanfClient {
-        let client = NaanfClient::new(self.http.clone(), root);
+        let client = NaanfClient::new(self.http.clone(), root).subscribing(self.subscription.clone());
         if self.supi { client } else { client.without_supi() }
     }
 
@@ -133,18 +133,8 @@ impl AanfSelection {
     }
 
     async fn ask(&self, af_id: AfId, a_kid: AKid) -> Result<Option<ProvenKey>, KeySourceError> {
-        let request = self.subscription.ask(AkmaAfKeyRequest::new(af_id, a_kid));
-        let mut answer = self.retrieve_applicationkey(&request).await;
-        if let Err(error) = &answer
-            && let Some(request) = self.subscription.ask_again(&request, error)
-        {
-            answer = self.retrieve_applicationkey(&request).await;
-        }
-        let answer = answer.map_err(key_source_error)?;
-        if let Some(data) = &answer {
-            self.subscription.answered(&request, data);
-        }
-        Ok(answer.map(ProvenKey::from))
+        let answer = self.retrieve_applicationkey(&AkmaAfKeyRequest::new(af_id, a_kid)).await;
+        Ok(answer.map_err(key_source_error)?.map(ProvenKey::from))
     }
 }
 
