@@ -208,3 +208,19 @@ async fn location_and_link_are_full_uris_of_the_authentication() {
     let link = &answer.body.unwrap().links[sbi::nausf::LINK_5G_AKA].href;
     assert_eq!(*link, format!("{location}/5g-aka-confirmation"));
 }
+
+#[tokio::test]
+async fn an_authentication_under_way_when_the_ue_is_removed_comes_to_nothing() {
+    let core = Core::start().await;
+    let (subscriber, other) = (core.subscriber(1), core.subscriber(2));
+    let (context, of_other) = (core.challenge(&subscriber).await, core.challenge(&other).await);
+    let (rand, autn) = challenge_of(&context);
+    let res_star = usim(&subscriber).authenticate(&rand, &autn).unwrap().res_star(&core.snn());
+    core.ausf().deregister(&subscriber.supi).await.unwrap();
+    let confirmed = core.ausf().confirm_5g_aka(&context, Some(res_star)).await;
+    assert_eq!(refusal(confirmed), (404, "CONTEXT_NOT_FOUND".to_owned()));
+    let (rand, autn) = challenge_of(&of_other);
+    let res_star = usim(&other).authenticate(&rand, &autn).unwrap().res_star(&core.snn());
+    let confirmed = core.ausf().confirm_5g_aka(&of_other, Some(res_star)).await.unwrap();
+    assert_eq!(confirmed.auth_result, AuthResult::AuthenticationSuccess, "nobody else's");
+}

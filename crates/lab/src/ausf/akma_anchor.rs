@@ -97,13 +97,15 @@ pub(super) async fn deregister(
     Json(info): Json<DeregistrationInfo>,
 ) -> Result<StatusCode, ProblemDetails> {
     authorise(&ausf.audit, &peer, &ausf.deregistration_callers, ACTION)?;
+    // First: what would be confirmed after the AAnF forgot the UE would have it known there again.
+    let dropped = ausf.contexts().drop_where(|context| context.supi == info.supi);
     if let Some(aanf) = &ausf.aanf {
         remove(aanf, &info.supi).await.map_err(|error| {
             tracing::warn!(target: "security", %error, "AAnF did not remove an AKMA context");
             ProblemDetails::new(StatusCode::GATEWAY_TIMEOUT).with_cause(UPSTREAM_SERVER_ERROR)
         })?;
     }
-    tracing::info!(target: "security", "UE deregistered, AKMA context removed");
+    tracing::info!(target: "security", dropped, "UE deregistered, AKMA context removed");
     Ok(StatusCode::NO_CONTENT)
 }
 

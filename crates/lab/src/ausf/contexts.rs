@@ -71,6 +71,16 @@ impl<T> Contexts<T> {
         self.store(id, taken.deadline, taken.value);
     }
 
+    /// Drops those that `is_over` picks; how many.
+    pub(crate) fn drop_where(&mut self, is_over: impl Fn(&T) -> bool) -> usize {
+        let over: Vec<Uuid> =
+            self.entries.iter().filter(|(_, (_, _, value))| is_over(value)).map(|(id, _)| *id).collect();
+        for (deadline, number, _) in over.iter().filter_map(|id| self.entries.remove(id)) {
+            self.deadlines.remove(&(deadline, number));
+        }
+        over.len()
+    }
+
     fn drop_expired(&mut self, now: Instant) {
         while let Some(entry) = self.deadlines.first_entry() {
             if entry.key().0 > now {
