@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use akma::AKid;
+use akma::{AKid, UeId};
 use axum::Router;
 use prometheus_client::registry::Registry;
 use sbi::audit::Audit;
@@ -14,17 +14,18 @@ use sbi::naanf::{DisableSubscription, NotificationSection, RecentlyDisabled, Ser
 use sbi::nrf::{AanfSelection, NrfClient};
 use sbi::{CertificateFiles, SbiClient, SbiClientConfig, SbiError};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{KeyLookup, PskAcceptor, PskServerConfig, TransportMetrics};
+use transport::{KeyLookup, ProvenPeer, PskAcceptor, PskServerConfig, TransportMetrics};
 
 use crate::coap_limits::CoapLimits;
 use crate::config::CoapConfig;
 use crate::error::ConfigurationError;
 use crate::service::Service;
 use crate::ue_configuration::Template;
-use crate::ue_session::{self, Ended};
+use crate::ue_session::{self, Ended, Orders};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -37,10 +38,12 @@ pub(crate) struct Shared {
     proven: Mutex<Proven>,
 }
 
-/// Connections by the A-KID that proved them.
+/// Connections by what proved them.
 #[derive(Default)]
 struct Proven {
     of_a_kids: HashMap<AKid, OfAKid>,
+    /// The A-KIDs of a UE that have connections.
+    of_ues: HashMap<UeId, Vec<AKid>>,
     disabled: RecentlyDisabled,
 }
 
@@ -50,20 +53,23 @@ struct OfAKid {
     count: usize,
     /// Cancelled when AKMA is disabled under it.
     disabled: CancellationToken,
+    /// Changes when the UE has connections by another A-KID, too: one of them is older, and its A-KID is no good any more.
+    doubted: watch::Sender<()>,
 }
 
 /// The listener at work.
-#[derive(Debug)]
 pub(crate) struct CoapServer {
     local_addr: SocketAddr,
     disabling: Disabling,
+    /// What accepts, until it is told where the AAnF's word is heard.
+    waiting: Option<(Arc<Shared>, TcpListener, PskAcceptor)>,
     tasks: TaskTracker,
     drain_timeout: Duration,
 }
 
 impl CoapServer {
-    /// Listens, and serves until `stopping` is cancelled.
-    pub(crate) async fn start(
+    /// Listens; it serves from [`CoapServer::serve`] on until `stopping` is cancelled.
+    pub(crate) async fn bind(
         config: CoapConfig,
         certificates: &CertificateFiles,
         nrf: Option<&NrfClient>,
@@ -82,6 +88,7 @@ impl CoapServer {
             limits: config.handshakes.clone(),
             ..PskServerConfig::new(config.fqdn.clone())
         };
+        let longest_handshake = psk.handshake_timeout + Duration::from_millis(config.lookups.timeout_ms);
         let acceptor = PskAcceptor::new(psk, Arc::clone(&keys)).map_err(SbiError::Tls)?;
         let fault = |source| SbiError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(fault)?;
@@ -100,10 +107,10 @@ impl CoapServer {
             connections: AtomicUsize::new(0),
             proven: Mutex::default(),
         });
-        let tasks = TaskTracker::new();
+        shared.proven().disabled.remember_for(longest_handshake);
         let disabling = Disabling { section, subscription, shared: Arc::downgrade(&shared) };
-        tasks.spawn(accept(shared, listener, acceptor, tasks.clone()));
-        Ok(Self { local_addr, disabling, tasks, drain_timeout })
+        let waiting = Some((shared, listener, acceptor));
+        Ok(Self { local_addr, disabling, waiting, tasks: TaskTracker::new(), drain_timeout })
     }
 
     /// Where the AAnF tells that AKMA is disabled; a route of the function's API.
@@ -113,10 +120,13 @@ impl CoapServer {
         notification_door(section, subscription, shared as Arc<dyn ServiceDisabled>, audit)
     }
 
-    /// Says where that API is.
-    pub(crate) fn disable_door_is_at(&self, api: SocketAddr) {
+    /// Serves, now that the API is there at which the AAnF tells: nobody gets in by a key that was asked for before.
+    pub(crate) fn serve(&mut self, api: SocketAddr) {
         if let Some(section) = &self.disabling.section {
             self.disabling.subscription.open(section, api);
+        }
+        if let Some((shared, listener, acceptor)) = self.waiting.take() {
+            self.tasks.spawn(accept(shared, listener, acceptor, self.tasks.clone()));
         }
     }
 
@@ -134,18 +144,18 @@ impl CoapServer {
     }
 }
 
+impl std::fmt::Debug for CoapServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoapServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
 /// What being told takes.
 struct Disabling {
     section: Option<NotificationSection>,
     subscription: DisableSubscription,
     /// Gone once nobody accepts any more; what it holds is not to be held by whoever waits for that.
     shared: Weak<Shared>,
-}
-
-impl std::fmt::Debug for Disabling {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Disabling").field("section", &self.section).finish_non_exhaustive()
-    }
 }
 
 impl ServiceDisabled for Shared {
@@ -206,9 +216,8 @@ async fn serve(connection: Connection, acceptor: PskAcceptor, stream: TcpStream,
         }
     };
     let peer = stream.peer().clone();
-    let entry = Entry::new(shared, peer.a_kid.clone());
-    let (refused, disabled) = (entry.refused, entry.disabled.clone());
-    let ended = ue_session::run(shared, stream, peer, source.ip(), refused, disabled).await;
+    let (entry, orders, refused) = Entry::new(shared, &peer);
+    let ended = ue_session::run(shared, stream, peer, source.ip(), refused, orders).await;
     drop(entry);
     shared.service.metrics.connection_ended(ended.as_str());
 }
@@ -233,37 +242,65 @@ impl Drop for Connection {
     }
 }
 
-/// The same for one A-KID.
+/// The same for one A-KID and its UE.
 struct Entry<'a> {
     shared: &'a Shared,
     a_kid: AKid,
-    /// Why it may not be.
-    refused: Option<Ended>,
-    disabled: CancellationToken,
+    ue_id: Option<UeId>,
 }
 
 impl<'a> Entry<'a> {
-    fn new(shared: &'a Shared, a_kid: AKid) -> Self {
+    /// The entry, what its connection has to obey, and why it may not be, if so.
+    fn new(shared: &'a Shared, peer: &ProvenPeer) -> (Self, Orders, Option<Ended>) {
+        let (a_kid, ue_id) = (peer.a_kid.clone(), peer.ue_id.clone());
         let mut proven = shared.proven();
         let is_disabled = proven.disabled.contains(&a_kid, Instant::now());
         let of_a_kid = proven.of_a_kids.entry(a_kid.clone()).or_default();
         of_a_kid.count += 1;
         let is_over_limit = of_a_kid.count > shared.limits.connections_per_a_kid_max;
-        let disabled = of_a_kid.disabled.clone();
+        let orders = Orders { disabled: of_a_kid.disabled.clone(), doubted: of_a_kid.doubted.subscribe() };
+        if let Some(ue_id) = &ue_id {
+            proven.enter(ue_id, &a_kid);
+        }
         drop(proven);
         let refused = is_over_limit.then_some(Ended::TooMany).or(is_disabled.then_some(Ended::ServiceDisabled));
-        Self { shared, a_kid, refused, disabled }
+        (Self { shared, a_kid, ue_id }, orders, refused)
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let mut proven = self.shared.proven();
-        if let Some(of_a_kid) = proven.of_a_kids.get_mut(&self.a_kid) {
-            of_a_kid.count -= 1;
-            if of_a_kid.count == 0 {
-                proven.of_a_kids.remove(&self.a_kid);
+        let Some(of_a_kid) = proven.of_a_kids.get_mut(&self.a_kid) else { return };
+        of_a_kid.count -= 1;
+        if of_a_kid.count == 0 {
+            proven.of_a_kids.remove(&self.a_kid);
+            if let Some(ue_id) = &self.ue_id {
+                proven.leave(ue_id, &self.a_kid);
             }
+        }
+    }
+}
+
+impl Proven {
+    /// Which of several A-KIDs is the newest only the AAnF knows: all are asked about, once.
+    fn enter(&mut self, ue_id: &UeId, a_kid: &AKid) {
+        let of_ue = self.of_ues.entry(ue_id.clone()).or_default();
+        if !of_ue.contains(a_kid) {
+            of_ue.push(a_kid.clone());
+        }
+        if of_ue.len() > 1 {
+            for of_a_kid in of_ue.iter().filter_map(|a_kid| self.of_a_kids.get(a_kid)) {
+                of_a_kid.doubted.send_replace(());
+            }
+        }
+    }
+
+    fn leave(&mut self, ue_id: &UeId, a_kid: &AKid) {
+        let Some(of_ue) = self.of_ues.get_mut(ue_id) else { return };
+        of_ue.retain(|other| other != a_kid);
+        if of_ue.is_empty() {
+            self.of_ues.remove(ue_id);
         }
     }
 }

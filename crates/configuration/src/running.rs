@@ -110,10 +110,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         retry_after_seconds: config.limits.retry_after_seconds,
     });
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AF)?;
-    let coap = match config.coap {
+    let mut coap = match config.coap {
         Some(coap) => {
             let service = Arc::clone(&service);
-            Some(CoapServer::start(coap, &config.tls, nrf.as_ref(), service, &mut registry, shutdown.clone()).await?)
+            Some(CoapServer::bind(coap, &config.tls, nrf.as_ref(), service, &mut registry, shutdown.clone()).await?)
         }
         None => None,
     };
@@ -123,8 +123,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         routes = routes.merge(coap.disable_door(authorizer.audit()));
     }
     let server = SbiServer::start_authorized(server, routes, &authorizer, shutdown.clone(), server_metrics).await?;
-    if let Some(coap) = &coap {
-        coap.disable_door_is_at(server.local_addr());
+    if let Some(coap) = &mut coap {
+        coap.serve(server.local_addr());
     }
     tokio::spawn(policy.follow(shutdown.clone()));
     if let Some(nrf) = &nrf {

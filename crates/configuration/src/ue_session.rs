@@ -23,6 +23,7 @@ use message::UeServiceId;
 use sbi::ss_upr::VAL_SERVICE_ID;
 use sbi::{ProblemDetails, cause};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use transport::{KeyRequest, LogThrottle, LookupRefusal, ProvenPeer};
@@ -120,14 +121,21 @@ const NOT_ASSOCIATED: &str = "not_associated";
 /// A label for the metrics, and the refusal that goes with it.
 type Refused = (&'static str, Response);
 
+/// What others tell a connection.
+pub(crate) struct Orders {
+    /// Cancelled when AKMA is disabled under the A-KID.
+    pub(crate) disabled: CancellationToken,
+    /// Changes when the A-KID is to be asked about at once: the UE came with another one.
+    pub(crate) doubted: watch::Receiver<()>,
+}
+
 struct Session<'a, S> {
     shared: &'a Shared,
     stream: S,
     machine: StreamConnection,
     peer: ProvenPeer,
     source: IpAddr,
-    /// Cancelled when AKMA is disabled under the A-KID.
-    disabled: CancellationToken,
+    orders: Orders,
     observations: Vec<Observation>,
     watch: Option<Watch>,
     /// The connection ends for this reason once everything is written.
@@ -140,16 +148,16 @@ struct Session<'a, S> {
     revalidate_by: Instant,
 }
 
-/// Serves a connection to its end; `refused` ends it at once, and so does `disabled` when it is cancelled.
+/// Serves a connection to its end; `refused` ends it at once.
 pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
     peer: ProvenPeer,
     source: IpAddr,
     refused: Option<Ended>,
-    disabled: CancellationToken,
+    orders: Orders,
 ) -> Ended {
-    let mut session = Session::new(shared, stream, peer, source, disabled);
+    let mut session = Session::new(shared, stream, peer, source, orders);
     if let Some(reason) = refused {
         session.abort(reason);
     }
@@ -170,7 +178,7 @@ impl<S> Drop for Session<'_, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
-    fn new(shared: &'a Shared, stream: S, peer: ProvenPeer, source: IpAddr, disabled: CancellationToken) -> Self {
+    fn new(shared: &'a Shared, stream: S, peer: ProvenPeer, source: IpAddr, orders: Orders) -> Self {
         let now = Instant::now();
         let limits = StreamLimits {
             peer_observations_max: shared.limits.observations_per_connection_max,
@@ -183,7 +191,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             stream,
             peer,
             source,
-            disabled,
+            orders,
             observations: Vec::new(),
             watch: None,
             ending: None,
@@ -220,7 +228,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 },
                 () = changed => self.notify_all(),
                 () = sleep_until(deadline) => self.when_due().await?,
-                () = self.disabled.cancelled(), if self.ending.is_none() => self.abort(Ended::ServiceDisabled),
+                () = self.orders.disabled.cancelled(), if self.ending.is_none() => self.abort(Ended::ServiceDisabled),
+                Ok(()) = self.orders.doubted.changed(), if self.ending.is_none() => self.revalidate().await,
                 () = self.shared.stopping.cancelled(), if self.ending.is_none() => self.release(Ended::Stopped),
             }
         }

@@ -595,3 +595,19 @@ async fn a_configuration_that_no_ue_could_use_is_refused_at_the_start() {
     wrong(|coap| coap.limits.idle_timeout_seconds = 0, "coap.limits.idle_timeout_seconds");
     wrong(|coap| coap.limits.revalidation_seconds = u64::MAX, "coap.limits.revalidation_seconds");
 }
+
+#[tokio::test]
+async fn a_newer_a_kid_of_the_ue_has_the_connections_of_the_older_asked_for_at_once() {
+    // Nobody is asked about at the next re-validation, which is in ten minutes.
+    let scene = Scene::start().await;
+    scene.associate(SUPI, "m@lab.example").await;
+    let subscriber = scene.authenticate(SUPI, "0.aa@example.org").await;
+    let mut older = scene.connect(&subscriber).await;
+    older.observe().await;
+    let subscriber = scene.authenticate(SUPI, "0.cc@example.org").await;
+    let mut newer = scene.connect(&subscriber).await;
+    let last = older.last_words().await;
+    let Some(StreamEvent::Aborted { diagnostic, .. }) = last else { panic!("not aborted but {last:?}") };
+    assert_eq!(diagnostic, "A-KID no longer valid");
+    newer.observe().await;
+}
