@@ -14,6 +14,7 @@ use crate::config::{CoapsSection, Config};
 use crate::core::Core;
 use crate::error::ServerError;
 use crate::listener;
+use crate::server::DisablingHeard;
 use crate::session;
 use crate::sessions::Connection;
 
@@ -35,6 +36,7 @@ pub(crate) fn start(
     section: &CoapsSection,
     config: &Config,
     keys: Arc<KeyLookup>,
+    _heard: &DisablingHeard,
 ) -> Result<SocketAddr, ServerError> {
     let dtls = DtlsServerConfig {
         allow_plain_psk: section.allow_plain_psk,

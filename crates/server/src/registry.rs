@@ -124,14 +124,6 @@ impl Party {
         generation
     }
 
-    /// Notes that whoever carried as this generation does so no more, but may again.
-    pub(crate) fn doze(&self, mailbox: &Arc<Mailbox>, generation: u64) {
-        let mut state = lock(&self.state);
-        if state.generation == generation && state.carrier.is_none() && !state.gone {
-            state.sleeper = Some(Arc::clone(mailbox));
-        }
-    }
-
     /// Makes the mailbox that dozed as this generation the carrier again. None if another one came meanwhile, or the party is
     /// gone.
     pub(crate) fn rouse(&self, mailbox: &Arc<Mailbox>, generation: u64) -> Option<u64> {

@@ -200,10 +200,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     core.tasks.spawn(hibernation::run(Arc::clone(&core)));
 
     let (listener, coap) = bind(config.server.listen).await?;
-    let coaps = match &config.coaps {
-        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys))?),
-        None => None,
-    };
     let websocket = match &config.websocket {
         Some(section) => Some((bind(section.listen).await?, acceptor.for_http()?, section.opening_limits())),
         None => None,
@@ -224,10 +220,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         api_metrics,
     )
     .await?;
-    if let Some(section) = &config.akma.notifications {
-        disabling.metrics().register(&mut metrics_registry);
-        disabling.open(section, api.local_addr());
-    }
+    let heard = hear_of_disabling(&core, &config, &disabling, &api, &mut metrics_registry);
+    let coaps = match &config.coaps {
+        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys), &heard)?),
+        None => None,
+    };
     let invokers = match config.capif.take() {
         Some(section) => {
             let services = api::unprotected(&for_servers);
@@ -359,6 +356,35 @@ fn disable_door(
 ) -> axum::Router {
     let Some(section) = &config.akma.notifications else { return axum::Router::new() };
     notification_door(section, disabling, Arc::new(DisabledSessions(Arc::clone(core))), authorizer.audit())
+}
+
+/// From now on the AAnF's word that AKMA is disabled is heard, if it is to be. Whoever lets devices in needs this first, since
+/// what is asked about them before leaves no URI.
+pub(crate) struct DisablingHeard(());
+
+fn hear_of_disabling(
+    core: &Core,
+    config: &Config,
+    disabling: &DisableSubscription,
+    api: &SbiServer,
+    metrics: &mut MetricsRegistry,
+) -> DisablingHeard {
+    core.sessions.handshakes_last(longest_handshake(config));
+    if let Some(section) = &config.akma.notifications {
+        disabling.metrics().register(metrics);
+        disabling.open(section, api.local_addr());
+    }
+    DisablingHeard(())
+}
+
+/// How long a key may be on its way from the AAnF into a session, whatever carries that.
+fn longest_handshake(config: &Config) -> Duration {
+    let lookup = Duration::from_millis(config.akma.lookups.timeout_ms);
+    let tls = acceptor_config(config).handshake_timeout
+        + config.websocket.as_ref().map(|section| section.opening_limits().request_timeout).unwrap_or_default();
+    let dtls = config.coaps.as_ref().map(|section| Duration::from_millis(section.dtls.handshake_timeout_ms));
+    let oscore = config.oscore.as_ref().map(|section| Duration::from_secs(section.limits.unproven_seconds));
+    lookup + [Some(tls), dtls, oscore].into_iter().flatten().max().unwrap_or_default()
 }
 
 fn key_lookup(

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use akma::{AKid, UeId};
 use sbi::naanf::{RecentlyDisabled, ServiceDisabled};
@@ -153,6 +153,11 @@ impl Sessions {
     /// Connections, and sessions over datagrams, those in their handshake included.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed) + self.datagram_sessions.load(Ordering::Relaxed)
+    }
+
+    /// The longest that a key may be on its way into a session; before the first one.
+    pub(crate) fn handshakes_last(&self, longest: Duration) {
+        lock(&self.proven).withdrawn.remember_for(longest);
     }
 
     /// Tells every session to end in good order.

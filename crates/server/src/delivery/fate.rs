@@ -218,11 +218,22 @@ impl Core {
 
     /// The carrier of this generation is gone. Nothing happens if a newer one took over.
     pub(crate) fn detach(self: &Arc<Self>, party: &Arc<Party>, generation: u64) {
+        self.detach_for(party, generation, None);
+    }
+
+    /// The same, of a carrier whose session lasts and may carry again ([`Party::rouse`]): it dozes from the moment on in which
+    /// it does not carry any more, so that whoever takes its place, or removes the party, finds it.
+    pub(crate) fn detach_dozing(self: &Arc<Self>, party: &Arc<Party>, generation: u64, mailbox: &Arc<Mailbox>) {
+        self.detach_for(party, generation, Some(mailbox));
+    }
+
+    fn detach_for(self: &Arc<Self>, party: &Arc<Party>, generation: u64, sleeper: Option<&Arc<Mailbox>>) {
         let mut guard = lock(&party.state);
         let state = &mut *guard;
         if state.generation != generation || state.carrier.take().is_none() {
             return;
         }
+        state.sleeper = sleeper.cloned();
         let asides = state.pipeline_if_any().map(Pipeline::detach).unwrap_or_default();
         let answers = self.carry_out(party, state, asides);
         inbox::start_disk_work(self, party, state);

@@ -22,6 +22,8 @@ pub(crate) enum Ended {
     NotReading,
     /// The peer left a delivery unacknowledged.
     NotAcknowledging,
+    /// A delivery on a stream was answered by what cannot be shown to be the peer's word.
+    NotVerified,
     /// The peer did not answer a ping.
     Silent,
     /// No registration in time.
@@ -55,6 +57,7 @@ impl Ended {
             Self::Malformed => "malformed CoAP",
             Self::NotReading => "peer does not read",
             Self::NotAcknowledging => "peer does not acknowledge",
+            Self::NotVerified => "answer is not the peer's",
             Self::Silent => "peer is silent",
             Self::NeverRegistered => "no registration in time",
             Self::KeyExpired => "K_AF expired",
@@ -128,19 +131,24 @@ impl Session {
     /// The earliest of everything that may be due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let limits = &self.core.limits;
+        let blocked = self.blocked_since.map(|since| since + limits.write_timeout());
+        let machine = self.carrier.poll_timeout().map(Instant::from_std);
+        if let Some(ending) = self.ending {
+            // Nothing else is done any more, however long it has been due; the end itself comes with what is written or read.
+            return [Some(ending.by), blocked, machine].into_iter().flatten().min();
+        }
         let alive = match self.pinged_at {
             Some(pinged_at) => pinged_at + limits.pong_timeout(),
             None => self.heard_at + self.silence_max(),
         };
         [
-            self.ending.map(|ending| ending.by),
-            self.blocked_since.map(|since| since + limits.write_timeout()),
+            blocked,
             self.sent.front().map(|sent| sent.at + limits.delivery_timeout()),
             self.pipeline_deadline,
             self.register_by,
             self.registered.as_ref().map(|_| self.revalidate_at),
             self.expires,
-            self.carrier.poll_timeout().map(Instant::from_std),
+            machine,
             Some(alive),
         ]
         .into_iter()

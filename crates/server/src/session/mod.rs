@@ -81,6 +81,8 @@ pub(crate) struct Session {
     path: Arc<str>,
     registered: Option<Registered>,
     procedure: Option<Procedure>,
+    /// There is a newer A-KID of the UE: this one is to be asked about once the procedure is over.
+    doubted: bool,
     unanswered: Vec<Unanswered>,
     sent: VecDeque<Sent>,
     /// Messages that go out in segments and are not acknowledged.
@@ -247,6 +249,7 @@ impl Session {
             path,
             registered: None,
             procedure: None,
+            doubted: false,
             unanswered: Vec::new(),
             sent: VecDeque::new(),
             trains: Vec::new(),
@@ -371,10 +374,11 @@ impl Session {
         match event {
             ConnectionEvent::Request { request } => self.take_request(request),
             ConnectionEvent::Response { exchange, response } => self.take_response(exchange, &response),
-            ConnectionEvent::Failed {
-                failure: Failure::NotAcknowledged | Failure::NoAnswer | Failure::Reset, ..
-            } => self.fall_asleep(),
-            ConnectionEvent::Failed { exchange, .. } => self.take_unusable_response(exchange),
+            // What the UE itself answered, though not as it should.
+            ConnectionEvent::Failed { exchange, failure: Failure::Unusable | Failure::TooLarge } => {
+                self.take_unusable_response(exchange);
+            }
+            ConnectionEvent::Failed { failure, .. } => self.take_no_response(failure),
             ConnectionEvent::Unreachable => self.fall_asleep(),
             ConnectionEvent::Released { .. } => self.released_by_peer(),
             ConnectionEvent::Aborted { diagnostic, .. } => {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coap::{Code, ConnectionError, ExchangeId, Request, Response};
+use coap::{Code, ConnectionError, ExchangeId, Failure, Request, Response};
 use message::segmentation::segment;
 use message::{
     Address, AggregatedMessage, AggregatedReport, DeliveryStatus, DeliveryStatusReport, FailureCause, IndividualReport,
@@ -244,6 +244,20 @@ impl Session {
         }
     }
 
+    /// Nothing that the peer answered came back; what came, if anything, is not the peer's word, and decides nothing
+    /// (RFC 8613 clause 8.4). Over datagrams the UE counts as away; a stream on which others speak is of no more use.
+    pub(super) fn take_no_response(&mut self, failure: Failure) {
+        let forged = matches!(failure, Failure::NotVerified | Failure::NotProtected(_));
+        if forged && self.core.log_budget.admits(Topic::Forged) {
+            tracing::warn!(target: "security", a_kid = %self.peer.a_kid, ?failure, "answer to a delivery is not the UE's");
+        }
+        if self.carrier.is_datagram() {
+            self.fall_asleep();
+        } else {
+            self.abort(Ended::NotVerified);
+        }
+    }
+
     pub(super) fn take_unusable_response(&mut self, exchange: ExchangeId) {
         if let Some((party, generation, sent)) = self.landed(exchange) {
             for (tag, _) in sent.tags() {
@@ -295,8 +309,7 @@ impl Session {
         self.asleep = true;
         self.pipeline_deadline = None;
         self.forget_sent();
-        self.core.detach(&party, generation);
-        party.doze(&self.mailbox, generation);
+        self.core.detach_dozing(&party, generation, &self.mailbox);
     }
 
     /// Something came from the UE.
@@ -305,14 +318,15 @@ impl Session {
             return;
         }
         let Some(registered) = &mut self.registered else { return };
+        // Before anything may be handed over directly: what is on disk goes first.
+        if self.core.store.pending_count(&registered.party.address) > 0 {
+            inbox::found_on_disk(&self.core, &registered.party);
+        }
         match registered.party.rouse(&self.mailbox, registered.generation) {
             Some(generation) => {
                 registered.generation = generation;
                 let party = Arc::clone(&registered.party);
                 tracing::debug!(ue = %party.address, generation, "is there again");
-                if self.core.store.pending_count(&party.address) > 0 {
-                    inbox::found_on_disk(&self.core, &party);
-                }
                 self.core.woken(&party.address);
                 self.look = true;
             }

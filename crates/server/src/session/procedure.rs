@@ -30,6 +30,8 @@ pub(super) type Procedure = BoxFuture<'static, Outcome>;
 /// How it ended.
 pub(super) enum Outcome {
     Registered(ExchangeId, UeServiceId, Result<Registered, FailureCause>),
+    /// Whether the A-KID is still the UE's is not known, and nothing is registered before it is.
+    StillDoubted(ExchangeId, UeServiceId),
     Deregistered(ExchangeId, UeServiceId, Result<(), FailureCause>),
     Revalidated(Result<(), Invalid>),
 }
@@ -53,7 +55,15 @@ impl Session {
             return self.answer_registration(exchange, id, Err(cause));
         }
         let (core, peer, mailbox) = (Arc::clone(&self.core), self.peer.clone(), Arc::clone(&self.mailbox));
+        let (doubted, source) = (std::mem::take(&mut self.doubted), self.source);
         self.start(Box::pin(async move {
+            if doubted {
+                match check_key(&core, &peer, source).await {
+                    Ok(()) => {}
+                    Err(Invalid::Unknown) => return Outcome::StillDoubted(exchange, id),
+                    Err(invalid) => return Outcome::Revalidated(Err(invalid)),
+                }
+            }
             let result = register(&core, &peer, &mailbox, &registration).await;
             core.metrics.registration(result.as_ref().err().copied());
             Outcome::Registered(exchange, id, result)
@@ -92,11 +102,16 @@ impl Session {
         }));
     }
 
-    /// Asks again for key and association, unless something else is under way.
+    /// Asks again for key and association: now, or once what is under way is over; of a session that is not registered, when
+    /// it is about to be.
     pub(super) fn revalidate(&mut self, now: Instant) {
         self.revalidate_at = now + RETRY_PAUSE;
         let free = self.procedure.is_none() && self.ending.is_none();
-        let Some(registered) = self.registered.as_ref().filter(|_| free) else { return };
+        let Some(registered) = self.registered.as_ref().filter(|_| free) else {
+            self.doubted = true;
+            return;
+        };
+        self.doubted = false;
         let (core, peer, source) = (Arc::clone(&self.core), self.peer.clone(), self.source);
         let party = Arc::clone(&registered.party);
         self.start(Box::pin(async move { Outcome::Revalidated(revalidate(&core, &peer, source, &party).await) }));
@@ -135,6 +150,10 @@ impl Session {
                 self.look = true;
             }
             Outcome::Registered(exchange, id, Err(cause)) => self.answer_registration(exchange, id, Err(cause)),
+            Outcome::StillDoubted(exchange, id) => {
+                self.doubted = true;
+                self.answer_registration(exchange, id, Err(FailureCause::AssociationUnknown));
+            }
             Outcome::Deregistered(exchange, id, result) => {
                 if result.is_ok() {
                     self.registered = None;
@@ -144,6 +163,9 @@ impl Session {
                 self.answer_registration(exchange, id, result.map(|()| Code::DELETED));
             }
             Outcome::Revalidated(result) => self.revalidated(result),
+        }
+        if self.doubted && self.registered.is_some() {
+            self.revalidate(Instant::now());
         }
         true
     }
@@ -286,6 +308,17 @@ async fn remove_registration(
 }
 
 async fn revalidate(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr, party: &Party) -> Result<(), Invalid> {
+    check_key(core, peer, source).await?;
+    let Some(id) = party.address.as_ue() else { return Err(Invalid::Association) };
+    match core.decide_association(&peer.a_kid, peer.ue_id.as_ref(), &id, REVALIDATE).await {
+        Ok(()) => Ok(()),
+        Err(FailureCause::NotAssociated) => Err(Invalid::Association),
+        Err(_) => Err(Invalid::Unknown),
+    }
+}
+
+/// Whether the A-KID still stands (TS 33.535 clause 5.2).
+async fn check_key(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr) -> Result<(), Invalid> {
     if let Some(keys) = &core.keys {
         let request = KeyRequest { a_kid: peer.a_kid.clone(), protocol: peer.protocol, source };
         match keys.revalidate(request).await {
@@ -294,10 +327,5 @@ async fn revalidate(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr, party: 
             Err(_) => return Err(Invalid::Unknown),
         }
     }
-    let Some(id) = party.address.as_ue() else { return Err(Invalid::Association) };
-    match core.decide_association(&peer.a_kid, peer.ue_id.as_ref(), &id, REVALIDATE).await {
-        Ok(()) => Ok(()),
-        Err(FailureCause::NotAssociated) => Err(Invalid::Association),
-        Err(_) => Err(Invalid::Unknown),
-    }
+    Ok(())
 }

@@ -121,6 +121,7 @@ impl Session {
             path: resting.path,
             registered: Some(resting.registered),
             procedure: None,
+            doubted: false,
             unanswered: Vec::new(),
             sent: std::collections::VecDeque::new(),
             trains: Vec::new(),

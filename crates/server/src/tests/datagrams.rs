@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use transport::{DatagramCarrier, DatagramLink, LinkReceived};
 
 use super::*;
+use crate::delivery::{Answer, Asker, Collector, Delivery};
+use crate::mailbox::Mailbox;
 use crate::sessions::Connection;
 
 /// Both ends of what is DTLS otherwise.
@@ -380,4 +382,74 @@ async fn a_session_from_which_nothing_comes_ends_after_its_time() {
     assert_eq!(meter.ended().await, Ended::Silent);
     let party = net.core.registry.find(&address("meter")).unwrap();
     assert!(!party.is_carried_by(1));
+}
+
+/// Does something in the moment in which somebody is told that a delivery failed.
+struct AtThatMoment(Mutex<Option<Act>>);
+
+type Act = Box<dyn FnOnce(&Arc<Core>) + Send>;
+
+impl std::fmt::Debug for AtThatMoment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AtThatMoment")
+    }
+}
+
+impl Collector for AtThatMoment {
+    fn ended(&self, core: &Arc<Core>, _: usize, answer: Answer) {
+        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        let act = self.0.lock().unwrap().take().unwrap();
+        act(core);
+    }
+}
+
+/// Sends the UE what it does not acknowledge, and acts when it has just come to count as away.
+fn when_it_falls_asleep(net: &Net, name: &str, act: impl FnOnce(&Arc<Core>) + Send + 'static) {
+    let party = net.core.registry.find(&address(name)).unwrap();
+    let lost = message("other", name, "lost");
+    let moment: Arc<dyn Collector> = Arc::new(AtThatMoment(Mutex::new(Some(Box::new(act)))));
+    let delivery = Delivery::message(&lost, lost.encode().into(), Some(Asker::Part(moment, 0)));
+    net.core.deliver(&party, delivery);
+}
+
+#[tokio::test]
+async fn a_message_that_comes_in_the_moment_in_which_a_ue_falls_asleep_is_stored_and_delivered_when_it_wakes() {
+    let net = Net::with(Limits { delivery_timeout_seconds: 1, ..Limits::default() }).await;
+    let mut meter = Device::registered(&net, "meter").await;
+    when_it_falls_asleep(&net, "meter", |core| {
+        let party = core.registry.find(&address("meter")).unwrap();
+        let late = storable("other", "meter", "late");
+        let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
+        let late = Message { expiration_time: Some(expires), ..late };
+        core.deliver(&party, Delivery::message(&late, late.encode().into(), None));
+    });
+    until(|| net.stored_for("meter") == 1).await;
+    while meter.from_server.try_recv().is_ok() {}
+    let out = meter.ask(&message("meter", "nobody", "1").encode());
+    assert_eq!(meter.receive().await.message_id.as_str(), "late");
+    while !meter.responses.iter().any(|(answered, _)| *answered == out) {
+        meter.turn().await;
+    }
+    until(|| net.stored_for("meter") == 0).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_place_is_taken_in_the_moment_in_which_it_falls_asleep_ends() {
+    let net = Net::with(Limits { delivery_timeout_seconds: 1, ..Limits::default() }).await;
+    let meter = Device::registered(&net, "meter").await;
+    let newer = Arc::new(Mailbox::default());
+    when_it_falls_asleep(&net, "meter", move |core| {
+        core.registry.find(&address("meter")).unwrap().attach(&newer, None).unwrap();
+    });
+    assert_eq!(meter.ended().await, Ended::Replaced);
+}
+
+#[tokio::test]
+async fn a_session_whose_registration_goes_in_the_moment_in_which_it_falls_asleep_ends() {
+    let net = Net::with(Limits { delivery_timeout_seconds: 1, ..Limits::default() }).await;
+    let meter = Device::registered(&net, "meter").await;
+    when_it_falls_asleep(&net, "meter", |core| {
+        core.dissolve(&core.registry.find(&address("meter")).unwrap(), None);
+    });
+    assert_eq!(meter.ended().await, Ended::Deregistered);
 }

@@ -1,6 +1,11 @@
 //! What a key's lifetime is to those who live by it.
 
+use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
+
 use sbi::naanf::ServiceDisabled;
+use tokio::io::ReadBuf;
 
 use super::*;
 use crate::sessions::DisabledSessions;
@@ -106,4 +111,99 @@ async fn akma_disabled_ends_every_session_of_the_a_kid_those_that_are_about_to_b
     assert_eq!(by(&net, "hers").ended().await, Ended::ServiceDisabled);
     assert_eq!(other.send(&message("alice-too", "nobody", "2")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
     assert_eq!(consumer.service_disabled(&a_kid("hers")), 0);
+}
+
+/// It has a session, which is not registered.
+async fn is_there(ue: &mut Ue) {
+    assert_eq!(ue.send(&message("alice", "nobody", "0")).await, Fate::failed("4.01", "NOT_REGISTERED"));
+}
+
+#[tokio::test]
+async fn a_session_of_an_older_a_kid_is_asked_about_before_it_registers() {
+    let net = net_of_alice(Some(None)).await;
+    let mut older = by(&net, "older");
+    is_there(&mut older).await;
+    let mut newer = by(&net, "newer");
+    assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
+    let registration = Registration { ue_service_id: "alice".parse().unwrap(), client_profile: None };
+    older.ask(&registration.encode()).await;
+    assert_eq!(older.ended().await, Ended::KeyWithdrawn);
+    assert!(net.core.registry.find(&address("alice")).is_none(), "it did not register");
+    assert_eq!(newer.send(&message("alice-too", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+}
+
+#[tokio::test]
+async fn a_session_of_an_older_a_kid_does_not_register_while_nobody_says_that_it_is_good() {
+    let net = net_of_alice(None).await;
+    let mut older = by(&net, "older");
+    is_there(&mut older).await;
+    let mut newer = by(&net, "newer");
+    assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
+    for _ in 0..2 {
+        let refused = older.register("alice").await;
+        assert_eq!(refused.code, Code::SERVICE_UNAVAILABLE);
+        assert_eq!(registration_cause(&refused), "ASSOCIATION_UNKNOWN");
+    }
+    *net.setup.keys.as_ref().unwrap().answer.lock().unwrap() = Some(Some(key_of_alice()));
+    assert_eq!(older.register("alice").await.code, Code::CREATED);
+}
+
+#[tokio::test]
+async fn a_session_of_an_older_a_kid_that_is_registering_is_asked_about_once_that_is_over() {
+    let net = net_of_alice(Some(None)).await;
+    let mut older = by(&net, "older");
+    *net.associations.mood.lock().unwrap() = Mood::Waits;
+    let registration = Registration { ue_service_id: "alice".parse().unwrap(), client_profile: None };
+    older.ask(&registration.encode()).await;
+    let slots = net.core.limits.association_lookups_max;
+    until(|| net.core.association_slots.available_permits() < slots).await;
+    *net.associations.mood.lock().unwrap() = Mood::Answers;
+    let mut newer = by(&net, "newer");
+    assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
+    net.associations.released.store(true, Ordering::Relaxed);
+    assert_eq!(older.ended().await, Ended::KeyWithdrawn);
+}
+
+/// A stream that counts how often somebody tries to write to it.
+struct Counting(DuplexStream, Arc<AtomicUsize>);
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.0).poll_write(context, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_ending_waits_for_what_ends_it_and_looks_for_nothing_meanwhile() {
+    let net = Net::with(Limits { write_timeout_seconds: 3, ..Limits::default() }).await;
+    // Its last words find no room, and what was due when it began to end stays so.
+    let (unread, far) = duplex(16);
+    let (core, tries) = (Arc::clone(&net.core), Arc::new(AtomicUsize::new(0)));
+    let far = carried(Counting(far, Arc::clone(&tries)), &core);
+    let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let ended = timeout(PATIENCE, listener::serve(&core, far, expiring(1), source, "msgin5g".into())).await.unwrap();
+    assert_eq!(ended, Ended::KeyExpired);
+    // Each turn of its loop tries once; woken every few milliseconds it would take hundreds.
+    let tries = tries.load(Ordering::Relaxed);
+    assert!(tries < 40, "{tries}");
+    drop(unread);
 }

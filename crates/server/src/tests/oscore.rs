@@ -2,10 +2,12 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use akma::KAf;
 use coap::{ConnectionEvent, DatagramConfig, Failure};
-use tokio::net::TcpStream;
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::sleep_until;
 use transport::Received;
 use transport::oscore::OscoreConnector;
@@ -33,14 +35,19 @@ async fn listening(limits: Limits, expires_at: Option<SystemTime>) -> (Net, Arc<
 }
 
 async fn connect(listening: &Listening, over_udp: bool) -> Box<dyn Carrier> {
+    let server = if over_udp { listening.udp } else { listening.tcp };
+    connect_at(server.unwrap(), over_udp).await
+}
+
+async fn connect_at(server: SocketAddr, over_udp: bool) -> Box<dyn Carrier> {
     let a_kid: AKid = "0.00ff@5gc.mnc001.mcc001.3gppnetwork.org".parse().unwrap();
     let (connector, key) =
         (OscoreConnector::new(Arc::new(DatagramConfig::default()), StreamConfig::default()), KAf::from_bytes(K_AF));
     if over_udp {
-        let connecting = connector.connect_udp(listening.udp.unwrap(), &a_kid, &key);
+        let connecting = connector.connect_udp(server, &a_kid, &key);
         Box::new(timeout(PATIENCE, connecting).await.unwrap().unwrap())
     } else {
-        let stream = TcpStream::connect(listening.tcp.unwrap()).await.unwrap();
+        let stream = TcpStream::connect(server).await.unwrap();
         Box::new(timeout(PATIENCE, connector.connect_tcp(stream, &a_kid, &key)).await.unwrap().unwrap())
     }
 }
@@ -137,4 +144,111 @@ fn limits_that_cannot_be_served_are_named() {
     assert_eq!(faulty(|_| {}), None);
     assert_eq!(faulty(|section| section.limits.contexts_max = 0), Some("oscore.limits.contexts_max"));
     assert_eq!(faulty(|section| section.limits.echo_seconds = u64::MAX), Some("oscore.limits.echo_seconds"));
+}
+
+/// Somebody on the path of a UE over UDP: passes on what both say, and answers the next request of the server's when told to,
+/// which it keeps from the UE.
+async fn on_the_path(server: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let (near, far) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    far.connect(server).await.unwrap();
+    let (address, armed) = (near.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+    let forges = Arc::clone(&armed);
+    tokio::spawn(async move {
+        let (mut ue, mut up, mut down) = (None, [0; 2048], [0; 2048]);
+        loop {
+            tokio::select! {
+                Ok((count, from)) = near.recv_from(&mut up) => {
+                    ue = Some(from);
+                    far.send(&up[..count]).await.unwrap();
+                }
+                Ok(count) = far.recv(&mut down) => {
+                    let is_request = down[0] >> 4 == 0b0100 && matches!(down[1], 1..=31);
+                    if is_request && forges.swap(false, Ordering::SeqCst) {
+                        // 2.04 in an acknowledgement, with the token and nothing else.
+                        let tokens = usize::from(down[0] & 0x0f);
+                        let forged = [&[0x60 | down[0] & 0x0f, 0x44][..], &down[2..4 + tokens]].concat();
+                        far.send(&forged).await.unwrap();
+                    } else {
+                        near.send_to(&down[..count], ue.unwrap()).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    (address, armed)
+}
+
+/// Takes the next delivery and acknowledges it.
+async fn receive(carrier: &mut Box<dyn Carrier>) -> Message {
+    loop {
+        if let ConnectionEvent::Request { request } = timeout(PATIENCE, event(carrier)).await.unwrap().unwrap() {
+            let now = std::time::Instant::now();
+            carrier.coap_mut().respond(request.exchange, &Response::new(Code::CHANGED), now).unwrap();
+            let message = UeMessage::decode(&request.payload, &DecodeLimits::default()).unwrap();
+            let UeMessage::Message(message) = message else { panic!("not a message: {message:?}") };
+            return *message;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_somebody_on_the_path_gives_is_none_and_the_message_is_kept() {
+    let (net, _, listening) = listening(Limits::default(), None).await;
+    let (path, forges) = on_the_path(listening.udp.unwrap()).await;
+    let mut meter = connect_at(path, true).await;
+    assert_eq!(register(&mut meter).await, Some(Code::CREATED));
+    let mut other = net.ue("other").await;
+    forges.store(true, Ordering::SeqCst);
+    let kept = other.send(&storable("other", "meter@lab.example", "1")).await;
+    assert_eq!(kept, Fate::stored(), "not refused by its recipient, who has not seen it");
+    // The UE counts as away until something of it comes; then it gets what it has not seen.
+    meter.coap_mut().ping(std::time::Instant::now()).unwrap();
+    assert_eq!(receive(&mut meter).await.message_id.as_str(), "1");
+    until(|| {
+        let again = poll_fn(|context| Poll::Ready(meter.poll_send(context).is_ok())).now_or_never();
+        again == Some(true) && net.stored_for("meter@lab.example") == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_on_which_somebody_else_answers_ends_and_the_message_is_kept() {
+    let (net, _, listening) = listening(Limits::default(), None).await;
+    let (relay, server) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), listening.tcp.unwrap());
+    let address = relay.local_addr().unwrap();
+    let forges = Arc::new(AtomicBool::new(false));
+    let armed = Arc::clone(&forges);
+    tokio::spawn(async move {
+        let (near, far) = (relay.accept().await.unwrap().0, TcpStream::connect(server).await.unwrap());
+        let ((mut from_ue, mut to_ue), (mut from_server, mut to_server)) = (near.into_split(), far.into_split());
+        let (mut up, mut down) = ([0; 4096], [0; 4096]);
+        loop {
+            tokio::select! {
+                Ok(count) = from_ue.read(&mut up) => match count {
+                    0 => return,
+                    _ => drop(to_server.write_all(&up[..count]).await),
+                },
+                Ok(count) = from_server.read(&mut down) => match count {
+                    0 => return,
+                    _ if armed.load(Ordering::SeqCst) => {
+                        // Length nibble, token length; extended length; code; token (RFC 8323 clause 3.2).
+                        let extended = match down[0] >> 4 { 13 => 1, 14 => 2, 15 => 4, _ => 0 };
+                        let (tokens, code) = (usize::from(down[0] & 0x0f), 1 + extended);
+                        let forged = [&[down[0] & 0x0f, 0x44][..], &down[code + 1..code + 1 + tokens]].concat();
+                        let _ = to_server.write_all(&forged).await;
+                    }
+                    _ => drop(to_ue.write_all(&down[..count]).await),
+                },
+            }
+        }
+    });
+    let mut meter = connect_at(address, false).await;
+    assert_eq!(register(&mut meter).await, Some(Code::CREATED));
+    let mut other = net.ue("other").await;
+    forges.store(true, Ordering::SeqCst);
+    assert_eq!(other.send(&storable("other", "meter@lab.example", "1")).await, Fate::stored());
+    until(|| net.core.sessions.connections() == 0).await;
+    let mut again = connect(&listening, false).await;
+    assert_eq!(register(&mut again).await, Some(Code::CREATED));
+    assert_eq!(receive(&mut again).await.message_id.as_str(), "1");
 }
