@@ -70,7 +70,7 @@ pub struct ClientConfig {
     /// Authenticate anew when keys are this old, before the operator's K_AF lifetime ends. Without it, when the server
     /// refuses them.
     pub authenticate_after: Option<Duration>,
-    /// TLS versions and time-out.
+    /// Versions of TLS, or those of DTLS that go with them, and time-out.
     pub tls: PskClientConfig,
     /// PEM: the authority of the server's certificate. With it the server is reached over HTTPS and HTTP Digest (TS 33.535 Annex
     /// B.1.2), at `server`; without it over CoAP and TLS with a pre-shared key.

@@ -11,8 +11,8 @@
 //!                 application ◄── MSG, IMDN ── accept ──► journal ──► 2.04, IMDN and SEGCONFIR owed
 //! ```
 //!
-//! Keys that are about to expire are replaced beside the connection that was made with them: the next one is open before the
-//! server is told, by a registration on it, to leave the earlier.
+//! Keys that are about to expire are replaced beside the connection that was made with them: the next one is open and its
+//! registration answered before the earlier is left ([`renewal`]).
 //!
 //! Registration: TS 23.554 clause 8.2.1. Messages: clause 8.3. Aggregation: 8.4. Segments: 8.5. Topics: 8.8. Everything
 //! unanswered when a connection is lost is sent again on the next one, with the same Message ID.
@@ -21,18 +21,19 @@ mod answers;
 mod arrivals;
 mod decisions;
 mod link;
+mod renewal;
 mod sending;
 
 use std::{sync::Arc, time::Duration};
 
-use coap::{ConnectionError, ConnectionEvent, ExchangeId, Request};
-use futures_util::{FutureExt, future::BoxFuture};
+use coap::{ConnectionError, ConnectionEvent, ExchangeId, Failure, Request};
 use message::{Deregistration, UeMessage};
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
+use transport::TlsVersion;
 
 use crate::{
     aggregation::Aggregator,
@@ -53,6 +54,7 @@ use crate::{
 };
 use arrivals::{Content, Place};
 use link::{Link, LinkEvent, Phase};
+use renewal::Renewal;
 pub(crate) use sending::{Command, Unsent};
 
 /// Content-Format of JSON (RFC 7252 clause 12.3).
@@ -96,8 +98,10 @@ pub(crate) struct Driver {
     keys: Keys,
     link: Link,
     /// The next connection, with newer keys, while the earlier serves on.
-    renewal: Option<BoxFuture<'static, Attempt>>,
+    renewal: Option<Renewal>,
     backoff: Backoff,
+    /// Pauses before newer keys are tried again, while the earlier connection serves on.
+    renewal_backoff: Backoff,
     commands: mpsc::Receiver<Command>,
     ends: mpsc::Receiver<End>,
     decisions: mpsc::Receiver<Decision>,
@@ -134,6 +138,7 @@ impl Driver {
             link: Link::attempt(&establisher, Keys::default()),
             renewal: None,
             backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
+            renewal_backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
             commands,
             ends,
             decisions,
@@ -178,7 +183,7 @@ impl Driver {
             let room = self.has_room() && matches!(self.ending, Ending::None);
             tokio::select! {
                 event = self.link.event() => self.on_link(event),
-                attempt = renewed(&mut self.renewal) => self.on_renewed(attempt),
+                event = Renewal::event(&mut self.renewal) => self.on_renewal(event),
                 command = self.commands.recv(), if room => self.on_command(command),
                 Some(end) = self.ends.recv() => self.on_end(end),
                 Some(decision) = self.decisions.recv() => self.on_decision(decision),
@@ -225,7 +230,8 @@ impl Driver {
     async fn end(mut self) {
         self.requests.close();
         let deadline = Instant::now() + self.config.limits.close_timeout();
-        if let Some(session) = self.link.take_session() {
+        let next = self.renewal.take().and_then(Renewal::into_session);
+        for session in self.link.take_session().into_iter().chain(next) {
             Box::pin(session.finish(deadline)).await;
         }
         // A batch under way is left to its end: the file stays whole and its lock is released with it.
@@ -287,6 +293,7 @@ impl Driver {
             Ending::None => None,
             Ending::Deregister { deadline, .. } | Ending::Close { deadline } => Some(*deadline),
         };
+        let next = self.renewal.as_ref().and_then(Renewal::deadline);
         let phase = match &self.link {
             Link::Up { phase: Phase::Registering { deadline, .. } | Phase::Released { deadline, .. }, .. } => {
                 Some(*deadline)
@@ -298,7 +305,7 @@ impl Driver {
         let subscriptions = self.subscriptions.next_due().filter(|_| is_registered);
         let aggregates = self.aggregator.as_ref().and_then(Aggregator::next_due);
         let segments = self.reassembly.next_due();
-        let due = [self.requests.next_due(now), ending, phase, renewal, subscriptions, aggregates, segments];
+        let due = [self.requests.next_due(now), ending, phase, next, renewal, subscriptions, aggregates, segments];
         due.into_iter().flatten().min()
     }
 
@@ -316,39 +323,11 @@ impl Driver {
         if matches!(&self.link, Link::Up { phase: Phase::Registering { deadline, .. }, .. } if *deadline <= now) {
             self.disconnect(ClientError::Disconnected("no answer to the registration".into()), Duration::ZERO);
         }
+        if self.renewal.as_ref().and_then(Renewal::deadline).is_some_and(|deadline| deadline <= now) {
+            self.give_up_renewal("no answer to the registration", Duration::ZERO, true);
+        }
         if self.link.is_registered() && self.may_replace_keys() && self.keys.renew_at.is_some_and(|when| when <= now) {
             self.replace_keys();
-        }
-    }
-
-    fn may_replace_keys(&self) -> bool {
-        self.renewal.is_none() && matches!(self.ending, Ending::None)
-    }
-
-    /// Makes the next connection with newer keys; this one serves on meanwhile.
-    fn replace_keys(&mut self) {
-        match self.establisher.may_renew_at(&self.keys) {
-            Some(earliest) => self.keys.renew_at = Some(earliest),
-            None => {
-                tracing::info!(target: "security", "the keys are due for renewal");
-                self.renewal = Some(self.establisher.clone().renewal(self.keys.clone()).boxed());
-            }
-        }
-    }
-
-    fn on_renewed(&mut self, attempt: Attempt) {
-        self.renewal = None;
-        match attempt.result {
-            // What is under way ends on the connection that it is under way on.
-            Ok(_) if !matches!(self.ending, Ending::None) => {}
-            Ok(_) => {
-                self.leave(Link::Waiting { until: Instant::now() }, Farewell::WhenReplaced);
-                self.on_attempt(attempt);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot replace the keys ahead of time");
-                self.keys = attempt.keys;
-            }
         }
     }
 
@@ -369,16 +348,19 @@ impl Driver {
         self.keys = attempt.keys;
         match attempt.result {
             Ok(secured) => {
-                let (version, cipher) = (secured.version, secured.cipher);
-                tracing::info!(%version, cipher, "connected");
-                self.status.send_modify(|status| {
-                    status.tls_version = Some(version.to_string());
-                    status.cipher = Some(cipher);
-                });
+                self.note_connection(secured.version, secured.cipher);
                 self.register(Session::new(secured.carrier, &self.config.limits));
             }
             Err(error) => self.disconnect(error, Duration::ZERO),
         }
+    }
+
+    fn note_connection(&self, version: TlsVersion, cipher: &'static str) {
+        tracing::info!(%version, cipher, "connected");
+        self.status.send_modify(|status| {
+            status.tls_version = Some(version.to_string());
+            status.cipher = Some(cipher);
+        });
     }
 
     fn register(&mut self, mut session: Session) {
@@ -396,7 +378,11 @@ impl Driver {
         match event {
             ConnectionEvent::Request { request } => self.on_request(request),
             ConnectionEvent::Response { exchange, response } => self.on_response(exchange, Some(response)),
-            ConnectionEvent::Failed { exchange, .. } => self.on_response(exchange, None),
+            // What the server itself answered, though not as it should.
+            ConnectionEvent::Failed { exchange, failure: Failure::Unusable | Failure::TooLarge } => {
+                self.on_response(exchange, None);
+            }
+            ConnectionEvent::Failed { failure, .. } => self.on_no_response(failure),
             ConnectionEvent::Released { release } => {
                 let hold_off = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into()).min(AWAY_MAX);
                 let deadline = Instant::now() + self.config.limits.close_timeout();
@@ -412,6 +398,16 @@ impl Driver {
         }
     }
 
+    /// The server has not answered; what came, if anything, is not its word and decides nothing (RFC 8613 clause 8.4). What
+    /// waits for its answer is sent again on the next connection, whose keys are agreed upon anew.
+    fn on_no_response(&mut self, failure: Failure) {
+        if matches!(failure, Failure::NotVerified | Failure::NotProtected(_)) {
+            tracing::warn!(target: "security", ?failure, "an answer is not the server's");
+        }
+        let hold_off = self.link.hold_off();
+        self.disconnect(ClientError::Disconnected(format!("no answer of the server: {failure:?}")), hold_off);
+    }
+
     /// The connection is gone, or there was none: pauses, then tries again. `pause_min` is what the server asked for.
     fn disconnect(&mut self, error: ClientError, pause_min: Duration) {
         if self.link.lived() >= Some(self.config.limits.stable_after()) {
@@ -419,16 +415,15 @@ impl Driver {
         }
         let pause = self.backoff.pause(rand::random()).max(pause_min);
         tracing::warn!(%error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "not connected");
-        let next = match self.renewal.take() {
-            // It is on its way already, with newer keys.
-            Some(attempt) => Link::Attempting(attempt),
-            None => Link::Waiting { until: Instant::now() + pause },
-        };
-        self.leave(next, Farewell::Release);
+        self.leave(Link::Waiting { until: Instant::now() + pause }, Farewell::Release);
         self.status.send_modify(|status| {
             status.state = ClientState::Waiting;
+            status.tls_version = None;
+            status.cipher = None;
+            status.registered_since = None;
             status.last_error = Some(error);
         });
+        self.take_renewal_over();
     }
 
     fn leave(&mut self, next: Link, farewell: Farewell) {
@@ -447,18 +442,13 @@ impl Driver {
         if let Ending::Deregister { exchange, .. } = &mut self.ending {
             *exchange = None;
         }
-        self.status.send_modify(|status| {
-            status.state = ClientState::Connecting;
-            status.tls_version = None;
-            status.cipher = None;
-            status.registered_since = None;
-        });
     }
 
     fn registered(&mut self) {
         if let Link::Up { phase, .. } = &mut self.link {
             *phase = Phase::Registered;
         }
+        self.renewal_backoff.reset();
         tracing::info!(ue_service_id = %self.config.ue_service_id, "registered");
         self.reassembly.resume(Instant::now());
         if self.status.borrow().registrations > 0 {
@@ -496,13 +486,6 @@ impl Driver {
             }
             changed
         });
-    }
-}
-
-async fn renewed(renewal: &mut Option<BoxFuture<'static, Attempt>>) -> Attempt {
-    match renewal {
-        Some(attempt) => attempt.await,
-        None => std::future::pending().await,
     }
 }
 

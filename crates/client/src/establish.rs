@@ -97,6 +97,17 @@ impl Keys {
         self.material.as_ref().map(|material| &material.a_kid)
     }
 
+    /// The server takes those at hand no more, unless what it said is about earlier ones.
+    pub(crate) fn expired(&mut self) {
+        self.must_renew |= !self.unused;
+    }
+
+    /// The same after a connection that was made with them came to no registration: they are used for another one at
+    /// `again_at`, or are not, if they are what the server minds.
+    pub(crate) fn not_registered(self, again_at: Instant, usable: bool) -> Self {
+        Self { renew_at: Some(again_at), unused: usable, ..self }
+    }
+
     /// The server takes those at hand for so long from `now` on. `draw` is evenly distributed over 0..1.
     pub(crate) fn live_for(&mut self, lifetime: Duration, now: Instant, draw: f64) {
         let renew_at = now + lifetime.mul_f64(RENEW_FROM + (RENEW_TO - RENEW_FROM) * draw.clamp(0.0, 1.0));
@@ -138,7 +149,12 @@ impl Establisher {
 
     async fn replace(&self, keys: &mut Keys) -> Result<Secured, ClientError> {
         let material = match &keys.material {
-            Some(material) if keys.unused => material.clone(),
+            Some(material) if keys.unused => {
+                let material = material.clone();
+                // That they are tried once more is not due again.
+                keys.renew_at = self.reach.authenticate_after.map(|age| Instant::now() + age);
+                material
+            }
             _ => self.renew(keys).await?,
         };
         self.connect(keys, &material).await
@@ -275,6 +291,7 @@ impl Establisher {
             allow_plain_psk: self.reach.tls.allow_plain_psk_tls12,
             separator: self.reach.tls.separator,
             handshake_timeout: self.reach.tls.handshake_timeout,
+            versions: self.reach.tls.versions,
             ..DtlsClientConfig::default()
         });
         let key = |protocol| self.key(material, protocol);

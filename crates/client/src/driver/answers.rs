@@ -44,20 +44,25 @@ impl Driver {
     fn on_registration_response(&mut self, response: Option<Response>) {
         match response {
             Some(response) if response.code.is_success() => {
-                if let Some(seconds) = response.max_age {
-                    self.keys.live_for(Duration::from_secs(seconds.into()), Instant::now(), rand::random());
-                }
+                self.live_for(&response);
                 self.registered();
             }
             Some(response) => {
                 let refusal = Refusal::of(&response);
-                if refusal.cause == FailureCause::AuthenticationExpired.as_str() {
-                    self.keys.must_renew = true;
+                if refusal.is_about_keys() {
+                    self.keys.expired();
                 }
                 let pause = refusal.retry_after.unwrap_or_default();
                 self.disconnect(refusal.into_error(), pause);
             }
             None => self.disconnect(ClientError::Protocol("to the registration".into()), Duration::ZERO),
+        }
+    }
+
+    /// How long the keys at hand are good, as a registration's answer says.
+    pub(super) fn live_for(&mut self, response: &Response) {
+        if let Some(seconds) = response.max_age {
+            self.keys.live_for(Duration::from_secs(seconds.into()), Instant::now(), rand::random());
         }
     }
 
@@ -84,7 +89,9 @@ impl Driver {
         let refusal = Refusal::of(&response);
         if response.code == Code::UNAUTHORIZED {
             // The server knows no registration on this connection any more, or wants other keys.
-            self.keys.must_renew |= refusal.cause == FailureCause::AuthenticationExpired.as_str();
+            if refusal.is_about_keys() {
+                self.keys.expired();
+            }
             self.requests.retry(place, Instant::now(), refusal.cause.clone());
             self.disconnect(refusal.into_error(), Duration::ZERO);
         } else if let Some(pause) = refusal.retry_after {
@@ -247,15 +254,20 @@ fn is_about_form(response: &Response) -> bool {
 }
 
 /// A response that says no.
-struct Refusal {
+pub(super) struct Refusal {
     code: Code,
     cause: String,
     /// When to come back, if that may help.
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    fn of(response: &Response) -> Self {
+    /// Whether others than the keys at hand are the remedy.
+    pub(super) fn is_about_keys(&self) -> bool {
+        self.cause == FailureCause::AuthenticationExpired.as_str()
+    }
+
+    pub(super) fn of(response: &Response) -> Self {
         let cause = ErrorBody::decode(&response.payload, &DecodeLimits::default())
             .ok()
             .and_then(|body| body.failure_cause)
@@ -265,7 +277,7 @@ impl Refusal {
         Self { code: response.code, cause, retry_after: temporary.then(|| asked.unwrap_or(RETRY_AFTER)) }
     }
 
-    fn into_error(self) -> ClientError {
+    pub(super) fn into_error(self) -> ClientError {
         ClientError::RegistrationRefused {
             code: self.code.to_string(),
             // What the server says about itself may pass, and about the keys may be cured by others.

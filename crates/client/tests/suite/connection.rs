@@ -180,6 +180,111 @@ async fn a_connection_that_is_lost_while_the_next_is_made_is_followed_by_that_at
     assert_eq!(server.home.authentications(), 2);
 }
 
+/// How a registration beside the connection that serves comes to nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mishap {
+    Refused,
+    NotNow,
+    Unanswered,
+    Lost,
+}
+
+#[tokio::test]
+async fn the_earlier_connection_serves_on_until_the_next_is_registered_whatever_becomes_of_that() {
+    for mishap in [Mishap::Refused, Mishap::NotNow, Mishap::Unanswered, Mishap::Lost] {
+        let server = Server::start().await;
+        let mut config = server.config();
+        config.limits.registration_timeout_milliseconds = 3_000;
+        let (client, mut incoming) = Client::start(config, server.home.clone()).unwrap();
+        let mut earlier = server.accept().await;
+        let (exchange, _) = earlier.request().await;
+        earlier.respond(exchange, good_for(1)).await;
+        until(&client, |status| status.registrations == 1).await;
+
+        let mut next = server.accept().await;
+        let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+        carries(&client, &mut incoming, &mut earlier, "while-it-is-unanswered").await;
+        match mishap {
+            Mishap::Refused => next.respond(exchange, refusal(Code::FORBIDDEN, FailureCause::NotAssociated)).await,
+            Mishap::NotNow => {
+                let again = refusal(Code::SERVICE_UNAVAILABLE, FailureCause::AssociationUnknown);
+                next.respond(exchange, again.with_max_age(1)).await;
+            }
+            Mishap::Unanswered => {}
+            Mishap::Lost => next.hang_up().await,
+        }
+        while next.event().await.is_some() {}
+        carries(&client, &mut incoming, &mut earlier, "after-it-came-to-nothing").await;
+        let status = client.status();
+        assert_eq!((status.state, status.registrations), (ClientState::Registered, 1), "{mishap:?}");
+
+        // It is tried again, by the same newer keys, which are as good as before.
+        let mut again = server.accept().await;
+        let (exchange, UeMessage::Registration(_)) = again.request().await else { panic!("no REG") };
+        again.respond(exchange, good_for(3600)).await;
+        until(&client, |status| status.registrations == 2).await;
+        carries(&client, &mut incoming, &mut again, "on-the-next").await;
+        assert_eq!(server.home.authentications(), 2, "{mishap:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_on_the_next_connection_before_it_is_registered_is_taken_then_and_what_was_unanswered_goes_there() {
+    let server = Server::start().await;
+    let (client, mut incoming) = Client::start(server.config(), server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    let mut next = server.accept().await;
+    let (registration, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+
+    let message = OutgoingMessage::to_ue(&OTHER.parse().unwrap(), "unanswered").message_id("u".parse().unwrap());
+    let sent = tokio::spawn({
+        let client = std::sync::Arc::new(client);
+        async move { (client.send(message).await, client) }
+    });
+    let (_, unanswered) = earlier.message().await;
+    assert_eq!(unanswered.message_id.as_str(), "u");
+    let early = next.send(&message_to_me("early", false)).await;
+    next.respond(registration, good_for(3600)).await;
+    let (exchange, repeated) = next.message().await;
+    assert_eq!(repeated.message_id.as_str(), "u", "under the name that the server knows");
+    next.answer(exchange, &repeated, None).await;
+    let (outcome, client) = patiently(sent).await.unwrap();
+    outcome.unwrap();
+    let handed_over = async {
+        let Some(Incoming::Message(message)) = incoming.next().await else { panic!("no message") };
+        assert_eq!(message.content().message_id.as_str(), "early");
+        message.accept().await.unwrap();
+    };
+    let (response, ()) = Box::pin(patiently(async { tokio::join!(next.response(early), handed_over) })).await;
+    assert_eq!(response.code, Code::CHANGED);
+    assert_eq!(client.status().registrations, 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_while_the_next_is_registering_is_followed_by_that() {
+    let server = Server::start().await;
+    let mut config = server.config();
+    // A pause would be as good as for ever.
+    config.limits.backoff_first_milliseconds = 3_600_000;
+    config.limits.backoff_max_milliseconds = 3_600_000;
+    let (client, mut incoming) = Client::start(config, server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    let mut next = server.accept().await;
+    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    // As the server ends it when it has taken the registration.
+    drop(earlier);
+    until(&client, |status| status.state == ClientState::Waiting).await;
+    next.respond(exchange, good_for(3600)).await;
+    until(&client, |status| status.state == ClientState::Registered && status.registrations == 2).await;
+    carries(&client, &mut incoming, &mut next, "on-the-next").await;
+}
+
 /// Has `peer` take a message of the client and deliver one to it; the Message ID of the latter.
 async fn carries(client: &Client, incoming: &mut IncomingStream, peer: &mut Peer, id: &str) -> String {
     let message = OutgoingMessage::to_ue(&OTHER.parse().unwrap(), id);

@@ -16,7 +16,7 @@ use tokio::time::sleep_until;
 
 use super::{DATAGRAM_READ_OCTETS, choose, name_of, version_of};
 use crate::carrier::{DatagramLink, LinkReceived};
-use crate::psk_client::ClientHandshakeError;
+use crate::psk_client::{ClientHandshakeError, OfferedVersions};
 use crate::psk_profile::TlsVersion;
 
 /// How to connect.
@@ -30,16 +30,19 @@ pub struct DtlsClientConfig {
     pub handshake_timeout: Duration,
     /// Octets of a UDP payload that the path carries.
     pub datagram_octets_max: usize,
+    /// Which versions are offered.
+    pub versions: OfferedVersions,
 }
 
 impl Default for DtlsClientConfig {
-    /// Forward secrecy only, `;`, 15 s, what any path of IPv6 carries.
+    /// Forward secrecy only, `;`, 15 s, what any path of IPv6 carries, both versions.
     fn default() -> Self {
         Self {
             allow_plain_psk: false,
             separator: Separator::default(),
             handshake_timeout: Duration::from_secs(15),
             datagram_octets_max: dtls::limits::DATAGRAM_OCTETS_DEFAULT,
+            versions: OfferedVersions::default(),
         }
     }
 }
@@ -78,8 +81,13 @@ impl DtlsConnector {
         socket.writable().await?;
         let mut config = ClientConfig::new(&PskIdentity::encode(a_kid, self.config.separator));
         config.server_name = Some(server.as_str().to_owned());
-        let DtlsClientConfig { allow_plain_psk, handshake_timeout, datagram_octets_max, .. } = self.config;
+        let DtlsClientConfig { allow_plain_psk, handshake_timeout, datagram_octets_max, versions, .. } = self.config;
         choose(&mut config.session, allow_plain_psk, handshake_timeout, datagram_octets_max);
+        config.session.cipher_suites.retain(|suite| match versions {
+            OfferedVersions::Both => true,
+            OfferedVersions::Tls13 => dtls::CipherSuite::DTLS13.contains(suite),
+            OfferedVersions::Tls12 => dtls::CipherSuite::DTLS12.contains(suite),
+        });
         config.session.address_change = AddressChange::Ignore;
         let connection = Connection::client(Arc::new(config), Instant::now(), address).map_err(meaning)?;
         let mut session = DtlsClientSession {
