@@ -6,15 +6,20 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::{Client, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
 use common::fleet::{Fleet, FleetUe};
 use common::nat::Nat;
 use common::{Lab, foreign};
+use message::CommunicationAvailability;
+use time::OffsetDateTime;
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use transport::OfferedVersions;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -143,4 +148,103 @@ async fn a_server_that_is_killed_and_comes_back_loses_and_repeats_nothing_over_d
     assert_once(&mut to_valve, &sent_there).await;
     assert_once(&mut to_meter, &sent_here).await;
     assert!(one.status().registrations > 1, "the server was killed");
+}
+
+/// What passes between a device and the server, in its order: true for what the device says, and the first octet.
+#[derive(Clone, Default)]
+struct Overheard(Arc<Mutex<Vec<(bool, u8)>>>);
+
+impl Overheard {
+    /// Listens in front of the server; where.
+    async fn in_front_of(server: SocketAddr) -> (Self, SocketAddr) {
+        let overheard = Self::default();
+        let (front, back) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        back.connect(server).await.unwrap();
+        let (address, all) = (front.local_addr().unwrap(), overheard.clone());
+        tokio::spawn(async move {
+            let (mut device, mut there, mut here) = (None, [0; 4_096], [0; 4_096]);
+            loop {
+                tokio::select! {
+                    Ok((octets, source)) = front.recv_from(&mut there) => {
+                        device = Some(source);
+                        all.0.lock().unwrap().push((true, there[0]));
+                        let _ = back.send(&there[..octets]).await;
+                    }
+                    Ok(octets) = back.recv(&mut here) => {
+                        all.0.lock().unwrap().push((false, here[0]));
+                        let _ = front.send_to(&here[..octets], device.unwrap()).await;
+                    }
+                }
+            }
+        });
+        (overheard, address)
+    }
+
+    fn all(&self) -> Vec<(bool, u8)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Whether a record begins so that carries a Connection ID: tls12_cid (RFC 9146 clause 4), or the bit C of the unified header
+/// (RFC 9147 clause 4).
+fn has_connection_id(first: u8) -> bool {
+    first == 25 || first & 0b1111_0000 == 0b0011_0000
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_on_dtls_is_left_alone_outside_its_window_and_served_in_it_without_a_word_of_its_own() {
+    for versions in [OfferedVersions::Tls13, OfferedVersions::Tls12] {
+        let lab = Lab::start();
+        let fleet = Fleet::provision(&lab, 2).await;
+        let server = lab.lab_json()["server"]["coaps"].as_str().unwrap().parse().unwrap();
+        let (overheard, address) = Overheard::in_front_of(server).await;
+        let (alice, _from_others) = fleet.ues[0].connect().await;
+        let mut lead = 15;
+        let (_meter, mut incoming, opens) = loop {
+            let opens = OffsetDateTime::now_utc() + Duration::from_secs(lead);
+            let mut config = fleet.ues[1].config.clone();
+            config.server = address.to_string();
+            config.transport = Transport::Udp;
+            config.tls.versions = versions;
+            // It says nothing by itself.
+            config.limits.keep_alive_milliseconds = 3_600_000;
+            config.availability =
+                Some(CommunicationAvailability { start: opens, duration_seconds: 3_600, interval_seconds: None });
+            let (meter, incoming) = fleet.ues[1].connect_with(config).await;
+            for number in 1..=3 {
+                let id = format!("{lead}-{number}").parse().unwrap();
+                let message = OutgoingMessage::to_ue(&fleet.ues[1].service_id, "x").message_id(id);
+                let outcome = alice.send(message.store_and_forward(None)).await.unwrap();
+                if OffsetDateTime::now_utc() < opens {
+                    assert_eq!(outcome, Outcome::Stored);
+                }
+            }
+            let lost = alice.send(OutgoingMessage::to_ue(&fleet.ues[1].service_id, "x")).await.unwrap();
+            if OffsetDateTime::now_utc() < opens {
+                assert!(matches!(lost, Outcome::Failed(_)), "{lost:?}");
+                break (meter, incoming, opens);
+            }
+            // A machine that took so long needs a later window.
+            meter.close().await;
+            lead *= 2;
+        };
+        let before = overheard.all().len();
+        let mut taken = Vec::new();
+        while taken.len() < 3 {
+            let Some(Incoming::Message(message)) = timeout(PATIENCE, incoming.next()).await.unwrap() else {
+                panic!("no message")
+            };
+            assert!(OffsetDateTime::now_utc() >= opens, "before its window");
+            // Those of an attempt that took too long may come, too.
+            let id = message.content().message_id.to_string();
+            taken.extend(Some(id).filter(|id| id.starts_with(&format!("{lead}-"))));
+            message.accept().await.unwrap();
+        }
+        assert_eq!(taken, [1, 2, 3].map(|number| format!("{lead}-{number}")));
+        let all = overheard.all();
+        let said: Vec<_> = all[before..].iter().filter(|(by_device, _)| *by_device).collect();
+        assert!(!all[before].0, "the server speaks first, in the window");
+        assert!(!said.is_empty() && said.iter().all(|(_, first)| has_connection_id(*first)), "{said:?}");
+    }
 }

@@ -3,6 +3,11 @@
 
 mod common;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use akma::{HomeNetwork, UsimCredentials};
@@ -13,6 +18,7 @@ use common::{Lab, foreign_peer, msgin5g};
 use message::UeServiceId;
 use sbi::{SbiClient, SbiClientConfig};
 use serde_json::Value;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use transport::profile::CertificateFiles;
 
@@ -33,6 +39,17 @@ fn ues_of_aiocoap_are_served_over_udp_and_tcp_and_impostors_replays_and_forgerie
 
 /// One of our clients, which goes on through whatever happens to the server.
 async fn connect(lab: &Lab, index: usize, transport: Transport) -> (Client, IncomingStream) {
+    let server = &lab.lab_json()["server"];
+    let address = match transport {
+        Transport::OscoreUdp => &server["coap"],
+        Transport::OscoreTcp => &server["coap_tcp"],
+        _ => &server["coaps_tcp"],
+    };
+    connect_at(lab, index, transport, address.as_str().unwrap()).await
+}
+
+/// The same to what stands before the server at `address`.
+async fn connect_at(lab: &Lab, index: usize, transport: Transport, address: &str) -> (Client, IncomingStream) {
     let description = lab.lab_json();
     let subscriber = &description["subscribers"][index];
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -49,13 +66,8 @@ async fn connect(lab: &Lab, index: usize, transport: Transport) -> (Client, Inco
         state: None,
     };
     let server = &description["server"];
-    let address = match transport {
-        Transport::OscoreUdp => &server["coap"],
-        Transport::OscoreTcp => &server["coap_tcp"],
-        _ => &server["coaps_tcp"],
-    };
     let name = text(&subscriber["ue_service_id"]).parse().unwrap();
-    let mut config = ClientConfig::new(text(address), text(&server["fqdn"]).parse().unwrap(), name);
+    let mut config = ClientConfig::new(address, text(&server["fqdn"]).parse().unwrap(), name);
     config.transport = transport;
     config.path = text(&server["path"]);
     config.limits.backoff_first_milliseconds = 50;
@@ -154,6 +166,61 @@ async fn a_ue_moves_between_transports_and_loses_nothing() {
         assert_eq!(received, payload.as_bytes(), "over {transport:?}");
         drop((bob, incoming));
     }
+}
+
+/// Somebody on the path over UDP: passes on what everybody says, and answers the next request of a UE itself when told to, before
+/// the server can.
+async fn on_the_path(server: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (address, armed) = (front.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+    let forges = Arc::clone(&armed);
+    tokio::spawn(async move {
+        let mut ways: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+        let mut there = [0; 4_096];
+        while let Ok((count, ue)) = front.recv_from(&mut there).await {
+            if let Entry::Vacant(place) = ways.entry(ue) {
+                let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                back.connect(server).await.unwrap();
+                place.insert(Arc::clone(&back));
+                let front = Arc::clone(&front);
+                tokio::spawn(async move {
+                    let mut here = [0; 4_096];
+                    while let Ok(count) = back.recv(&mut here).await {
+                        let _ = front.send_to(&here[..count], ue).await;
+                    }
+                });
+            }
+            // A sign of life is shorter.
+            let is_message = there[0] >> 4 == 0b0100 && matches!(there[1], 1..=31) && count > 120;
+            if is_message && forges.swap(false, Ordering::SeqCst) {
+                // 2.04 in an acknowledgement, with the token and nothing else.
+                let tokens = usize::from(there[0] & 0x0f);
+                let forged = [&[0x60 | there[0] & 0x0f, 0x44][..], &there[2..4 + tokens]].concat();
+                let _ = front.send_to(&forged, ue).await;
+            }
+            let _ = ways[&ue].send(&there[..count]).await;
+        }
+    });
+    (address, armed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_somebody_on_the_path_gives_to_our_client_is_none_and_its_message_arrives_once() {
+    let lab = Lab::start();
+    let server = lab.lab_json()["server"]["coap"].as_str().unwrap().parse().unwrap();
+    let (path, forges) = on_the_path(server).await;
+    let (alice, _from_others) = connect_at(&lab, 0, Transport::OscoreUdp, &path.to_string()).await;
+    let (_bob, mut incoming) = connect(&lab, 1, Transport::Tcp).await;
+    let to = service_id(&lab, 1);
+    forges.store(true, Ordering::SeqCst);
+    let sending = alice.send(OutgoingMessage::to_ue(&to, "unharmed").store_and_forward(None));
+    let (outcome, received) = tokio::join!(timeout(PATIENCE, sending), receive(&mut incoming));
+    let outcome = outcome.unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::Delivered | Outcome::Stored), "{outcome:?}");
+    assert_eq!(received, b"unharmed");
+    assert!(alice.status().registrations >= 2, "another context was agreed on");
+    let (outcome, received) = tokio::join!(send(&alice, &to, b"next"), receive(&mut incoming));
+    assert_eq!((outcome, received.as_slice()), (Outcome::Delivered, &b"next"[..]), "and not the first once more");
 }
 
 #[test]

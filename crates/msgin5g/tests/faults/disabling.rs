@@ -145,12 +145,12 @@ fn configuration_of(lab: &Lab) -> SocketAddr {
 }
 
 /// As the operator, at the AAnF.
-async fn disable(lab: &Lab, kind: &str, name: &str) {
+pub(crate) async fn disable(lab: &Lab, kind: &str, name: &str) {
     let (http, uri) = provisioning(lab, kind, name);
     http.put::<_, IgnoredAny>(&uri, &json!({})).await.unwrap();
 }
 
-async fn enable(lab: &Lab, kind: &str, name: &str) {
+pub(crate) async fn enable(lab: &Lab, kind: &str, name: &str) {
     let (http, uri) = provisioning(lab, kind, name);
     http.delete::<IgnoredAny>(&uri).await.unwrap();
 }
@@ -161,7 +161,7 @@ fn provisioning(lab: &Lab, kind: &str, name: &str) -> (SbiClient, String) {
 }
 
 /// The sample of this name at the lab's server; 0 if there is none yet.
-fn counted(lab: &Lab, sample: &str) -> u64 {
+pub(crate) fn counted(lab: &Lab, sample: &str) -> u64 {
     lab.metrics()
         .lines()
         .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))

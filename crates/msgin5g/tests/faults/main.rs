@@ -8,6 +8,7 @@
 mod common;
 
 mod anchor_function;
+mod carriers;
 mod configuration_function;
 mod descriptors;
 mod disabling;

@@ -53,7 +53,7 @@ async fn keys_are_renewed_again_and_again_and_of_what_is_sent_meanwhile_nothing_
 }
 
 /// What a client gets, in the order in which it gets it.
-fn receive(mut incoming: IncomingStream) -> Arc<Mutex<Vec<String>>> {
+pub(crate) fn receive(mut incoming: IncomingStream) -> Arc<Mutex<Vec<String>>> {
     let got = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&got);
     tokio::spawn(async move {
@@ -68,7 +68,11 @@ fn receive(mut incoming: IncomingStream) -> Arc<Mutex<Vec<String>>> {
 }
 
 /// Sends one message after the other until it is done; which were answered with a promise.
-fn send(client: &Arc<Client>, to: &UeServiceId, done: &Arc<Mutex<bool>>) -> tokio::task::JoinHandle<BTreeSet<String>> {
+pub(crate) fn send(
+    client: &Arc<Client>,
+    to: &UeServiceId,
+    done: &Arc<Mutex<bool>>,
+) -> tokio::task::JoinHandle<BTreeSet<String>> {
     let (client, to, done) = (Arc::clone(client), to.clone(), Arc::clone(done));
     tokio::spawn(async move {
         let mut sent = BTreeSet::new();

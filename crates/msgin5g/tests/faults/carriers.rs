@@ -1,0 +1,222 @@
+//! What a key's end does on every way onto MSGin5G-1: it is replaced in time, expires, is withdrawn, and the server stops.
+//! However a connection comes to its end, of what is sent meanwhile nothing is lost and nothing comes twice.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use client::{Client, ClientConfig, ClientState, Transport};
+use serde_json::Value;
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::task::JoinHandle;
+use transport::OfferedVersions;
+
+use crate::common::Lab;
+use crate::common::fleet::Fleet;
+use crate::common::function::Function;
+use crate::disabling::{counted, disable, enable};
+use crate::neighbour::{ausf_of, eventually};
+use crate::renewal::{receive, send};
+
+/// A way onto MSGin5G-1.
+struct Way {
+    name: &'static str,
+    transport: Transport,
+    versions: OfferedVersions,
+    over_https: bool,
+    /// Where it is: the member of `lab.json`, and the key of the server's configuration.
+    member: &'static str,
+    key: &'static str,
+}
+
+impl Way {
+    const fn new(name: &'static str, transport: Transport, member: &'static str, key: &'static str) -> Self {
+        Self { name, transport, versions: OfferedVersions::Tls13, over_https: false, member, key }
+    }
+
+    const fn of_version_1_2(self) -> Self {
+        Self { versions: OfferedVersions::Tls12, ..self }
+    }
+
+    fn is_over_udp(&self) -> bool {
+        matches!(self.transport, Transport::Udp | Transport::OscoreUdp)
+    }
+}
+
+const WAYS: [Way; 8] = [
+    Way::new("TLS 1.3", Transport::Tcp, "coaps_tcp", "MSGIN5G_SERVER__LISTEN"),
+    Way::new("TLS 1.2", Transport::Tcp, "coaps_tcp", "MSGIN5G_SERVER__LISTEN").of_version_1_2(),
+    Way::new("WebSocket", Transport::WebSocket, "coaps_ws", "MSGIN5G_WEBSOCKET__LISTEN"),
+    Way::new("DTLS 1.3", Transport::Udp, "coaps", "MSGIN5G_COAPS__LISTEN"),
+    Way::new("DTLS 1.2", Transport::Udp, "coaps", "MSGIN5G_COAPS__LISTEN").of_version_1_2(),
+    Way::new("OSCORE over UDP", Transport::OscoreUdp, "coap", "MSGIN5G_OSCORE__LISTEN_UDP"),
+    Way::new("OSCORE over TCP", Transport::OscoreTcp, "coap_tcp", "MSGIN5G_OSCORE__LISTEN_TCP"),
+    Way { over_https: true, ..Way::new("HTTPS", Transport::Tcp, "https", "MSGIN5G_HTTPS__LISTEN") },
+];
+
+/// Where each way of a server is.
+type Addresses = [SocketAddr; WAYS.len()];
+
+/// Those of the lab's server.
+fn of_lab(lab: &Lab) -> Addresses {
+    let server = lab.lab_json()["server"].clone();
+    let address = |value: &Value| value.as_str().unwrap().trim_start_matches("https://").parse().unwrap();
+    WAYS.map(|way| address(&server[way.member]))
+}
+
+/// A server whose keys come from `aanf`, at addresses that nobody else is given meanwhile.
+async fn server_of(lab: &Lab, aanf: &str) -> (Function, Addresses) {
+    let mut held: Vec<(TcpSocket, Option<UdpSocket>)> = Vec::new();
+    let mut addresses = Vec::new();
+    for way in &WAYS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let datagrams = if way.is_over_udp() { Some(UdpSocket::bind("127.0.0.1:0").await.unwrap()) } else { None };
+        let address = datagrams.as_ref().map_or(socket.local_addr(), UdpSocket::local_addr).unwrap();
+        // Of two versions on one port the first has found it.
+        let known = WAYS.iter().zip(&addresses).find(|(other, _)| other.key == way.key);
+        addresses.push(known.map_or(address, |(_, known)| *known));
+        held.push((socket, datagrams));
+    }
+    let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let mut variables: Vec<_> = WAYS.iter().zip(&texts).map(|(way, text)| (way.key, text.as_str())).collect();
+    variables.push(("MSGIN5G_AKMA__AANF", aanf));
+    drop(held);
+    (Function::server(lab, &variables), addresses.try_into().unwrap())
+}
+
+/// A UE on each way, each of which sends to the next one and gets from the one before.
+struct Ring {
+    clients: Vec<Arc<Client>>,
+    got: Vec<Arc<Mutex<Vec<String>>>>,
+    sent: Vec<JoinHandle<std::collections::BTreeSet<String>>>,
+    done: Arc<Mutex<bool>>,
+}
+
+impl Ring {
+    async fn of(lab: &Lab, mut fleet: Fleet, addresses: &Addresses, change: impl Fn(&mut ClientConfig)) -> Self {
+        let (mut clients, mut got) = (Vec::new(), Vec::new());
+        for ((way, address), ue) in WAYS.iter().zip(addresses).zip(&mut fleet.ues) {
+            ue.config.server = address.to_string();
+            ue.config.transport = way.transport;
+            ue.config.tls.versions = way.versions;
+            ue.config.https_ca = way.over_https.then(|| lab.path(lab.lab_json()["ca"].as_str().unwrap()));
+            ue.config.limits.authentication_interval_milliseconds = 0;
+            // What a server that is gone does not acknowledge is soon asked of the next one.
+            ue.config.limits.keep_alive_milliseconds = 2_000;
+            ue.config.limits.pong_timeout_milliseconds = 5_000;
+            change(&mut ue.config);
+            let (client, incoming) = ue.connect().await;
+            clients.push(Arc::new(client));
+            got.push(receive(incoming));
+        }
+        let done = Arc::new(Mutex::new(false));
+        let next = |index: usize| &fleet.ues[(index + 1) % WAYS.len()].service_id;
+        let sent = clients.iter().enumerate().map(|(index, client)| send(client, next(index), &done)).collect();
+        Self { clients, got, sent, done }
+    }
+
+    /// Whether each has registered so often, and is.
+    fn registered(&self, times: u64) -> bool {
+        let is = |client: &Arc<Client>| {
+            let status = client.status();
+            status.state == ClientState::Registered && status.registrations >= times
+        };
+        self.clients.iter().all(is)
+    }
+
+    fn states(&self) -> String {
+        let state = |(way, client): (&Way, &Arc<Client>)| format!("{}: {:?}\n", way.name, client.status());
+        WAYS.iter().zip(&self.clients).map(state).collect()
+    }
+
+    async fn come_to(&self, times: u64, what: &str) {
+        for _ in 0..3_000 {
+            if self.registered(times) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{what}:\n{}", self.states());
+    }
+
+    /// Stops sending; everything that was promised arrives, once.
+    async fn end(self) {
+        *self.done.lock().unwrap() = true;
+        for (index, sent) in self.sent.into_iter().enumerate() {
+            let sent = sent.await.unwrap();
+            let next = (index + 1) % WAYS.len();
+            let (from, to) = (WAYS[index].name, WAYS[next].name);
+            assert!(sent.len() > 3, "{from} sent {}", sent.len());
+            let got = &self.got[next];
+            eventually(&format!("what {from} sent to {to}"), || {
+                sent.is_subset(&got.lock().unwrap().iter().cloned().collect())
+            })
+            .await;
+            assert_eq!(got.lock().unwrap().len(), sent.len(), "from {from} to {to}: twice, or what nobody sent");
+        }
+    }
+}
+
+/// A ring at a server whose K_AF lives for so many seconds.
+async fn short_lived(seconds: &str, change: impl Fn(&mut ClientConfig)) -> (Lab, Function, Function, Ring) {
+    let lab = Lab::start();
+    let aanf = Function::aanf(&lab, &[("MSGIN5G_KAF_LIFETIME_SECONDS", seconds)]);
+    let ausf = ausf_of(&lab, &aanf.root()).await;
+    let (server, addresses) = server_of(&lab, &aanf.root()).await;
+    let fleet = Fleet::provision_for(&lab, WAYS.len(), &ausf).await;
+    let ring = Ring::of(&lab, fleet, &addresses, change).await;
+    (lab, aanf, server, ring)
+}
+
+fn ended(reason: &str) -> String {
+    format!("msgin5g_connections_ended_total{{reason=\"{reason}\"}}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_keys_are_replaced_in_time_and_nothing_is_lost_or_repeated() {
+    let (_lab, _aanf, server, ring) = short_lived("10", |_| {}).await;
+    ring.come_to(3, "renewals").await;
+    // The server has taken the next connections in place of the earlier ones.
+    eventually("replaced", || server.metric(&ended("registered on a newer connection")) >= WAYS.len() as u64).await;
+    ring.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_a_key_that_expires_ends_the_connection_and_nothing_is_lost_or_repeated() {
+    // The second key cannot be replaced before it expires: that would be too soon after the first was.
+    let change = |config: &mut ClientConfig| config.limits.authentication_interval_milliseconds = 12_000;
+    let (_lab, _aanf, server, ring) = short_lived("8", change).await;
+    eventually("expiry", || server.metric(&ended("K_AF expired")) >= WAYS.len() as u64).await;
+    ring.come_to(3, "keys after the expiry").await;
+    ring.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_akma_disabled_ends_the_connection_at_once_and_nothing_is_lost_or_repeated() {
+    let lab = Lab::start();
+    let fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let supis: Vec<String> = fleet.ues.iter().map(|ue| ue.supi.as_str().to_owned()).collect();
+    let ring = Ring::of(&lab, fleet, &of_lab(&lab), |_| {}).await;
+    for supi in &supis {
+        disable(&lab, "disabled-ues", supi).await;
+    }
+    eventually("the end of all", || counted(&lab, &ended("AKMA disabled")) >= WAYS.len() as u64).await;
+    for supi in &supis {
+        enable(&lab, "disabled-ues", supi).await;
+    }
+    ring.come_to(2, "AKMA enabled again").await;
+    ring.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_a_stop_of_the_server_drains_and_nothing_is_lost_or_repeated() {
+    let mut lab = Lab::start();
+    let fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let ring = Ring::of(&lab, fleet, &of_lab(&lab), |_| {}).await;
+    eventually("traffic", || ring.got.iter().all(|got| got.lock().unwrap().len() > 3)).await;
+    let status = lab.stop();
+    assert!(status.success(), "{status}");
+    lab.start_again();
+    ring.come_to(2, "the server is back").await;
+    ring.end().await;
+}
