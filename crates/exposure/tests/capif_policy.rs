@@ -149,6 +149,24 @@ async fn what_a_provider_may_no_longer_publish_is_withheld_until_it_may_again() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_may_no_longer_be_published_is_withheld_although_the_disk_takes_nothing() {
+    let mut world = World::with_policy_file(|config| config.registrations[0].apis = vec![API.to_owned()]).await;
+    let _aef = world.aef("nef", &[API], 3_600).await;
+    let invoker = world.onboard("alice").await;
+    world.stop_core().await;
+    // No file system has so much room.
+    world.config.store.free_bytes_min = u64::MAX;
+    world.start_core().await;
+    let found = async || invoker.discover(DiscoveryQuery::default()).await.unwrap().service_api_descriptions;
+    assert!(found().await.is_some(), "what was published before is");
+    world.change_policy(|policy| policy.registrations[0].apis = vec!["x".to_owned()]);
+    until("withheld", async || found().await.is_none()).await;
+    world.stop_core().await;
+    world.start_core().await;
+    assert!(found().await.is_none(), "a start decides anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_whose_entry_is_taken_away_may_do_nothing_and_one_may_read_logs_as_long_as_it_may() {
     let log = AuditLog::record();
     let mut world = World::with_policy_file(|_| {}).await;

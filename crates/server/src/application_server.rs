@@ -184,14 +184,20 @@ impl ApplicationServers {
             tracing::error!(as_service_id = %id, %error, "AS registration not removed");
             Refusal::Storage(FailureCause::StorageFailed)
         })?;
-        lock(&self.registered).remove(&id);
+        self.take_out(core, &id).await;
+        tracing::info!(as_service_id = %id, "AS deregistered");
+        Ok(id)
+    }
+
+    /// Off the tables in memory, with what it has there and what waits for it.
+    async fn take_out(&self, core: &Arc<Core>, id: &AsServiceId) {
+        let address = Address::application_server(id);
+        lock(&self.registered).remove(id);
         topics::forget(core, &address).await;
         if let Some(party) = core.registry.find(&address) {
             core.dissolve(&party, None);
             inbox::clear(core, &address).await;
         }
-        tracing::info!(as_service_id = %id, "AS deregistered");
-        Ok(id)
     }
 
     /// Takes up the registrations on disk. One whose binding is gone from the rules is none any more; one whose `targetUri` may
@@ -231,7 +237,10 @@ impl ApplicationServers {
                 tracing::warn!(as_service_id = %id, "AS no longer configured, its registration is removed");
                 core.audit.refused_for(id.as_str(), "register", id.as_str(), word::WITHDRAWN);
                 // Whoever registers meanwhile does it by the new rules.
-                let _ = self.remove(core, id.clone(), &registration.id).await;
+                if let Err(Refusal::Storage(_)) = self.remove(core, id.clone(), &registration.id).await {
+                    // The next start takes it off the disk.
+                    self.take_out(core, id).await;
+                }
                 continue;
             }
             let _turn = core.registering(&Address::application_server(id)).await;

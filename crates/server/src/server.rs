@@ -514,13 +514,13 @@ async fn follow(core: Arc<Core>, servers: Arc<ApplicationServers>, rules: Server
 /// Brings what `earlier` rules allowed in line with those in force: as a restart would, but for what is under way, which was
 /// accepted by the rules of its time.
 pub(crate) async fn reconcile(core: &Arc<Core>, servers: &ApplicationServers, earlier: &Policy) {
-    let reconciled = async {
-        servers.reconcile(core, earlier).await?;
-        topics::reconcile(core, earlier, |id, uri| servers.may_still_name(id, uri)).await
-    };
-    if let Err(error) = reconciled.await {
-        // New requests are decided by the new rules all the same, and the next start does the rest.
-        tracing::error!(target: "security", %error, "not everything that is no longer allowed could be ended");
+    let ended = [
+        servers.reconcile(core, earlier).await,
+        topics::reconcile(core, earlier, |id, uri| servers.may_still_name(id, uri)).await,
+    ];
+    for error in ended.into_iter().filter_map(Result::err) {
+        // It has ended here all the same; the next start takes it off the disk.
+        tracing::error!(target: "security", %error, "not everything that is no longer allowed is off the disk");
     }
     broadcast::reconcile(core).await;
 }

@@ -67,29 +67,23 @@ pub(crate) async fn reconcile(service: &Service, earlier: &Grants) {
     let grants = service.grants();
     let before = in_force(earlier, &service.registry.read(), &Part::Everything);
     let changed = service.registry.change(|state| {
-        let (mut gone, mut back, mut changes) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, api) in &state.apis {
-            let allowed = state
-                .provider_of(&api.apf_id)
-                .is_some_and(|(_, provider)| grants.may_publish(provider, &api.description.api_name));
-            if allowed != api.withheld {
-                continue;
-            }
-            if allowed {
-                back.push((id.clone(), api.description.clone()));
-            } else {
-                gone.push(Withdrawn::of(state, id, api));
-            }
-            changes.push(Change::Api(id.clone(), Some(Api { withheld: !allowed, ..api.clone() })));
-        }
-        Ok(((gone, back), changes))
+        let (gone, back) = out_of_line(&grants, state);
+        let changes = gone.iter().map(|id| (id, true)).chain(back.iter().map(|id| (id, false)));
+        let changes = changes.filter_map(|(id, withheld)| with(state, id, withheld)).collect();
+        let gone: Vec<_> = withdrawn(state, &gone);
+        let back = back.into_iter().filter_map(|id| state.apis.get(&id).map(|api| (id, api.description.clone())));
+        Ok(((gone, back.collect()), changes))
     });
-    let (gone, back) = match changed.await {
+    let (gone, back): (_, Vec<_>) = match changed.await {
         Ok(changed) => changed,
         Err(_) => {
-            // The reason stands in the log. Nothing is lost by it but the news: what invokers may is computed when they ask.
-            tracing::error!(target: "security", "service APIs could not be brought in line with the policy");
-            (Vec::new(), Vec::new())
+            // The reason stands in the log. What is withdrawn is so all the same; what is allowed again waits for the next change.
+            tracing::error!(target: "security", "service APIs are withheld in memory alone, until the next start");
+            let gone = service.registry.change_in_memory(|state| {
+                let (gone, _) = out_of_line(&grants, state);
+                (withdrawn(state, &gone), gone.iter().filter_map(|id| with(state, id, true)).collect())
+            });
+            (gone.await, Vec::new())
         }
     };
     apis::tell_withdrawn(service, gone);
@@ -99,6 +93,30 @@ pub(crate) async fn reconcile(service: &Service, earlier: &Grants) {
     let after = in_force(&grants, &service.registry.read(), &Part::Everything);
     tell_revoked(service, &before.1, &after.1);
     tell_policies(service, &before.0, &after.0);
+}
+
+/// The service APIs that are offered and may not be, and those that are withheld and need not be.
+fn out_of_line(grants: &Grants, state: &State) -> (Vec<String>, Vec<String>) {
+    let (mut gone, mut back) = (Vec::new(), Vec::new());
+    for (id, api) in &state.apis {
+        let provider = state.provider_of(&api.apf_id);
+        let allowed = provider.is_some_and(|(_, provider)| grants.may_publish(provider, &api.description.api_name));
+        match (allowed, api.withheld) {
+            (false, false) => gone.push(id.clone()),
+            (true, true) => back.push(id.clone()),
+            _ => {}
+        }
+    }
+    (gone, back)
+}
+
+fn with(state: &State, id: &str, withheld: bool) -> Option<Change> {
+    let api = state.apis.get(id)?;
+    Some(Change::Api(id.to_owned(), Some(Api { withheld, ..api.clone() })))
+}
+
+fn withdrawn(state: &State, ids: &[String]) -> Vec<Withdrawn> {
+    ids.iter().filter_map(|id| state.apis.get(id).map(|api| Withdrawn::of(state, id, api))).collect()
 }
 
 /// Whoever could at an AEF what it no longer can: the AEF forgets at once, and the invoker hears of it.

@@ -274,6 +274,17 @@ impl Registry {
         Ok(outcome)
     }
 
+    /// [`Registry::change`] in memory alone: for what must hold although the disk does not take it. The next start decides anew.
+    pub(crate) async fn change_in_memory<T>(&self, decide: impl FnOnce(&State) -> (T, Vec<Change>)) -> T {
+        let _alone = self.writer.lock().await;
+        let (outcome, changes) = decide(&self.read());
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            change.apply(&mut state);
+        }
+        outcome
+    }
+
     /// Keeps a log; gives its number. With `max` kept, the oldest goes.
     pub(crate) async fn keep_log(&self, log: &InvocationLog, max: u64) -> Result<u64, Refusal> {
         let number = self.next_log.fetch_add(1, Ordering::Relaxed);

@@ -233,7 +233,9 @@ pub(super) async fn reconcile(
             tracing::warn!(%originator, "subscription to the list of topics no longer allowed, removed");
             core.audit.refused_for(&originator.to_string(), "topiclist-subscribe", "", word::WITHDRAWN);
             // What is not removed from disk now is not allowed at the next start either.
-            let _ = end(core, &entry.record.id, originator).await;
+            if end(core, &entry.record.id, originator).await.is_err() {
+                core.topics.lists.end(&entry.record.id);
+            }
             continue;
         }
         let table = lock(&core.topics.table);

@@ -256,8 +256,12 @@ pub(crate) async fn reconcile(
     earlier: &Policy,
     may_name: impl Fn(&AsServiceId, &str) -> bool,
 ) -> Result<(), StoreError> {
-    let rules = core.topics.rules();
-    for record in core.store.subscriptions().await? {
+    let (rules, mut result) = (core.topics.rules(), Ok(()));
+    let subscriptions = core.store.subscriptions().await.unwrap_or_else(|error| {
+        result = Err(error);
+        Vec::new()
+    });
+    for record in subscriptions {
         if rules.allow(&record) {
             continue;
         }
@@ -265,10 +269,14 @@ pub(crate) async fn reconcile(
         let (subscriber, topic) = (record.subscriber.to_string(), record.topic.as_str());
         tracing::warn!(subscriber, topic, "subscription no longer allowed, removed");
         core.audit.refused_for(&subscriber, "topic-subscribe", topic, word::WITHDRAWN);
-        end(core, &record.subscriber, std::slice::from_ref(&record.topic)).await?;
+        if let Err(error) = end(core, &record.subscriber, std::slice::from_ref(&record.topic)).await {
+            // Nothing goes there any more, whatever the disk says.
+            core.topics.remove(core, &record.topic, &record.subscriber);
+            result = Err(error);
+        }
     }
     list::reconcile(core, earlier, |record| rules.allow_list(record, &may_name)).await;
-    Ok(())
+    result
 }
 
 impl Policy {

@@ -233,7 +233,9 @@ impl Shared {
         self.tables.live(id, exchange, queue.clone());
         if source == exchange.0 && place.proven() {
             self.metrics.displaced();
-            info!(target: "security", %source, "OSCORE session displaced at its address");
+            if let Some(unlogged) = TAKEN_OVER.admit() {
+                info!(target: "security", %source, unlogged, "OSCORE session displaced at its address");
+            }
         }
         let socket = ServedPeer { socket: Arc::clone(&self.socket), arrivals, place };
         let machine = OscoreConnection::new(outer, context).with_inner_blocks(&self.blocks);
@@ -418,5 +420,6 @@ impl fmt::Debug for ServedPeer {
 
 static AT_LIMIT: LogThrottle = LogThrottle::new();
 static DISPLACED: LogThrottle = LogThrottle::new();
+static TAKEN_OVER: LogThrottle = LogThrottle::new();
 static NOT_VERIFIED: LogThrottle = LogThrottle::new();
 static NOT_RECEIVED: LogThrottle = LogThrottle::new();
