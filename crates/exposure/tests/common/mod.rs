@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub)]
 
+mod ports;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use ports::free_address;
 
 pub const NEF: &str = "a0000000-0000-4000-8000-000000000001";
 pub const SERVER: &str = "a0000000-0000-4000-8000-000000000002";
@@ -322,18 +325,6 @@ pub fn refused<T: std::fmt::Debug>(outcome: Result<T, sbi::SbiError>, status: u1
     let problem = problem(outcome.unwrap_err());
     assert_eq!((problem.status, problem.cause.as_deref()), (Some(status), Some(cause)), "{problem:?}");
     problem
-}
-
-/// One that nobody listens on, and that the system gives nobody who asks for any: below the range that it takes those from.
-pub fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 1_500).unwrap() * 8;
-    loop {
-        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
-            return listener.local_addr().unwrap();
-        }
-    }
 }
 
 fn toml_of(files: &CertificateFiles) -> String {

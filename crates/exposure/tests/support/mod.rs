@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, unreachable_pub, reason = "for tests only")]
 
+#[path = "../common/ports.rs"]
+mod ports;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +31,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use transport::ApiPskAcceptor;
+
+pub use ports::free_address;
 
 pub const CORE: &str = "00000000-0000-4000-8000-0000000000c0";
 pub const AEF: &str = "00000000-0000-4000-8000-0000000000a0";
@@ -103,10 +108,6 @@ pub fn registered(name: &str) -> RegistrationCredential {
         apis: Vec::new(),
         may_audit: true,
     }
-}
-
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl World {

@@ -55,7 +55,7 @@ pub enum LinkReceived {
 
 /// CoAP over a link of datagrams.
 ///
-/// A new address of the peer has to be proven ([`super::address_proof`]) before requests go there ([`Carrier::may_ask`]) and
+/// A new address of the peer has to be proven (`address_proof`) before requests go there ([`Carrier::may_ask`]) and
 /// before an answer that is much larger than its request does (RFC 9175 clause 2.4).
 pub struct DatagramCarrier<L> {
     link: L,
