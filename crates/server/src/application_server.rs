@@ -189,7 +189,7 @@ impl ApplicationServers {
         Ok(id)
     }
 
-    /// Off the tables in memory, with what it has there and what waits for it.
+    /// Off the tables in memory, with what it has there and what waits for it. Its turn is held.
     async fn take_out(&self, core: &Arc<Core>, id: &AsServiceId) {
         let address = Address::application_server(id);
         lock(&self.registered).remove(id);
@@ -238,8 +238,11 @@ impl ApplicationServers {
                 core.audit.refused_for(id.as_str(), "register", id.as_str(), word::WITHDRAWN);
                 // Whoever registers meanwhile does it by the new rules.
                 if let Err(Refusal::Storage(_)) = self.remove(core, id.clone(), &registration.id).await {
-                    // The next start takes it off the disk.
-                    self.take_out(core, id).await;
+                    let _turn = core.registering(&Address::application_server(id)).await;
+                    if lock(&self.registered).get(id).is_some_and(|now| now.id == registration.id) {
+                        // The next start takes it off the disk.
+                        self.take_out(core, id).await;
+                    }
                 }
                 continue;
             }
