@@ -2,7 +2,9 @@
 //!
 //! A peer decides by its windows when an answer may leave. One that leaves none out would have the server keep them for as
 //! long as it answers pings. So the oldest answer that is still here has a time, after which the connection is closed; and an
-//! answer is handed to HTTP/2, whose buffers do not end with that time, in small pieces only. Of an answer that lasts as long as
+//! answer is handed to HTTP/2, whose buffers do not end with that time, in small pieces only. The last octet is a piece by itself:
+//! HTTP/2 takes a piece whole once the window has room for an octet of it, and so takes that one only when the window has room for
+//! all before it; an answer shorter than a piece would be out of sight otherwise, and yet here. Of an answer that lasts as long as
 //! there is something to tell, each piece has that time.
 
 use std::collections::BTreeMap;
@@ -145,7 +147,8 @@ impl HttpBody for Pieces {
                 ended => return Poll::Ready(ended),
             }
         }
-        let length = this.rest.len().min(PIECE_OCTETS_MAX);
+        // Whether more comes is not known of every body: the last octet of each part of it stays behind.
+        let length = this.rest.len().saturating_sub(1).clamp(1, PIECE_OCTETS_MAX).min(this.rest.len());
         Poll::Ready(Some(Ok(Frame::data(this.rest.split_to(length)))))
     }
 
@@ -195,6 +198,22 @@ mod tests {
             assert_eq!(received, octets);
             drop(body);
             assert!(answers.list().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_watched_until_its_last_octet_is_asked_for_which_comes_alone() {
+        for octets in [2, 10, PIECE_OCTETS_MAX, PIECE_OCTETS_MAX + 1, PIECE_OCTETS_MAX + 2] {
+            let answers = Arc::new(Answers::default());
+            let mut body = answers.watch(answer(octets)).into_body();
+            let mut left = octets;
+            while left > 1 {
+                left -= body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+                assert!(left >= 1 && !body.is_end_stream(), "{octets}");
+                answers.overdue(Duration::ZERO).await;
+            }
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
+            assert!(body.is_end_stream(), "HTTP/2 need not ask whether there is more");
         }
     }
 

@@ -182,8 +182,9 @@ fn window(octets: u32) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_peer_that_lets_no_answer_out_loses_its_connection_although_it_answers_pings() {
-    // Nothing; next to nothing; and as much as all streams of a connection have together by default.
-    for octets in [0, 1, 65_535] {
+    // Nothing; next to nothing; and as much as all streams of a connection have together by default. Of an answer of four octets
+    // also all but the last.
+    for (request, octets) in [(GET_LONG, 0), (GET_LONG, 1), (GET_LONG, 65_535), (GET, 0), (GET, 1), (GET, 3)] {
         let limits = ServerLimits {
             answer_timeout_seconds: 1,
             keepalive_interval_seconds: 1,
@@ -196,7 +197,7 @@ async fn a_peer_that_lets_no_answer_out_loses_its_connection_although_it_answers
         let (mut read, mut write) = tokio::io::split(stream);
         write.write_all(&window(octets)).await.unwrap();
         for number in 0..50 {
-            write.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, GET_LONG)).await.unwrap();
+            write.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, request)).await.unwrap();
         }
         // Until the server hangs up, which is what this waits for.
         while let Some((kind, flags, _, payload)) = raw::next(&mut read).await {
@@ -204,7 +205,7 @@ async fn a_peer_that_lets_no_answer_out_loses_its_connection_although_it_answers
                 break;
             }
         }
-        assert!(fixture.abused("answers_not_taken"), "{octets}");
+        assert!(fixture.abused("answers_not_taken"), "{request:?} {octets}");
         let uri = format!("https://localhost:{}/long", fixture.server.local_addr().port());
         let whole = fixture.authority.client(CLIENT).get::<String>(&uri).await.unwrap().into_body().unwrap();
         assert_eq!(whole.len(), 100_000, "others are answered whole");
