@@ -9,15 +9,14 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use common::function::{Function, configuration, free_address, second_server};
+use common::function::{Function, exposing_server};
 use common::{Lab, foreign_peer};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
-use serde_json::json;
 
 #[test]
 fn an_application_server_of_httpx_and_hypercorn_talks_to_a_ue_through_the_nef_with_mutual_tls_and_oauth() {
@@ -46,48 +45,7 @@ fn an_application_server_of_httpx_comes_from_onboarding_to_delivered_messages_by
 #[test]
 fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_function_by_pki_oauth_and_psk() {
     let lab = Lab::start();
-    // A core function of its own, for which the lab's credentials are unspent, and where the server alone publishes.
-    let credential = "for the server alone";
-    let mut core = configuration(&lab, "exposure");
-    core.remove("nef");
-    let digest = hex::encode(openssl::sha::sha256(credential.as_bytes()));
-    let core_section = core["capif"].as_table_mut().unwrap();
-    for (key, value) in [
-        // Not port 0: it tells its callers where it is.
-        ("listen", json!(free_address())),
-        ("data", json!(lab.path("state/own-capif"))),
-        ("registration", json!([{"name": "server", "token_sha256": digest}])),
-    ] {
-        core_section.insert(key.to_owned(), toml::Value::try_from(value).unwrap());
-    }
-    core_section["nrf"].as_table_mut().unwrap().insert("register".to_owned(), false.into());
-    let core = Function::configured(&lab, "exposure", "own-capif.toml", &core);
-
-    std::fs::write(lab.path("own-capif.credential"), credential).unwrap();
-    let weather = &lab.lab_json()["external_application_servers"][0];
-    let (by_certificate, by_psk) = (free_address(), free_address());
-    let interface = |address: SocketAddr, methods: &[&str]| json!({"ipv4Addr": address.ip(), "port": address.port(), "securityMethods": methods});
-    let mut server = second_server(&lab, "own-server");
-    let application_server = json!([{"as_service_id": weather["as_service_id"], "dns_name": weather["fqdn"]}]);
-    server.insert("application_server".to_owned(), toml::Value::try_from(application_server).unwrap());
-    // Application functions outside have an authority of their own, which opens nothing at the server.
-    let targets = json!({"ca": lab.path("pki/af-ca.pem")});
-    server["api"].as_table_mut().unwrap().insert("targets".to_owned(), toml::Value::try_from(targets).unwrap());
-    let capif = json!({
-        "listen": by_certificate,
-        "psk_listen": by_psk,
-        "aef": {
-            "core_function": core.root(),
-            "ca": lab.path("pki/ca.pem"),
-            "invoker_ca": lab.path("pki/capif/ca.pem"),
-            "registration_credential": lab.path("own-capif.credential"),
-            "data": lab.path("state/own-server-capif"),
-            "interfaces": [interface(by_certificate, &["PKI", "OAUTH"]), interface(by_psk, &["PSK"])],
-        },
-    });
-    server.insert("capif".to_owned(), toml::Value::try_from(capif).unwrap());
-    let server = Function::configured(&lab, "server", "own-server.toml", &server);
-
+    let (core, server) = exposing_server(&lab);
     let (root, address) = (core.root(), server.address().to_string());
     print!("{}", foreign_peer("outside_server.py", &[&lab.lab_json_path(), Path::new(&root), Path::new(&address)]));
 
@@ -96,6 +54,23 @@ fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_functi
     let events = |words: &[&str]| log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
     assert!(events(&["audit", "api-invoker", "msgs-msgdelivery", "allowed"]) >= 6, "{log}");
     assert_eq!(events(&["Bearer"]), 0, "no token");
+
+    // Each listener counts for itself, and neither into what `[api]` counts. Three calls by PSK are refused with 403; by certificate
+    // three with each of two methods, and those after the off-boarding.
+    assert_eq!(server.metric("msgin5g_capif_psk_requests_total{status=\"403\"}"), 3);
+    server.metric_reaches("msgin5g_capif_requests_total{status=\"403\"}", 7);
+    for listener in ["capif", "capif_psk"] {
+        assert!(server.metric(&format!("msgin5g_{listener}_requests_total{{status=\"201\"}}")) > 0, "{listener}");
+    }
+    assert_eq!(server.metric("sbi_requests_total{status=\"403\"}"), 0, "nobody was refused at [api]");
+    // Whoever goes before he has shown anything is counted there, too.
+    for (listener, key, reason) in [("capif", "listen", "tls"), ("capif_psk", "psk_listen", "psk")] {
+        let address: SocketAddr = server.configured_at("capif", key).parse().unwrap();
+        let refused = format!("msgin5g_{listener}_connections_refused_total{{reason=\"{reason}\"}}");
+        let before = server.metric(&refused);
+        drop(TcpStream::connect(address).unwrap());
+        server.metric_reaches(&refused, before + 1);
+    }
 }
 
 #[test]

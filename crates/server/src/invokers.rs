@@ -14,6 +14,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use prometheus_client::registry::Registry;
 use sbi::audit::{Audit, subject};
 use sbi::capif::aef::{AefConfig, CapifInvoker, ExposingFunction, InvocationCounts, application_server_apis};
 use sbi::{
@@ -67,6 +68,20 @@ impl Invokers {
     }
 }
 
+/// What the two listeners count: connections, requests and bodies, apart from those of `[api]`. Clones count into the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InvokerMetrics {
+    by_certificate: ServerMetrics,
+    by_psk: ServerMetrics,
+}
+
+impl InvokerMetrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.by_certificate.register_as(registry, "capif");
+        self.by_psk.register_as(registry, "capif_psk");
+    }
+}
+
 /// Serves `services`, which authorise nobody themselves, to whom the core function vouches for. `certificates` are the server's
 /// own.
 pub(crate) async fn serve(
@@ -74,6 +89,7 @@ pub(crate) async fn serve(
     certificates: &CertificateFiles,
     services: Router,
     audit: &Audit,
+    metrics: InvokerMetrics,
     stop: &CancellationToken,
 ) -> Result<Invokers, ServerError> {
     let authority = section.aef.invoker_ca.clone();
@@ -88,13 +104,13 @@ pub(crate) async fn serve(
         Some(listen) => {
             let acceptor = ApiPskAcceptor::new(Arc::new(function)).map_err(SbiError::from)?;
             let (limits, router) = (section.limits.clone(), router.clone());
-            Some(SbiServer::start_psk(listen, limits, acceptor, router, stop.clone(), ServerMetrics::default()).await?)
+            Some(SbiServer::start_psk(listen, limits, acceptor, router, stop.clone(), metrics.by_psk).await?)
         }
         None => None,
     };
     let tls = CertificateFiles { ca: authority, crl: None, ..certificates.clone() };
     let server = SbiServerConfig { listen: section.listen, tls, limits: section.limits };
-    let by_certificate = SbiServer::start(server, router, stop.clone()).await?;
+    let by_certificate = SbiServer::start_observed(server, router, stop.clone(), metrics.by_certificate).await?;
     Ok(Invokers { by_certificate, by_psk })
 }
 

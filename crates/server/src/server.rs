@@ -39,7 +39,7 @@ use crate::groups::GroupSource;
 use crate::hibernation;
 use crate::http_ue::{self, Front, HttpsMetrics};
 use crate::inbox;
-use crate::invokers::{self, Invokers};
+use crate::invokers::{self, InvokerMetrics, Invokers};
 use crate::listener::{self, Below};
 use crate::metrics::Metrics;
 use crate::oscore;
@@ -227,8 +227,10 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     let invokers = match config.capif.take() {
         Some(section) => {
-            let services = api::unprotected(&for_servers);
-            Some(invokers::serve(section, &config.certificates, services, authorizer.audit(), &api_stop).await?)
+            let (services, of_invokers) = (api::unprotected(&for_servers), InvokerMetrics::default());
+            of_invokers.register(metrics_registry.sub_registry_with_prefix("msgin5g"));
+            let (tls, audit) = (&config.certificates, authorizer.audit());
+            Some(invokers::serve(section, tls, services, audit, of_invokers, &api_stop).await?)
         }
         None => None,
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use sbi::naanf::AnchorRoute;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Lab, msgin5g, signal};
@@ -233,6 +233,12 @@ impl Function {
         format!("https://{}", self.address())
     }
 
+    /// What its configuration file says at `section.key`, which is a text.
+    pub fn configured_at(&self, section: &str, key: &str) -> String {
+        let config: toml::Table = std::fs::read_to_string(&self.config).unwrap().parse().unwrap();
+        config[section][key].as_str().unwrap().to_owned()
+    }
+
     /// Sends it a signal, such as `STOP`.
     pub fn signal(&self, name: &str) {
         signal(self.process.as_ref().expect("it runs"), name);
@@ -344,6 +350,52 @@ pub fn second_server(lab: &Lab, name: &str) -> toml::Table {
     }
     config["nrf"].as_table_mut().unwrap().insert("register".to_owned(), false.into());
     config
+}
+
+/// A server like the lab's that exposes its APIs to API invokers itself, and a CAPIF core function of its own at which it alone
+/// publishes and the lab's onboarding credentials are unspent. Its only application server is the lab's first one outside.
+pub fn exposing_server(lab: &Lab) -> (Function, Function) {
+    let credential = "for the server alone";
+    let mut core = configuration(lab, "exposure");
+    core.remove("nef");
+    let digest = hex::encode(openssl::sha::sha256(credential.as_bytes()));
+    let core_section = core["capif"].as_table_mut().unwrap();
+    for (key, value) in [
+        // Not port 0: it tells its callers where it is.
+        ("listen", json!(free_address())),
+        ("data", json!(lab.path("state/own-capif"))),
+        ("registration", json!([{"name": "server", "token_sha256": digest}])),
+    ] {
+        core_section.insert(key.to_owned(), toml::Value::try_from(value).unwrap());
+    }
+    core_section["nrf"].as_table_mut().unwrap().insert("register".to_owned(), false.into());
+    let core = Function::configured(lab, "exposure", "own-capif.toml", &core);
+
+    std::fs::write(lab.path("own-capif.credential"), credential).unwrap();
+    let weather = &lab.lab_json()["external_application_servers"][0];
+    let (by_certificate, by_psk) = (free_address(), free_address());
+    let interface = |address: SocketAddr, methods: &[&str]| json!({"ipv4Addr": address.ip(), "port": address.port(), "securityMethods": methods});
+    let mut server = second_server(lab, "own-server");
+    let application_server = json!([{"as_service_id": weather["as_service_id"], "dns_name": weather["fqdn"]}]);
+    server.insert("application_server".to_owned(), toml::Value::try_from(application_server).unwrap());
+    // Application functions outside have an authority of their own, which opens nothing at the server.
+    let targets = json!({"ca": lab.path("pki/af-ca.pem")});
+    server["api"].as_table_mut().unwrap().insert("targets".to_owned(), toml::Value::try_from(targets).unwrap());
+    let capif = json!({
+        "listen": by_certificate,
+        "psk_listen": by_psk,
+        "aef": {
+            "core_function": core.root(),
+            "ca": lab.path("pki/ca.pem"),
+            "invoker_ca": lab.path("pki/capif/ca.pem"),
+            "registration_credential": lab.path("own-capif.credential"),
+            "data": lab.path("state/own-server-capif"),
+            "interfaces": [interface(by_certificate, &["PKI", "OAUTH"]), interface(by_psk, &["PSK"])],
+        },
+    });
+    server.insert("capif".to_owned(), toml::Value::try_from(capif).unwrap());
+    let server = Function::configured(lab, "server", "own-server.toml", &server);
+    (core, server)
 }
 
 /// An address on loopback that nobody listens on, and that the system gives nobody who asks for any: below the range that

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use sbi::ServerMetrics;
 
 use super::table::Service;
 
@@ -27,6 +28,8 @@ pub(crate) struct ReachabilityMetrics {
     subscriptions: Family<OutcomeLabel, Counter>,
     notifications: Family<OutcomeLabel, Counter>,
     nef_seconds: Histogram,
+    /// Connections, requests and bodies where notifications come in.
+    pub(super) server: ServerMetrics,
 }
 
 impl Default for ReachabilityMetrics {
@@ -37,6 +40,7 @@ impl Default for ReachabilityMetrics {
             subscriptions: Family::default(),
             notifications: Family::default(),
             nef_seconds: Histogram::new(NEF_SECONDS),
+            server: ServerMetrics::default(),
         }
     }
 }
@@ -49,6 +53,7 @@ impl ReachabilityMetrics {
         registry.register("reachability_subscriptions", "Subscriptions to the reachability of a UE, by outcome", self.subscriptions.clone());
         registry.register("exposure_notifications", "Notifications of the NEF, by what was made of them", self.notifications.clone());
         registry.register("nef_seconds", "Requests to the NEF, those without an answer included", self.nef_seconds.clone());
+        self.server.register_as(registry, "notifications");
     }
 
     pub(super) fn asked(&self, service: Service, outcome: &'static str) {

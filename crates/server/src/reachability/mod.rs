@@ -101,7 +101,8 @@ pub(crate) async fn serve(
 ) -> Result<SbiServer, SbiError> {
     let config = SbiServerConfig { listen: section.notification_listen, tls, limits: section.limits.clone() };
     let notifier = Notifier::new(&section.notifier, &section.nef);
-    let server = SbiServer::start(config, router(Arc::clone(core), notifier), stop).await?;
+    let metrics = core.reachability.metrics.server.clone();
+    let server = SbiServer::start_observed(config, router(Arc::clone(core), notifier), stop, metrics).await?;
     let own = format!("https://{}", server.local_addr());
     core.reachability.enable(section, client, section.notification_uri.as_ref().unwrap_or(&own));
     take_up(core);

@@ -662,6 +662,38 @@ async fn notifications_are_taken_from_the_nef_alone_and_only_where_one_is_awaite
 }
 
 #[tokio::test]
+async fn what_comes_where_notifications_are_taken_is_counted_by_connection_and_status() {
+    let (net, mut nef, exposed) = net_and_nef().await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    net.core.reachability.metrics.register(&mut registry);
+    let samples = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let counted = |sample: &str| samples().lines().any(|line| line == sample);
+    let mut alice = net.ue("alice").await;
+    net.asleep("meter").await;
+    alice.send(&storable("alice", "meter", "1")).await;
+    let trigger = nef.trigger().await;
+    assert!(!counted("notifications_connections 1"));
+    assert_eq!(nef.report(&trigger, "SUCCESS").await, 204);
+    until(|| counted("notifications_connections 1")).await;
+    let guess = destination(&trigger).rsplit_once('/').unwrap().0.to_owned() + "/0123456789abcdef0123456789abcdef";
+    for _ in 0..2 {
+        assert_eq!(nef.notify(&guess, &json!({"transaction": "/1", "result": "EXPIRED"})).await, 404);
+    }
+    until(|| counted("notifications_requests_total{status=\"204\"} 1")).await;
+    until(|| counted("notifications_requests_total{status=\"404\"} 2")).await;
+
+    // One that goes before it has shown anything.
+    drop(tokio::net::TcpStream::connect(exposed.server.local_addr()).await.unwrap());
+    until(|| counted("notifications_connections_refused_total{reason=\"tls\"} 1")).await;
+    exposed.stop().await;
+    until(|| counted("notifications_connections 0")).await;
+}
+
+#[tokio::test]
 async fn a_one_time_check_of_reachability_comes_before_the_trigger() {
     let (net, mut nef, _exposed) = monitored().await;
     let mut alice = net.ue("alice").await;
