@@ -1,9 +1,9 @@
-"""Peers with a good certificate or key and bad manners in HTTP/2, at every kind of listener: the server, the AAnF, the NEF,
-the CAPIF core function, and the NEF's port for pre-shared keys. How each attack ends is held to what is documented; memory
-stays within a bound, and others are served at every listener meanwhile.
+"""Peers with a good certificate or key and bad manners in HTTP/2, at every kind of listener; GROUPS has them. How each attack ends
+is held to what is documented; memory stays within a bound, at its highest, too, and others are served at every listener meanwhile.
 
-    hostile.py LAB_JSON PROCESS_ID [CASE...]
+    hostile.py LAB_JSON PROCESS_ID GROUP CAPIF [CASE...]
 
+All listeners of the group are of the process PROCESS_ID. CAPIF is the root of the core function where API invokers onboard.
 Frames are made by hand (hyperframe), because no client library would send them.
 """
 
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 from cases import Cases
@@ -34,6 +35,11 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GROWTH_MAX = 128 * 1024
 # And through all of them, one after the other: what one leaves behind the next one uses.
 GROWTH_IN_ALL_MAX = 192 * 1024
+# The most that it may grow by while one goes on is what the limits of `sbi` let its connections hold: `streams_per_connection_max`
+# requests on each, of each the header list (`header_list_bytes_max`) and a piece of the answer, in KiB. No attack gets a body in.
+STREAMS_MAX, STREAM_KIB_MAX, CONNECTIONS_MAX = 256, 16 + 4, 6
+# And what everybody else's connections and h2load's take beside.
+OTHERS_KIB_MAX = 16 * 1024
 # For what has to come: longer than every time-out of the server on a busy machine.
 PATIENCE_SECONDS = 180
 # To open a connection before an attack.
@@ -43,26 +49,38 @@ case = Cases()
 
 
 class Target:
-    """A listener: how somebody gets there, and an operation that takes a body."""
+    """A listener: how somebody gets there, an operation that takes a body, and the answer to the one that everybody asks for. The
+    rounds are how many connections an attack has here where it has several, and how often h2load asks, beside the most of each."""
 
-    def __init__(self, name, url, body_path):
-        self.name, self.url, self.body_path = name, url, body_path
+    def __init__(self, name, url, body_path, *, served=200, rounds=1.0):
+        self.name, self.url, self.body_path, self.served, self.rounds = name, url, body_path, served, rounds
         self.host, _, self.port = url.removeprefix("https://").partition(":")
 
     def connect(self, **further):
         return Rude(self, self.socket(), **further)
 
+    def some(self, most):
+        """The first of these, as many as there are to be here."""
+        return most[:max(1, round(len(most) * self.rounds))]
+
+    def held_max(self):
+        """What the connections of an attack may hold here, in KiB."""
+        return len(self.some(range(CONNECTIONS_MAX))) * STREAMS_MAX * STREAM_KIB_MAX
+
+    def close(self):
+        pass
+
 
 class ByCertificate(Target):
     """Whoever `peer()` gives has a certificate, or needs none."""
 
-    def __init__(self, name, url, body_path, peer):
-        super().__init__(name, url, body_path)
+    def __init__(self, name, url, body_path, peer, **further):
+        super().__init__(name, url, body_path, **further)
         self.peer = peer
         self.context = peer().context
         self.context.set_alpn_protocols(["h2"])
-        # What h2load is to ask: it has no certificate.
-        self.load = Relay(url, self.context).url if peer().cert else url
+        # What h2load is to ask: it has no certificate, and counts other answers than these as failures.
+        self.load = None if self.served != 200 else Relay(url, self.context).url if peer().cert else url
 
     def socket(self):
         raw = socket.create_connection((self.host, int(self.port)), timeout=20)
@@ -76,8 +94,8 @@ class ByCertificate(Target):
 class ByPsk(Target):
     """An API invoker with AEF_PSK. TLS is the openssl command's, with a socket to it."""
 
-    def __init__(self, name, interface, identity, key, body_path):
-        super().__init__(name, f"https://{address_of(interface)}", body_path)
+    def __init__(self, name, interface, identity, key, body_path, **further):
+        super().__init__(name, f"https://{address_of(interface)}", body_path, **further)
         self.load, self.processes = None, []
         self.client_of = functools.partial(PskConnection, interface, identity, key)
         self.command = ["openssl", "s_client", "-quiet", "-connect", address_of(interface), "-tls1_2", "-cipher", SUITE,
@@ -240,32 +258,89 @@ def h2load(url, requests, *further):
     assert f" {requests} succeeded, 0 failed, 0 errored" in done.stdout, (url, done.stdout, done.stderr)
 
 
-def resident(process):
+def resident(process, what="VmRSS"):
+    """In KiB: what is resident now, or with VmHWM the most that was since `begin_peak`."""
     with open(f"/proc/{process}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) for line in status if line.startswith(what))
+
+
+def begin_peak(process):
+    """The highest that was resident counts anew from here (proc_pid_clear_refs(5)); gives what is resident."""
+    with open(f"/proc/{process}/clear_refs", "w") as clear:
+        clear.write("5")
+    return resident(process, "VmHWM")
 
 
 class Scene:
-    def __init__(self, lab_json, process, folder):
-        self.lab, self.process = Lab(lab_json), process
-        lab, core = self.lab, self.lab.core
-        inside = lambda: lab.peer("lab-nf")
-        self.server = ByCertificate("server", lab.api, "/msgs-msgdelivery/v1/deliver-report", inside)
-        self.capif = ByCertificate("capif", core["capif"], "/api-provider-management/v1/registrations", lambda: Peer(lab, None, None))
-        self.targets = [
-            self.server,
-            ByCertificate("aanf", core["aanf"], "/naanf-akma/v1/retrieve-applicationkey", inside),
-            ByCertificate("nef", core["nef"], "/3gpp-akma/v1/retrieve", lambda: Outside(lab)),
-            self.capif,
-            self.by_psk(folder),
-        ]
+    """The lab, and the listeners of one process that are attacked: those of `group`."""
 
-    def by_psk(self, folder):
-        invoker = Invoker(self.lab, folder, "hostile", credentials(self.lab, Outside(self.lab).service_id)[0])
-        answer = invoker.onboard()
-        assert answer.status_code == 201, (answer.status_code, answer.text)
-        profile = invoker.discover(**{"api-name": "3gpp-akma"})[0]["aefProfiles"][0]
-        return ByPsk("aef_psk", interface_for(profile, "PSK"), invoker.id, invoker.aef_psk(profile), "/3gpp-akma/v1/retrieve")
+    def __init__(self, lab_json, process, group, capif, folder):
+        self.lab, self.process = Lab(lab_json), process
+        self.lab.core = self.lab.core | {"capif": capif}
+        self.targets = GROUPS[group](self.lab, folder)
+        # What others ask with h2load during each attack.
+        self.loaded = self.targets[0]
+        self.peak_max = OTHERS_KIB_MAX + sum(target.held_max() for target in self.targets)
+
+    def close(self):
+        for target in self.targets:
+            target.close()
+
+
+def producers(lab, folder):
+    """Those that anybody asks, inside the domain and outside."""
+    inside, core = lambda: lab.peer("lab-nf"), lab.core
+    return [
+        ByCertificate("server", lab.api, "/msgs-msgdelivery/v1/deliver-report", inside),
+        ByCertificate("aanf", core["aanf"], "/naanf-akma/v1/retrieve-applicationkey", inside),
+        ByCertificate("nef", core["nef"], "/3gpp-akma/v1/retrieve", lambda: Outside(lab)),
+        ByCertificate("capif", core["capif"], "/api-provider-management/v1/registrations", lambda: Peer(lab, None, None)),
+        by_psk("aef_psk", *onboarded(lab, folder, "3gpp-akma"), "/3gpp-akma/v1/retrieve"),
+    ]
+
+
+def core_functions(lab, _):
+    """The others of the core, and the NEF where only the server has something to ask: in fewer rounds."""
+    inside, core, some = lambda: lab.peer("lab-nf"), lab.core, {"rounds": 0.25}
+    with open(lab.path("config/exposure.toml"), "rb") as file:
+        nef = tomllib.load(file)["nef"]["msgin5g"]["listen"]
+    return [
+        ByCertificate("nrf", core["nrf"], "/nnrf-nfm/v1/subscriptions", inside, **some),
+        ByCertificate("udm", core["udm"], "/nudm-ueau/v1/imsi-001010000000001/auth-events", inside, **some),
+        ByCertificate("ausf", core["ausf"], "/nausf-auth/v1/ue-authentications", inside, **some),
+        ByCertificate("configuration", core["configuration"], "/ss-gm/v1/group-documents", inside, **some),
+        # It has no document: what is not there is not found.
+        ByCertificate("nef inside", f"https://{nef}", "/nef-msgin5g/v1/weather@outside.example/deliver-message",
+                      lambda: lab.peer("server"), served=404, **some),
+    ]
+
+
+def servers_doors(lab, folder):
+    """Where the server itself takes API invokers: in fewer rounds."""
+    some, body_path = {"rounds": 0.25}, "/msgs-msgdelivery/v1/deliver-as-message"
+    invoker, profile = onboarded(lab, folder, "msgs-msgdelivery")
+    url = f"https://{address_of(interface_for(profile, 'PKI'))}"
+    return [ByCertificate("server's capif", url, body_path, lambda: Peer(lab, invoker.cert, invoker.key), **some),
+            by_psk("server's aef_psk", invoker, profile, body_path, **some)]
+
+
+GROUPS = {"producers": producers, "core": core_functions, "invokers": servers_doors}
+
+
+def onboarded(lab, folder, api_name):
+    """An API invoker, and how this API is exposed, which its provider publishes in the background."""
+    invoker = Invoker(lab, folder, "hostile", credentials(lab, Outside(lab).service_id)[0])
+    answer = invoker.onboard()
+    assert answer.status_code == 201, (answer.status_code, answer.text)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := invoker.discover(**{"api-name": api_name})):
+        assert time.monotonic() < deadline, f"{api_name} is not published"
+        time.sleep(0.1)
+    return invoker, found[0]["aefProfiles"][0]
+
+
+def by_psk(name, invoker, profile, body_path, **further):
+    return ByPsk(name, interface_for(profile, "PSK"), invoker.id, invoker.aef_psk(profile), body_path, **further)
 
 
 class Client(threading.Thread):
@@ -282,7 +357,7 @@ class Client(threading.Thread):
         for attempt in range(ATTEMPTS):
             ask = self.target.client()
             try:
-                assert ask() == 200
+                assert ask() == self.target.served
                 return ask
             except Exception:
                 if attempt + 1 == ATTEMPTS:
@@ -293,7 +368,7 @@ class Client(threading.Thread):
             while not self.done.wait(0.05) or not self.served:
                 began = time.monotonic()
                 status = self.ask()
-                assert status == 200, status
+                assert status == self.target.served, status
                 self.served, self.longest = self.served + 1, max(self.longest, time.monotonic() - began)
         except Exception as failure:
             self.failure = failure
@@ -384,7 +459,7 @@ def a_header_list_over_the_limit(target):
 @case
 def bodies_that_never_come(target):
     """Each of them is answered in the end, so that nothing is held for ever."""
-    held = [target.connect() for _ in range(2)]
+    held = [target.connect() for _ in target.some([1, 2])]
     for rude in held:
         request = lambda stream: rude.request(stream, ends=False, method="POST", path=target.body_path,
                                               further=[("content-type", "application/json"), ("content-length", "1000")])
@@ -394,8 +469,8 @@ def bodies_that_never_come(target):
         def answered(frame):
             if isinstance(frame, HeadersFrame):
                 status = rude.status(frame)
-                # Which of two times is over first; and whoever has no token is refused before its body is waited for.
-                assert status in ("401", "408", "504"), status
+                # Which of two times is over first; and whoever has no token or no right is refused before its body is waited for.
+                assert status in ("401", "403", "408", "504"), status
                 rude.expected.discard(frame.stream_id)
             return not rude.expected
         rude.exchange([rude.asked], until=answered)
@@ -412,20 +487,32 @@ def more_streams_than_allowed(target):
     request = lambda stream: rude.request(stream, ends=False, method="POST", path=target.body_path,
                                           further=[("content-type", "application/json")])
     pieces = (b"".join(map(request, range(first, first + 100, 2))) for first in range(1, 2001, 100))
-    seen = rude.exchange(pieces, until=lambda frame: isinstance(frame, (RstStreamFrame, GoAwayFrame)))
-    reset, away = codes(seen, RstStreamFrame), codes(seen)
-    over = rude.over
+    # Whoever has no token or no right is refused before its body is waited for, and so holds no stream.
+    at_once = set()
+
+    def over(frame):
+        if isinstance(frame, HeadersFrame) and rude.status(frame) in ("401", "403"):
+            at_once.add(frame.stream_id)
+        return bool(codes([frame], RstStreamFrame) or codes([frame])) or len(at_once) == 1000
+    seen = rude.exchange(pieces, until=over)
+    reset, away, is_over = codes(seen, RstStreamFrame), codes(seen), rude.over
     rude.close()
     assert set(reset) <= {REFUSED_STREAM, PROTOCOL_ERROR} and set(away) <= {ENHANCE_YOUR_CALM, PROTOCOL_ERROR}, (reset, away)
-    assert reset or away or over, "none was refused"
-    return f"RST_STREAM {reset[0]}" if reset else f"GOAWAY {away[0]}" if away else "ended"
+    assert reset or away or is_over or len(at_once) == 1000, "none was refused"
+    return (f"RST_STREAM {reset[0]}" if reset else f"GOAWAY {away[0]}" if away
+            else "each refused at once" if len(at_once) == 1000 else "ended")
+
+
+# The last of three lets some answers out, and then no more.
+WINDOWS = [0, 1, 65_535] * 2
+assert len(WINDOWS) <= CONNECTIONS_MAX
 
 
 @case
 def answers_that_are_never_let_out(target):
     """A window of nothing, of next to nothing, and one that is never opened again. The streams are bounded, and the answers end
     with the connection, although its pings are answered."""
-    held = [target.connect(settings={SettingsFrame.INITIAL_WINDOW_SIZE: window}) for window in [0, 1, 65_535] * 2]
+    held = [target.connect(settings={SettingsFrame.INITIAL_WINDOW_SIZE: window}) for window in target.some(WINDOWS)]
     for rude in held:
         rude.exchange([b"".join(rude.request(stream) for stream in range(1, 401, 2))],
                       until=lambda frame: isinstance(frame, HeadersFrame))
@@ -479,7 +566,7 @@ def frames_that_are_none(target):
     rude = target.connect()
     unknown = b"\x00\x00\x05\xee\x00\x00\x00\x00\x00hello" * 1000
     seen = rude.exchange([unknown, rude.request(1)], until=lambda frame: isinstance(frame, HeadersFrame))
-    assert rude.status(seen[-1]) == "200", seen[-1]
+    assert rude.status(seen[-1]) == str(target.served), seen[-1]
     rude.close()
     return ", ".join(f"{name}: {outcome}" for name, outcome in told.items())
 
@@ -502,7 +589,7 @@ def no_preface_of_http_2(target):
 
 def others_with_load(scene):
     """nghttp with many requests at once, and h2load without a certificate where one is needed."""
-    identity, host = scene.lab.lab["nf_client"], scene.server.url.removeprefix("https://")
+    identity, host = scene.lab.lab["nf_client"], scene.loaded.url.removeprefix("https://")
     done = subprocess.run(["h2load", "-n", "200", "-c", "4", "-m", "8", f"https://{host}/openapi.json"],
                           capture_output=True, text=True, timeout=60)
     assert " 0 succeeded" in done.stdout, done.stdout
@@ -516,19 +603,23 @@ def others_with_load(scene):
 
 def loaded(scene, requests):
     """h2load, through a relay where a certificate is needed and straight at the CAPIF core function, which needs none."""
-    targets = [target for target in scene.targets if target.load]
-    for target in targets:
-        h2load(target.load, requests)
-    print(f"held: h2load, {requests} requests each at {', '.join(target.name for target in targets)}", flush=True)
+    for target in scene.targets:
+        if not target.load:
+            continue
+        before, number = begin_peak(scene.process), round(requests * target.rounds)
+        h2load(target.load, number)
+        peak = resident(scene.process, "VmHWM") - before
+        assert peak < scene.peak_max, f"the process grew by {peak} KiB under h2load at {target.name}"
+        print(f"held: h2load, {number} requests at {target.name} ({peak:+} KiB at most)", flush=True)
 
 
 def attack(scene, function):
     """The same attack on every listener at once, while others ask at each of them."""
-    before, started = resident(scene.process), time.monotonic()
+    started = time.monotonic()
     clients = [Client(target) for target in scene.targets]
     for client in clients:
         client.start()
-    failures, outcomes = [], {}
+    failures, outcomes, before = [], {}, begin_peak(scene.process)
 
     def at(target):
         try:
@@ -536,23 +627,25 @@ def attack(scene, function):
         except Exception as failure:
             failures.append(f"{target.name}: {type(failure).__name__}: {failure}")
     with ThreadPoolExecutor(len(scene.targets) + 1) as pool:
-        load = pool.submit(h2load, scene.server.load, 500)
+        load = pool.submit(h2load, scene.loaded.load, round(500 * scene.loaded.rounds))
         list(pool.map(at, scene.targets))
         load.result()
     served = [client.end() for client in clients]
-    growth = resident(scene.process) - before
+    peak, growth = resident(scene.process, "VmHWM") - before, resident(scene.process) - before
     assert not failures, "; ".join(failures)
     assert growth < GROWTH_MAX, f"the process grew by {growth} KiB"
+    assert peak < scene.peak_max, f"the process grew by {peak} KiB at its highest, and may by {scene.peak_max}"
     told = "; ".join(f"{name}: {outcome}" for name, outcome in outcomes.items())
     print(f"held: {function.__name__} ({told}; {served} requests of others served, {max(c.longest for c in clients):.1f} s at most, "
-          f"{growth:+} KiB, {time.monotonic() - started:.1f} s)", flush=True)
+          f"{growth:+} KiB, {peak:+} KiB at most, {time.monotonic() - started:.1f} s)", flush=True)
 
 
-def main(lab_json, process, *names):
+def main(lab_json, process, group, capif, *names):
     with tempfile.TemporaryDirectory() as folder:
-        scene = Scene(lab_json, int(process), folder)
+        scene = Scene(lab_json, int(process), group, capif, folder)
         loaded(scene, 1_000)
-        others_with_load(scene)
+        if group == "producers":
+            others_with_load(scene)
         failures, at_first = 0, resident(scene.process)
         for function in case:
             if names and function.__name__ not in names:
@@ -565,7 +658,7 @@ def main(lab_json, process, *names):
         loaded(scene, 1_000)
         growth = resident(scene.process) - at_first
         print(f"all cases together: {growth:+} KiB", flush=True)
-        scene.targets[-1].close()
+        scene.close()
     if growth >= GROWTH_IN_ALL_MAX:
         sys.exit(f"the process grew by {growth} KiB in all")
     if failures:
