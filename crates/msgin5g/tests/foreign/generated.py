@@ -46,12 +46,13 @@ class Api:
         self.reader, self.ends, self.first = reader, set(ends), first
 
 
-# What is found and is right nevertheless: (3GPP file, method, path of the file, words of the finding): why.
+# What is found and is right nevertheless: (3GPP file, method, path of the file, words of the finding, cause or None): why.
 KNOWN = {
-    ("TS29509_Nausf_UEAuthentication", None, None, "501"):
-        "a protection scheme that the home network does not have is 501 UNSUPPORTED_PROTECTION_SCHEME, which the file lists",
-    ("TS29503_Nudm_UEAU", None, None, "501"): "the same",
-    ("TS29510_Nnrf_NFManagement", "PUT", "/nf-instances/{nfInstanceID}", "400 JsonSchemaError"):
+    ("TS29509_Nausf_UEAuthentication", "POST", "/ue-authentications", "501 ServerError", "UNSUPPORTED_PROTECTION_SCHEME"):
+        "a protection scheme that the home network does not have is this, which the file lists",
+    ("TS29503_Nudm_UEAU", "POST", "/{supiOrSuci}/security-information/generate-auth-data", "501 ServerError",
+     "UNSUPPORTED_PROTECTION_SCHEME"): "the same",
+    ("TS29510_Nnrf_NFManagement", "PUT", "/nf-instances/{nfInstanceID}", "400 JsonSchemaError", None):
         "the file's body of a refusal must name shared data that a profile lacks; there is none at this NRF, nor in most refusals",
 }
 
@@ -62,7 +63,6 @@ UNREACHED = {
     ("TS29222_CAPIF_API_Provider_Management_API", "POST", "/registrations"): "the lab's NEF has spent the one credential",
     ("TS29222_CAPIF_API_Provider_Management_API", "DELETE", "/registrations/{registrationId}"):
         "nobody could do anything after; served.py, at its end",
-    ("TS29509_Nausf_UEAuthentication", "DELETE", "/ue-authentications/{authCtxId}/eap-session"): "takes an EAP-AKA' peer",
 }
 
 
@@ -241,12 +241,24 @@ class Run:
 
     def found(self, api, operation, failure, answer, request):
         words = f"{answer.status_code} {type(failure).__name__}: {str(failure).splitlines()[0]}"
-        for (file, method, path, part), reason in KNOWN.items():
-            if file == api.file and method in (None, operation.method.upper()) and path in (None, operation.path) and part in words:
-                self.known[file, part, reason] += 1
+        for (file, method, path, part, cause), reason in KNOWN.items():
+            here = (file, method, path) == (api.file, operation.method.upper(), operation.path)
+            if here and part in words and cause in (None, cause_of(answer)):
+                self.known[file, f"{method} {path} {part}", reason] += 1
                 return
         key = (api.file, operation.method.upper(), operation.path, words)
-        self.findings.setdefault(key, f"{str(failure)[:600]}\n    {request.url} {request.content[:300]!r}\n    {answer.text[:300]}")
+        detail = f"{str(failure)[:600]}\n    {request.method} {request.url} {request.content[:300]!r}\n    {answer.text[:300]}"
+        if key not in self.findings:
+            # At once: a long run may be ended before its end.
+            print(f"FOUND: {' '.join(key)}\n    {detail}", flush=True)
+            self.findings[key] = detail
+
+
+def cause_of(answer):
+    try:
+        return answer.json().get("cause")
+    except (ValueError, AttributeError):
+        return None
 
 
 def body_of(data):
@@ -314,8 +326,6 @@ def held(lab, contracts, run, files):
         print(f"{api.file}, {time.monotonic() - began:.0f} s: {sorted((s, n) for (f, s), n in run.answers.items() if f == api.file)}", flush=True)
     for (file, part, reason), count in sorted(run.known.items()):
         print(f"known: {file} {part} ({count} times): {reason}")
-    for key, detail in run.findings.items():
-        print(f"FOUND: {' '.join(key)}\n    {detail}")
     missed = [f"no request was made of {method} {root}{path}" for root, some in left.items() for method, path in sorted(some)]
     missed = [] if files else missed
     for key in operations:

@@ -17,6 +17,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema_rs
+import eap
 from inbox import Inbox
 from parties import Outside, Provider
 from peer import Lab, Peer, refused
@@ -28,7 +29,6 @@ NEVER = {
     ("POST", "/msgs-msgdelivery/v1/deliver-ue-message", "200"): "no message gateway is configured in the lab",
     ("POST", "/nausf-auth/v1/ue-authentications/{authCtxId}/eap-session", "200 application/3gppHal+json"):
         "takes a USIM that is out of step",
-    ("DELETE", "/nausf-auth/v1/ue-authentications/{authCtxId}/eap-session", "204"): "takes an EAP-AKA' peer",
     ("POST", "/api-provider-management/v1/registrations", "201"): "the lab's NEF has spent the one credential",
 }
 
@@ -220,12 +220,18 @@ def authentication(lab, function):
     link = function.ask(amf, "POST", begin, started).json()["_links"]["5g-aka"]["href"].removeprefix(function.root)
     answer = function.ask(amf, "PUT", link, {"resStar": None}).json()
     assert answer["authResult"] == "AUTHENTICATION_FAILURE" and "kseaf" not in answer, answer
-    eap = next(s for s in lab.lab["subscribers"] if s.get("authentication_method") == "EAP_AKA_PRIME")
-    context = function.ask(amf, "POST", begin, {**started, "supiOrSuci": eap["supi"]}).json()
+    other = next(s for s in lab.lab["subscribers"] if s.get("authentication_method") == "EAP_AKA_PRIME")
+    context = function.ask(amf, "POST", begin, {**started, "supiOrSuci": other["supi"]}).json()
     link = context["_links"]["eap-session"]["href"].removeprefix(function.root)
     # An EAP-Response/AKA'-Client-Error, whatever the identifier.
     answer = function.ask(amf, "POST", link, {"eapPayload": "AgEADDIOAAAWAQAA"}).json()
     assert answer["authResult"] == "AUTHENTICATION_FAILURE", answer
+    context = function.ask(amf, "POST", begin, {**started, "supiOrSuci": other["supi"]}).json()
+    link = context["_links"]["eap-session"]["href"].removeprefix(function.root)
+    payload, k_seaf = eap.answered(other, name, context["5gAuthData"])
+    answer = function.ask(amf, "POST", link, {"eapPayload": payload}).json()
+    assert answer["authResult"] == "AUTHENTICATION_SUCCESS" and answer["kSeaf"].lower() == k_seaf, answer["authResult"]
+    assert function.ask(amf, "DELETE", link).status_code == 204
     gone = function.ask(amf, "POST", f"{begin}/deregister", {"supi": subscriber["supi"]})
     assert gone.status_code == 204
     refused(function.ask(amf, "POST", begin, {**started, "supiOrSuci": "imsi-001019999999999"}), 404, "USER_NOT_FOUND")

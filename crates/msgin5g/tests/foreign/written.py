@@ -3,6 +3,7 @@ or members that belong together. generated.py asks for them first, and holds the
 
 import datetime
 
+import eap
 from inbox import Inbox
 from parties import Onboarding
 from peer import Peer
@@ -86,20 +87,28 @@ def anchor(ausf, key):
 def authentication(lab, amf):
     begin, confirmation = "/ue-authentications", "/ue-authentications/{authCtxId}/5g-aka-confirmation"
     network, subscriber = Network(lab.path("lab.json")), lab.lab["subscribers"][0]
-    eap = next(one for one in lab.lab["subscribers"] if one.get("authentication_method") == "EAP_AKA_PRIME")
+    other = next(one for one in lab.lab["subscribers"] if one.get("authentication_method") == "EAP_AKA_PRIME")
+    session = "/ue-authentications/{authCtxId}/eap-session"
     name, context = network.serving_network_name, {"authCtxId": location_of(begin)}
 
     def result(answers):
         rand = bytes.fromhex(answers("POST", begin).json()["5gAuthData"]["rand"])
         res, ck, ik, _, _ = milenage(bytes.fromhex(subscriber["k"]), bytes.fromhex(subscriber["opc"]), rand)
         return {"resStar": kdf(ck + ik, 0x6B, name.encode(), rand, res)[16:].hex()}
+
+    def challenged(answers):
+        """The peer proves itself, and so does the network that gives K_SEAF."""
+        return {"eapPayload": eap.answered(other, name, answers("POST", begin).json()["5gAuthData"])[0]}
     return [
         Written("POST", begin, amf, {"supiOrSuci": subscriber["supi"], "servingNetworkName": name}),
         Written("PUT", confirmation, amf, result, values=context),
         Written("DELETE", confirmation, amf, values=context),
-        Written("POST", begin, amf, {"supiOrSuci": eap["supi"], "servingNetworkName": name}),
+        Written("POST", begin, amf, {"supiOrSuci": other["supi"], "servingNetworkName": name}),
         # An EAP-Response/AKA'-Client-Error, whatever the identifier.
-        Written("POST", "/ue-authentications/{authCtxId}/eap-session", amf, {"eapPayload": "AgEADDIOAAAWAQAA"}, values=context),
+        Written("POST", session, amf, {"eapPayload": "AgEADDIOAAAWAQAA"}, values=context),
+        Written("POST", begin, amf, {"supiOrSuci": other["supi"], "servingNetworkName": name}),
+        Written("POST", session, amf, challenged, values=context),
+        Written("DELETE", session, amf, values=context),
     ]
 
 
