@@ -3,6 +3,9 @@
 //! What serde derives for a struct also takes a sequence, its elements in the order of the members; JSON's schemas do not.
 //! [`ObjectsOnly`] around a deserializer refuses such a sequence, at every depth that is read directly. (What serde keeps in
 //! between first, as for an untagged enumeration, it reads past this.)
+//!
+//! A whole number beyond 64 bits is refused, too: it could only be kept as another, and be given again as something that is no
+//! integer to everybody.
 
 use std::fmt;
 
@@ -102,7 +105,6 @@ impl<'de, V: Visitor<'de>, const OBJECT: bool> Visitor<'de> for Visiting<V, OBJE
         visit_u64(u64);
         visit_u128(u128);
         visit_f32(f32);
-        visit_f64(f64);
         visit_char(char);
         visit_str(&str);
         visit_borrowed_str(&'de str);
@@ -110,6 +112,14 @@ impl<'de, V: Visitor<'de>, const OBJECT: bool> Visitor<'de> for Visiting<V, OBJE
         visit_bytes(&[u8]);
         visit_borrowed_bytes(&'de [u8]);
         visit_byte_buf(Vec<u8>);
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
+        // Within 64 bits a whole number comes as an integer, unless it is written with a fraction or an exponent.
+        if value.fract() == 0.0 && (value <= INTEGERS_BEGIN || value >= INTEGERS_END) {
+            return Err(E::invalid_value(Unexpected::Float(value), &"a whole number of 64 bits at most"));
+        }
+        self.0.visit_f64(value)
     }
 
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
@@ -213,6 +223,11 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for ObjectsOnly<A> {
     }
 }
 
+/// -2^63, which itself comes as an integer.
+const INTEGERS_BEGIN: f64 = -9_223_372_036_854_775_808.0;
+/// 2^64.
+const INTEGERS_END: f64 = 18_446_744_073_709_551_616.0;
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -281,10 +296,27 @@ mod tests {
         assert_eq!(parse_json::<(u8, u8)>(b"[1,2]").unwrap(), (1, 2), "a tuple is an array");
     }
 
+    #[test]
+    fn a_whole_number_beyond_64_bits_is_refused_wherever_it_would_be_kept() {
+        for number in ["18446744073709551616", "-103177014085549680000000000000000000", "1e300", "-9223372036854775809"]
+        {
+            for text in [number.to_owned(), format!("[{{\"a\": {number}}}]"), format!("{{\"a\": [{number}]}}")] {
+                let problem = parse_json::<Value>(text.as_bytes()).unwrap_err();
+                assert!(problem.has_cause(crate::cause::MANDATORY_IE_INCORRECT), "{text}: {problem:?}");
+            }
+            let mut further = outer().to_string();
+            further.insert_str(1, &format!("\"other\": {{\"deep\": {number}}},"));
+            assert!(parse_json::<Outer>(further.as_bytes()).is_err(), "{further}");
+        }
+        for number in ["18446744073709551615", "-9223372036854775808", "1.5", "1e10", "-0.0", "1e-300"] {
+            assert_eq!(parse_json::<Value>(number.as_bytes()).unwrap(), serde_json::from_str::<Value>(number).unwrap());
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_value_is_read_as_it_is(number in any::<i64>(), text in any::<Option<String>>(), list in any::<Vec<f64>>()) {
-            let value = json!({"number": number, "text": text, "list": list.iter().filter(|one| one.is_finite()).collect::<Vec<_>>()});
+        fn any_value_is_read_as_it_is(number in any::<i64>(), text in any::<Option<String>>(), list in prop::collection::vec(-1e18..1e18, 0..10)) {
+            let value = json!({"number": number, "text": text, "list": list});
             let octets = value.to_string();
             prop_assert_eq!(parse_json::<Value>(octets.as_bytes()).unwrap(), serde_json::from_str::<Value>(&octets).unwrap());
             prop_assert_eq!(parse_json::<Inner>(octets.as_bytes()).unwrap(), Inner { number, text });
