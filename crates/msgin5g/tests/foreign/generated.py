@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.parse
 
+import httpx
 import requests
 import schemathesis
 import written
@@ -221,8 +222,8 @@ class Run:
             request = peer.http.build_request(
                 what["method"], what["url"], params=what.get("params") or None, headers=headers, json=what.get("json"),
                 **body_of(what.get("data")))
-        except (UnicodeEncodeError, ValueError):
-            return None  # a text that JSON or HTTP cannot carry
+        except (UnicodeEncodeError, ValueError, httpx.InvalidURL):
+            return None  # a text that JSON or HTTP cannot carry, or a query that httpx will not
         answer = peer.http.send(request)
         prepared = requests.Request(what["method"], str(request.url), headers=dict(request.headers)).prepare()
         response = Response(status_code=answer.status_code, headers={k: [v] for k, v in answer.headers.items()},
