@@ -33,7 +33,7 @@ pub(crate) const STEPS: &[Step] = &[
     ),
     step("docs", "the API documentation builds without a broken link", docs),
     step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 100]", crash),
-    step("soak", "memory stays flat under mixed load [MINUTES, default 60]", soak),
+    step("soak", "memory stays flat under mixed load [MINUTES, default 60 [MESSAGES a second, default 1500]]", soak),
     step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10", FUZZ_TARGETS)),
     step("fuzz", "the same for long [SECONDS for each target, default 3600] [TARGET...]", fuzz),
     step("bench", "figures beside the best known peers, from a release build", bench),
@@ -164,6 +164,7 @@ fn soak(arguments: &[String]) -> Result<(), Failure> {
     let seconds = minutes.map_err(|error| format!("soak takes a number of minutes: {error}"))? * 60;
     let mut nextest = Command::new(tool("cargo-nextest"));
     nextest.current_dir(root()).env("MSGIN5G_SOAK_SECONDS", seconds.to_string());
+    nextest.env("MSGIN5G_SOAK_RATE", arguments.get(1).map_or("1500", String::as_str));
     nextest.args(["nextest", "run", "--release", "--profile", "crash", "-p", "msgin5g"]);
     run("mixed load", nextest.args(["--test", "soak", "--no-capture"]))
 }

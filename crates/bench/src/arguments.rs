@@ -50,6 +50,12 @@ pub struct Arguments {
     /// The nghttpd program
     #[arg(long, value_name = "FILE", default_value = "nghttpd")]
     pub nghttpd: PathBuf,
+    /// libcoap's example server, built with OpenSSL
+    #[arg(long, value_name = "FILE", default_value = "coap-server-openssl")]
+    pub libcoap: PathBuf,
+    /// ClientHellos a second of the flood beside which devices over DTLS are measured
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub flood: u32,
     /// Directory for the servers' files [default: a temporary one]. Durable figures mean something only on the disk
     /// that counts: not on a memory file system
     #[arg(long, value_name = "DIR")]
@@ -63,6 +69,8 @@ pub enum Work {
     All,
     /// TLS-PSK handshakes, without and with registration
     Handshakes,
+    /// CoAP over DTLS: handshakes, requests and memory, with and without a flood of ClientHellos beside
+    Datagrams,
     /// Messages from UE to UE, at fixed rates and as many as go
     Messages,
     /// Messages to recipients that are away; the server killed; the messages fetched
@@ -83,17 +91,19 @@ impl Work {
 
     /// Whether UEs connect and send: the MSGin5G Server and mosquitto.
     pub(crate) fn includes_messaging(self) -> bool {
-        !matches!(self, Work::Aanf | Work::IdleDtls)
+        !matches!(self, Work::Aanf | Work::Datagrams | Work::IdleDtls)
     }
 }
 
 /// Which servers to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PeerChoice {
-    /// mosquitto or nghttpd, then msgin5g
+    /// mosquitto, libcoap or nghttpd, then msgin5g
     Both,
     /// mosquitto only
     Mosquitto,
+    /// libcoap only
+    Libcoap,
     /// nghttpd only
     Nghttpd,
     /// msgin5g only
@@ -103,6 +113,10 @@ pub enum PeerChoice {
 impl PeerChoice {
     pub(crate) fn includes_mosquitto(self) -> bool {
         matches!(self, PeerChoice::Both | PeerChoice::Mosquitto)
+    }
+
+    pub(crate) fn includes_libcoap(self) -> bool {
+        matches!(self, PeerChoice::Both | PeerChoice::Libcoap)
     }
 
     pub(crate) fn includes_nghttpd(self) -> bool {

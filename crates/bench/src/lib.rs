@@ -1,5 +1,5 @@
-//! Load, latency, memory and durability figures of the MSGin5G Server, beside mosquitto in the same run, and of the AKMA
-//! anchor function, beside nghttpd.
+//! Load, latency, memory and durability figures of the MSGin5G Server, beside mosquitto in the same run, for devices over
+//! DTLS beside libcoap, and of the AKMA anchor function, beside nghttpd.
 //!
 //! Start from [`Arguments`], what the command line says, and [`run`]. What is measured and how: `README.md`.
 //!
@@ -22,6 +22,7 @@
 
 mod aanf;
 mod arguments;
+mod datagram;
 mod error;
 mod latency;
 mod mosquitto;
@@ -50,6 +51,9 @@ pub async fn run(arguments: Arguments, json: bool) -> Result<(), BenchError> {
     if arguments.work.includes_messaging() {
         messaging(&arguments, &mut report).await?;
     }
+    if arguments.work.includes(Work::Datagrams) {
+        datagrams(&arguments, &mut report).await?;
+    }
     if arguments.work.includes(Work::IdleDtls) {
         msgin5g::idle_dtls(&arguments, &mut report).await?;
     }
@@ -63,6 +67,21 @@ pub async fn run(arguments: Arguments, json: bool) -> Result<(), BenchError> {
         }
     }
     report.print(json)
+}
+
+async fn datagrams(arguments: &Arguments, report: &mut Report) -> Result<(), BenchError> {
+    if arguments.peer.includes_libcoap() {
+        let server = datagram::Libcoap::start(arguments).await?;
+        workload::datagrams(&server, arguments, report).await?;
+    }
+    // Another process than the measured one floods and asks; of a lab that runs already nothing may be set.
+    if arguments.peer.includes_msgin5g() && arguments.lab.is_none() {
+        let devices = msgin5g::Devices::start(arguments, workload::devices_needed(arguments)).await?;
+        workload::datagrams(&devices, arguments, report).await?;
+        workload::deliveries(&devices, arguments, report).await?;
+        devices.stop().await;
+    }
+    Ok(())
 }
 
 async fn messaging(arguments: &Arguments, report: &mut Report) -> Result<(), BenchError> {

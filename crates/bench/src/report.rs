@@ -22,6 +22,9 @@ pub(crate) struct Figure {
     /// Time of the server's process for one, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_cpu_us: Option<f64>,
+    /// Datagrams a second that an attacker sent meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attack_per_second: Option<f64>,
     /// How long one took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency: Option<LatencySummary>,
@@ -148,8 +151,8 @@ impl Machine {
     }
 }
 
-const HEADINGS: &str = "| Work | Server | a second | server time each, us | p50 ms | p99 ms | max ms | memory each | in all | disk each | ready | lost |";
-const RULE: &str = "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
+const HEADINGS: &str = "| Work | Server | a second | server time each, us | p50 ms | p99 ms | max ms | memory each | in all | disk each | ready | lost | attack, a second |";
+const RULE: &str = "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
 
 fn row(figure: &Figure) -> String {
     let number = |number: Option<f64>, digits: usize| number.map_or(String::new(), |n| format!("{n:.digits$}"));
@@ -172,6 +175,7 @@ fn row(figure: &Figure) -> String {
         figure.disk_bytes_each.map_or(String::new(), |bytes| format!("{bytes:.0} B")),
         figure.ready_seconds.map_or(String::new(), |seconds| format!("{seconds:.2} s")),
         lost,
+        number(figure.attack_per_second, 0),
     ];
     format!("| {} |", cells.join(" | "))
 }

@@ -52,6 +52,8 @@ pub struct DatabaseOptions {
     pub cache_bytes: u64,
     /// Memory of one table's recent writes before they go to a file of their own.
     pub memtable_bytes_max: u64,
+    /// Memory of all tables' recent writes together before the largest goes to a file.
+    pub memtables_bytes_max: u64,
     /// Journal on disk before the engine writes out what keeps it; at least 64 MiB.
     pub journal_bytes_max: u64,
     /// Threads that write out and compact tables; at least 1.
@@ -68,6 +70,7 @@ impl Default for DatabaseOptions {
             free_bytes_min: 256 * MEBIBYTE,
             cache_bytes: 32 * MEBIBYTE,
             memtable_bytes_max: 16 * MEBIBYTE,
+            memtables_bytes_max: 48 * MEBIBYTE,
             journal_bytes_max: 256 * MEBIBYTE,
             worker_threads: 2,
         }

@@ -47,6 +47,7 @@ mod error;
 mod fan_out;
 mod journal;
 mod keys;
+mod memory;
 mod metrics;
 mod record;
 mod store;

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 pub struct StoreMetrics {
     pub(crate) queued_batches: Gauge,
     pub(crate) queued_bytes: Gauge,
+    pub(crate) memory_bytes: Gauge,
     pub(crate) batches: Counter,
     pub(crate) groups: Counter,
     pub(crate) syncs: Counter,
@@ -32,6 +33,7 @@ impl Default for StoreMetrics {
     fn default() -> Self {
         Self {
             queued_batches: Gauge::default(),
+            memory_bytes: Gauge::default(),
             queued_bytes: Gauge::default(),
             batches: Counter::default(),
             groups: Counter::default(),
@@ -61,6 +63,11 @@ impl StoreMetrics {
         let registry = registry.sub_registry_with_prefix("store");
         registry.register("queued_batches", "Batches waiting for the writer", self.queued_batches.clone());
         registry.register("queued_bytes", "Octets of the batches waiting for the writer", self.queued_bytes.clone());
+        registry.register(
+            "memory_bytes",
+            "Octets of recent writes that all tables hold in memory",
+            self.memory_bytes.clone(),
+        );
         registry.register("batches", "Batches committed", self.batches.clone());
         registry.register("groups", "Groups of batches written together", self.groups.clone());
         registry.register("syncs", "Syncs of the journal", self.syncs.clone());

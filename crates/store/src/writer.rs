@@ -22,6 +22,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::StoreError;
 use crate::database::DatabaseOptions;
 use crate::error::is_disk_full;
+use crate::memory::Memory;
 use crate::metrics::StoreMetrics;
 
 /// Runs on the writer thread when the batch's fate is known. Must not block.
@@ -161,6 +162,7 @@ pub(crate) fn start(
         free_bytes_min: options.free_bytes_min,
         held_over: None,
         is_tail_unsynced: false,
+        memory: Memory::new(options.memtables_bytes_max),
     };
     let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())?;
     Ok((Queue { sender: Some(sender), shared, bytes_max: options.queue_bytes_max }, thread))
@@ -178,6 +180,7 @@ struct Writer {
     held_over: Option<Job>,
     /// The last group written was not synced.
     is_tail_unsynced: bool,
+    memory: Memory,
 }
 
 impl Writer {
@@ -240,7 +243,14 @@ impl Writer {
             answers.push((job.done, job.handed_in));
         }
         metrics.group_batches.observe(answers.len() as f64);
-        match self.commit(operations, synced) {
+        let committed = self.commit(operations, synced);
+        // What cannot be written out stops the engine: later writes are told so.
+        if committed.is_ok()
+            && let Err(error) = self.memory.grew(&self.engine, metrics, bytes)
+        {
+            self.poison(&error);
+        }
+        match committed {
             Ok(()) => {
                 metrics.groups.inc();
                 metrics.batches.inc_by(answers.len() as u64);

@@ -1,172 +1,209 @@
-//! Devices over DTLS that register and then are silent: no task and no socket while they are.
+//! Devices over DTLS, and a server for them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use akma::{AfId, Fqdn, PskIdentity, Separator, UaProtocolId, k_af};
-use coap::{Code, ConnectionEvent, DatagramConfig, DatagramConnection, Request, Response};
-use dtls::{ClientConfig, Connection, Event, PresharedKey};
-use message::{Address, Message, Priority, Registration, UeMessage, UeServiceId};
-use tokio::net::UdpSocket;
-use tokio::time::timeout_at;
+use coap::{Code, Request, Response};
+use dtls::{ClientConfig, PresharedKey};
+use lab::LabJson;
+use message::{Address, DecodeLimits, Message, MessageResponse, Priority, Registration, UeMessage, UeServiceId};
+use tempfile::TempDir;
 
-use super::users::User;
-use crate::BenchError;
+use super::programs::{Core, ServerProcess};
+use super::read_lab;
+use super::users::{self, User};
+use crate::datagram::{DatagramPeer, Dtls, KeyOf, Link};
+use crate::process::Process;
+use crate::programs::find_or_build;
+use crate::{Arguments, BenchError};
 
-/// Where the server is.
-#[derive(Debug, Clone)]
+/// Where a server is, and what all devices have in common.
 pub(super) struct Server {
-    pub(super) address: SocketAddr,
-    pub(super) fqdn: Fqdn,
-    pub(super) path: String,
+    address: SocketAddr,
+    fqdn: Fqdn,
+    path: String,
+    /// Makes Message IDs that no device made before.
+    sent: AtomicU64,
 }
 
-/// A registered device.
-pub(super) struct Device {
-    connection: Connection,
-    coap: DatagramConnection,
-    source: SocketAddr,
-    ue_service_id: UeServiceId,
-    sent: u64,
-}
+impl Server {
+    pub(super) fn new(address: SocketAddr, lab: &LabJson) -> Result<Self, BenchError> {
+        let fqdn = lab.server.fqdn.parse().map_err(|_| BenchError::Provision("server.fqdn of lab.json".to_owned()))?;
+        Ok(Self { address, fqdn, path: lab.server.path.clone(), sent: AtomicU64::new(0) })
+    }
 
-impl Device {
-    /// Handshake and registration, from an address that no other device has.
-    pub(super) async fn register(server: &Server, number: usize, user: &User) -> Result<Self, BenchError> {
-        let socket = UdpSocket::bind(SocketAddr::new(address_of(number), 0)).await?;
-        socket.connect(server.address).await?;
-        let mut config = ClientConfig::new(&PskIdentity::encode(&user.keys.a_kid, Separator::default()));
-        config.server_name = Some(server.fqdn.as_str().to_owned());
-        let connection =
-            Connection::client(Arc::new(config), Instant::now(), server.address).map_err(BenchError::connection)?;
-        let mut device = Self {
-            connection,
-            coap: DatagramConnection::new(Arc::new(DatagramConfig::default()), number as u64),
-            source: socket.local_addr()?,
-            ue_service_id: user.ue_service_id.clone(),
-            sent: 0,
-        };
-        while !device.connection.is_established() {
-            device.turn(&socket, server, user).await?;
-        }
+    /// A handshake with what `offer` makes of the identity.
+    pub(super) async fn handshake(
+        &self,
+        device: usize,
+        user: &User,
+        offer: impl Fn(&[u8]) -> ClientConfig,
+    ) -> Result<Link, BenchError> {
+        let mut config = offer(&PskIdentity::encode(&user.keys.a_kid, Separator::default()));
+        config.server_name = Some(self.fqdn.as_str().to_owned());
+        let (keys, fqdn) = (user.keys.clone(), self.fqdn.clone());
+        let key_of: KeyOf = Arc::new(move |suite: u16| {
+            let protocol = if suite >> 8 == 0x13 { UaProtocolId::TLS_1_3 } else { UaProtocolId::tls_1_2(suite) };
+            let key = k_af(&keys.k_akma, &AfId::new(fqdn.clone(), protocol));
+            PresharedKey::new(key.expose()).map_err(BenchError::connection)
+        });
+        Link::open(self.address, device, config, key_of).await
+    }
+
+    /// REG.
+    pub(super) async fn register(&self, link: &mut Link, user: &User) -> Result<(), BenchError> {
         let registration = Registration { ue_service_id: user.ue_service_id.clone(), client_profile: None };
-        let response = device.exchange(&socket, server, user, UeMessage::Registration(registration)).await?;
-        if response.code != Code::CREATED {
-            let cause = String::from_utf8_lossy(&response.payload).into_owned();
-            return Err(BenchError::Connection(format!("REG: {} {cause}", response.code)));
+        let response = self.exchange(link, &UeMessage::Registration(registration)).await?;
+        if response.code == Code::CREATED {
+            return Ok(());
         }
-        Ok(device)
+        Err(BenchError::Connection(format!("REG: {}", cause_of(&response))))
     }
 
     /// One message to nobody, which is answered at once: what the session itself costs.
-    pub(super) async fn ask(&mut self, server: &Server, user: &User) -> Result<(), BenchError> {
-        let socket = UdpSocket::bind(self.source).await?;
-        socket.connect(server.address).await?;
-        self.sent += 1;
+    pub(super) async fn ask(&self, link: &mut Link, user: &User, payload: &[u8]) -> Result<(), BenchError> {
         let nobody: UeServiceId = "bench-nobody@lab.example".parse().map_err(BenchError::connection)?;
+        let response = self.send(link, user, &nobody, payload).await?;
+        if response.code == Code::NOT_FOUND {
+            return Ok(());
+        }
+        Err(BenchError::Protocol(format!("to a message to nobody: {}", cause_of(&response))))
+    }
+
+    /// A message, answered when the recipient has acknowledged it.
+    async fn deliver(&self, link: &mut Link, user: &User, to: &User, payload: &[u8]) -> Result<(), BenchError> {
+        let response = self.send(link, user, &to.ue_service_id, payload).await?;
+        if response.code == Code::CHANGED {
+            return Ok(());
+        }
+        Err(BenchError::Protocol(format!("to a message to a device: {}", cause_of(&response))))
+    }
+
+    async fn send(
+        &self,
+        link: &mut Link,
+        user: &User,
+        to: &UeServiceId,
+        payload: &[u8],
+    ) -> Result<Response, BenchError> {
+        let number = self.sent.fetch_add(1, Ordering::Relaxed);
         let message = Message {
-            originator: Address::ue(&self.ue_service_id),
-            destination: Address::ue(&nobody),
+            originator: Address::ue(&user.ue_service_id),
+            destination: Address::ue(to),
             recipient: None,
-            message_id: format!("idle-{}", self.sent).parse().map_err(BenchError::connection)?,
+            message_id: format!("device-{number}").parse().map_err(BenchError::connection)?,
             application_id: None,
             delivery_status_required: false,
             store_and_forward: false,
             expiration_time: None,
             priority: Priority::Middle,
-            payload: vec![0; 16],
+            payload: payload.to_vec(),
             segment: None,
             latency: None,
         };
-        let response = self.exchange(&socket, server, user, UeMessage::Message(Box::new(message))).await?;
-        if response.code == Code::NOT_FOUND {
-            return Ok(());
-        }
-        Err(BenchError::Protocol(format!("{} to a message to nobody", response.code)))
+        self.exchange(link, &UeMessage::Message(Box::new(message))).await
     }
 
-    async fn exchange(
-        &mut self,
-        socket: &UdpSocket,
-        server: &Server,
-        user: &User,
-        message: UeMessage,
-    ) -> Result<Response, BenchError> {
-        let request = Request::post(&server.path).content_format(JSON).payload(message.encode());
-        let exchange = self.coap.request(request, Instant::now()).map_err(BenchError::connection)?;
+    async fn exchange(&self, link: &mut Link, message: &UeMessage) -> Result<Response, BenchError> {
+        link.exchange(Request::post(&self.path).content_format(JSON).payload(message.encode())).await
+    }
+}
+
+/// A server of our own that devices reach over DTLS.
+pub(crate) struct Devices {
+    server: Server,
+    users: Vec<User>,
+    payload: Vec<u8>,
+    process: ServerProcess,
+    core: Core,
+    /// Gone when this is dropped, after the processes.
+    _directory: TempDir,
+}
+
+impl Devices {
+    pub(crate) async fn start(arguments: &Arguments, count: usize) -> Result<Self, BenchError> {
+        let directory = arguments.directory()?;
+        let program = find_or_build(arguments)?;
+        let core = Core::start(&program, &directory.path().join("lab")).await?;
+        // Live ones are measured here; `idle-dtls` measures them frozen, too.
+        let settings = [("MSGIN5G_LIMITS__DATAGRAM_FREEZE_MILLISECONDS", "0".to_owned())];
+        let process = ServerProcess::start_with(&core, &settings).await?;
+        let lab_path = core.lab_json().to_owned();
+        let lab = read_lab(&lab_path)?;
+        let users = users::provision(&lab, lab_path.parent().unwrap_or(Path::new(".")), count).await?;
+        let server = Server::new(process.coaps(), &lab)?;
+        let payload = vec![b'x'; arguments.payload_octets()];
+        Ok(Self { server, users, payload, process, core, _directory: directory })
+    }
+
+    pub(crate) async fn stop(self) {
+        drop(self.process);
+        self.core.stop().await;
+    }
+
+    /// A message to `to`, answered when it has acknowledged it.
+    pub(crate) async fn deliver(&self, link: &mut Link, from: usize, to: usize) -> Result<(), BenchError> {
+        self.server.deliver(link, self.user(from)?, self.user(to)?, &self.payload).await
+    }
+
+    /// Acknowledges what the server delivers, for good.
+    pub(crate) async fn take(&self, mut link: Link) -> Result<(), BenchError> {
         loop {
-            while let Some(event) = self.coap.poll_event() {
-                match event {
-                    ConnectionEvent::Response { exchange: answered, response } if answered == exchange => {
-                        return Ok(response);
-                    }
-                    ConnectionEvent::Failed { failure, .. } => {
-                        return Err(BenchError::Connection(format!("{failure:?}")));
-                    }
-                    _ => {}
-                }
-            }
-            self.turn(socket, server, user).await?;
+            let request = link.asked().await?;
+            let message =
+                UeMessage::decode(&request.payload, &DecodeLimits::default()).map_err(BenchError::connection)?;
+            let (originator, message_id) = match message {
+                UeMessage::Message(message) => (message.originator, message.message_id),
+                other => return Err(BenchError::Protocol(format!("{other:?} from the server"))),
+            };
+            let answer =
+                MessageResponse { originator, message_id, status: None, failure_cause: None, individual: Vec::new() };
+            let response = Response::new(Code::CHANGED).with_content_format(JSON).with_payload(answer.encode());
+            link.answer(&request, response)?;
         }
     }
 
-    /// Sends what there is, and takes one datagram or one time-out.
-    async fn turn(&mut self, socket: &UdpSocket, server: &Server, user: &User) -> Result<(), BenchError> {
-        self.take_events(server, user)?;
-        while let Some(datagram) = self.coap.poll_transmit() {
-            self.connection.send(Instant::now(), &datagram).map_err(BenchError::connection)?;
-        }
-        while let Some(transmit) = self.connection.poll_transmit() {
-            socket.send(&transmit.payload).await?;
-        }
-        let mut buffer = [0; 2_048];
-        let due = [self.connection.poll_timeout(), self.coap.poll_timeout()].into_iter().flatten().min();
-        let due = due.unwrap_or_else(|| Instant::now() + SILENCE_MAX);
-        match timeout_at(due.into(), socket.recv(&mut buffer)).await {
-            Ok(received) => {
-                let datagram = buffer.get(..received?).unwrap_or_default();
-                self.connection.handle_datagram(Instant::now(), server.address, datagram);
-            }
-            Err(_) => {
-                self.connection.handle_timeout(Instant::now());
-                self.coap.handle_timeout(Instant::now());
-            }
-        }
-        self.take_events(server, user)
-    }
-
-    fn take_events(&mut self, server: &Server, user: &User) -> Result<(), BenchError> {
-        while let Some(event) = self.connection.poll_event() {
-            match event {
-                Event::KeyNeeded(request) => {
-                    let suite = request.cipher_suite.code();
-                    let protocol =
-                        if suite >> 8 == 0x13 { UaProtocolId::TLS_1_3 } else { UaProtocolId::tls_1_2(suite) };
-                    let key = k_af(&user.keys.k_akma, &AfId::new(server.fqdn.clone(), protocol));
-                    let key = PresharedKey::new(key.expose()).map_err(BenchError::connection)?;
-                    self.connection.provide_key(Instant::now(), &key).map_err(BenchError::connection)?;
-                }
-                Event::ApplicationData { payload, .. } => {
-                    self.coap.receive(&payload, Instant::now()).map_err(BenchError::connection)?;
-                }
-                Event::Closed(closed) => return Err(BenchError::Connection(format!("DTLS: {closed:?}"))),
-                _ => {}
-            }
-        }
-        Ok(())
+    fn user(&self, device: usize) -> Result<&User, BenchError> {
+        self.users.get(device).ok_or_else(|| BenchError::Provision("too few users".to_owned()))
     }
 }
 
-/// One of the loopback network's addresses for each device.
-fn address_of(number: usize) -> IpAddr {
-    let [low, middle, high, ..] = number.to_le_bytes();
-    // The last octet's parity is moved up, so that it is never 0 or 255.
-    Ipv4Addr::new(127, 16 + (high << 1 | low >> 7), middle, (low & 0x7f) + 1).into()
+impl DatagramPeer for Devices {
+    fn name(&self) -> &'static str {
+        "msgin5g"
+    }
+
+    fn process(&self) -> Process {
+        Process(self.process.pid())
+    }
+
+    fn versions(&self) -> &'static [Dtls] {
+        &[Dtls::V1_2, Dtls::V1_3]
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    async fn handshake(&self, device: usize, dtls: Dtls) -> Result<Link, BenchError> {
+        self.server.handshake(device, self.user(device)?, |identity| dtls.client(identity)).await
+    }
+
+    async fn admit(&self, link: &mut Link, device: usize) -> Result<(), BenchError> {
+        self.server.register(link, self.user(device)?).await
+    }
+
+    async fn ask(&self, link: &mut Link, device: usize) -> Result<(), BenchError> {
+        self.server.ask(link, self.user(device)?, &self.payload).await
+    }
 }
 
-/// How long a device waits when nothing of its own is due.
-const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+fn cause_of(response: &Response) -> String {
+    format!("{} {}", response.code, String::from_utf8_lossy(&response.payload))
+}
 
 /// `application/json` (RFC 7252 clause 12.3).
 const JSON: u16 = 50;

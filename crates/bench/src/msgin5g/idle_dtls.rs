@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dtls::ClientConfig;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::devices::{Device, Server};
+use super::devices::Server;
 use super::programs::{Core, ServerProcess};
 use super::users::User;
 use super::{read_lab, users};
+use crate::datagram::Link;
 use crate::process::Process;
 use crate::programs::find_or_build;
 use crate::report::{Figure, Report};
@@ -33,8 +35,7 @@ pub(crate) async fn idle_dtls(arguments: &Arguments, report: &mut Report) -> Res
             ("MSGIN5G_STORE__PATH", store.display().to_string()),
         ];
         let process = ServerProcess::start_with(&core, &settings).await?;
-        let fqdn = lab.server.fqdn.parse().map_err(|_| BenchError::Provision("server.fqdn of lab.json".to_owned()))?;
-        let server = Server { address: process.coaps(), fqdn, path: lab.server.path.clone() };
+        let server = Server::new(process.coaps(), &lab)?;
         measure(&process, &server, &users, state, report).await?;
     }
     core.stop().await;
@@ -87,17 +88,26 @@ async fn measure(
     Ok(())
 }
 
-async fn register(server: &Server, users: &[User], from: usize) -> Result<Vec<Device>, BenchError> {
+async fn register(server: &Server, users: &[User], from: usize) -> Result<Vec<Link>, BenchError> {
     futures_util::stream::iter(users.iter().enumerate())
-        .map(|(number, user)| Device::register(server, from + number, user))
+        .map(|(number, user)| async move {
+            let mut link = server.handshake(from + number, user, ClientConfig::new).await?;
+            server.register(&mut link, user).await?;
+            link.rest();
+            Ok(link)
+        })
         .buffered(CONCURRENT)
         .try_collect()
         .await
 }
 
-async fn ask(server: &Server, users: &[User], devices: &mut [Device]) -> Result<(), BenchError> {
+async fn ask(server: &Server, users: &[User], devices: &mut [Link]) -> Result<(), BenchError> {
     futures_util::stream::iter(devices.iter_mut().zip(users))
-        .map(|(device, user)| device.ask(server, user))
+        .map(|(link, user)| async move {
+            server.ask(link, user, &[0; PAYLOAD_OCTETS]).await?;
+            link.rest();
+            Ok(())
+        })
         .buffer_unordered(CONCURRENT)
         .try_collect()
         .await
@@ -164,6 +174,8 @@ const WARM_UP: usize = 64;
 const CONCURRENT: usize = 32;
 /// Requests that are measured at most.
 const ASKING_MAX: usize = 10_000;
+/// Of such a request.
+const PAYLOAD_OCTETS: usize = 16;
 /// How long it may take until all sessions are frozen.
 const FREEZE_MAX: Duration = Duration::from_secs(900);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

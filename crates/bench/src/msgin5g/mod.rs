@@ -20,6 +20,7 @@ use crate::process::Process;
 use crate::programs::find_or_build;
 use crate::wire;
 use crate::{Arguments, BenchError};
+pub(crate) use devices::Devices;
 pub(crate) use idle_dtls::idle_dtls;
 use programs::{Core, ServerProcess};
 use session::UeSession;

@@ -1,6 +1,7 @@
 //! What is done to each server.
 
 mod akma;
+mod datagrams;
 mod handshakes;
 mod memory;
 mod messages;
@@ -9,6 +10,7 @@ mod store;
 use std::time::{Duration, Instant};
 
 pub(crate) use akma::{aanf, floor};
+pub(crate) use datagrams::{datagrams, deliveries, devices_needed};
 pub(crate) use handshakes::handshakes;
 pub(crate) use memory::memory;
 pub(crate) use messages::messages;
