@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,9 +17,9 @@ use crate::{ATid, Error, HomeNetwork, RoutingIndicator};
 /// Opaque to everyone but UE, AUSF and AAnF, because the standards leave its text to the implementer: 1 to 253
 /// printable ASCII characters without spaces, not starting with `;` or `.`, which an NAI cannot do (RFC 7542 2.2)
 /// and which would be mistaken for the separator of a PSK identity.
-/// It is a pseudonym; it may be logged.
+/// It is a pseudonym; it may be logged. Clones share its text: a server holds it in several places for each peer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AKid(String);
+pub struct AKid(Arc<str>);
 
 impl AKid {
     /// The longest A-KID, in octets: the limit of an NAI (RFC 7542 2.3).
@@ -63,7 +64,7 @@ impl FromStr for AKid {
         if text.starts_with([';', '.']) {
             return Err(Error::InvalidAKid("it starts with a separator"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -138,14 +139,15 @@ impl AKidFormat {
             ATidEncoding::Hex => a_tid.to_hex(),
             ATidEncoding::Base64Url => Zeroizing::new(URL_SAFE_NO_PAD.encode(a_tid.expose())),
         };
-        AKid(format!(
+        let text = format!(
             "{routing_indicator}{}{}@{}.mnc{:0>3}.mcc{}.3gppnetwork.org",
             Self::DELIMITER,
             *a_tid_text,
             self.realm_prefix,
             home_network.mnc(),
             home_network.mcc()
-        ))
+        );
+        AKid(text.into())
     }
 
     /// Whether the realm prefix is made of domain labels and leaves room for the rest.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -20,7 +21,7 @@ const IMSI_DIGITS: std::ops::RangeInclusive<usize> = 5..=15;
 /// What enters key derivation is [`kdf_value`](Self::kdf_value), never [`as_str`](Self::as_str).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Supi {
-    text: String,
+    text: Arc<str>,
     kind: SupiKind,
 }
 
@@ -45,7 +46,7 @@ impl Supi {
     /// [`Error::InvalidSupi`] when it has not 5 to 15 decimal digits.
     pub fn from_imsi(digits: &str) -> Result<Self, Error> {
         check_imsi(digits)?;
-        Ok(Self { text: format!("imsi-{digits}"), kind: SupiKind::Imsi })
+        Ok(Self { text: format!("imsi-{digits}").into(), kind: SupiKind::Imsi })
     }
 
     /// The SUPI of a network-specific identifier given as a bare NAI, `username@realm`.
@@ -54,7 +55,7 @@ impl Supi {
     /// [`Error::InvalidSupi`] when it is no such NAI.
     pub fn from_nai(nai: &str) -> Result<Self, Error> {
         check_nai(nai)?;
-        Ok(Self { text: format!("nai-{nai}"), kind: SupiKind::Nai })
+        Ok(Self { text: format!("nai-{nai}").into(), kind: SupiKind::Nai })
     }
 
     /// The form of TS 29.571, with its prefix. For JSON and URIs; not for key derivation.
@@ -100,7 +101,7 @@ impl FromStr for Supi {
             SupiKind::Imsi => check_imsi(value)?,
             _ => check_nai(value)?,
         }
-        Ok(Self { text: text.to_owned(), kind })
+        Ok(Self { text: text.into(), kind })
     }
 }
 
@@ -114,7 +115,7 @@ impl fmt::Debug for Supi {
 ///
 /// Its `Debug` hides the value: an MSISDN is a telephone number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Gpsi(String);
+pub struct Gpsi(Arc<str>);
 
 impl Gpsi {
     /// The form of TS 29.571, with its prefix.
@@ -143,7 +144,7 @@ impl FromStr for Gpsi {
         } else {
             return Err(Error::InvalidGpsi("its prefix is neither msisdn nor extid"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 

@@ -225,7 +225,10 @@ impl DatagramConnection {
     /// When [`DatagramConnection::handle_timeout`] is to be called; changes with every other call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let active = self.active.as_ref()?;
+        let Some(active) = &self.active else {
+            let lifetime = self.config.transmission.exchange_lifetime();
+            return self.resting.as_ref().and_then(|resting| resting.settled_at(lifetime));
+        };
         // What is only remembered is forgotten all at once, so that an idle connection wakes up once.
         let mut remembered = active.seen.settled_at();
         remembered = remembered.max(active.assemblies.settled_at()).max(active.kept.settled_at());
@@ -244,7 +247,7 @@ impl DatagramConnection {
     /// Does what is due: sends again, gives up, acknowledges what the application is slow to answer, forgets.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.active.is_none() {
-            return;
+            return self.forget_resting(now);
         }
         self.retransmit(now);
         self.acknowledge_slow_requests(now);

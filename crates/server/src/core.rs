@@ -1,6 +1,6 @@
 //! What every part of the server shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::log_budget::LogBudget;
 use crate::metrics::Metrics;
 use crate::reachability::Reachability;
 use crate::registry::Registry;
+use crate::sealed::Vault;
 use crate::segments::Segments;
 use crate::sessions::Sessions;
 use crate::topics::Topics;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Sessions,
     /// Sessions that rest.
     pub(crate) hibernation: Arc<Hibernation>,
+    /// Where they are left at a graceful stop.
+    vault: OnceLock<Vault>,
     pub(crate) log_budget: LogBudget,
     /// Where decisions by the operator's rules are told.
     pub(crate) audit: Audit,
@@ -121,6 +124,7 @@ impl Core {
             registry: Registry::new(),
             sessions: Sessions::default(),
             hibernation: Arc::default(),
+            vault: OnceLock::new(),
             inbox,
             store,
             associations,
@@ -143,6 +147,21 @@ impl Core {
             registering: (0..REGISTERING_STRIPES).map(|_| Arc::default()).collect(),
         };
         (Arc::new(core), writers)
+    }
+
+    /// A graceful stop leaves the sessions that rest there.
+    pub(crate) fn seals_with(&self, vault: Vault) {
+        // There is one listener of datagrams.
+        let _ = self.vault.set(vault);
+    }
+
+    /// Seals the sessions that rest, where that is configured.
+    pub(crate) fn seal_sessions(self: &Arc<Self>) {
+        let Some(vault) = self.vault.get() else { return };
+        match vault.seal_all(self) {
+            Ok(sessions) => tracing::info!(sessions, "DTLS sessions sealed"),
+            Err(error) => tracing::error!(%error, "DTLS sessions not sealed, their devices make new handshakes"),
+        }
     }
 
     /// Counts a request that is to wait for its answer; false if too many do.

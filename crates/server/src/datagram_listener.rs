@@ -7,13 +7,15 @@ use std::time::Duration;
 use coap::DatagramConfig;
 use tokio::time::sleep;
 use transport::{
-    DatagramCarrier, DtlsArrival, DtlsError, DtlsListener, DtlsServerConfig, DtlsSession, DtlsSocket, KeyLookup,
+    Carrier, DatagramCarrier, DtlsArrival, DtlsError, DtlsListener, DtlsServerConfig, DtlsSession, DtlsSocket, KeyLookup,
+    RestoredSession,
 };
 
 use crate::config::{CoapsSection, Config};
 use crate::core::Core;
 use crate::error::ServerError;
 use crate::listener;
+use crate::sealed::Vault;
 use crate::server::DisablingHeard;
 use crate::session;
 use crate::sessions::Connection;
@@ -51,6 +53,13 @@ pub(crate) fn start(
     });
     let (listener, sockets) = bound?;
     let address = listener.local_addr();
+    let (vault, left) = match section.sealed_sessions.as_deref().map(Vault::open).transpose() {
+        Ok(opened) => opened.unzip(),
+        Err(error) => {
+            let (key, reason) = ("coaps.sealed_sessions".to_owned(), error.to_string());
+            return Err(ServerError::Configuration { key, reason });
+        }
+    };
     let shared = Arc::new(Shared {
         core: Arc::clone(core),
         listener,
@@ -58,6 +67,17 @@ pub(crate) fn start(
         prove_new_addresses: section.prove_new_addresses,
         path: config.server.path.as_str().into(),
     });
+    if let Some(left) = left.flatten() {
+        let carrier = |restored: RestoredSession| {
+            let carrier = DatagramCarrier::new(restored.link, Arc::clone(&shared.coap), shared.prove_new_addresses);
+            carrier.ok().map(|carrier| Box::new(carrier) as Box<dyn Carrier>)
+        };
+        let sessions = left.restore(core, &shared.listener, carrier, &shared.path);
+        tracing::info!(sessions, "sealed DTLS sessions go on");
+    }
+    if let Some(vault) = vault {
+        core.seals_with(vault);
+    }
     for socket in sockets {
         core.tasks.spawn(read(Arc::clone(&shared), socket));
     }

@@ -14,8 +14,10 @@ use std::task::{Context, Wake, Waker};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use transport::SealingKey;
 
 use crate::core::Core;
+use crate::sealed::SealedSession;
 use crate::session::{Arrived, Ended, Life, Resting, Session};
 use crate::sessions::{Connection, Entry};
 use crate::sync::lock;
@@ -38,6 +40,19 @@ struct Table {
     /// Those that were called and lie here.
     called: Vec<u64>,
     resting: usize,
+}
+
+impl Table {
+    /// None if it was taken up before, or lies down anew just now, and will look itself.
+    fn remove(&mut self, number: u64) -> Option<Dormant> {
+        if !matches!(self.places.get(&number), Some(Place::Taken(_))) {
+            return None;
+        }
+        let Some(Place::Taken(dormant)) = self.places.remove(&number) else { return None };
+        self.deadlines.remove(&(dormant.due, number));
+        self.resting -= 1;
+        Some(*dormant)
+    }
 }
 
 enum Place {
@@ -128,6 +143,11 @@ impl Hibernation {
         Ok(())
     }
 
+    /// Takes one up that rests.
+    fn take(&self, number: u64) -> Option<Dormant> {
+        lock(&self.table).remove(number)
+    }
+
     /// Takes up those that were called or have something due, as many as go on at once, and when the next is due.
     fn take_up(&self, now: Instant) -> (Vec<Dormant>, Option<Instant>) {
         let mut table = lock(&self.table);
@@ -140,19 +160,27 @@ impl Hibernation {
                     _ => break,
                 },
             };
-            // Called twice, and taken up before; or it lies down anew just now, and will look itself.
-            if !matches!(table.places.get(&number), Some(Place::Taken(_))) {
-                continue;
-            }
-            if let Some(Place::Taken(dormant)) = table.places.remove(&number) {
-                table.deadlines.remove(&(dormant.due, number));
-                table.resting -= 1;
-                taken.push(*dormant);
-            }
+            taken.extend(table.remove(number));
         }
         let next = if table.called.is_empty() { table.deadlines.first().map(|(due, _)| *due) } else { Some(now) };
         (taken, next)
     }
+}
+
+/// Seals those that rest, one after the other, and takes them out; what cannot be sealed goes on.
+pub(crate) fn seal_all<'a>(core: &'a Arc<Core>, key: &'a SealingKey) -> impl Iterator<Item = SealedSession> + 'a {
+    let numbers: Vec<u64> = lock(&core.hibernation.table).places.keys().copied().collect();
+    numbers.into_iter().filter_map(|number| {
+        let Dormant { mut resting, seat, .. } = core.hibernation.take(number)?;
+        let sealed = resting.seal(key);
+        if sealed.is_some() {
+            resting.leave(core);
+        } else {
+            let session = Session::resume(Arc::clone(core), resting, Arrived::Letter);
+            core.tasks.spawn(live(Arc::clone(core), session, seat));
+        }
+        sealed
+    })
 }
 
 /// Has sessions go on as they are called, until the server has stopped.

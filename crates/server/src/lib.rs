@@ -54,6 +54,7 @@ mod policy;
 mod reachability;
 mod registry;
 mod routing;
+mod sealed;
 mod segments;
 mod server;
 mod session;

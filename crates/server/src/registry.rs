@@ -6,8 +6,9 @@
 //! A connection belongs to a party by its *generation*: each new registration has a higher one, and whatever an older
 //! connection still says, its own end included, is recognised and ignored.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::borrow::Borrow;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -245,7 +246,31 @@ impl AwaitedReports {
     }
 }
 
-type Shard = Mutex<HashMap<Address, Arc<Party>>>;
+type Shard = Mutex<HashSet<ByAddress>>;
+
+/// A party by its address, which stands in the party alone.
+#[derive(Debug)]
+struct ByAddress(Arc<Party>);
+
+impl Borrow<Address> for ByAddress {
+    fn borrow(&self) -> &Address {
+        &self.0.address
+    }
+}
+
+impl Hash for ByAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.address.hash(state);
+    }
+}
+
+impl PartialEq for ByAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.address == other.0.address
+    }
+}
+
+impl Eq for ByAddress {}
 
 /// See the module.
 #[derive(Debug)]
@@ -266,14 +291,14 @@ impl Registry {
     }
 
     pub(crate) fn find(&self, address: &Address) -> Option<Arc<Party>> {
-        lock(self.shard(address)?).get(address).cloned()
+        lock(self.shard(address)?).get(address).map(|found| Arc::clone(&found.0))
     }
 
     /// The party of this address, made if there is none and there is room.
     pub(crate) fn find_or_insert(&self, address: &Address, ues_max: usize) -> Result<Arc<Party>, RegistryFull> {
         let mut shard = lock(self.shard(address).ok_or(RegistryFull)?);
-        if let Some(party) = shard.get(address) {
-            return Ok(Arc::clone(party));
+        if let Some(found) = shard.get(address) {
+            return Ok(Arc::clone(&found.0));
         }
         let is_ue = address.addr_type == AddressType::Ue;
         if is_ue && self.ues.fetch_add(1, Ordering::Relaxed) >= ues_max {
@@ -281,7 +306,7 @@ impl Registry {
             return Err(RegistryFull);
         }
         let party = Party::new(address.clone());
-        shard.insert(address.clone(), Arc::clone(&party));
+        shard.insert(ByAddress(Arc::clone(&party)));
         Ok(party)
     }
 
@@ -289,7 +314,7 @@ impl Registry {
     pub(crate) fn remove(&self, party: &Arc<Party>) {
         let Some(shard) = self.shard(&party.address) else { return };
         let mut shard = lock(shard);
-        if shard.get(&party.address).is_some_and(|found| Arc::ptr_eq(found, party)) {
+        if shard.get(&party.address).is_some_and(|found| Arc::ptr_eq(&found.0, party)) {
             shard.remove(&party.address);
             if party.address.addr_type == AddressType::Ue {
                 self.ues.fetch_sub(1, Ordering::Relaxed);
@@ -304,7 +329,7 @@ impl Registry {
 
     /// The parties of one shard, for work that goes round all of them.
     pub(crate) fn shard_parties(&self, index: usize) -> Vec<Arc<Party>> {
-        self.shards.get(index).map(|shard| lock(shard).values().cloned().collect()).unwrap_or_default()
+        self.shards.get(index).map(|shard| lock(shard).iter().map(|found| Arc::clone(&found.0)).collect()).unwrap_or_default()
     }
 
     /// How many shards there are.

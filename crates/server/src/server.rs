@@ -580,6 +580,9 @@ async fn stop(core: &Arc<Core>, servers: &ApplicationServers, api: &SbiServer, a
         core.detach_all();
         comes_true(Instant::now() + LAST_WRITES, || core.open_requests() == 0).await;
     }
+    let sealing = Arc::clone(core);
+    // It writes to the disk.
+    let _ = tokio::task::spawn_blocking(move || sealing.seal_sessions()).await;
     core.sessions.stop_all();
     servers.stop_all();
     core.broadcast.stop_all();

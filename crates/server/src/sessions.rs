@@ -6,7 +6,7 @@
 //! An A-KID that was withdrawn while a handshake with it was under way is remembered for as long as a handshake may take, so
 //! that the session which comes of it ends as it begins.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,9 +35,25 @@ pub(crate) struct Sessions {
 /// Numbers of sessions, by what proved them.
 #[derive(Debug, Default)]
 struct Proven {
-    of_a_kids: HashMap<AKid, Vec<u64>>,
-    of_ues: HashMap<UeId, Vec<u64>>,
+    of_a_kids: HashMap<AKid, Numbers>,
+    of_ues: HashMap<UeId, Numbers>,
     withdrawn: RecentlyDisabled,
+}
+
+/// Almost everybody has one session, which takes no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Numbers {
+    One([u64; 1]),
+    Several(Vec<u64>),
+}
+
+impl Numbers {
+    fn as_slice(&self) -> &[u64] {
+        match self {
+            Self::One(number) => number,
+            Self::Several(numbers) => numbers,
+        }
+    }
 }
 
 /// A TCP connection, or a session over datagrams, that counts until this is dropped, however its task ends.
@@ -130,18 +146,28 @@ impl Drop for Entry {
 }
 
 /// Adds a number; how many there are then.
-fn enter<K: Clone + Eq + Hash>(numbers: &mut HashMap<K, Vec<u64>>, key: &K, number: u64) -> usize {
-    // Almost everybody has one.
-    let those = numbers.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
-    those.push(number);
-    those.len()
+fn enter<K: Clone + Eq + Hash>(numbers: &mut HashMap<K, Numbers>, key: &K, number: u64) -> usize {
+    match numbers.entry(key.clone()) {
+        hash_map::Entry::Vacant(entry) => {
+            entry.insert(Numbers::One([number]));
+            1
+        }
+        hash_map::Entry::Occupied(mut entry) => {
+            let several = [entry.get().as_slice(), &[number]].concat();
+            let count = several.len();
+            entry.insert(Numbers::Several(several));
+            count
+        }
+    }
 }
 
-fn leave<K: Eq + Hash>(numbers: &mut HashMap<K, Vec<u64>>, key: &K, number: u64) {
+fn leave<K: Eq + Hash>(numbers: &mut HashMap<K, Numbers>, key: &K, number: u64) {
     let Some(those) = numbers.get_mut(key) else { return };
-    those.retain(|other| *other != number);
-    if those.is_empty() {
-        numbers.remove(key);
+    let left: Vec<u64> = those.as_slice().iter().copied().filter(|other| *other != number).collect();
+    match left.as_slice() {
+        [] => drop(numbers.remove(key)),
+        [one] => *those = Numbers::One([*one]),
+        _ => *those = Numbers::Several(left),
     }
 }
 
@@ -173,7 +199,7 @@ impl Sessions {
     pub(crate) fn withdraw(&self, a_kid: &AKid) -> usize {
         let mut proven = lock(&self.proven);
         proven.withdrawn.insert(a_kid, Instant::now());
-        let numbers = proven.of_a_kids.get(a_kid).cloned().unwrap_or_default();
+        let numbers = proven.of_a_kids.get(a_kid).map(|numbers| numbers.as_slice().to_vec()).unwrap_or_default();
         drop(proven);
         numbers.iter().filter(|number| self.post(**number, Letter::Close(CloseReason::ServiceDisabled))).count()
     }
@@ -181,8 +207,8 @@ impl Sessions {
     /// Has every session of this UE that another A-KID proved ask at once whether that is still good: there is a newer one.
     pub(crate) fn superseded(&self, ue_id: &UeId, by: &AKid) {
         let proven = lock(&self.proven);
-        let newer = proven.of_a_kids.get(by).map(Vec::as_slice).unwrap_or_default();
-        let of_ue = proven.of_ues.get(ue_id).map(Vec::as_slice).unwrap_or_default();
+        let newer = proven.of_a_kids.get(by).map(Numbers::as_slice).unwrap_or_default();
+        let of_ue = proven.of_ues.get(ue_id).map(Numbers::as_slice).unwrap_or_default();
         let older: Vec<u64> = of_ue.iter().filter(|number| !newer.contains(number)).copied().collect();
         drop(proven);
         for number in older {
@@ -228,7 +254,7 @@ mod tests {
         assert_eq!(enter(&mut numbers, &a_kid(1), 7), 1);
         assert_eq!(enter(&mut numbers, &a_kid(1), 8), 2);
         leave(&mut numbers, &a_kid(1), 7);
-        assert_eq!(numbers.get(&a_kid(1)), Some(&vec![8]));
+        assert_eq!(numbers.get(&a_kid(1)), Some(&Numbers::One([8])));
         leave(&mut numbers, &a_kid(1), 8);
         leave(&mut numbers, &a_kid(1), 8);
         assert!(numbers.is_empty());

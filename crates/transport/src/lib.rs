@@ -97,5 +97,5 @@ pub use psk_profile::TlsVersion;
 pub use psk_server::{HandshakeLimits, ProvenPeer, PskAcceptor, PskServerConfig, SecuredStream};
 pub use ua_dtls::{
     DtlsArrival, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsError, DtlsLimits, DtlsLink, DtlsListener,
-    DtlsServerConfig, DtlsSession, DtlsSocket,
+    DtlsServerConfig, DtlsSession, DtlsSocket, RestoredSession, SealingKey,
 };

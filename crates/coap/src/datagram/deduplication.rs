@@ -30,6 +30,12 @@ pub(super) struct Memory {
     outcome: Outcome,
 }
 
+impl Memory {
+    pub(super) fn expires(&self) -> Instant {
+        self.expires
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Seen {

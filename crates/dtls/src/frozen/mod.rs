@@ -23,7 +23,7 @@ use crate::frozen::form::{Secrets, State, put_epochs, put_keys};
 use crate::limits::{FROZEN_OCTETS_MAX, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13};
 use crate::limits::{SEALED_OPENED_MAX, SEALED_STARTS_MAX_DTLS13};
 use crate::record::protection::Secret;
-use crate::suite::ProtocolVersion;
+use crate::suite::{CipherSuite, ProtocolVersion};
 
 /// An idle session: keys, counters, replay window, Connection IDs, the peer's address; no more than
 /// [`FROZEN_OCTETS_MAX`] octets. It is wiped when dropped and cannot be copied, so that no nonce repeats.
@@ -88,6 +88,11 @@ impl Frozen {
     /// Which version the session speaks.
     pub fn version(&self) -> ProtocolVersion {
         self.state().map_or(ProtocolVersion::Dtls12, |state| state.suite.version())
+    }
+
+    /// Its cipher suite.
+    pub fn cipher_suite(&self) -> Option<CipherSuite> {
+        self.state().map(|state| state.suite).ok()
     }
 
     /// Octets that it takes.
@@ -361,7 +366,6 @@ mod tests {
     use crate::record::ContentType;
     use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
     use crate::record::protection::{Direction, Keys};
-    use crate::suite::CipherSuite;
     use crate::v13::schedule::TrafficSecret;
 
     const SUITE: CipherSuite = CipherSuite::PskAes128Ccm8;

@@ -52,6 +52,9 @@ pub struct CoapsSection {
     /// A peer that its Connection ID shows at another address has to answer from there before it is sent requests, or
     /// answers that are much larger than what it asked (RFC 9146 clause 6, RFC 9175 clause 2.4).
     pub prove_new_addresses: bool,
+    /// A directory where a graceful stop leaves the sessions that rest, sealed, so that the next start goes on with them. None:
+    /// they end with the stop. It holds the key, too: not to be backed up, and not to be shared.
+    pub sealed_sessions: Option<PathBuf>,
     /// Limits on sessions and handshakes.
     pub dtls: DtlsLimits,
 }
@@ -63,6 +66,7 @@ impl Default for CoapsSection {
             allow_plain_psk: false,
             require_sni: false,
             prove_new_addresses: true,
+            sealed_sessions: None,
             dtls: DtlsLimits::default(),
         }
     }

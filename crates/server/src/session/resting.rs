@@ -14,15 +14,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::time::{Instant, sleep_until};
-use transport::{Carrier, ProvenPeer, Received};
+use transport::{Carrier, ProvenPeer, Received, SealingKey};
 
-use super::{Registered, Session, expiry_instant};
+use super::{Registered, Session, expiry_instant, jittered};
 use crate::core::Core;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
+use crate::sealed::{REVALIDATE_WITHIN, SealedSession};
 
 /// See the module.
 pub(crate) struct Resting {
@@ -149,7 +152,9 @@ impl Resting {
     pub(crate) fn due(&self, limits: &Limits) -> Instant {
         let expires = expiry_instant(self.peer.expires_at, Instant::now());
         let silent = Some(self.heard_at + limits.datagram_idle());
-        let others = [expires, silent, self.pipeline_deadline];
+        // What is remembered of earlier messages is over then, and its memory is given back.
+        let forgets = self.carrier.poll_timeout().map(Instant::from_std);
+        let others = [expires, silent, self.pipeline_deadline, forgets];
         others.into_iter().flatten().fold(self.revalidate_at, Instant::min)
     }
 
@@ -166,5 +171,59 @@ impl Resting {
             std::task::Poll::Pending if letter => Arrived::Letter,
             std::task::Poll::Pending => Arrived::Nothing,
         }
+    }
+
+    /// One that an earlier start of the server has sealed.
+    #[expect(clippy::too_many_arguments, reason = "what a session is made of")]
+    pub(crate) fn restored(
+        core: &Core,
+        carrier: Box<dyn Carrier>,
+        mailbox: Arc<Mailbox>,
+        peer: ProvenPeer,
+        source: IpAddr,
+        path: Arc<str>,
+        registered: Registered,
+        heard_at: Instant,
+    ) -> Self {
+        let within = REVALIDATE_WITHIN.min(Duration::from_secs(core.limits.revalidation_seconds));
+        let revalidate_at = Instant::now() + jittered(within.mul_f64(0.9));
+        Self {
+            carrier,
+            mailbox,
+            peer: Box::new(peer),
+            source,
+            path,
+            registered,
+            asleep: false,
+            heard_at,
+            revalidate_at,
+            revalidate_by: revalidate_at + Duration::from_secs(core.limits.revalidation_grace_seconds),
+            pipeline_deadline: None,
+        }
+    }
+
+    /// Seals it, for another start of the server. None leaves it as it was.
+    pub(crate) fn seal(&mut self, key: &SealingKey) -> Option<SealedSession> {
+        let now = Instant::now();
+        let ue_service_id = self.registered.party.address.as_ue()?;
+        let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let form = self.carrier.seal(now.into_std(), key)?;
+        Some(SealedSession {
+            form: STANDARD_NO_PAD.encode(form),
+            a_kid: self.peer.a_kid.clone(),
+            ue_id: self.peer.ue_id.clone(),
+            gpsi: self.peer.gpsi.clone(),
+            expires_at: self.peer.expires_at.map(seconds),
+            ue_service_id,
+            source: self.source,
+            heard_at: seconds(SystemTime::now()).saturating_sub((now - self.heard_at).as_secs()),
+        })
+    }
+
+    /// Gives its place back: of one that is sealed.
+    pub(crate) fn leave(&self, core: &Arc<Core>) {
+        self.mailbox.close();
+        self.registered.party.forget_sleeper(&self.mailbox);
+        core.detach(&self.registered.party, self.registered.generation);
     }
 }

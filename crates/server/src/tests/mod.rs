@@ -21,6 +21,7 @@ mod reachability;
 mod registration;
 mod report;
 mod restart;
+mod sealed;
 mod segments;
 mod stored_update;
 mod timing;

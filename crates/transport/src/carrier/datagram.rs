@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use coap::{Connection, DatagramConfig, DatagramConnection};
+use dtls::SealingKey;
 
 use super::address_proof::{AddressProof, QUESTION_OCTETS, random};
 use super::{Carrier, Received, Sent};
@@ -37,6 +38,12 @@ pub trait DatagramLink: Send {
     /// comes next finds the link as it was.
     fn freeze(&mut self) -> bool {
         false
+    }
+
+    /// Ends the link here, without a word to the peer, so that another start of this program goes on with what is returned.
+    /// None if it cannot; then it is as it was.
+    fn seal(&mut self, _key: &SealingKey) -> Option<Vec<u8>> {
+        None
     }
 }
 

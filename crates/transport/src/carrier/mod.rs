@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use coap::{Connection, ConnectionError, ConnectionEvent};
+use dtls::SealingKey;
 
 pub use address_proof::ADDRESS_AMPLIFICATION_MAX;
 pub(crate) use address_proof::{AddressProof, Token};
@@ -87,6 +88,12 @@ pub trait Carrier: Send {
     /// on as if nothing had happened; the next call that needs that memory takes it again.
     fn rest(&mut self, _now: Instant) -> bool {
         false
+    }
+
+    /// Ends a connection that rests and need not remember anything, without a word to the peer, so that another start of this
+    /// program goes on with what is returned. None if it cannot; then it is as it was.
+    fn seal(&mut self, _now: Instant, _key: &SealingKey) -> Option<Vec<u8>> {
+        None
     }
 }
 

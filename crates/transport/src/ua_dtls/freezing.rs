@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dtls::Frozen;
+use dtls::{Frozen, SealingKey};
 
 use super::peer::{Live, Peer, Surroundings};
 use crate::metrics::InProgress;
@@ -94,5 +94,19 @@ impl Peer {
     /// See the module; whether it is frozen now.
     pub(super) fn freeze(&self) -> bool {
         self.state().body.freeze(&self.around)
+    }
+
+    /// Ends a session here, without a word, so that another start of the server goes on with what is returned. None leaves
+    /// it as it was: it is under way, or cannot be sealed.
+    pub(super) fn seal(&self, key: &SealingKey) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        if !state.body.freeze(&self.around) {
+            return None;
+        }
+        let Body::Frozen(frozen, _) = &mut state.body else { return None };
+        let sealed = key.seal(frozen).ok()?.octets().to_vec();
+        // Nothing is sent with its keys any more, whoever still has it.
+        state.body = Body::Lost;
+        Some(sealed)
     }
 }

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dtls::{AddressChange, Alert, ConnectionId, Disposition, Incoming, ProvenHello, ServerConfig};
+use akma::UaProtocolId;
+use dtls::{AddressChange, Alert, ConnectionId, Disposition, Incoming, ProvenHello, SealingKey, ServerConfig};
 use tokio::net::UdpSocket;
 use tracing::warn;
 
 use super::arrival::DtlsArrival;
+use super::freezing::Body;
 use super::peer::{Peer, Surroundings};
+use super::session::DtlsLink;
 use super::table::Table;
-use super::{CONNECTION_ID_OCTETS, DATAGRAM_READ_OCTETS, DtlsError, DtlsServerConfig, choose};
+use super::{CONNECTION_ID_OCTETS, DATAGRAM_READ_OCTETS, DtlsError, DtlsServerConfig, choose, name_of, version_of};
 use crate::admission::{Admission, Full};
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::TransportMetrics;
-use crate::psk_profile::IDENTITY_HINT;
+use crate::psk_profile::{IDENTITY_HINT, TlsVersion};
 use crate::psk_server::KeyLog;
 
 /// Accepts DTLS sessions whose key is looked up while the handshake waits. Cheap to clone.
@@ -27,6 +30,20 @@ use crate::psk_server::KeyLog;
 pub struct DtlsListener {
     shared: Arc<Shared>,
     local: SocketAddr,
+    /// Of the first socket, by which restored sessions send.
+    around: Option<Arc<Surroundings>>,
+}
+
+/// A session of an earlier start of the server.
+pub struct RestoredSession {
+    /// Its application data.
+    pub link: DtlsLink,
+    /// The Ua* protocol that its key was derived for.
+    pub protocol: UaProtocolId,
+    /// The version of DTLS.
+    pub tls_version: TlsVersion,
+    /// The cipher suite's IANA name.
+    pub cipher: &'static str,
 }
 
 /// What all sockets and handshakes share.
@@ -79,7 +96,7 @@ impl DtlsListener {
         });
         let sockets = bind_all(address, limits.sockets.max(1))?;
         let local = sockets.first().map_or(Ok(address), UdpSocket::local_addr)?;
-        let sockets = sockets
+        let sockets: Vec<DtlsSocket> = sockets
             .into_iter()
             .map(|socket| DtlsSocket {
                 around: Arc::new(Surroundings {
@@ -92,7 +109,8 @@ impl DtlsListener {
                 buffer: vec![0; DATAGRAM_READ_OCTETS].into_boxed_slice(),
             })
             .collect();
-        Ok((Self { shared, local }, sockets))
+        let around = sockets.first().map(|socket| Arc::clone(&socket.around));
+        Ok((Self { shared, local, around }, sockets))
     }
 
     /// Where it listens.
@@ -103,6 +121,28 @@ impl DtlsListener {
     /// Takes no further handshake: a ClientHello is dropped. Sessions go on as long as the sockets are read.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Goes on with a session that an earlier start of the server has sealed; it is frozen.
+    ///
+    /// # Errors
+    /// Those of [`SealingKey::open`]; [`dtls::Error::FrozenForm`] if it has no Connection ID of ours, or one that is taken, or
+    /// there are as many sessions as there may be.
+    pub fn restore(&self, sealed: &[u8], key: &SealingKey) -> Result<RestoredSession, dtls::Error> {
+        let unfit = dtls::Error::FrozenForm;
+        let around = self.around.as_ref().filter(|_| self.sessions() < self.shared.config.limits.sessions_max);
+        let around = around.ok_or(unfit)?;
+        let frozen = key.open(sealed)?;
+        let (id, suite) = (frozen.connection_id(), frozen.cipher_suite().ok_or(unfit)?.code());
+        let body = Body::Frozen(frozen, self.shared.metrics().dtls_frozen());
+        let entry = self.shared.table.enter_restored(Peer::of(body, id, Arc::clone(around))).ok_or(unfit)?;
+        let tls_version = version_of(suite);
+        Ok(RestoredSession {
+            link: DtlsLink::new(entry, self.shared.metrics().dtls_session_begins()),
+            protocol: tls_version.protocol(suite),
+            tls_version,
+            cipher: name_of(suite),
+        })
     }
 
     /// Sessions, those in their handshake included.
@@ -296,3 +336,9 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
 
 /// What is asked of the system for datagrams that have not been read.
 const RECEIVE_BUFFER_OCTETS: usize = 4 * 1024 * 1024;
+
+impl std::fmt::Debug for RestoredSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestoredSession").field("cipher", &self.cipher).finish_non_exhaustive()
+    }
+}

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use dtls::SealingKey;
+
 use super::peer::{Ending, Inbound};
 use super::table::Entry;
 use crate::carrier::{DatagramLink, LinkReceived};
@@ -23,6 +25,12 @@ pub struct DtlsSession {
 pub struct DtlsLink {
     entry: Entry,
     _counted: InProgress,
+}
+
+impl DtlsLink {
+    pub(super) fn new(entry: Entry, counted: InProgress) -> Self {
+        Self { entry, _counted: counted }
+    }
 }
 
 impl DtlsSession {
@@ -85,6 +93,10 @@ impl DatagramLink for DtlsLink {
 
     fn freeze(&mut self) -> bool {
         self.entry.freeze()
+    }
+
+    fn seal(&mut self, key: &SealingKey) -> Option<Vec<u8>> {
+        self.entry.peer.seal(key)
     }
 }
 

@@ -83,6 +83,21 @@ impl Table {
         Entry { table: Arc::clone(self), peer, address }
     }
 
+    /// Enters a frozen session of an earlier start, by its Connection ID alone: its address is nobody's until a handshake
+    /// proves it. None if that is taken.
+    pub(super) fn enter_restored(self: &Arc<Self>, peer: Arc<Peer>) -> Option<Entry> {
+        let id = Id::try_from(peer.connection_id.as_bytes()).ok()?;
+        // The one that it has left when it was frozen.
+        let address = peer.address()?;
+        let mut shard = lock(self.by_id.get(self.shard(&id))?);
+        if shard.contains_key(&id) {
+            return None;
+        }
+        shard.insert(id, Arc::clone(&peer));
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Some(Entry { table: Arc::clone(self), peer, address })
+    }
+
     /// Its handshake is done: the address that it has proven is its own. Who was there before lives on if it can be reached
     /// by a Connection ID. One that has moved meanwhile is found by its Connection ID only, wherever it claims to be.
     fn establish(&self, peer: &Arc<Peer>, address: SocketAddr) {

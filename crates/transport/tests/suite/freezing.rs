@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use transport::{
     DatagramLink, DtlsLink, DtlsListener, DtlsServerConfig, DtlsSession, KeyLookup, KeySource, LinkReceived,
-    LookupLimits, TransportMetrics,
+    LookupLimits, SealingKey, TransportMetrics,
 };
 
 use crate::scene::{Home, Ue, fqdn};
@@ -44,7 +44,10 @@ impl Device {
             && let Ok(received) = timeout(Duration::from_millis(20), self.socket.recv_from(&mut buffer)).await
         {
             let (octets, source) = received.unwrap();
-            self.connection.handle_datagram(Instant::now(), source, &buffer[..octets]);
+            // Wherever it is now.
+            assert_eq!(source, self.server);
+            let peer = self.connection.peer_address();
+            self.connection.handle_datagram(Instant::now(), peer, &buffer[..octets]);
         }
         if self.connection.poll_timeout().is_some_and(|at| at <= Instant::now()) {
             self.connection.handle_timeout(Instant::now());
@@ -85,21 +88,7 @@ struct Scene {
 impl Scene {
     async fn start(suites: &[CipherSuite], with_connection_id: bool) -> Self {
         let ue = Ue::number(1);
-        let mut registry = Registry::default();
-        let metrics = TransportMetrics::register(&mut registry);
-        let source: Arc<dyn KeySource> = Home::knowing(&[&ue]);
-        let lookup = Arc::new(KeyLookup::new(source, fqdn(), LookupLimits::default(), metrics));
-        let config = DtlsServerConfig::new(fqdn());
-        let (listener, mut sockets) = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config, lookup).unwrap();
-        let (tell, mut sessions) = mpsc::unbounded_channel::<DtlsSession>();
-        let mut accepting = sockets.pop().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let arrival = accepting.accept().await.unwrap();
-                let tell = tell.clone();
-                tokio::spawn(async move { tell.send(arrival.handshake().await.unwrap()).unwrap() });
-            }
-        });
+        let (listener, registry, mut sessions) = listen(&ue);
         let server = listener.local_addr();
         let mut config = ClientConfig::new(ue.identity().as_bytes());
         config.session.cipher_suites = suites.to_vec();
@@ -185,6 +174,26 @@ impl Scene {
         .await
         .unwrap_or_else(|_| panic!("no {line}"));
     }
+}
+
+/// A start of the server, and the sessions that are made at it.
+fn listen(ue: &Ue) -> (DtlsListener, Registry, mpsc::UnboundedReceiver<DtlsSession>) {
+    let mut registry = Registry::default();
+    let metrics = TransportMetrics::register(&mut registry);
+    let source: Arc<dyn KeySource> = Home::knowing(&[ue]);
+    let lookup = Arc::new(KeyLookup::new(source, fqdn(), LookupLimits::default(), metrics));
+    let config = DtlsServerConfig::new(fqdn());
+    let (listener, mut sockets) = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), config, lookup).unwrap();
+    let (tell, sessions) = mpsc::unbounded_channel::<DtlsSession>();
+    let mut accepting = sockets.pop().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let arrival = accepting.accept().await.unwrap();
+            let tell = tell.clone();
+            tokio::spawn(async move { tell.send(arrival.handshake().await.unwrap()).unwrap() });
+        }
+    });
+    (listener, registry, sessions)
 }
 
 async fn receive(link: &mut DtlsLink) -> LinkReceived {
@@ -275,4 +284,29 @@ async fn a_frozen_session_that_is_dropped_tells_its_peer_and_is_gone() {
     .await
     .unwrap();
     assert_eq!(scene.listener.sessions(), 0);
+}
+
+#[tokio::test]
+async fn a_sealed_session_goes_on_at_another_start_and_only_once() {
+    for suites in [DTLS12, DTLS13] {
+        let mut scene = Scene::start(suites, true).await;
+        scene.freeze().await;
+        let (seals, opens) = (SealingKey::new(&[7; 32], 1).unwrap(), SealingKey::new(&[7; 32], 2).unwrap());
+        let sealed = scene.link.seal(&seals).unwrap();
+        assert_eq!(scene.link.seal(&seals), None, "it is not here any more");
+        assert!(!scene.link.freeze());
+        let (listener, registry, _sessions) = listen(&scene.device.ue);
+        let other_key = SealingKey::new(&[8; 32], 2).unwrap();
+        assert_eq!(listener.restore(&sealed, &other_key).unwrap_err(), dtls::Error::FrozenForm);
+        let restored = listener.restore(&sealed, &opens).unwrap();
+        assert_eq!(listener.restore(&sealed, &opens).unwrap_err(), dtls::Error::OpenedBefore);
+        assert_eq!(listener.sessions(), 1);
+        // The first start ends without a word to the device.
+        scene.link = restored.link;
+        (scene.device.server, scene.listener, scene.registry) = (listener.local_addr(), listener, registry);
+        assert!(scene.shows("dtls_sessions_frozen 1"));
+        scene.asks(b"as if nothing had happened").await;
+        scene.freeze().await;
+        scene.asks(b"and on").await;
+    }
 }
