@@ -1,7 +1,7 @@
 //! What every part of the server shares.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use message::DecodeLimits;

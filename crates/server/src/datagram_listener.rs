@@ -7,8 +7,8 @@ use std::time::Duration;
 use coap::DatagramConfig;
 use tokio::time::sleep;
 use transport::{
-    Carrier, DatagramCarrier, DtlsArrival, DtlsError, DtlsListener, DtlsServerConfig, DtlsSession, DtlsSocket, KeyLookup,
-    RestoredSession,
+    Carrier, DatagramCarrier, DtlsArrival, DtlsError, DtlsListener, DtlsServerConfig, DtlsSession, DtlsSocket,
+    KeyLookup, RestoredSession,
 };
 
 use crate::config::{CoapsSection, Config};

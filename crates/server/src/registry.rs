@@ -329,7 +329,10 @@ impl Registry {
 
     /// The parties of one shard, for work that goes round all of them.
     pub(crate) fn shard_parties(&self, index: usize) -> Vec<Arc<Party>> {
-        self.shards.get(index).map(|shard| lock(shard).iter().map(|found| Arc::clone(&found.0)).collect()).unwrap_or_default()
+        self.shards
+            .get(index)
+            .map(|shard| lock(shard).iter().map(|found| Arc::clone(&found.0)).collect())
+            .unwrap_or_default()
     }
 
     /// How many shards there are.

@@ -171,7 +171,8 @@ fn restore(
     let silent = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(session.heard_at));
     let now = Instant::now();
     let heard_at = now.checked_sub(silent.unwrap_or_default()).unwrap_or(now);
-    let resting = Resting::restored(core, carrier, mailbox, peer, session.source, Arc::clone(path), registered, heard_at);
+    let resting =
+        Resting::restored(core, carrier, mailbox, peer, session.source, Arc::clone(path), registered, heard_at);
     let session = Session::resume(Arc::clone(core), resting, Arrived::Letter);
     core.tasks.spawn(hibernation::live(Arc::clone(core), session, seat));
     Some(())

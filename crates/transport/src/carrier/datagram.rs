@@ -171,4 +171,9 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
         // An address that is to be proven is something under way.
         self.proof.is_proven() && self.machine.is_address_proven() && self.machine.rest(now) && self.link.freeze()
     }
+
+    fn seal(&mut self, now: Instant, key: &SealingKey) -> Option<Vec<u8>> {
+        // What is to be remembered of earlier messages is not in the sealed form.
+        (self.rest(now) && self.machine.is_idle()).then(|| self.link.seal(key)).flatten()
+    }
 }

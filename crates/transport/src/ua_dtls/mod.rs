@@ -36,8 +36,8 @@ use crate::psk_profile::TlsVersion;
 
 pub use arrival::DtlsArrival;
 pub use client::{DtlsClientConfig, DtlsClientSession, DtlsConnector};
-pub use listener::{DtlsListener, DtlsSocket, RestoredSession};
 pub use dtls::SealingKey;
+pub use listener::{DtlsListener, DtlsSocket, RestoredSession};
 pub use session::{DtlsLink, DtlsSession};
 
 /// How to accept.
