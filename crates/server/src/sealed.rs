@@ -157,7 +157,7 @@ fn restore(
         ue_id: session.ue_id,
         gpsi: session.gpsi,
         expires_at,
-        protocol: restored.protocol.clone(),
+        protocol: restored.protocol,
         tls_version: restored.tls_version,
         cipher: restored.cipher,
     };
