@@ -79,8 +79,10 @@ pub const COOKIE_PERIOD: Duration = Duration::from_secs(60);
 pub const PROBE_OCTETS_FACTOR: usize = 3;
 /// Octets of a frozen session at most.
 pub const FROZEN_OCTETS_MAX: usize = 300;
-/// Octets of a sealed session at most.
+/// Octets of a sealed session at most, without what is attached.
 pub const SEALED_OCTETS_MAX: usize = 350;
+/// Octets that are attached to a sealed session at most. Beyond, it is not sealed: [`crate::Error::FrozenForm`].
+pub const SEALED_ATTACHED_OCTETS_MAX: usize = 8_192;
 /// Sealed forms that one start of a server opens: each is remembered, about 30 octets, so that none is opened twice.
 /// Beyond, [`crate::Error::OpenedTooMany`]: those clients make new handshakes.
 pub const SEALED_OPENED_MAX: usize = 1 << 20;

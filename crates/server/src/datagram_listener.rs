@@ -7,15 +7,14 @@ use std::time::Duration;
 use coap::DatagramConfig;
 use tokio::time::sleep;
 use transport::{
-    Carrier, DatagramCarrier, DtlsArrival, DtlsError, DtlsListener, DtlsServerConfig, DtlsSession, DtlsSocket,
-    KeyLookup, RestoredSession,
+    DatagramCarrier, DtlsArrival, DtlsError, DtlsListener, DtlsServerConfig, DtlsSession, DtlsSocket, KeyLookup,
 };
 
 use crate::config::{CoapsSection, Config};
 use crate::core::Core;
 use crate::error::ServerError;
 use crate::listener;
-use crate::sealed::Vault;
+use crate::sealed::{Restoring, Vault};
 use crate::server::DisablingHeard;
 use crate::session;
 use crate::sessions::Connection;
@@ -68,11 +67,13 @@ pub(crate) fn start(
         path: config.server.path.as_str().into(),
     });
     if let Some(left) = left.flatten() {
-        let carrier = |restored: RestoredSession| {
-            let carrier = DatagramCarrier::new(restored.link, Arc::clone(&shared.coap), shared.prove_new_addresses);
-            carrier.ok().map(|carrier| Box::new(carrier) as Box<dyn Carrier>)
-        };
-        let sessions = left.restore(core, &shared.listener, carrier, &shared.path);
+        let sessions = left.restore(&Restoring {
+            core,
+            listener: &shared.listener,
+            coap: &shared.coap,
+            prove_new_addresses: shared.prove_new_addresses,
+            path: &shared.path,
+        });
         tracing::info!(sessions, "sealed DTLS sessions go on");
     }
     if let Some(vault) = vault {

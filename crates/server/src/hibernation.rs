@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep_until};
 use transport::SealingKey;
 
 use crate::core::Core;
-use crate::sealed::SealedSession;
 use crate::session::{Arrived, Ended, Life, Resting, Session};
 use crate::sessions::{Connection, Entry};
 use crate::sync::lock;
@@ -168,7 +167,7 @@ impl Hibernation {
 }
 
 /// Seals those that rest, one after the other, and takes them out; what cannot be sealed goes on.
-pub(crate) fn seal_all<'a>(core: &'a Arc<Core>, key: &'a SealingKey) -> impl Iterator<Item = SealedSession> + 'a {
+pub(crate) fn seal_all<'a>(core: &'a Arc<Core>, key: &'a SealingKey) -> impl Iterator<Item = Vec<u8>> + 'a {
     let numbers: Vec<u64> = lock(&core.hibernation.table).places.keys().copied().collect();
     numbers.into_iter().filter_map(|number| {
         let Dormant { mut resting, seat, .. } = core.hibernation.take(number)?;
@@ -202,10 +201,9 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 /// Runs a session to its end, or until it rests; then there is none.
-pub(crate) async fn live(core: Arc<Core>, mut session: Session, seat: Seat) -> Option<Ended> {
-    let mut seat = seat;
+pub(crate) async fn live(core: Arc<Core>, mut session: Session, mut seat: Seat) -> Option<Ended> {
     loop {
-        let mut resting = match crate::session::run_until_rest(session).await {
+        let resting = match crate::session::run_until_rest(session).await {
             Life::Ended(ended) => {
                 tracing::debug!(a_kid = %seat.entry.a_kid(), reason = ended.as_str(), "connection ended");
                 drop(seat);
@@ -214,19 +212,49 @@ pub(crate) async fn live(core: Arc<Core>, mut session: Session, seat: Seat) -> O
             }
             Life::Rests(resting) => resting,
         };
-        let number = seat.entry.number();
-        core.hibernation.announce(number);
-        let waker = Waker::from(Arc::new(Call { hibernation: Arc::downgrade(&core.hibernation), number }));
-        let arrived = resting.arrived(&mut Context::from_waker(&waker));
-        let due = if arrived == Arrived::Nothing { resting.due(&core.limits) } else { Instant::now() };
-        if arrived != Arrived::Nothing {
-            core.hibernation.call(number);
+        let (resting, arrived, returned) = lay_down(&core, *resting, seat)?;
+        seat = returned;
+        session = Session::resume(Arc::clone(&core), resting, arrived);
+    }
+}
+
+/// Has a session rest that was none before.
+pub(crate) fn rest(core: &Arc<Core>, resting: Resting, seat: Seat) {
+    if let Some((resting, arrived, seat)) = lay_down(core, resting, seat) {
+        let session = Session::resume(Arc::clone(core), resting, arrived);
+        core.tasks.spawn(live(Arc::clone(core), session, seat));
+    }
+}
+
+/// Lays a session down; none if it lies. What has come for it meanwhile has it go on at once.
+fn lay_down(core: &Arc<Core>, resting: Resting, seat: Seat) -> Option<(Resting, Arrived, Seat)> {
+    let number = seat.entry.number();
+    core.hibernation.announce(number);
+    let mut present = Present { core, number, resting: Some(resting) };
+    let waker = Waker::from(Arc::new(Call { hibernation: Arc::downgrade(&core.hibernation), number }));
+    let arrived = present.resting.as_mut()?.arrived(&mut Context::from_waker(&waker));
+    let resting = present.resting.take()?;
+    let due = if arrived == Arrived::Nothing { resting.due(&core.limits) } else { Instant::now() };
+    if arrived != Arrived::Nothing {
+        core.hibernation.call(number);
+    }
+    let Dormant { resting, seat, .. } = *core.hibernation.lay_down(Box::new(Dormant { resting, seat, due })).err()?;
+    Some((resting, arrived, seat))
+}
+
+/// A session that is about to rest. If that did not come to it, because something in it panicked, its UE is left away and not
+/// connected to nobody.
+struct Present<'a> {
+    core: &'a Arc<Core>,
+    number: u64,
+    resting: Option<Resting>,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        if let Some(resting) = &self.resting {
+            lock(&self.core.hibernation.table).places.remove(&self.number);
+            resting.leave(self.core);
         }
-        let dormant = match core.hibernation.lay_down(Box::new(Dormant { resting: *resting, seat, due })) {
-            Ok(()) => return None,
-            Err(dormant) => *dormant,
-        };
-        seat = dormant.seat;
-        session = Session::resume(Arc::clone(&core), dormant.resting, arrived);
     }
 }

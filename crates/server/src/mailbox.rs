@@ -93,6 +93,11 @@ impl Mailbox {
         if self.take_knock() || !lock(&self.letters).is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Whether there is neither letter nor knock, and nobody has closed it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.is_closed() && !self.knocked.load(Ordering::Acquire) && lock(&self.letters).is_empty()
+    }
+
     /// Takes the mark left by [`Mailbox::knock`].
     pub(crate) fn take_knock(&self) -> bool {
         self.knocked.swap(false, Ordering::AcqRel)

@@ -107,6 +107,15 @@ impl Party {
         Some(Self::carry(state, mailbox))
     }
 
+    /// Makes `mailbox` the carrier, unless there is one already, or one that dozes. None then, or if the party is gone.
+    pub(crate) fn attach_first(&self, mailbox: &Arc<Mailbox>) -> Option<u64> {
+        let state = lock(&self.state);
+        if state.gone || state.carrier.is_some() || state.sleeper.is_some() {
+            return None;
+        }
+        Some(Self::carry(state, mailbox))
+    }
+
     fn carry(mut state: MutexGuard<'_, PartyState>, mailbox: &Arc<Mailbox>) -> u64 {
         state.generation += 1;
         let earlier = state.carrier.replace(Arc::clone(mailbox)).or_else(|| state.sleeper.take());
@@ -145,6 +154,18 @@ impl Party {
     pub(crate) fn is_carried_by(&self, generation: u64) -> bool {
         let state = lock(&self.state);
         state.generation == generation && state.carrier.is_some()
+    }
+
+    /// Whether the registration of this generation still is this mailbox's, that of its carrier or of one that dozes.
+    pub(crate) fn is_held_by(&self, mailbox: &Arc<Mailbox>, generation: u64) -> bool {
+        let state = lock(&self.state);
+        let holder = state.carrier.as_ref().or(state.sleeper.as_ref());
+        state.generation == generation && !state.gone && holder.is_some_and(|holder| Arc::ptr_eq(holder, mailbox))
+    }
+
+    /// Whether something waits for it in memory.
+    pub(crate) fn is_awaited(&self) -> bool {
+        lock(&self.state).pipeline_if_any().is_some_and(|pipeline| !pipeline.is_idle())
     }
 
     /// Gives back memory that an idle party does not need.

@@ -1,49 +1,50 @@
 //! Sessions that rest, over a restart: sealed at a graceful stop, gone on with by the next start.
 //!
 //! ```text
-//! stop ──> each session that rests: DTLS keys sealed (`transport::SealingKey`) ──> sessions.sealed, synced
-//!                                        │ under the key of this start
-//! start ─> 1. the old key is read   2. a new one takes its place, synced   3. the file is read and removed, synced
-//!          4. each form is opened with the old key, its counters advanced ──> the session rests again
+//! stop ──> each session that rests, whole, sealed (`transport::SealingKey`) ──> sessions.sealed, synced
+//!                                  │ under the key of this start
+//! start ─> 1. the directory is locked, the old key is read   2. a new one takes its place, synced
+//!          3. the file is opened and removed, synced
+//!          4. each form is opened with the old key, its counters advanced ──> the session rests again, unchecked
 //! ```
 //!
 //! No nonce repeats, because no form is opened by two starts: a start makes the key of the one before impossible to find
 //! before it opens anything, and removes the file. So a file that is put back, by hand or from a backup, opens nothing. Only
 //! whoever puts back key and file together, which is the whole disk as it was, has forms opened again: after that, remove
-//! the key. `kill -9` leaves no file, and devices make new handshakes.
+//! the key. `kill -9` leaves no file, or one that was not finished and is not looked at: devices make new handshakes.
 //!
-//! What is sealed are the keys. The rest of a record is what the store says of a registration, too.
+//! A form is encrypted and authentic as a whole: keys, whose they are, what is remembered of earlier messages. One that was
+//! changed, cut short, or of another key is told in the log and passed over.
+//!
+//! What was withdrawn between two starts was told to nobody. So a session goes on unchecked: the AAnF and the Configuration
+//! Function are asked before anything is taken from its UE or delivered to it, and it ends if they do not agree.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use akma::{AKid, Gpsi, UeId};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use coap::DatagramConfig;
 use message::{Address, UeServiceId};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use transport::{Carrier, DtlsListener, ProvenPeer, RestoredSession, SealingKey};
+use transport::{DatagramCarrier, DtlsListener, ProvenPeer, RestoredSession, SealingKey};
 use zeroize::Zeroizing;
 
 use crate::core::Core;
 use crate::hibernation::{self, Seat};
 use crate::mailbox::Mailbox;
-use crate::session::{Arrived, Registered, Resting, Session};
+use crate::session::{Registered, Resting};
 use crate::sessions::{Connection, Entry};
-use crate::sync::lock;
 
-/// A session that rests, on disk: one line of JSON.
+/// What is sealed with a session's keys, as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct SealedSession {
-    /// The DTLS session, sealed; base64.
-    pub(crate) form: String,
+pub(crate) struct Owner {
     pub(crate) a_kid: AKid,
     pub(crate) ue_id: Option<UeId>,
     pub(crate) gpsi: Option<Gpsi>,
@@ -55,12 +56,17 @@ pub(crate) struct SealedSession {
     pub(crate) heard_at: u64,
 }
 
-/// Longest line that is read; none that is written is longer.
-const LINE_OCTETS_MAX: usize = 4_096;
-/// A restored session is re-validated within this: what was withdrawn during the restart was told to nobody.
-pub(crate) const REVALIDATE_WITHIN: Duration = Duration::from_secs(60);
+/// Sessions that are sealed at most; others end with the stop. No more forms are read.
+const SESSIONS_MAX: usize = 1 << 20;
+/// Octets of a form at most. One that says to be longer ends the file.
+const FORM_OCTETS_MAX: usize = 16_384;
 const KEY: &str = "sessions.key";
 const SESSIONS: &str = "sessions.sealed";
+const LOCK: &str = "lock";
+/// What the file begins with.
+const FILE_FORM: &[u8; 8] = b"msgin5g2";
+/// What it ends with: no form is that short.
+const FILE_END: [u8; 2] = [0; 2];
 /// The number of the start that seals with a key, and of the one that opens: each key has these two.
 const SEALS: u32 = 1;
 const OPENS: u32 = 2;
@@ -69,36 +75,46 @@ const OPENS: u32 = 2;
 pub(crate) struct Vault {
     directory: PathBuf,
     key: SealingKey,
+    /// Nobody else uses the directory while it is open.
+    _lock: File,
 }
 
 /// What an earlier start has left.
 pub(crate) struct Left {
-    sessions: Vec<SealedSession>,
+    sessions: BufReader<File>,
     key: SealingKey,
+}
+
+/// How sessions that were sealed go on.
+pub(crate) struct Restoring<'a> {
+    pub(crate) core: &'a Arc<Core>,
+    pub(crate) listener: &'a DtlsListener,
+    pub(crate) coap: &'a Arc<DatagramConfig>,
+    pub(crate) prove_new_addresses: bool,
+    pub(crate) path: &'a Arc<str>,
 }
 
 impl Vault {
     /// Steps 1 to 3 of the module.
     ///
     /// # Errors
-    /// The directory cannot be used.
+    /// The directory cannot be used, or another server uses it.
     pub(crate) fn open(directory: &Path) -> io::Result<(Self, Option<Left>)> {
-        fs::create_dir_all(directory)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))?;
+        lock.try_lock().map_err(io::Error::from)?;
         let old = read_key(&directory.join(KEY))?;
         let mut octets = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *octets).map_err(io::Error::other)?;
         put(directory, KEY, |file| file.write_all(&*octets))?;
-        let path = directory.join(SESSIONS);
-        let sessions = read_sessions(&path)?;
-        if sessions.is_some() {
-            fs::remove_file(&path)?;
-            File::open(directory)?.sync_all()?;
-        }
+        let sessions = open_once(directory)?;
         let left = match (old, sessions) {
-            (Some(old), Some(sessions)) => Some(Left { sessions, key: key(&old, OPENS)? }),
+            (Some(old), Some(sessions)) => Some(Left { sessions: BufReader::new(sessions), key: key(&old, OPENS)? }),
             _ => None,
         };
-        Ok((Self { directory: directory.to_owned(), key: key(&octets, SEALS)? }, left))
+        Ok((Self { directory: directory.to_owned(), key: key(&octets, SEALS)?, _lock: lock }, left))
     }
 
     /// Seals every session that rests, and stores them; how many. Those that cannot be sealed go on, to be ended.
@@ -109,11 +125,14 @@ impl Vault {
         let mut count = 0;
         put(&self.directory, SESSIONS, |file| {
             let mut file = BufWriter::new(file);
-            for sealed in hibernation::seal_all(core, &self.key) {
-                serde_json::to_writer(&mut file, &sealed)?;
-                file.write_all(b"\n")?;
+            file.write_all(FILE_FORM)?;
+            for form in hibernation::seal_all(core, &self.key).take(SESSIONS_MAX) {
+                let octets = u16::try_from(form.len()).map_err(io::Error::other)?;
+                file.write_all(&octets.to_be_bytes())?;
+                file.write_all(&form)?;
                 count += 1;
             }
+            file.write_all(&FILE_END)?;
             file.flush()
         })?;
         Ok(count)
@@ -122,60 +141,93 @@ impl Vault {
 
 impl Left {
     /// Has the sessions rest again whose UEs are registered and whose keys are good; how many.
-    pub(crate) fn restore(
-        self,
-        core: &Arc<Core>,
-        listener: &DtlsListener,
-        carrier: impl Fn(RestoredSession) -> Option<Box<dyn Carrier>>,
-        path: &Arc<str>,
-    ) -> usize {
-        let mut count = 0;
-        for session in self.sessions {
-            count += usize::from(restore(core, listener, &self.key, session, &carrier, path).is_some());
+    pub(crate) fn restore(mut self, restoring: &Restoring<'_>) -> usize {
+        let (mut count, mut refused) = (0_usize, 0_usize);
+        let whole = loop {
+            match next_form(&mut self.sessions, count + refused) {
+                Ok(Some(form)) => match restoring.restore(&self.key, &form) {
+                    Ok(()) => count += 1,
+                    Err(reason) => {
+                        refused += 1;
+                        tracing::debug!(reason, "a sealed DTLS session does not go on");
+                    }
+                },
+                Ok(None) => break true,
+                Err(error) => {
+                    tracing::error!(%error, "the file of sealed DTLS sessions is damaged, its rest is passed over");
+                    break false;
+                }
+            }
+        };
+        if refused > 0 || !whole {
+            tracing::warn!(target: "security", sessions = count, refused, whole, "not all sealed DTLS sessions go on");
         }
         count
     }
 }
 
-fn restore(
-    core: &Arc<Core>,
-    listener: &DtlsListener,
-    key: &SealingKey,
-    session: SealedSession,
-    carrier: &impl Fn(RestoredSession) -> Option<Box<dyn Carrier>>,
-    path: &Arc<str>,
-) -> Option<()> {
-    let expires_at = session.expires_at.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    if expires_at.is_some_and(|at| at <= SystemTime::now()) {
-        return None;
+impl Restoring<'_> {
+    fn restore(&self, key: &SealingKey, form: &[u8]) -> Result<(), &'static str> {
+        let core = self.core;
+        let RestoredSession { link, attached, protocol, tls_version, cipher } =
+            self.listener.restore(form, key).map_err(|_| "changed, of another key, or one too many")?;
+        // From here on its device is told when it does not go on.
+        let (config, now) = (Arc::clone(self.coap), StdInstant::now());
+        let restored = DatagramCarrier::restored(link, config, self.prove_new_addresses, &attached, now);
+        let (carrier, owner) = restored.ok().flatten().ok_or("of another version")?;
+        let owner: Owner = serde_json::from_slice(owner).map_err(|_| "of another version")?;
+        let expires_at = match owner.expires_at {
+            Some(seconds) => {
+                let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+                Some(at.filter(|at| *at > SystemTime::now()).ok_or("K_AF expired")?)
+            }
+            None => None,
+        };
+        let party = core.registry.find(&Address::ue(&owner.ue_service_id)).ok_or("not registered")?;
+        let Owner { a_kid, ue_id, gpsi, .. } = owner;
+        let peer = ProvenPeer { a_kid, ue_id, gpsi, expires_at, protocol, tls_version, cipher };
+        let mailbox = Arc::new(Mailbox::default());
+        let seat = Seat::new(Entry::new(core, &mailbox, &peer), Connection::over_datagrams(core));
+        let generation = party.attach_first(&mailbox).ok_or("registered anew")?;
+        core.woken(&party.address);
+        let waits = core.store.pending_count(&party.address) > 0;
+        let registered = Registered { party, generation };
+        let heard = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(owner.heard_at));
+        let silent = heard.and_then(|heard| SystemTime::now().duration_since(heard).ok()).unwrap_or_default();
+        let now = Instant::now();
+        let heard_at = now.checked_sub(silent).unwrap_or(now);
+        let (carrier, path) = (Box::new(carrier), Arc::clone(self.path));
+        let resting = Resting::restored(core, carrier, mailbox, peer, owner.source, path, registered, heard_at);
+        if !waits {
+            resting.needs_no_look();
+        }
+        hibernation::rest(core, resting, seat);
+        Ok(())
     }
-    let party = core.registry.find(&Address::ue(&session.ue_service_id))?;
-    let form = STANDARD_NO_PAD.decode(&session.form).ok()?;
-    let restored = listener.restore(&form, key).ok()?;
-    let peer = ProvenPeer {
-        a_kid: session.a_kid,
-        ue_id: session.ue_id,
-        gpsi: session.gpsi,
-        expires_at,
-        protocol: restored.protocol,
-        tls_version: restored.tls_version,
-        cipher: restored.cipher,
-    };
-    let carrier = carrier(restored)?;
-    let mailbox = Arc::new(Mailbox::default());
-    let seat = Seat::new(Entry::new(core, &mailbox, &peer), Connection::over_datagrams(core));
-    let profile = lock(&party.state).profile.as_deref().cloned();
-    let generation = party.attach(&mailbox, profile)?;
-    core.woken(&party.address);
-    let registered = Registered { party, generation };
-    let silent = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(session.heard_at));
-    let now = Instant::now();
-    let heard_at = now.checked_sub(silent.unwrap_or_default()).unwrap_or(now);
-    let resting =
-        Resting::restored(core, carrier, mailbox, peer, session.source, Arc::clone(path), registered, heard_at);
-    let session = Session::resume(Arc::clone(core), resting, Arrived::Letter);
-    core.tasks.spawn(hibernation::live(Arc::clone(core), session, seat));
-    Some(())
+}
+
+/// None after the last.
+fn next_form(file: &mut impl Read, before: usize) -> io::Result<Option<Vec<u8>>> {
+    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
+    if before == 0 {
+        let mut form = [0; FILE_FORM.len()];
+        file.read_exact(&mut form)?;
+        if form != *FILE_FORM {
+            return Err(damaged());
+        }
+    }
+    let mut octets = [0; 2];
+    file.read_exact(&mut octets)?;
+    if octets == FILE_END {
+        return Ok(None);
+    }
+    let octets = usize::from(u16::from_be_bytes(octets));
+    if octets > FORM_OCTETS_MAX || before >= SESSIONS_MAX {
+        return Err(damaged());
+    }
+    let mut form = vec![0; octets];
+    file.read_exact(&mut form)?;
+    Ok(Some(form))
 }
 
 fn key(octets: &[u8; 32], start: u32) -> io::Result<SealingKey> {
@@ -184,36 +236,57 @@ fn key(octets: &[u8; 32], start: u32) -> io::Result<SealingKey> {
 
 /// None if there is none, or none that can be one.
 fn read_key(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
-    match fs::read(path).map(Zeroizing::new) {
-        Ok(octets) => Ok(octets.as_slice().try_into().ok().map(Zeroizing::new)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Lines that are none are passed over; none if there is no file.
-fn read_sessions(path: &Path) -> io::Result<Option<Vec<SealedSession>>> {
-    let file = match File::open(path) {
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut sessions = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = line?;
-        if line.len() <= LINE_OCTETS_MAX
-            && let Ok(session) = serde_json::from_slice(&line)
-        {
-            sessions.push(session);
-        }
+    let mut octets = Zeroizing::new([0; 32]);
+    let whole = file.read_exact(&mut *octets).is_ok() && file.read(&mut [0])? == 0;
+    if !whole {
+        tracing::warn!(target: "security", "the key of sealed DTLS sessions is damaged, none goes on");
     }
-    Ok(Some(sessions))
+    Ok(whole.then_some(octets))
+}
+
+/// Opens the file of sessions, which nobody finds any more then. None if there is none.
+fn open_once(directory: &Path) -> io::Result<Option<File>> {
+    let path = directory.join(SESSIONS);
+    // One that a stop did not finish.
+    let unfinished = remove(&unfinished(directory, SESSIONS))?;
+    if unfinished {
+        tracing::warn!("the last stop did not finish to seal DTLS sessions, their devices make new handshakes");
+    }
+    let file = match File::open(&path) {
+        Ok(file) => Some(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if remove(&path)? || unfinished {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(file)
+}
+
+/// Whether there was one.
+fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn unfinished(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.new"))
 }
 
 /// Puts a file in the place of the one of that name, whole and durable, to be read by its owner only.
 fn put(directory: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let unfinished = directory.join(format!("{name}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let unfinished = unfinished(directory, name);
+    // Whoever made one there, and with which mode, it is not written to.
+    remove(&unfinished)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     write(&mut file)?;
     file.sync_all()?;
     fs::rename(&unfinished, directory.join(name))?;

@@ -25,9 +25,9 @@ struct Remembered {
 /// One message, on its own.
 #[derive(Debug)]
 pub(super) struct Memory {
-    message_id: u16,
-    expires: Instant,
-    outcome: Outcome,
+    pub(super) message_id: u16,
+    pub(super) expires: Instant,
+    pub(super) outcome: Outcome,
 }
 
 impl Memory {

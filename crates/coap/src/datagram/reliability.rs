@@ -34,7 +34,7 @@ pub(super) struct Outgoing {
 }
 
 /// Message IDs are handed out in blocks of 4096, and a block once its earlier use is an EXCHANGE_LIFETIME ago.
-const ID_BLOCK_BITS: u32 = 12;
+pub(super) const ID_BLOCK_BITS: u32 = 12;
 
 /// What is being sent.
 #[derive(Debug, Default)]

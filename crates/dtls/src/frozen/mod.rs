@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::frozen::form::{Secrets, State, put_epochs, put_keys};
 #[cfg(doc)]
 use crate::limits::{FROZEN_OCTETS_MAX, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13};
-use crate::limits::{SEALED_OPENED_MAX, SEALED_STARTS_MAX_DTLS13};
+use crate::limits::{SEALED_ATTACHED_OCTETS_MAX, SEALED_OPENED_MAX, SEALED_STARTS_MAX_DTLS13};
 use crate::record::protection::Secret;
 use crate::suite::{CipherSuite, ProtocolVersion};
 
@@ -216,7 +216,7 @@ pub struct Sealing {
 }
 
 impl Sealing {
-    /// What to store, at most [`crate::limits::SEALED_OCTETS_MAX`] octets.
+    /// What to store, at most [`crate::limits::SEALED_OCTETS_MAX`] octets and what is attached.
     pub fn octets(&self) -> &[u8] {
         &self.octets
     }
@@ -238,7 +238,9 @@ impl fmt::Debug for Sealing {
     }
 }
 
-const SEALED_FORM: u8 = 1;
+const SEALED_FORM: u8 = 2;
+/// Octets of the session, before it: what follows it is attached.
+const SEALED_LENGTH_OCTETS: usize = 2;
 /// Form, start, nonce: in clear, and authentic.
 const SEALED_HEADER_OCTETS: usize = 1 + 4 + 12;
 
@@ -259,6 +261,19 @@ impl SealingKey {
     /// # Errors
     /// [`Error::Random`], which changes nothing.
     pub fn seal(&self, frozen: &mut Frozen) -> Result<Sealing, Error> {
+        self.seal_with(frozen, &[])
+    }
+
+    /// As [`SealingKey::seal`], with what is to be known of the session besides: it is encrypted with it, and neither opens
+    /// without the other. The form has as many octets more.
+    ///
+    /// # Errors
+    /// [`Error::Random`], or [`Error::FrozenForm`] if more than [`SEALED_ATTACHED_OCTETS_MAX`] octets are attached; these
+    /// change nothing.
+    pub fn seal_with(&self, frozen: &mut Frozen, attached: &[u8]) -> Result<Sealing, Error> {
+        if attached.len() > SEALED_ATTACHED_OCTETS_MAX {
+            return Err(Error::FrozenForm);
+        }
         let (state, mut secrets) = frozen.decode().map_err(|_| Error::FrozenForm)?;
         let (records_max, more) = (secrets.records_max(), secrets.sealed_records_max());
         let (write_key, sequence, sequence_end) = secrets.write_mut().ok_or(Error::FrozenForm)?;
@@ -273,15 +288,21 @@ impl SealingKey {
 
         let mut nonce = [0; 12];
         crypto::random(&mut nonce)?;
-        let mut out = Vec::with_capacity(SEALED_HEADER_OCTETS + renewed.octets.len() + 16);
+        let length = u16::try_from(renewed.octets.len()).map_err(|_| Error::FrozenForm)?;
+        let data_octets = SEALED_LENGTH_OCTETS + renewed.octets.len() + attached.len();
+        let mut out = Vec::with_capacity(SEALED_HEADER_OCTETS + data_octets + 16);
         out.push(SEALED_FORM);
         out.extend_from_slice(&self.start.to_be_bytes());
         out.extend_from_slice(&nonce);
         let header = out.clone();
-        let mut data = Zeroizing::new(renewed.octets.to_vec());
+        // Of its full size at once: what it grew out of would not be wiped.
+        let mut data = Zeroizing::new(Vec::with_capacity(data_octets));
+        data.extend_from_slice(&length.to_be_bytes());
+        data.extend_from_slice(&renewed.octets);
+        data.extend_from_slice(attached);
         let tag = self
             .key
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&header), &mut data)
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&header), data.as_mut_slice())
             .map_err(|_| Error::Cryptography)?;
         out.extend_from_slice(&data);
         out.extend_from_slice(tag.as_ref());
@@ -298,6 +319,14 @@ impl SealingKey {
     /// [`SEALED_STARTS_MAX_DTLS13`] starts ago with DTLS 1.3; [`Error::OpenedBefore`];
     /// [`Error::OpenedTooMany`].
     pub fn open(&self, sealed: &[u8]) -> Result<Frozen, Error> {
+        self.open_with(sealed).map(|(frozen, _)| frozen)
+    }
+
+    /// As [`SealingKey::open`], with what was attached ([`SealingKey::seal_with`]).
+    ///
+    /// # Errors
+    /// Those of [`SealingKey::open`].
+    pub fn open_with(&self, sealed: &[u8]) -> Result<(Frozen, Zeroizing<Vec<u8>>), Error> {
         let (header, ciphertext) = sealed.split_first_chunk::<SEALED_HEADER_OCTETS>().ok_or(Error::FrozenForm)?;
         let (start, nonce) = sealed_header(header).map_err(|_| Error::FrozenForm)?;
         let mut data = Zeroizing::new(ciphertext.to_vec());
@@ -305,6 +334,8 @@ impl SealingKey {
             .key
             .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut data)
             .map_err(|_| Error::FrozenForm)?;
+        let (length, plain) = plain.split_first_chunk::<SEALED_LENGTH_OCTETS>().ok_or(Error::FrozenForm)?;
+        let (plain, attached) = plain.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(Error::FrozenForm)?;
         let (mut state, mut secrets) = State::decode(plain).map_err(|_| Error::FrozenForm)?;
         let starts = self.start.checked_sub(start).filter(|starts| *starts > 0).ok_or(Error::SealedNow)?;
         let (records_max, more) = (secrets.records_max(), secrets.sealed_records_max());
@@ -324,7 +355,7 @@ impl SealingKey {
         }
         state.restored = true;
         self.note_opened(nonce)?;
-        state.freeze(&secrets).ok_or(Error::FrozenForm)
+        Ok((state.freeze(&secrets).ok_or(Error::FrozenForm)?, Zeroizing::new(attached.to_vec())))
     }
 
     /// Remembers that the form with `nonce` is opened.

@@ -285,3 +285,24 @@ proptest! {
         prop_assert_eq!(at_client, down);
     }
 }
+
+#[test]
+fn what_is_attached_to_a_sealed_session_comes_back_with_it_and_is_neither_read_nor_changed() {
+    let mut scene = scene(CipherSuite::PskAes128Ccm8, 8);
+    let mut frozen = freeze_server(&mut scene);
+    let (seals, opens) = (SealingKey::new(&SEALING, 1).unwrap(), SealingKey::new(&SEALING, 2).unwrap());
+    let attached = b"whose session it is".as_slice();
+    let plain = seals.seal(&mut frozen).unwrap().octets().to_vec();
+    let sealed = seals.seal_with(&mut frozen, attached).unwrap().octets().to_vec();
+    assert_eq!(sealed.len(), plain.len() + attached.len());
+    assert!(!sealed.windows(5).any(|window| attached.windows(5).any(|other| other == window)));
+    for at in 0..sealed.len() {
+        let mut changed = sealed.clone();
+        changed[at] ^= 1;
+        assert_eq!(opens.open_with(&changed).unwrap_err(), Error::FrozenForm);
+    }
+    assert_eq!(opens.open_with(&sealed).unwrap().1.as_slice(), attached);
+    let too_much = vec![0; dtls::limits::SEALED_ATTACHED_OCTETS_MAX + 1];
+    assert_eq!(seals.seal_with(&mut frozen, &too_much).unwrap_err(), Error::FrozenForm);
+    assert!(seals.seal_with(&mut frozen, &too_much[1..]).is_ok());
+}

@@ -94,6 +94,11 @@ pub(crate) struct Session {
     blocked_since: Option<Instant>,
     /// The UE acknowledged nothing and counts as away until something comes from it.
     asleep: bool,
+    /// It went on after a restart, and nobody was asked yet whether key and association are still good: nothing is taken from
+    /// its UE or delivered to it before.
+    unchecked: bool,
+    /// Something of the peer called it, and is to be handled.
+    record_came: bool,
     /// The pipeline may have something to send.
     look: bool,
     pipeline_deadline: Option<Instant>,
@@ -112,6 +117,8 @@ pub(crate) struct Session {
     may_rest: bool,
     /// Not before this is looked again whether it may rest.
     rest_retry_at: Instant,
+    /// How often its carrier did not rest since something came.
+    rest_refusals: u32,
 }
 
 /// How a session's task ends.
@@ -256,17 +263,24 @@ impl Session {
             waiting: VecDeque::new(),
             blocked_since: None,
             asleep: false,
+            unchecked: false,
+            record_came: false,
             look: false,
             pipeline_deadline: None,
             pinged_at: None,
             ending: None,
             may_rest: true,
             rest_retry_at: now,
+            rest_refusals: 0,
         }
     }
 
     /// Ready with none when it rests.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Ended>> {
+        if std::mem::take(&mut self.record_came) {
+            self.wake_up();
+            self.take_events();
+        }
         for _ in 0..TURNS_MAX {
             let mut progress = self.poll_mailbox(context);
             progress |= self.poll_procedure(context);
@@ -337,6 +351,10 @@ impl Session {
 
     /// Reads unless too much waits to be written; handles what came.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.unchecked {
+            // It waits for the answer, as whatever came with it does.
+            return Ok(false);
+        }
         if self.carrier.unsent_octets() >= self.core.limits.outbound_octets_max || self.carrier.coap().is_closed() {
             return Ok(false);
         }
@@ -354,6 +372,7 @@ impl Session {
             Poll::Ready(Received::Offence(error)) => Some(error),
         };
         self.heard_at = now;
+        self.rest_refusals = 0;
         self.pinged_at = None;
         self.wake_up();
         self.take_events();
@@ -365,6 +384,9 @@ impl Session {
     }
 
     fn take_events(&mut self) {
+        if self.unchecked {
+            return;
+        }
         while let Some(event) = self.carrier.poll_event() {
             self.handle(event);
         }

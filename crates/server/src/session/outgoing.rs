@@ -95,7 +95,7 @@ impl Session {
         let (party, generation) = (Arc::clone(&registered.party), registered.generation);
         let limits = &self.core.limits;
         let window_max = match self.carrier.is_datagram() {
-            _ if !self.carrier.may_ask() => 0,
+            _ if !self.may_deliver() => 0,
             true => limits.datagram_window,
             false => limits.delivery_window,
         };
@@ -122,7 +122,7 @@ impl Session {
                 Err(deadline) => {
                     self.pipeline_deadline = deadline;
                     // Come again when it is proven.
-                    self.look = !self.carrier.may_ask();
+                    self.look = !self.may_deliver();
                     return progress;
                 }
             }
@@ -130,6 +130,11 @@ impl Session {
         // Come again when some of it is written.
         self.look = true;
         progress
+    }
+
+    /// Nothing goes to an address that is not proven, nor under a key that is not checked.
+    fn may_deliver(&self) -> bool {
+        self.carrier.may_ask() && !self.unchecked
     }
 
     /// Makes requests of what the pipeline gave. They go before what waits already, which is less urgent.

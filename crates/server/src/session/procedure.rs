@@ -180,7 +180,15 @@ impl Session {
     fn revalidated(&mut self, result: Result<(), Invalid>) {
         let now = Instant::now();
         let end = match result {
-            Ok(()) => return self.schedule_revalidation(),
+            Ok(()) => {
+                self.schedule_revalidation();
+                if std::mem::take(&mut self.unchecked) {
+                    // What has come meanwhile.
+                    self.take_events();
+                    self.look = true;
+                }
+                return;
+            }
             Err(Invalid::Key) => Ended::KeyWithdrawn,
             Err(Invalid::Association) => Ended::AssociationRemoved,
             Err(Invalid::Unknown) if now < self.revalidate_by => {

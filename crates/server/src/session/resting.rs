@@ -16,8 +16,6 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::time::{Instant, sleep_until};
 use transport::{Carrier, ProvenPeer, Received, SealingKey};
 
@@ -25,7 +23,7 @@ use super::{Registered, Session, expiry_instant, jittered};
 use crate::core::Core;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
-use crate::sealed::{REVALIDATE_WITHIN, SealedSession};
+use crate::sealed::Owner;
 
 /// See the module.
 pub(crate) struct Resting {
@@ -36,6 +34,7 @@ pub(crate) struct Resting {
     path: Arc<str>,
     registered: Registered,
     asleep: bool,
+    unchecked: bool,
     heard_at: Instant,
     revalidate_at: Instant,
     revalidate_by: Instant,
@@ -52,14 +51,35 @@ pub(crate) enum Arrived {
     Record,
 }
 
-/// Pause after a session could not rest: what its carrier remembers is too much for now.
+/// Pause after a carrier could not rest, because it remembers too much for now or has an address to prove: at first, but no
+/// longer than it had to be idle, then twice as long each time.
 const REST_RETRY: Duration = Duration::from_secs(15);
+/// The longest: nothing is remembered for longer (RFC 7252 clause 4.8.2).
+const REST_RETRY_MAX: Duration = Duration::from_secs(247);
+
+/// How long it is until a carrier is asked again whether it rests, after it was asked `refusals` times for nothing.
+fn rest_pause(idle: Duration, refusals: u32) -> Duration {
+    let first = REST_RETRY.min(idle);
+    first.saturating_mul(2_u32.saturating_pow(refusals.saturating_sub(1))).min(REST_RETRY_MAX)
+}
 
 impl Session {
-    /// When it may rest, if it is one that does.
+    /// When it may rest, if it is one that does and nothing is under way; the end of that calls it.
     pub(super) fn rest_at(&self) -> Option<Instant> {
-        let idle = self.core.limits.datagram_freeze().filter(|_| self.may_rest && self.registered.is_some())?;
+        let may_rest = self.may_rest && self.registered.is_some() && self.carrier.can_rest();
+        let idle = self.core.limits.datagram_freeze().filter(|_| may_rest && !self.is_under_way())?;
         Some((self.heard_at + idle).max(self.rest_retry_at))
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.procedure.is_some()
+            || self.ending.is_some()
+            || !self.unanswered.is_empty()
+            || !self.sent.is_empty()
+            || !self.trains.is_empty()
+            || !self.waiting.is_empty()
+            || (self.look && !self.asleep)
+            || !self.carrier.is_sent()
     }
 
     /// When its task has to look at it.
@@ -73,19 +93,13 @@ impl Session {
         if self.rest_at().is_none_or(|at| at > now) || self.next_deadline().is_some_and(|at| at <= now) {
             return false;
         }
-        let idle = self.procedure.is_none()
-            && self.ending.is_none()
-            && self.unanswered.is_empty()
-            && self.sent.is_empty()
-            && self.trains.is_empty()
-            && self.waiting.is_empty()
-            && (self.asleep || !self.look)
-            && self.carrier.is_sent()
-            && self.carrier.rest(now.into_std());
-        if !idle {
-            self.rest_retry_at = now + REST_RETRY.min(self.core.limits.datagram_freeze().unwrap_or(REST_RETRY));
+        let rests = self.carrier.rest(now.into_std());
+        if !rests {
+            self.rest_refusals = self.rest_refusals.saturating_add(1);
+            let idle = self.core.limits.datagram_freeze().unwrap_or(REST_RETRY);
+            self.rest_retry_at = now + rest_pause(idle, self.rest_refusals);
         }
-        idle
+        rests
     }
 
     /// None if it has no registration, without which it does not rest.
@@ -98,6 +112,7 @@ impl Session {
             source: self.source,
             path: self.path,
             asleep: self.asleep,
+            unchecked: self.unchecked,
             heard_at: self.heard_at,
             revalidate_at: self.revalidate_at,
             revalidate_by: self.revalidate_by,
@@ -105,15 +120,21 @@ impl Session {
         })
     }
 
-    /// A session goes on. Its pipeline gets a look in any case: the knock that woke it may have been taken.
+    /// A session goes on. Its pipeline gets a look in any case: the knock that woke it may have been taken. Whatever else is to
+    /// be done is done when it runs, where a panic leaves its UE away. One that is not checked is now.
     pub(crate) fn resume(core: Arc<Core>, resting: Resting, arrived: Arrived) -> Self {
         let now = Instant::now();
-        let mut session = Self {
+        let grace = Duration::from_secs(core.limits.revalidation_grace_seconds);
+        Self {
             expires: expiry_instant(resting.peer.expires_at, now),
             register_by: None,
-            revalidate_at: resting.revalidate_at,
-            revalidate_by: resting.revalidate_by,
-            heard_at: resting.heard_at,
+            revalidate_at: if resting.unchecked { now } else { resting.revalidate_at },
+            revalidate_by: if resting.unchecked {
+                resting.revalidate_by.min(now + grace)
+            } else {
+                resting.revalidate_by
+            },
+            heard_at: if arrived == Arrived::Record { now } else { resting.heard_at },
             timer: Box::pin(sleep_until(now)),
             timer_at: now,
             core,
@@ -131,19 +152,16 @@ impl Session {
             waiting: std::collections::VecDeque::new(),
             blocked_since: None,
             asleep: resting.asleep,
+            unchecked: resting.unchecked,
+            record_came: arrived == Arrived::Record,
             look: true,
             pipeline_deadline: resting.pipeline_deadline,
             pinged_at: None,
             ending: None,
             may_rest: true,
             rest_retry_at: now,
-        };
-        if arrived == Arrived::Record {
-            session.heard_at = now;
-            session.wake_up();
-            session.take_events();
+            rest_refusals: 0,
         }
-        session
     }
 }
 
@@ -185,8 +203,8 @@ impl Resting {
         registered: Registered,
         heard_at: Instant,
     ) -> Self {
-        let within = REVALIDATE_WITHIN.min(Duration::from_secs(core.limits.revalidation_seconds));
-        let revalidate_at = Instant::now() + jittered(within.mul_f64(0.9));
+        // Or as soon as anything is to be done for it.
+        let revalidate_at = Instant::now() + jittered(Duration::from_secs(core.limits.revalidation_seconds));
         Self {
             carrier,
             mailbox,
@@ -195,6 +213,7 @@ impl Resting {
             path,
             registered,
             asleep: false,
+            unchecked: true,
             heard_at,
             revalidate_at,
             revalidate_by: revalidate_at + Duration::from_secs(core.limits.revalidation_grace_seconds),
@@ -202,28 +221,54 @@ impl Resting {
         }
     }
 
-    /// Seals it, for another start of the server. None leaves it as it was.
-    pub(crate) fn seal(&mut self, key: &SealingKey) -> Option<SealedSession> {
+    /// Nothing waits for its UE: its pipeline need not be looked at.
+    pub(crate) fn needs_no_look(&self) {
+        self.mailbox.take_knock();
+        // Something may have come before the knock was taken.
+        if self.registered.party.is_awaited() {
+            self.mailbox.knock();
+        }
+    }
+
+    /// Seals it, for another start of the server. None leaves it as it was: something is to be done for it first, or it is in
+    /// its UE's place no more.
+    pub(crate) fn seal(&mut self, key: &SealingKey) -> Option<Vec<u8>> {
         let now = Instant::now();
-        let ue_service_id = self.registered.party.address.as_ue()?;
+        let party = &self.registered.party;
+        if !self.mailbox.is_quiet() || !party.is_held_by(&self.mailbox, self.registered.generation) {
+            return None;
+        }
         let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let form = self.carrier.seal(now.into_std(), key)?;
-        Some(SealedSession {
-            form: STANDARD_NO_PAD.encode(form),
+        let owner = Owner {
             a_kid: self.peer.a_kid.clone(),
             ue_id: self.peer.ue_id.clone(),
             gpsi: self.peer.gpsi.clone(),
             expires_at: self.peer.expires_at.map(seconds),
-            ue_service_id,
+            ue_service_id: party.address.as_ue()?,
             source: self.source,
             heard_at: seconds(SystemTime::now()).saturating_sub((now - self.heard_at).as_secs()),
-        })
+        };
+        self.carrier.seal(now.into_std(), key, &serde_json::to_vec(&owner).ok()?)
     }
 
-    /// Gives its place back: of one that is sealed.
+    /// Gives its place back: of one that is sealed, or came to nothing.
     pub(crate) fn leave(&self, core: &Arc<Core>) {
         self.mailbox.close();
         self.registered.party.forget_sleeper(&self.mailbox);
         core.detach(&self.registered.party, self.registered.generation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_that_does_not_rest_is_asked_more_and_more_rarely() {
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let pauses: Vec<u64> = (1..=7).map(|refusals| rest_pause(minute, refusals).as_secs()).collect();
+        assert_eq!(pauses, [15, 30, 60, 120, 240, 247, 247]);
+        assert_eq!(rest_pause(second, 1), second);
+        assert_eq!(rest_pause(second, u32::MAX), REST_RETRY_MAX);
     }
 }

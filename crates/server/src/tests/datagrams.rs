@@ -45,6 +45,10 @@ impl DatagramLink for Link {
     fn freeze(&mut self) -> bool {
         self.inbound.is_empty()
     }
+
+    fn can_freeze(&self) -> bool {
+        true
+    }
 }
 
 /// A UE over datagrams.

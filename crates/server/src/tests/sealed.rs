@@ -3,14 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Instant as StdInstant;
 
-use coap::{DatagramConfig, DatagramConnection, Transmission};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use coap::{DatagramConfig, DatagramConnection};
 use transport::{
     DatagramCarrier, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsListener, DtlsServerConfig,
-    LinkReceived, RestoredSession,
+    LinkReceived,
 };
 
 use super::*;
-use crate::sealed::{Left, Vault};
+use crate::sealed::{Left, Restoring, Vault};
 use crate::sessions::Connection;
 
 const K_AF: [u8; 32] = [1; 32];
@@ -19,16 +23,8 @@ fn fqdn() -> Fqdn {
     "msgin5g.lab.example".parse().unwrap()
 }
 
-/// Message IDs are forgotten in less than a second, and nothing need be remembered then.
-fn forgetful() -> Arc<DatagramConfig> {
-    let transmission = Transmission {
-        ack_timeout: Duration::from_millis(20),
-        max_retransmit: 3,
-        max_latency: Duration::ZERO,
-        piggyback_wait: Duration::from_millis(10),
-        ..Transmission::default()
-    };
-    Arc::new(DatagramConfig { transmission, ..DatagramConfig::default() })
+fn coap_of(net: &Net) -> Arc<DatagramConfig> {
+    Arc::new(session::datagram_config(&net.core.limits, 1_232))
 }
 
 /// A UE over DTLS.
@@ -36,6 +32,9 @@ struct Device {
     link: DtlsClientSession,
     machine: DatagramConnection,
     requests: VecDeque<Request>,
+    /// The last datagrams of CoAP, in the order they went and came.
+    sent: Vec<u8>,
+    heard: Vec<u8>,
 }
 
 impl Device {
@@ -43,18 +42,32 @@ impl Device {
         let a_kid = peer(None, None).a_kid;
         let connector = DtlsConnector::new(DtlsClientConfig::default());
         let link = connector.connect(to, &fqdn(), &a_kid, |_| KAf::from_bytes(K_AF)).await.unwrap();
-        Self { link, machine: DatagramConnection::new(forgetful(), 9), requests: VecDeque::new() }
+        Self {
+            link,
+            machine: DatagramConnection::new(Arc::default(), 9),
+            requests: VecDeque::new(),
+            sent: Vec::new(),
+            heard: Vec::new(),
+        }
     }
 
-    /// Sends, and takes what comes until something of `kind` has.
-    async fn turn(&mut self) -> Option<Response> {
+    fn flush(&mut self) {
         while let Some(datagram) = self.machine.poll_transmit() {
             self.link.send(StdInstant::now(), &datagram).unwrap();
+            self.sent = datagram;
         }
+    }
+
+    /// Sends, and takes what comes; the answer, if it was one.
+    async fn turn(&mut self) -> Option<Response> {
+        self.flush();
         let due = self.machine.poll_timeout().unwrap_or_else(|| StdInstant::now() + PATIENCE);
         let receive = std::future::poll_fn(|context| self.link.poll_receive(context, StdInstant::now()));
         match tokio::time::timeout_at(due.into(), receive).await {
-            Ok(LinkReceived::Datagram(datagram)) => self.machine.receive(&datagram, StdInstant::now()).unwrap(),
+            Ok(LinkReceived::Datagram(datagram)) => {
+                self.machine.receive(&datagram, StdInstant::now()).unwrap();
+                self.heard = datagram;
+            }
             Ok(other) => panic!("the session ended: {other:?}"),
             Err(_) => self.machine.handle_timeout(StdInstant::now()),
         }
@@ -69,10 +82,44 @@ impl Device {
                 _ => {}
             }
         }
-        while let Some(datagram) = self.machine.poll_transmit() {
-            self.link.send(StdInstant::now(), &datagram).unwrap();
-        }
+        self.flush();
         answer
+    }
+
+    /// Sends a datagram of CoAP as it is, until something comes.
+    async fn repeat(&mut self, datagram: &[u8]) -> Vec<u8> {
+        timeout(PATIENCE, async {
+            loop {
+                self.link.send(StdInstant::now(), datagram).unwrap();
+                let receive = std::future::poll_fn(|context| self.link.poll_receive(context, StdInstant::now()));
+                match timeout(Duration::from_millis(200), receive).await {
+                    Ok(LinkReceived::Datagram(datagram)) => return datagram,
+                    Ok(other) => panic!("the session ended: {other:?}"),
+                    Err(_) => {}
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Waits for the end of the session; what came before it.
+    async fn ended(mut self) -> Vec<Vec<u8>> {
+        let mut heard = Vec::new();
+        timeout(PATIENCE, async {
+            loop {
+                self.link.handle_timeout(StdInstant::now());
+                let receive = std::future::poll_fn(|context| self.link.poll_receive(context, StdInstant::now()));
+                match timeout(Duration::from_millis(200), receive).await {
+                    Ok(LinkReceived::Datagram(datagram)) => heard.push(datagram),
+                    Ok(_) => return,
+                    Err(_) => {}
+                }
+            }
+        })
+        .await
+        .unwrap();
+        heard
     }
 
     async fn exchange(&mut self, payload: &[u8]) -> Response {
@@ -104,6 +151,12 @@ impl Device {
     }
 }
 
+fn restore(net: &Net, listener: &DtlsListener, left: Left) -> usize {
+    let (coap, path) = (coap_of(net), "msgin5g".into());
+    let core = &net.core;
+    left.restore(&Restoring { core, listener, coap: &coap, prove_new_addresses: true, path: &path })
+}
+
 /// The datagram listener of a start.
 struct Listening {
     listener: DtlsListener,
@@ -122,22 +175,18 @@ impl Listening {
         })
         .await;
         let (listener, mut sockets) = bound.unwrap();
-        let carried = |restored: RestoredSession| {
-            let carrier = DatagramCarrier::new(restored.link, forgetful(), true).unwrap();
-            Some(Box::new(carrier) as Box<dyn Carrier>)
-        };
-        let path = "msgin5g".into();
-        let restored = left.map_or(0, |left| left.restore(&net.core, &listener, carried, &path));
+        let restored = left.map_or(0, |left| restore(net, &listener, left));
+        let coap = coap_of(net);
         let (core, mut socket) = (Arc::clone(&net.core), sockets.pop().unwrap());
         let reader = tokio::spawn(async move {
             loop {
                 let arrival = socket.accept().await.unwrap();
-                let core = Arc::clone(&core);
+                let (core, coap) = (Arc::clone(&core), Arc::clone(&coap));
                 core.clone().tasks.spawn(async move {
                     let Ok(session) = arrival.handshake().await else { return };
                     let source = session.source().ip();
                     let (link, peer) = session.into_link();
-                    let carrier = Box::new(DatagramCarrier::new(link, forgetful(), true).unwrap());
+                    let carrier = Box::new(DatagramCarrier::new(link, coap, true).unwrap());
                     let connection = Connection::over_datagrams(&core);
                     listener::serve_until_rest(&core, connection, carrier, peer, source, "msgin5g".into()).await;
                 });
@@ -153,8 +202,8 @@ impl Listening {
     }
 }
 
-#[tokio::test]
-async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_nothing_again() {
+/// A server whose sessions rest at once.
+async fn resting_net() -> Net {
     let proven = ProvenKey {
         k_af: KAf::from_bytes(K_AF),
         expires_at: Some(SystemTime::now() + Duration::from_secs(3_600)),
@@ -165,10 +214,13 @@ async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_no
     let limits = Limits { datagram_freeze_milliseconds: 1, ..Limits::default() };
     let net = Net::of(Setup { limits, keys: Some(keys), ..Setup::default() }).await;
     net.associate(&supi_of("meter"), "meter");
-    let directory = tempfile::tempdir().unwrap();
-    let files = ["sessions.sealed", "sessions.key"].map(|name| directory.path().join(name));
+    net
+}
 
-    let (vault, left) = Vault::open(directory.path()).unwrap();
+/// A start with one device, whose session was sealed by its stop: the files are in `directory`.
+async fn stopped_with_a_device(directory: &Path) -> (Net, Device, SocketAddr) {
+    let net = resting_net().await;
+    let (vault, left) = Vault::open(directory).unwrap();
     assert!(left.is_none());
     let (listening, _) = Listening::start(&net, "127.0.0.1:0".parse().unwrap(), left).await;
     let mut meter = Device::connect(listening.listener.local_addr()).await;
@@ -176,16 +228,34 @@ async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_no
     assert_eq!(meter.exchange(&registration.encode()).await.code, Code::CREATED);
     // What cannot be sealed yet goes on.
     until(|| vault.seal_all(&net.core).unwrap() == 1).await;
-    let sealed = std::fs::read(&files[0]).unwrap();
     assert_eq!((net.core.hibernation.count(), listening.listener.sessions()), (0, 0));
     let at = listening.end().await;
-    let net = net.restart().await;
+    (net.restart().await, meter, at)
+}
+
+fn files(directory: &Path) -> [PathBuf; 2] {
+    ["sessions.sealed", "sessions.key"].map(|name| directory.join(name))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_nothing_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = files(directory.path());
+    let (net, mut meter, at) = stopped_with_a_device(directory.path()).await;
+    let (registered, answer) = (meter.sent.clone(), meter.heard.clone());
+    let sealed = fs::read(&files[0]).unwrap();
 
     let (vault, left) = Vault::open(directory.path()).unwrap();
     assert!(!files[0].exists(), "it is used once");
     let (listening, restored) = Listening::start(&net, at, left).await;
     assert_eq!((restored, listening.listener.sessions()), (1, 1));
-    // Who moves to it is told nothing, and needs no handshake.
+    until(|| net.core.hibernation.count() == 1).await;
+    assert_eq!(meter.repeat(&registered).await, answer, "a copy of what came before is answered alike");
+    // Who sends to it is told nothing, and needs no handshake.
     let mut other = net.ue("other").await;
     let out = other.post(&message("other", "meter", "1")).await;
     let (received, fate) = tokio::join!(meter.received(), other.fate(out));
@@ -198,11 +268,157 @@ async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_no
     // It goes on over a further one.
     until(|| vault.seal_all(&net.core).unwrap() == 1).await;
     let at = listening.end().await;
-    drop(other);
+    drop((other, vault));
     let net = net.restart().await;
     // Somebody puts back the file of the first stop: its key is no more.
-    std::fs::write(&files[0], sealed).unwrap();
-    let (_, left) = Vault::open(directory.path()).unwrap();
+    fs::write(&files[0], sealed).unwrap();
+    let (_vault, left) = Vault::open(directory.path()).unwrap();
     let (listening, restored) = Listening::start(&net, at, left).await;
     assert_eq!((restored, listening.listener.sessions()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_withdrawn_during_a_restart_ends_a_sealed_session_before_anything_is_taken_or_delivered() {
+    for key in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let (net, mut meter, at) = stopped_with_a_device(directory.path()).await;
+        match &net.setup.keys {
+            Some(keys) if key => *keys.answer.lock().unwrap() = Some(None),
+            _ => drop(net.associations.known.lock().unwrap().remove(&supi_of("meter"))),
+        }
+        let (_vault, left) = Vault::open(directory.path()).unwrap();
+        let (listening, restored) = Listening::start(&net, at, left).await;
+        assert_eq!(restored, 1);
+        let mut other = net.ue("other").await;
+        // From either side something comes for it.
+        let request = Request::post("msgin5g").content_format(50).payload(message("meter", "other", "1").encode());
+        meter.machine.request(request, StdInstant::now()).unwrap();
+        meter.flush();
+        assert_eq!(other.send(&storable("other", "meter", "2")).await, Fate::stored());
+        let heard = meter.ended().await;
+        let requests = |datagram: &&Vec<u8>| datagram.get(1) == Some(&Code::POST.octet());
+        assert_eq!(heard.iter().filter(requests).count(), 0, "nothing was delivered");
+        until(|| net.core.sessions.connections() == 1 && listening.listener.sessions() == 0).await;
+        // All that was taken from it would have come before this.
+        let mut third = net.ue("third").await;
+        let out = third.post(&message("third", "other", "3")).await;
+        assert_eq!(other.receive().await.message_id.as_str(), "3");
+        assert_eq!(third.fate(out).await, Fate::delivered());
+        assert_eq!(net.stored_for("meter"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_sealed_session_waits_for_the_answer_that_its_key_is_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let (net, mut meter, at) = stopped_with_a_device(directory.path()).await;
+    *net.associations.mood.lock().unwrap() = Mood::NeverAnswers;
+    let (_vault, left) = Vault::open(directory.path()).unwrap();
+    let (_listening, restored) = Listening::start(&net, at, left).await;
+    assert_eq!(restored, 1);
+    let asked = net.associations.asked.load(Ordering::Relaxed);
+    let request = Request::post("msgin5g").content_format(50).payload(message("meter", "nobody", "1").encode());
+    meter.machine.request(request, StdInstant::now()).unwrap();
+    meter.flush();
+    until(|| net.associations.asked.load(Ordering::Relaxed) > asked).await;
+    // Its request is acknowledged as received at most: nobody answers it.
+    let silent = timeout(Duration::from_secs(3), meter.turn()).await;
+    assert!(!matches!(silent, Ok(Some(_))), "{silent:?}");
+    assert_eq!(net.core.open_requests(), 0, "nothing was taken");
+}
+
+#[tokio::test]
+async fn a_sealed_session_gives_way_to_a_newer_registration() {
+    let directory = tempfile::tempdir().unwrap();
+    let (net, meter, at) = stopped_with_a_device(directory.path()).await;
+    let mut newer = net.ue("meter").await;
+    let (_vault, left) = Vault::open(directory.path()).unwrap();
+    let (listening, restored) = Listening::start(&net, at, left).await;
+    assert_eq!((restored, listening.listener.sessions()), (0, 0));
+    let mut other = net.ue("other").await;
+    let out = other.post(&message("other", "meter", "1")).await;
+    assert_eq!(newer.receive().await.message_id.as_str(), "1");
+    assert_eq!(other.fate(out).await, Fate::delivered());
+    drop(meter);
+}
+
+#[tokio::test]
+async fn files_that_are_damaged_open_nothing_and_stop_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (net, mut meter, at) = stopped_with_a_device(directory.path()).await;
+    let [sessions, key] = files(directory.path()).map(|path| fs::read(path).unwrap());
+    let (listening, _) = Listening::start(&net, at, None).await;
+    let with = |sessions: &[u8], key: &[u8]| {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = files(directory.path());
+        fs::write(&paths[0], sessions).unwrap();
+        fs::write(&paths[1], key).unwrap();
+        let (_vault, left) = Vault::open(directory.path()).unwrap();
+        assert!(!paths[0].exists() && fs::read(&paths[1]).unwrap() != key);
+        left.map_or(0, |left| restore(&net, &listening.listener, left))
+    };
+    for at in (0..sessions.len() - 2).step_by(5) {
+        let mut changed = sessions.clone();
+        changed[at] ^= 0x40;
+        assert_eq!(with(&changed, &key), 0, "octet {at}");
+    }
+    for octets in (0..sessions.len() - 2).step_by(19) {
+        assert_eq!(with(&sessions[..octets], &key), 0, "{octets} octets");
+    }
+    assert_eq!(with(&sessions, &key[1..]), 0);
+    assert_eq!(with(&sessions, &[&key[..], b"1"].concat()), 0);
+    assert_eq!(with(b"", &key), 0);
+    assert_eq!(with(&vec![0xff; 1 << 20], &key), 0);
+    assert_eq!(listening.listener.sessions(), 0);
+    // What is whole goes on, whatever follows it.
+    assert_eq!(with(&[&sessions[..sessions.len() - 2], &[0xff; 3]].concat(), &key), 1);
+    assert_eq!(meter.exchange(&message("meter", "nobody", "1").encode()).await.code, Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_stop_that_was_killed_while_it_sealed_leaves_nothing_to_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let (net, meter, at) = stopped_with_a_device(directory.path()).await;
+    let [sessions, key] = files(directory.path());
+    let unfinished = directory.path().join("sessions.sealed.new");
+    let written = fs::read(&sessions).unwrap();
+    fs::remove_file(&sessions).unwrap();
+    fs::write(&unfinished, &written[..written.len() / 2]).unwrap();
+    let before = fs::read(&key).unwrap();
+    let (_vault, left) = Vault::open(directory.path()).unwrap();
+    assert!(left.is_none() && !unfinished.exists());
+    assert_ne!(fs::read(&key).unwrap(), before);
+    let (listening, restored) = Listening::start(&net, at, left).await;
+    assert_eq!((restored, listening.listener.sessions()), (0, 0));
+    drop(meter);
+    let mut anew = Device::connect(at).await;
+    let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
+    assert_eq!(anew.exchange(&registration.encode()).await.code, Code::CREATED);
+}
+
+#[tokio::test]
+async fn the_directory_of_sealed_sessions_is_its_owner_s_alone_and_one_server_s() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("sealed");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    // Somebody has made files there for all to read.
+    for name in ["sessions.key.new", "sessions.sealed.new"] {
+        fs::write(directory.join(name), "").unwrap();
+        fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let net = resting_net().await;
+    let (vault, _) = Vault::open(&directory).unwrap();
+    fs::write(directory.join("sessions.sealed.new"), "").unwrap();
+    fs::set_permissions(directory.join("sessions.sealed.new"), fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(vault.seal_all(&net.core).unwrap(), 0);
+    assert_eq!(mode(&directory), 0o700);
+    for path in files(&directory) {
+        assert_eq!(mode(&path), 0o600, "{path:?}");
+    }
+    let key = fs::read(directory.join("sessions.key")).unwrap();
+    assert!(Vault::open(&directory).is_err(), "another server has it");
+    assert_eq!(fs::read(directory.join("sessions.key")).unwrap(), key);
+    drop(vault);
+    assert!(Vault::open(&directory).is_ok());
 }

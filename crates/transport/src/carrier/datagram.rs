@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use coap::{Connection, DatagramConfig, DatagramConnection};
 use dtls::SealingKey;
+use zeroize::Zeroizing;
 
 use super::address_proof::{AddressProof, QUESTION_OCTETS, random};
 use super::{Carrier, Received, Sent};
@@ -40,9 +41,14 @@ pub trait DatagramLink: Send {
         false
     }
 
-    /// Ends the link here, without a word to the peer, so that another start of this program goes on with what is returned.
-    /// None if it cannot; then it is as it was.
-    fn seal(&mut self, _key: &SealingKey) -> Option<Vec<u8>> {
+    /// Whether [`DatagramLink::freeze`] can ever do it.
+    fn can_freeze(&self) -> bool {
+        false
+    }
+
+    /// Ends the link here, without a word to the peer, so that another start of this program goes on with what is returned,
+    /// and what is attached. None if it cannot; then it is as it was.
+    fn seal(&mut self, _key: &SealingKey, _attached: &[u8]) -> Option<Vec<u8>> {
         None
     }
 }
@@ -80,6 +86,27 @@ impl<L: DatagramLink> DatagramCarrier<L> {
         let seed = u64::from_be_bytes(random()?);
         let machine = DatagramConnection::new(config, seed);
         Ok(Self { link, machine, prove_addresses, proof: AddressProof::default() })
+    }
+
+    /// An association that another start of this program has sealed ([`Carrier::seal`]), of which `sealed` was attached to the
+    /// link; with what was attached besides. None if that is nothing that was.
+    ///
+    /// # Errors
+    /// The system has no random number.
+    pub fn restored(
+        link: L,
+        config: Arc<DatagramConfig>,
+        prove_addresses: bool,
+        sealed: &[u8],
+        now: Instant,
+    ) -> io::Result<Option<(Self, &[u8])>> {
+        let seed = u64::from_be_bytes(random()?);
+        let split = sealed.split_first_chunk();
+        let split = split.and_then(|(octets, rest)| rest.split_at_checked(u16::from_be_bytes(*octets).into()));
+        let Some((memories, attached)) = split else { return Ok(None) };
+        let machine = DatagramConnection::recalling(config, seed, memories, now);
+        let proof = AddressProof::default();
+        Ok(machine.map(|machine| (Self { link, machine, prove_addresses, proof }, attached)))
     }
 
     /// Gives the machine what came.
@@ -172,8 +199,18 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
         self.proof.is_proven() && self.machine.is_address_proven() && self.machine.rest(now) && self.link.freeze()
     }
 
-    fn seal(&mut self, now: Instant, key: &SealingKey) -> Option<Vec<u8>> {
-        // What is to be remembered of earlier messages is not in the sealed form.
-        (self.rest(now) && self.machine.is_idle()).then(|| self.link.seal(key)).flatten()
+    fn can_rest(&self) -> bool {
+        self.link.can_freeze()
+    }
+
+    fn seal(&mut self, now: Instant, key: &SealingKey, attached: &[u8]) -> Option<Vec<u8>> {
+        if !self.rest(now) {
+            return None;
+        }
+        // What is remembered of earlier messages goes along: a copy of one is answered alike after a restart, too.
+        let memories = Zeroizing::new(self.machine.memories(now)?);
+        let octets = u16::try_from(memories.len()).ok()?;
+        let all = Zeroizing::new([&octets.to_be_bytes(), memories.as_slice(), attached].concat());
+        self.link.seal(key, &all)
     }
 }

@@ -90,9 +90,14 @@ pub trait Carrier: Send {
         false
     }
 
-    /// Ends a connection that rests and need not remember anything, without a word to the peer, so that another start of this
-    /// program goes on with what is returned. None if it cannot; then it is as it was.
-    fn seal(&mut self, _now: Instant, _key: &SealingKey) -> Option<Vec<u8>> {
+    /// Whether [`Carrier::rest`] can ever do it.
+    fn can_rest(&self) -> bool {
+        false
+    }
+
+    /// Ends a connection that rests, without a word to the peer, so that another start of this program goes on with what is
+    /// returned, and what is attached. None if it cannot; then it is as it was.
+    fn seal(&mut self, _now: Instant, _key: &SealingKey, _attached: &[u8]) -> Option<Vec<u8>> {
         None
     }
 }

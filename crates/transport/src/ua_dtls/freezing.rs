@@ -96,15 +96,15 @@ impl Peer {
         self.state().body.freeze(&self.around)
     }
 
-    /// Ends a session here, without a word, so that another start of the server goes on with what is returned. None leaves
-    /// it as it was: it is under way, or cannot be sealed.
-    pub(super) fn seal(&self, key: &SealingKey) -> Option<Vec<u8>> {
+    /// Ends a session here, without a word, so that another start of the server goes on with what is returned, and what is
+    /// attached. None leaves it as it was: it is under way, or cannot be sealed.
+    pub(super) fn seal(&self, key: &SealingKey, attached: &[u8]) -> Option<Vec<u8>> {
         let mut state = self.state();
         if !state.body.freeze(&self.around) {
             return None;
         }
         let Body::Frozen(frozen, _) = &mut state.body else { return None };
-        let sealed = key.seal(frozen).ok()?.octets().to_vec();
+        let sealed = key.seal_with(frozen, attached).ok()?.octets().to_vec();
         // Nothing is sent with its keys any more, whoever still has it.
         state.body = Body::Lost;
         Some(sealed)

@@ -10,6 +10,7 @@ use akma::UaProtocolId;
 use dtls::{AddressChange, Alert, ConnectionId, Disposition, Incoming, ProvenHello, SealingKey, ServerConfig};
 use tokio::net::UdpSocket;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 use super::arrival::DtlsArrival;
 use super::freezing::Body;
@@ -38,6 +39,8 @@ pub struct DtlsListener {
 pub struct RestoredSession {
     /// Its application data.
     pub link: DtlsLink,
+    /// What was attached when it was sealed.
+    pub attached: Zeroizing<Vec<u8>>,
     /// The Ua* protocol that its key was derived for.
     pub protocol: UaProtocolId,
     /// The version of DTLS.
@@ -132,13 +135,14 @@ impl DtlsListener {
         let unfit = dtls::Error::FrozenForm;
         let around = self.around.as_ref().filter(|_| self.sessions() < self.shared.config.limits.sessions_max);
         let around = around.ok_or(unfit)?;
-        let frozen = key.open(sealed)?;
+        let (frozen, attached) = key.open_with(sealed)?;
         let (id, suite) = (frozen.connection_id(), frozen.cipher_suite().ok_or(unfit)?.code());
         let body = Body::Frozen(frozen, self.shared.metrics().dtls_frozen());
         let entry = self.shared.table.enter_restored(Peer::of(body, id, Arc::clone(around))).ok_or(unfit)?;
         let tls_version = version_of(suite);
         Ok(RestoredSession {
             link: DtlsLink::new(entry, self.shared.metrics().dtls_session_begins()),
+            attached,
             protocol: tls_version.protocol(suite),
             tls_version,
             cipher: name_of(suite),

@@ -102,6 +102,8 @@ impl Peer {
         let mut state = self.state();
         let frozen = state.body.is_frozen();
         let Some(live) = state.body.live(&self.around, now) else {
+            // It is lost: whoever has it is told.
+            self.settle(state);
             return Handled { disposition: Disposition::Ignored, moved_from: None };
         };
         let before = live.connection.peer_address();
@@ -190,8 +192,12 @@ impl Peer {
     }
 
     pub(super) fn payload_octets_max(&self) -> usize {
-        let octets_max = |live: &mut Live| live.connection.payload_octets_max();
-        self.state().body.live(&self.around, Instant::now()).map_or(0, octets_max)
+        let mut state = self.state();
+        let octets_max = state.body.live(&self.around, Instant::now()).map(|live| live.connection.payload_octets_max());
+        if octets_max.is_none() {
+            self.settle(state);
+        }
+        octets_max.unwrap_or_default()
     }
 
     /// What the handshake has come to next.

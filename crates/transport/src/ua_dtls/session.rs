@@ -95,8 +95,12 @@ impl DatagramLink for DtlsLink {
         self.entry.freeze()
     }
 
-    fn seal(&mut self, key: &SealingKey) -> Option<Vec<u8>> {
-        self.entry.peer.seal(key)
+    fn can_freeze(&self) -> bool {
+        self.entry.peer.has_connection_id()
+    }
+
+    fn seal(&mut self, key: &SealingKey, attached: &[u8]) -> Option<Vec<u8>> {
+        self.entry.peer.seal(key, attached)
     }
 }
 

@@ -292,15 +292,15 @@ async fn a_sealed_session_goes_on_at_another_start_and_only_once() {
         let mut scene = Scene::start(suites, true).await;
         scene.freeze().await;
         let (seals, opens) = (SealingKey::new(&[7; 32], 1).unwrap(), SealingKey::new(&[7; 32], 2).unwrap());
-        let sealed = scene.link.seal(&seals).unwrap();
-        assert_eq!(scene.link.seal(&seals), None, "it is not here any more");
+        let sealed = scene.link.seal(&seals, b"whose").unwrap();
+        assert_eq!(scene.link.seal(&seals, &[]), None, "it is not here any more");
         assert!(!scene.link.freeze());
         let (listener, registry, _sessions) = listen(&scene.device.ue);
         let other_key = SealingKey::new(&[8; 32], 2).unwrap();
         assert_eq!(listener.restore(&sealed, &other_key).unwrap_err(), dtls::Error::FrozenForm);
         let restored = listener.restore(&sealed, &opens).unwrap();
         assert_eq!(listener.restore(&sealed, &opens).unwrap_err(), dtls::Error::OpenedBefore);
-        assert_eq!(listener.sessions(), 1);
+        assert_eq!((listener.sessions(), restored.attached.as_slice()), (1, b"whose".as_slice()));
         // The first start ends without a word to the device.
         scene.link = restored.link;
         (scene.device.server, scene.listener, scene.registry) = (listener.local_addr(), listener, registry);
