@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{Client, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
+use client::{Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
 use common::fleet::{Fleet, FleetUe};
+use common::function::{Function, free_address};
 use common::nat::Nat;
 use common::{Lab, foreign};
 use message::CommunicationAvailability;
@@ -86,11 +87,20 @@ async fn assert_once(handed_over: &mut mpsc::UnboundedReceiver<String>, wanted: 
 }
 
 async fn over_dtls(ue: &FleetUe, server: SocketAddr) -> (Client, IncomingStream) {
+    over_dtls_with(ue, server, |_| {}).await
+}
+
+async fn over_dtls_with(
+    ue: &FleetUe,
+    server: SocketAddr,
+    change: impl Fn(&mut ClientConfig),
+) -> (Client, IncomingStream) {
     let mut config = ue.config.clone();
     config.server = server.to_string();
     config.transport = Transport::Udp;
     config.limits.backoff_first_milliseconds = 50;
     config.limits.backoff_max_milliseconds = 500;
+    change(&mut config);
     ue.connect_with(config).await
 }
 
@@ -148,6 +158,120 @@ async fn a_server_that_is_killed_and_comes_back_loses_and_repeats_nothing_over_d
     assert_once(&mut to_valve, &sent_there).await;
     assert_once(&mut to_meter, &sent_here).await;
     assert!(one.status().registrations > 1, "the server was killed");
+}
+
+/// A server whose sessions over DTLS rest as soon as they may, and are sealed at its stop; where it serves them.
+fn sealing(lab: &Lab) -> (Function, SocketAddr) {
+    let (coaps, directory) = (free_address(), lab.path("state/sealed").display().to_string());
+    let environment = [
+        ("MSGIN5G_COAPS__LISTEN", coaps.to_string()),
+        ("MSGIN5G_COAPS__SEALED_SESSIONS", directory),
+        ("MSGIN5G_LIMITS__DATAGRAM_FREEZE_MILLISECONDS", "1".to_owned()),
+    ];
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    (Function::server(lab, &environment), coaps)
+}
+
+/// What both ends of a pair of devices have sent, and what they got.
+struct Pair {
+    clients: [Client; 2],
+    got: [mpsc::UnboundedReceiver<String>; 2],
+    sent: [Vec<String>; 2],
+    _accepting: [JoinHandle<()>; 2],
+}
+
+impl Pair {
+    async fn of(ues: &[FleetUe], server: SocketAddr, change: impl Fn(&mut ClientConfig)) -> Self {
+        let (mut clients, mut got, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
+        for ue in &ues[..2] {
+            let (client, incoming) = over_dtls_with(ue, server, &change).await;
+            let (task, handed_over) = accepting(incoming);
+            clients.push(client);
+            got.push(handed_over);
+            tasks.push(task);
+        }
+        let (Ok(clients), Ok(got), Ok(_accepting)) = (clients.try_into(), got.try_into(), tasks.try_into()) else {
+            panic!("two of each")
+        };
+        Self { clients, got, sent: Default::default(), _accepting }
+    }
+
+    /// Sends a message each way until each is safe.
+    async fn exchange(&mut self, ues: &[FleetUe], round: &str) {
+        let (there, here) = (format!("there-{round}"), format!("here-{round}"));
+        let [one, other] = &self.clients;
+        tokio::join!(send(one, &ues[1], &there), send(other, &ues[0], &here));
+        self.sent[1].push(there);
+        self.sent[0].push(here);
+    }
+
+    fn registrations(&self) -> [u64; 2] {
+        [0, 1].map(|index: usize| self.clients[index].status().registrations)
+    }
+
+    async fn assert_once(&mut self) {
+        for (got, sent) in self.got.iter_mut().zip(&self.sent) {
+            assert_once(got, sent).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_that_rest_go_on_over_restarts_of_the_server_without_a_handshake() {
+    let lab = Lab::start();
+    for versions in [OfferedVersions::Tls13, OfferedVersions::Tls12] {
+        let ues = Fleet::provision(&lab, 2).await.ues;
+        let (mut server, coaps) = sealing(&lab);
+        // They say nothing by themselves.
+        let quiet = |config: &mut ClientConfig| {
+            config.tls.versions = versions;
+            config.limits.keep_alive_milliseconds = 3_600_000;
+        };
+        let mut pair = Pair::of(&ues, coaps, quiet).await;
+        for round in 0..3 {
+            pair.exchange(&ues, &format!("{round}")).await;
+            server.metric_reaches("dtls_sessions_frozen", 2);
+            assert!(server.stop().success());
+            server.start_again();
+            server.metric_reaches("dtls_sessions_frozen", 2);
+            assert_eq!(server.metric("dtls_handshakes_total{outcome=\"accepted\"}"), 0);
+        }
+        pair.exchange(&ues, "last").await;
+        pair.assert_once().await;
+        assert_eq!(pair.registrations(), [1, 1], "no device has noticed");
+        assert_eq!(server.metric("dtls_handshakes_total{outcome=\"accepted\"}"), 0);
+        assert!(server.stop().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_it_seals_loses_and_repeats_nothing() {
+    let lab = Lab::start();
+    let ues = Fleet::provision(&lab, 2).await.ues;
+    let (mut server, coaps) = sealing(&lab);
+    // What is gone is soon noticed.
+    let watchful = |config: &mut ClientConfig| {
+        config.limits.authentication_interval_milliseconds = 0;
+        config.limits.keep_alive_milliseconds = 2_000;
+        config.limits.pong_timeout_milliseconds = 3_000;
+    };
+    let mut pair = Pair::of(&ues, coaps, watchful).await;
+    for round in 0..6 {
+        pair.exchange(&ues, &format!("{round}")).await;
+        // At another moment of the stop each time, or without one.
+        if round > 0 {
+            server.terminate();
+            tokio::time::sleep(Duration::from_millis(round * round)).await;
+        }
+        server.kill();
+        server.start_again();
+    }
+    pair.exchange(&ues, "last").await;
+    pair.assert_once().await;
+    assert!(
+        pair.registrations().iter().all(|registrations| *registrations > 1),
+        "the first kill left nothing to go on with"
+    );
 }
 
 /// What passes between a device and the server, in its order: true for what the device says, and the first octet.

@@ -16,6 +16,19 @@ use crate::sessions::Connection;
 struct Link {
     inbound: mpsc::UnboundedReceiver<LinkReceived>,
     outbound: mpsc::UnboundedSender<Vec<u8>>,
+    probe: Arc<Probe>,
+}
+
+/// What a link is asked, and how it behaves.
+#[derive(Default)]
+pub(super) struct Probe {
+    /// How often it was asked to freeze.
+    pub(super) asked: AtomicUsize,
+    /// It has no Connection ID, so to say.
+    pub(super) never_freezes: AtomicBool,
+    /// How often something was to be received since it froze last, and at which time it panics, if at any.
+    receives: AtomicUsize,
+    pub(super) panics_at: AtomicUsize,
 }
 
 impl DatagramLink for Link {
@@ -24,6 +37,8 @@ impl DatagramLink for Link {
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>, _: StdInstant) -> Poll<LinkReceived> {
+        let receives = self.probe.receives.fetch_add(1, Ordering::SeqCst) + 1;
+        assert_ne!(receives, self.probe.panics_at.load(Ordering::SeqCst), "as this test wants it");
         self.inbound.poll_recv(context).map(|received| received.unwrap_or(LinkReceived::End))
     }
 
@@ -43,11 +58,13 @@ impl DatagramLink for Link {
     }
 
     fn freeze(&mut self) -> bool {
+        self.probe.asked.fetch_add(1, Ordering::SeqCst);
+        self.probe.receives.store(0, Ordering::SeqCst);
         self.inbound.is_empty()
     }
 
     fn can_freeze(&self) -> bool {
-        true
+        !self.probe.never_freezes.load(Ordering::SeqCst)
     }
 }
 
@@ -61,6 +78,7 @@ pub(super) struct Device {
     pub(super) requests: VecDeque<Request>,
     responses: Vec<(ExchangeId, Response)>,
     session: JoinHandle<Option<Ended>>,
+    pub(super) probe: Arc<Probe>,
 }
 
 impl Device {
@@ -74,7 +92,9 @@ impl Device {
         let mut config = session::datagram_config(&net.core.limits, 1_232);
         transmission(&mut config.transmission);
         let config = Arc::new(config);
-        let carrier = Box::new(DatagramCarrier::new(Link { inbound, outbound }, config, true).unwrap());
+        let probe = Arc::<Probe>::default();
+        let link = Link { inbound, outbound, probe: Arc::clone(&probe) };
+        let carrier = Box::new(DatagramCarrier::new(link, config, true).unwrap());
         let core = Arc::clone(&net.core);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let connection = Connection::over_datagrams(&core);
@@ -89,6 +109,7 @@ impl Device {
             requests: VecDeque::new(),
             responses: Vec::new(),
             session,
+            probe,
         }
     }
 
@@ -197,6 +218,11 @@ impl Device {
     /// Waits for the server to end the session, whether it rested or not.
     pub(super) async fn is_closed(&self) {
         timeout(PATIENCE, self.to_server.closed()).await.unwrap();
+    }
+
+    /// How often its session's link was asked to freeze.
+    pub(super) fn asked(&self) -> usize {
+        self.probe.asked.load(Ordering::SeqCst)
     }
 
     /// Sends a datagram as it is.

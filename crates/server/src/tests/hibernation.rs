@@ -51,13 +51,54 @@ async fn a_session_that_rests_goes_on_with_what_comes_from_either_side() {
 
 #[tokio::test]
 async fn a_session_rests_when_it_was_idle_for_its_time_and_not_at_all_without_one() {
-    let net = Net::with(Limits { datagram_freeze_milliseconds: 0, ..Limits::default() }).await;
-    let mut meter = Device::registered(&net, "meter").await;
+    let without = Net::with(Limits { datagram_freeze_milliseconds: 0, ..Limits::default() }).await;
+    let mut meter = Device::registered(&without, "meter").await;
     assert_eq!(meter.send(&message("meter", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
-    assert_eq!(net.core.hibernation.count(), 0);
     let net = Net::with(Limits { datagram_freeze_milliseconds: 100, ..Limits::default() }).await;
-    let _meter = Device::registered(&net, "meter").await;
+    let _other = Device::registered(&net, "meter").await;
     rests(&net, 1).await;
+    // It has been idle for longer than the one that rests.
+    assert_eq!((meter.asked(), without.core.hibernation.count()), (0, 0));
+}
+
+/// Waits until a session rests that has become idle later than all that was before.
+async fn others_rest(witness: &mut Device) {
+    let asked = witness.asked();
+    assert_eq!(witness.send(&message("witness", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    until(|| witness.asked() > asked).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_link_never_freezes_is_not_asked_to_rest() {
+    let net = Net::with(at_once()).await;
+    net.associate(&supi_of("meter"), "meter");
+    let mut meter = Device::connect_as(&net, peer(Some(&supi_of("meter")), None));
+    meter.probe.never_freezes.store(true, Ordering::SeqCst);
+    let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
+    assert_eq!(meter.exchange(&registration.encode()).await.code, Code::CREATED);
+    let mut witness = Device::registered(&net, "witness").await;
+    for _ in 0..3 {
+        others_rest(&mut witness).await;
+    }
+    assert_eq!(meter.asked(), 0);
+    assert_eq!(meter.send(&message("meter", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+}
+
+#[tokio::test]
+async fn a_session_that_panics_as_it_rests_or_goes_on_leaves_its_ue_away() {
+    for panics_at in [1, 2] {
+        let net = Net::with(at_once()).await;
+        let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
+        rests(&net, 1).await;
+        meter.probe.panics_at.store(panics_at, Ordering::SeqCst);
+        meter.ask(&message("meter", "nobody", "1").encode());
+        until(|| net.core.sessions.connections() == 0).await;
+        assert!(is_away(&net, "meter"));
+        assert_eq!(net.core.hibernation.count(), 0);
+        assert_eq!(other.send(&storable("other", "meter", "1")).await, Fate::stored());
+        let mut anew = Device::registered(&net, "meter").await;
+        assert_eq!(anew.receive().await.message_id.as_str(), "1");
+    }
 }
 
 #[tokio::test]
@@ -86,22 +127,27 @@ async fn a_copy_of_a_request_from_before_the_rest_gets_the_same_answer_and_is_no
 async fn nothing_rests_while_a_delivery_or_an_answer_is_outstanding() {
     let net = Net::with(at_once()).await;
     let (mut meter, mut other) = (Device::registered(&net, "meter").await, net.ue("other").await);
-    rests(&net, 1).await;
+    let mut witness = Device::registered(&net, "witness").await;
+    rests(&net, 2).await;
+    let asked = meter.asked();
     // Its recipient has it, and does not acknowledge it yet.
     let out = meter.ask(&message("meter", "other", "1").encode());
     let (delivery, _) = other.delivery().await;
     let back = other.post(&message("other", "meter", "1")).await;
     // The delivery goes out, and is not taken yet.
     let request = meter.datagram().await;
-    assert_eq!(net.core.hibernation.count(), 0);
-    assert!(net.core.open_requests() == 2, "both wait");
+    others_rest(&mut witness).await;
+    assert_eq!(meter.asked(), asked, "an answer and a delivery are out");
+    assert_eq!(net.core.open_requests(), 2, "both wait");
     other.respond(delivery, Code::CHANGED).await;
     assert_eq!(meter.fate(out).await, Fate::delivered());
-    assert_eq!(net.core.hibernation.count(), 0, "a delivery is out");
+    others_rest(&mut witness).await;
+    assert_eq!(meter.asked(), asked, "a delivery is out");
     meter.take_in(&request);
     assert_eq!(meter.receive().await.message_id.as_str(), "1");
     assert_eq!(other.fate(back).await, Fate::delivered());
-    rests(&net, 1).await;
+    rests(&net, 2).await;
+    assert!(meter.asked() > asked);
 }
 
 #[tokio::test]

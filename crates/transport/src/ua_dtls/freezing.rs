@@ -110,3 +110,86 @@ impl Peer {
         Some(sealed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use dtls::{ClientConfig, Connection, ConnectionId, Event, Incoming, Listener, PresharedKey, ServerConfig};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+    use crate::metrics::TransportMetrics;
+    use crate::ua_dtls::peer::Inbound;
+
+    /// The client's end of a session, which no server thaws.
+    fn frozen_client() -> Frozen {
+        let (now, at) = (Instant::now(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let listener = Listener::new(Arc::new(ServerConfig::default()), now).unwrap();
+        let config = Arc::new(ClientConfig::new(b"identity"));
+        let (mut client, mut server) = (Connection::client(config, now, at).unwrap(), None::<Connection>);
+        let key = PresharedKey::new(&[1; 32]).unwrap();
+        loop {
+            let mut still = true;
+            while let Some(sent) = client.poll_transmit() {
+                still = false;
+                match &mut server {
+                    Some(server) => drop(server.handle_datagram(now, at, &sent.payload)),
+                    None => match listener.handle_datagram(now, at, &sent.payload) {
+                        Incoming::Reply(reply) => drop(client.handle_datagram(now, at, &reply.payload)),
+                        Incoming::Hello(hello) => {
+                            server = Some(hello.accept(now, ConnectionId::random(8).unwrap()).unwrap());
+                        }
+                        _ => panic!("a ClientHello"),
+                    },
+                }
+            }
+            let (server_event, client_event) = (server.as_mut().and_then(Connection::poll_event), client.poll_event());
+            if let Some(Event::KeyNeeded(_)) = server_event {
+                server.as_mut().unwrap().provide_key(now, &key).unwrap();
+            }
+            if let Some(Event::KeyNeeded(_)) = client_event {
+                client.provide_key(now, &key).unwrap();
+            }
+            still &= server_event.is_none() && client_event.is_none();
+            while let Some(sent) = server.as_mut().and_then(Connection::poll_transmit) {
+                still = false;
+                client.handle_datagram(now, at, &sent.payload);
+            }
+            if still {
+                break;
+            }
+        }
+        client.freeze().map_err(|(_, error)| error).unwrap()
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_session_that_is_lost_is_told_its_end() {
+        let around = Arc::new(Surroundings {
+            socket: Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap()),
+            metrics: TransportMetrics::default(),
+            inbound_max: 1,
+            config: Arc::default(),
+        });
+        let body = Body::Frozen(frozen_client(), around.metrics.dtls_frozen());
+        let peer = Peer::of(body, ConnectionId::random(8).unwrap(), around);
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        assert!(peer.poll_inbound(&mut context).is_pending());
+        peer.handle(Instant::now(), SocketAddr::from(([127, 0, 0, 1], 1)), b"a record");
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(matches!(peer.poll_inbound(&mut context), Poll::Ready(Inbound::Ended(_))));
+    }
+}
