@@ -171,7 +171,6 @@ impl Restoring<'_> {
         let core = self.core;
         let RestoredSession { link, attached, protocol, tls_version, cipher } =
             self.listener.restore(form, key).map_err(|_| "changed, of another key, or one too many")?;
-        // From here on its device is told when it does not go on.
         let (config, now) = (Arc::clone(self.coap), StdInstant::now());
         let restored = DatagramCarrier::restored(link, config, self.prove_new_addresses, &attached, now);
         let (carrier, owner) = restored.ok().flatten().ok_or("of another version")?;
