@@ -41,7 +41,7 @@ fuzz_target!(|octets: &[u8]| {
             assert!(!unbound.is_request() || unbound.reset().is_none());
             let _ = (unbound.kid(), unbound.is_block(), AkmaRequest::from_message(unbound.message()));
         }
-        assert_ne!(connection.provenance(datagram), Provenance::Proven);
+        assert_ne!(connection.provenance(datagram, *START), Provenance::Proven);
         let _ = connection.receive(datagram, *START);
         while let Some(event) = connection.poll_event() {
             let forged = matches!(event, ConnectionEvent::Request { .. } | ConnectionEvent::Response { .. });

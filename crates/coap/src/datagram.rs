@@ -30,6 +30,7 @@
 //! | [`observe`] | observations in both directions |
 //! | [`resting`] | an association that only remembers |
 //! | [`address`] | an address that is to be proven |
+//! | [`screened`] | what [`crate::oscore::OscoreConnection`] does before anything is verified, and after |
 
 mod address;
 mod deduplication;
@@ -38,6 +39,7 @@ mod reliability;
 mod requesting;
 mod responding;
 mod resting;
+mod screened;
 mod unbound;
 mod wire;
 

@@ -65,6 +65,7 @@ mod limits;
 mod message;
 mod option;
 mod replay;
+mod screening;
 mod sequence;
 #[cfg(test)]
 mod vectors;
@@ -88,4 +89,5 @@ pub use limits::{
 pub use message::Message;
 pub use option::OscoreOption;
 pub use replay::{EchoValue, ReplayStart, ReplayWindow};
+pub use screening::{AddressQuestion, Outer};
 pub use sequence::Durability;

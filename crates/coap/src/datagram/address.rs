@@ -130,6 +130,12 @@ impl DatagramConnection {
         }
     }
 
+    /// What was asked at the address under that token.
+    pub(super) fn questioned(&self, token: &[u8]) -> Option<ExchangeId> {
+        let question = self.unproven.as_ref()?.question.as_ref()?;
+        bool::from(question.token.as_slice().ct_eq(token)).then_some(question.exchange)
+    }
+
     /// Whether a datagram is a response to what was asked at the address; what it shows counts.
     pub(super) fn take_proof(&mut self, datagram: &Datagram<'_>) -> bool {
         let Some(question) = self.unproven.as_ref().and_then(|unproven| unproven.question.as_ref()) else {

@@ -34,6 +34,10 @@ impl Memory {
     pub(super) fn expires(&self) -> Instant {
         self.expires
     }
+
+    pub(super) fn is_of(&self, message_id: u16, now: Instant) -> bool {
+        self.message_id == message_id && self.expires > now
+    }
 }
 
 /// See the module.
@@ -64,6 +68,12 @@ impl Seen {
         self.by_id.insert(message_id, Remembered { expires, outcome: Outcome::Silence });
         self.order.push_back((message_id, expires));
         self.latest = self.latest.max(Some(expires));
+    }
+
+    /// The next message with that Message ID is not taken for a copy.
+    pub(super) fn forget_message(&mut self, message_id: u16) {
+        self.drop_answer(message_id);
+        self.by_id.remove(&message_id);
     }
 
     /// Says what it was answered with, if it is still remembered.

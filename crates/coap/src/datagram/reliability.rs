@@ -64,6 +64,15 @@ impl Sending {
         std::mem::take(&mut self.id_blocks).into_iter().collect()
     }
 
+    /// What was sent and not acknowledged.
+    pub(super) fn in_flight(&self) -> Vec<Vec<u8>> {
+        self.in_flight
+            .iter()
+            .filter(|outgoing| outgoing.confirmable)
+            .map(|outgoing| outgoing.datagram.clone())
+            .collect()
+    }
+
     pub(super) fn is_under_way(&self) -> bool {
         !self.in_flight.is_empty() || !self.waiting.is_empty()
     }
@@ -240,6 +249,20 @@ impl DatagramConnection {
             let Some(outgoing) = next else { return };
             self.transmit_first(outgoing, now);
         }
+    }
+
+    /// The same for one message, whatever is in flight; where the address is to be proven it waits as others do.
+    pub(super) fn transmit_at_once(&mut self, datagram: Vec<u8>, purpose: Purpose, confirmable: bool, now: Instant) {
+        let lifetime = self.config.transmission.exchange_lifetime();
+        let mut next = self.next_message_id;
+        let held = self.unproven.is_some();
+        let sending = &mut self.active().sending;
+        let message_id = if held { None } else { sending.take_message_id(now, lifetime, &mut next) };
+        let Some(message_id) = message_id else { return sending.enqueue_first(datagram, purpose, confirmable) };
+        self.next_message_id = next;
+        let mut outgoing = Outgoing::new(datagram, purpose, confirmable);
+        outgoing.set_message_id(message_id);
+        self.transmit_first(outgoing, now);
     }
 
     fn transmit_first(&mut self, mut outgoing: Outgoing, now: Instant) {

@@ -77,6 +77,15 @@ pub(super) struct OwnRequest {
 }
 
 impl OwnRequest {
+    pub(super) fn exchange(&self) -> ExchangeId {
+        self.exchange
+    }
+
+    /// Whether its last message has that token.
+    pub(super) fn is_under(&self, token: u32) -> bool {
+        self.token == token
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -140,6 +149,14 @@ impl DatagramConnection {
         request: &RequestBuilder<'_>,
         now: Instant,
     ) -> Result<ExchangeId, ConnectionError> {
+        let own = self.prepare_request(request, now)?;
+        let exchange = own.exchange;
+        self.enqueue_request(own, now);
+        Ok(exchange)
+    }
+
+    /// A request with its first message, which has not got its turn yet.
+    fn prepare_request(&mut self, request: &RequestBuilder<'_>, now: Instant) -> Result<OwnRequest, ConnectionError> {
         self.check_room_for_request()?;
         request.check()?;
         let template = Arc::new(template(request));
@@ -155,7 +172,22 @@ impl DatagramConnection {
         } else if alike {
             own.transfer.tagged(own.token);
         }
-        self.enqueue_request(own, now);
+        Ok(own)
+    }
+
+    /// Sends a request that has to be answered before the turn of others comes (RFC 7252 4.7 counts it nevertheless).
+    pub(crate) fn request_at_once(
+        &mut self,
+        request: &RequestBuilder<'_>,
+        now: Instant,
+    ) -> Result<ExchangeId, ConnectionError> {
+        self.check_may_request()?;
+        let mut own = self.prepare_request(request, now)?;
+        own.deadline = now + self.config.transmission.max_transmit_wait();
+        let (exchange, purpose, message) = (own.exchange, Purpose::Request(own.token), own.compose());
+        let confirmable = own.template.confirmable;
+        self.active().requests.push(own);
+        self.transmit_at_once(message, purpose, confirmable, now);
         Ok(exchange)
     }
 

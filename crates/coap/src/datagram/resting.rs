@@ -144,6 +144,10 @@ impl Resting {
         own.chain(self.seen.iter().map(Memory::expires)).max()
     }
 
+    pub(super) fn remembers(&self, message_id: u16, now: Instant) -> bool {
+        self.seen.iter().any(|memory| memory.is_of(message_id, now))
+    }
+
     pub(super) fn wake(self) -> Active {
         let (seen, sending) = (Seen::of(self.seen), Sending::of(self.id_blocks));
         Active { seen, sending, ..Active::default() }

@@ -1,8 +1,8 @@
 //! Datagrams of whoever has no association: read, answered, and forgotten.
 
 use super::wire::{self, Datagram, Type};
-use crate::code::Kind;
-use crate::frame::Token;
+use crate::code::{Code, Kind};
+use crate::frame::{OptionWriter, Token};
 use crate::oscore::{Message, OscoreOption};
 
 /// Block1 and Block2 (RFC 7959 2.1).
@@ -19,15 +19,29 @@ pub struct Unbound {
     message_id: u16,
     token: Token,
     message: Message,
+    octets: usize,
 }
 
 impl Unbound {
     /// Reads a datagram; none for what is no CoAP, or is more than [`Message`] holds.
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<Self> {
+        let octets = datagram.len();
         let datagram = Datagram::parse(datagram).ok()?;
         let message = Message::from_body(datagram.frame.code, datagram.frame.body()).ok()?;
-        Some(Self { kind: datagram.kind, message_id: datagram.message_id, token: datagram.frame.token, message })
+        Some(Self {
+            kind: datagram.kind,
+            message_id: datagram.message_id,
+            token: datagram.frame.token,
+            message,
+            octets,
+        })
+    }
+
+    /// A confirmable message that is to be sent.
+    pub(crate) fn confirmable(message_id: u16, token: &[u8], message: Message) -> Self {
+        let token = Token::from_slice(token).unwrap_or_default();
+        Self { kind: Type::Confirmable, message_id, token, message, octets: 0 }
     }
 
     /// Code, options and payload.
@@ -42,6 +56,12 @@ impl Unbound {
         self.message_id
     }
 
+    /// How large it was.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.octets
+    }
+
     /// Its token.
     #[must_use]
     pub fn token(&self) -> &[u8] {
@@ -52,6 +72,33 @@ impl Unbound {
     #[must_use]
     pub fn is_request(&self) -> bool {
         matches!(self.kind, Type::Confirmable | Type::NonConfirmable) && self.message.code().kind() == Kind::Request
+    }
+
+    /// Whether it answers something, along with an acknowledgement or in a message of its own.
+    #[must_use]
+    pub fn is_response(&self) -> bool {
+        self.kind != Type::Reset && self.message.code().kind() == Kind::Response
+    }
+
+    /// Whether it asks for an acknowledgement.
+    #[must_use]
+    pub fn is_confirmable(&self) -> bool {
+        self.kind == Type::Confirmable
+    }
+
+    /// Whether it is one.
+    #[must_use]
+    pub fn is_acknowledgement(&self) -> bool {
+        self.kind == Type::Acknowledgement
+    }
+
+    /// The datagram with that code, and without options but OSCORE.
+    pub(crate) fn stripped(&self, code: Code) -> Vec<u8> {
+        let mut options = Vec::new();
+        if let Some(value) = self.message.option(OSCORE) {
+            OptionWriter::new(&mut options).octets(OSCORE, value);
+        }
+        wire::write(self.kind, self.message_id, code, &self.token, &options, self.message.payload())
     }
 
     /// Whether it is part of a larger message (RFC 7959).

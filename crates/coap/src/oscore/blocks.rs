@@ -133,6 +133,11 @@ impl InnerBlocks {
         self
     }
 
+    /// Whether our own messages are cut inside; then nobody's are put together that were cut outside.
+    pub(super) fn cuts(&self) -> bool {
+        self.message_octets_max.is_some()
+    }
+
     /// The block size of a request that is not protected as one message; none if it is.
     ///
     /// # Errors

@@ -5,8 +5,8 @@
 //!  driver ◀── event ──── verify ◀─── outer event ◀── copies gone, blocks put together ◀─────────────────── wire
 //! ```
 //!
-//! What is retransmitted is the protected message as it was, and copies are gone before anything is verified, since that is
-//! the outer connection's. What is too large for a datagram is cut inside, each block protected for itself (RFC 8613
+//! What is retransmitted is the protected message as it was. Of datagrams nothing is given to the outer connection that has
+//! not been verified (`screening`). What is too large for a datagram is cut inside, each block protected for itself (RFC 8613
 //! 4.1.3.4.1), if [`InnerBlocks`] says so; what the peer has cut outside (4.1.3.4.2) the outer connection puts together.
 //! Observe is not served: a request that asks for it is answered once (RFC 7641 4.1).
 //!
@@ -23,9 +23,10 @@ use super::error::OscoreError;
 use super::exchange::{ReceivedRequest, SentRequest, Verified};
 use super::keys::KeyId;
 use super::message::{Message, number};
+use super::screening::{Doubt, Outer};
 use crate::block::Extras;
 use crate::code::{Code, Kind};
-use crate::datagram::{DatagramConnection, ECHO_OCTETS, Unbound};
+use crate::datagram::{DatagramConnection, ECHO_OCTETS};
 use crate::error::ConnectionError;
 use crate::event::{ConnectionEvent, Failure};
 use crate::exchanges::Connection;
@@ -60,10 +61,14 @@ pub struct OscoreCounters {
 pub enum Provenance {
     /// A request that is new and was made with the peer's keys: the peer is where it came from.
     Proven,
-    /// A request that no copy of the peer's can be: nothing of it is to be remembered.
+    /// A request that was made with the peer's keys and has been seen, under a Message ID that is remembered: what it was
+    /// answered is said again. Anybody who recorded it can send it.
+    Copy,
+    /// A request that is neither: altered, made with other keys, repeated under another Message ID, or cut outside where
+    /// that is not put together. Nothing of it is to be remembered.
     Forged(OscoreError),
-    /// Nothing is known: an acknowledgement, a response, a copy, a block. Only what comes from where the peer was seen last
-    /// is worth anything.
+    /// Nothing is known: an acknowledgement, a response, or a block where [`InnerBlocks`] cuts nothing. Only what comes from
+    /// where the peer was seen last is worth anything.
     Unknown,
 }
 
@@ -108,15 +113,18 @@ struct Received {
 /// context, it is [`ConnectionEvent::Aborted`] and closed: agree on a new one.
 #[derive(Debug)]
 pub struct OscoreConnection<C> {
-    outer: C,
-    context: SecurityContext,
+    pub(super) outer: C,
+    pub(super) context: SecurityContext,
     sent: Vec<Sent>,
     /// What was asked at a new address of the peer's.
     question: Option<(ExchangeId, SentRequest)>,
     /// The peer has answered it, which the outer connection has not been told.
     answered: bool,
     received: Vec<Received>,
-    blocks: PeerBlocks,
+    pub(super) blocks: PeerBlocks,
+    pub(super) doubt: Doubt,
+    /// No answer that nothing vouches for ends it.
+    pub(super) is_kept: bool,
     /// The Request-Tag of the next request that needs one.
     next_tag: u32,
     events: VecDeque<ConnectionEvent>,
@@ -124,7 +132,7 @@ pub struct OscoreConnection<C> {
     counters: OscoreCounters,
 }
 
-impl<C: Connection> OscoreConnection<C> {
+impl<C: Outer> OscoreConnection<C> {
     /// A connection under `context`. `outer` was made with [`crate::DatagramConnection::for_oscore`] or
     /// [`crate::StreamConnection::for_oscore`]; what has happened on it is taken up with the next call.
     #[must_use]
@@ -137,6 +145,8 @@ impl<C: Connection> OscoreConnection<C> {
             answered: false,
             received: Vec::new(),
             blocks: PeerBlocks::new(Arc::default()),
+            doubt: Doubt::default(),
+            is_kept: false,
             next_tag: 0,
             events: VecDeque::new(),
             closed: false,
@@ -148,6 +158,14 @@ impl<C: Connection> OscoreConnection<C> {
     #[must_use]
     pub fn with_inner_blocks(mut self, blocks: &Arc<InnerBlocks>) -> Self {
         self.blocks = PeerBlocks::new(Arc::clone(blocks));
+        self
+    }
+
+    /// For the side that did not begin the agreement on the context: if the peer loses it, it agrees anew by itself. An answer
+    /// that nothing vouches for is passed over, and leads to no question.
+    #[must_use]
+    pub fn kept_for_peer(mut self) -> Self {
+        self.is_kept = true;
         self
     }
 
@@ -179,21 +197,30 @@ impl<C: Connection> OscoreConnection<C> {
         self.counters
     }
 
-    /// What a datagram is worth, before [`Connection::receive`]: the outer connection remembers Message IDs of what it is
-    /// given, so that a forgery would take the place of a message of the peer's. Changes nothing.
+    /// What a datagram is worth, before [`Connection::receive`] or [`OscoreConnection::receive_judged`]. Changes nothing.
     #[must_use]
-    pub fn provenance(&self, datagram: &[u8]) -> Provenance {
-        let Some(datagram) = Unbound::parse(datagram).filter(Unbound::is_request) else {
-            return Provenance::Unknown;
+    pub fn provenance(&self, datagram: &[u8], now: Instant) -> Provenance {
+        C::read(datagram).map_or(Provenance::Unknown, |datagram| self.judge(&datagram, now))
+    }
+
+    /// [`Connection::receive`] of what [`OscoreConnection::provenance`] has just said that of, so that it is not verified
+    /// once more for that.
+    ///
+    /// # Errors
+    /// As [`Connection::receive`].
+    pub fn receive_judged(
+        &mut self,
+        octets: &[u8],
+        provenance: &Provenance,
+        now: Instant,
+    ) -> Result<(), ConnectionError> {
+        self.check_open()?;
+        let received = match C::read(octets) {
+            Some(datagram) => self.take_judged(&datagram, octets, provenance, now),
+            None => self.outer.receive(octets, now),
         };
-        if datagram.is_block() {
-            return Provenance::Unknown;
-        }
-        match self.context.check_request(datagram.message()) {
-            Ok(()) => Provenance::Proven,
-            Err(OscoreError::Replay) => Provenance::Unknown,
-            Err(error) => Provenance::Forged(error),
-        }
+        self.pull(now);
+        received
     }
 
     /// Takes what has happened on the outer connection.
@@ -219,14 +246,12 @@ impl<C: Connection> OscoreConnection<C> {
         match message.and_then(|message| self.context.unprotect_request(&message)) {
             Ok(Verified::Request { message, exchange }) => {
                 count(&mut self.counters.requests_verified);
+                self.reassured(now);
                 self.take_verified(outer.exchange, &message, exchange, now);
             }
             Ok(Verified::Unproven { answer }) => self.refuse(outer.exchange, &outside(&answer), now),
             Err(error) => {
-                count(match error {
-                    OscoreError::Replay => &mut self.counters.requests_replayed,
-                    _ => &mut self.counters.requests_refused,
-                });
+                self.count_refused(&error);
                 let answer = error.answer().map(|answer| plain(&answer));
                 self.refuse(outer.exchange, &answer.unwrap_or(Response::new(Code::SERVICE_UNAVAILABLE)), now);
                 if error == OscoreError::SequenceExhausted {
@@ -234,6 +259,30 @@ impl<C: Connection> OscoreConnection<C> {
                 }
             }
         }
+    }
+
+    pub(super) fn count_refused(&mut self, error: &OscoreError) {
+        count(match error {
+            OscoreError::NotProtected { .. } => &mut self.counters.requests_unprotected,
+            OscoreError::Replay => &mut self.counters.requests_replayed,
+            _ => &mut self.counters.requests_refused,
+        });
+    }
+
+    pub(super) fn count_response(&mut self, verified: bool) {
+        count(if verified { &mut self.counters.responses_verified } else { &mut self.counters.responses_refused });
+    }
+
+    /// What was asked at an address counts no more.
+    pub(super) fn forget_question(&mut self) {
+        (self.question, self.answered) = (None, false);
+    }
+
+    /// What ties a response to what was asked with that name.
+    pub(super) fn asked_with(&self, outer: ExchangeId) -> Option<&SentRequest> {
+        let question = self.question.as_ref().filter(|(asked, _)| *asked == outer).map(|(_, secured)| secured);
+        let sent = || self.sent.iter().find(|sent| sent.outer == outer).map(|sent| &sent.secured);
+        question.or_else(sent)
     }
 
     fn take_verified(&mut self, exchange: ExchangeId, message: &Message, secured: ReceivedRequest, now: Instant) {
@@ -295,7 +344,8 @@ impl<C: Connection> OscoreConnection<C> {
 
     /// An answer to what was asked at the peer's new address: true if the peer gave it.
     fn is_answered(&mut self, outer: ExchangeId, response: &Response) -> bool {
-        let Some((_, secured)) = self.question.as_mut().filter(|(asked, _)| *asked == outer) else { return false };
+        let question = self.question.as_mut().filter(|(asked, _)| *asked == outer).map(|(_, secured)| secured);
+        let Some(secured) = question.or_else(|| self.doubt.question(outer)) else { return false };
         let Some(option) = &response.oscore else {
             count(&mut self.counters.responses_refused);
             return false;
@@ -308,9 +358,10 @@ impl<C: Connection> OscoreConnection<C> {
 
     fn take_response(&mut self, outer: ExchangeId, response: &Response, now: Instant) {
         if self.is_answered(outer, response) {
-            self.question = None;
-            self.answered = true;
-            return;
+            if self.question.take_if(|(asked, _)| *asked == outer).is_some() {
+                self.answered = true;
+            }
+            return self.reassured(now);
         }
         let Some(place) = self.sent.iter().position(|sent| sent.outer == outer) else { return };
         let mut sent = self.sent.swap_remove(place);
@@ -329,6 +380,7 @@ impl<C: Connection> OscoreConnection<C> {
             return self.fail(&sent, Failure::NotVerified);
         };
         count(&mut self.counters.responses_verified);
+        self.reassured(now);
         let frame = Frame::new(message.code(), Token::default(), message.body());
         let read = message::read_response(&frame, INNER_OPTIONS_MAX, INNER);
         let extras = Extras::read(&frame).unwrap_or_default();
@@ -446,7 +498,7 @@ impl<C: Connection> OscoreConnection<C> {
     }
 
     /// What the driver hears of a message that was not protected.
-    fn not_protected(&mut self, error: OscoreError) -> ConnectionError {
+    pub(super) fn not_protected(&mut self, error: OscoreError) -> ConnectionError {
         match error {
             OscoreError::MessageTooLarge { octets, octets_max } => ConnectionError::MessageTooLargeForPeer {
                 octets: octets as u64,
@@ -472,7 +524,18 @@ impl<C: Connection> OscoreConnection<C> {
         }
     }
 
-    fn check_open(&self) -> Result<(), ConnectionError> {
+    /// Nobody has shown in time to have the context, after an answer that nothing vouches for.
+    pub(super) fn lose_context(&mut self, hint: Option<(ExchangeId, Failure)>) {
+        if let Some((outer, failure)) = hint
+            && let Some(place) = self.sent.iter().position(|sent| sent.outer == outer)
+        {
+            let sent = self.sent.swap_remove(place);
+            self.fail(&sent, failure);
+        }
+        self.end("security context not found");
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), ConnectionError> {
         if self.closed { Err(ConnectionError::Closed) } else { Ok(()) }
     }
 }
@@ -512,12 +575,10 @@ impl OscoreConnection<DatagramConnection> {
     }
 }
 
-impl<C: Connection> Connection for OscoreConnection<C> {
+impl<C: Outer> Connection for OscoreConnection<C> {
     fn receive(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionError> {
-        self.check_open()?;
-        let received = self.outer.receive(octets, now);
-        self.pull(now);
-        received
+        let provenance = self.provenance(octets, now);
+        self.receive_judged(octets, &provenance, now)
     }
 
     fn poll_event(&mut self) -> Option<ConnectionEvent> {
@@ -529,13 +590,14 @@ impl<C: Connection> Connection for OscoreConnection<C> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.outer.poll_timeout(), self.blocks.settled_at()].into_iter().flatten().min()
+        [self.outer.poll_timeout(), self.blocks.settled_at(), self.doubt.due()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.outer.handle_timeout(now);
         self.blocks.expire(now);
         self.pull(now);
+        self.settle_doubt(now);
         self.blocks.settle(self.octets_held());
     }
 

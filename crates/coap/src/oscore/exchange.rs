@@ -181,15 +181,16 @@ impl SecurityContext {
         if !self.is_named_by(&option) {
             return Err(OscoreError::ContextNotFound);
         }
-        if let Replay::Window(window) = &self.replay
-            && !window.is_new(partial_iv)
-        {
-            return Err(OscoreError::Replay);
-        }
         let partial_iv = PartialIv::new(partial_iv)?;
         let nonce = nonce(&self.common_iv, &self.recipient.id, &partial_iv);
         let additional = additional_data(&self.recipient.id, &partial_iv);
         let text = open(&self.recipient.key, &nonce, &additional, message.payload())?;
+        // Only now: what does not verify repeats nothing of the peer's, whatever its Partial IV.
+        if let Replay::Window(window) = &self.replay
+            && !window.is_new(partial_iv.number())
+        {
+            return Err(OscoreError::Replay);
+        }
         Ok((partial_iv, text))
     }
 
@@ -243,6 +244,21 @@ impl SecurityContext {
     /// [`OscoreError::NotProtected`]: an answer that nothing vouches for; act on it with care. All others: drop the
     /// message and wait on, it does not end the exchange.
     pub fn unprotect_response(&self, request: &mut SentRequest, message: &Message) -> Result<Message, OscoreError> {
+        let (response, answers) = self.open_response(request, message)?;
+        request.answers = answers;
+        Ok(response)
+    }
+
+    /// Whether [`SecurityContext::unprotect_response`] would take that response, which changes nothing.
+    ///
+    /// # Errors
+    /// As [`SecurityContext::unprotect_response`].
+    pub fn check_response(&self, request: &SentRequest, message: &Message) -> Result<(), OscoreError> {
+        self.open_response(request, message).map(|_| ())
+    }
+
+    /// The response, and what has come to its request with it.
+    fn open_response(&self, request: &SentRequest, message: &Message) -> Result<(Message, Answers), OscoreError> {
         if message.code().kind() != Kind::Response {
             return Err(OscoreError::InvalidCode(message.code()));
         }
@@ -271,9 +287,8 @@ impl SecurityContext {
         if notified && !request.observes {
             return Err(OscoreError::UnexpectedObserve);
         }
-        request.answers =
-            if notified { Answers::Notified(own.as_ref().map(PartialIv::number)) } else { Answers::Final };
-        Ok(response)
+        let answers = if notified { Answers::Notified(own.as_ref().map(PartialIv::number)) } else { Answers::Final };
+        Ok((response, answers))
     }
 
     /// Notes a verified request; false if it may be old. `text` is its plaintext.

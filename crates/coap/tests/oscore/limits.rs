@@ -57,7 +57,7 @@ fn the_largest_plaintext_goes_through_and_no_larger() {
     assert_eq!(client.protect_request(&larger).unwrap_err(), expected);
     let value = protected.option(OSCORE).unwrap();
     let longer = message(Code::POST, &[(OSCORE, value)], &vec![0; PLAINTEXT_OCTETS_MAX + 9]);
-    assert_eq!(refused(&mut server, &longer), OscoreError::Replay, "the window comes first");
+    assert_eq!(refused(&mut server, &longer), OscoreError::DecryptionFailed, "nothing is repeated by it");
     let (protected, _) = client.protect_request(&post()).unwrap();
     let longer =
         message(Code::POST, &[(OSCORE, protected.option(OSCORE).unwrap())], &vec![0; PLAINTEXT_OCTETS_MAX + 9]);

@@ -6,6 +6,7 @@ mod aiocoap_blocks;
 mod akma;
 mod connection;
 mod exchanges;
+mod forgeries;
 mod inner_blocks;
 mod limits;
 mod observe;

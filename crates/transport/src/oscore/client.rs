@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use akma::{AKid, KAf};
 use coap::oscore::{
     AKMA_PATH, AkmaRequest, CONTENT_FORMAT_CBOR, Durability, InnerBlocks, KeyId, Message, NONCE_OCTETS,
-    OscoreConnection, SecurityContext,
+    OscoreConnection, Outer, SecurityContext,
 };
 use coap::{
     Code, Connection, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Request, Response, StreamConfig,
@@ -147,17 +147,20 @@ fn context(request: &AkmaRequest, response: &Response, k_af: &KAf) -> Result<Sec
 }
 
 /// Whether the server holds the same key, once it is known.
-fn confirmation<C: Connection>(machine: &mut OscoreConnection<C>) -> Option<Result<(), ClientHandshakeError>> {
+fn confirmation<C: Outer>(machine: &mut OscoreConnection<C>) -> Option<Result<(), ClientHandshakeError>> {
     while let Some(event) = machine.poll_event() {
         if let ConnectionEvent::Pong { .. } = event {
             return Some(Ok(()));
         }
     }
-    if machine.counters().responses_refused > 0 || machine.is_closed() {
-        // An answer that is not protected, or by another key.
+    // Over datagrams an answer that is not protected, or by another key, is anybody's: the machine closes once no other has
+    // come in time.
+    let refused = machine.counters().responses_refused > 0;
+    if machine.is_closed() {
         return Some(Err(ClientHandshakeError::WrongKey));
     }
-    (machine.outer().requests_outstanding() == 0).then_some(Err(ClientHandshakeError::TimedOut))
+    let error = if refused { ClientHandshakeError::WrongKey } else { ClientHandshakeError::TimedOut };
+    (machine.outer().requests_outstanding() == 0).then_some(Err(error))
 }
 
 async fn drive_datagrams<M: Connection, T>(
@@ -243,6 +246,10 @@ impl DatagramSocket for OwnSocket {
     fn moved(&mut self, _to: SocketAddr) {}
 
     fn asked(&mut self, _token: [u8; TOKEN_OCTETS_MAX]) {}
+
+    fn asked_elsewhere(&mut self, _token: [u8; TOKEN_OCTETS_MAX]) {}
+
+    fn not_asked(&mut self, _token: &[u8; TOKEN_OCTETS_MAX]) {}
 
     fn proven(&mut self) -> bool {
         false

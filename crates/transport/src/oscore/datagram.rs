@@ -11,6 +11,7 @@ use coap::{Connection, DatagramConnection, TOKEN_OCTETS_MAX, Unbound};
 use openssl::rand::rand_bytes;
 use tracing::{debug, info};
 
+use super::elsewhere::Elsewhere;
 use super::metrics::{ContextInUse, OscoreMetrics};
 use super::tables::Arrived;
 use crate::carrier::{ADDRESS_AMPLIFICATION_MAX, AddressProof, Carrier, Received, Sent};
@@ -43,6 +44,12 @@ pub trait DatagramSocket: Send {
     /// The peer is asked at its address under this token: what answers with it is this peer's.
     fn asked(&mut self, token: [u8; TOKEN_OCTETS_MAX]);
 
+    /// The peer may be where it is asked under this token, too.
+    fn asked_elsewhere(&mut self, token: [u8; TOKEN_OCTETS_MAX]);
+
+    /// What answers with that token is nobody's any more.
+    fn not_asked(&mut self, token: &[u8; TOKEN_OCTETS_MAX]);
+
     /// The peer has proven its address: what comes from there without saying whose it is is this peer's from now on. True if
     /// it was another's.
     fn proven(&mut self) -> bool;
@@ -61,8 +68,8 @@ pub struct OscoreDatagramCarrier<S> {
     machine: OscoreConnection<DatagramConnection>,
     socket: S,
     metrics: OscoreMetrics,
-    replayed: u32,
     proof: AddressProof,
+    elsewhere: Elsewhere,
     _in_use: ContextInUse,
 }
 
@@ -80,12 +87,20 @@ enum Taken {
 impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
     pub(super) fn new(machine: OscoreConnection<DatagramConnection>, socket: S, metrics: OscoreMetrics) -> Self {
         let in_use = metrics.context_begins();
-        Self { machine, socket, metrics, replayed: 0, proof: AddressProof::default(), _in_use: in_use }
+        let (proof, elsewhere) = (AddressProof::default(), Elsewhere::default());
+        Self { machine, socket, metrics, proof, elsewhere, _in_use: in_use }
     }
 
     fn take(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> io::Result<Taken> {
         let peer = self.socket.peer();
-        let authentic = match self.machine.provenance(datagram) {
+        if source != peer
+            && let Some(message_id) = self.elsewhere.answered(&mut self.machine, datagram, source)
+        {
+            self.arrive(source, message_id, now);
+            return Ok(Taken::Verified);
+        }
+        let provenance = self.machine.provenance(datagram, now);
+        let authentic = match &provenance {
             Provenance::Proven => {
                 // Also where it was before, if another has proven to be there since, or where it begins.
                 if source != peer || (self.proof.is_proven() && !self.socket.is_known()) {
@@ -93,9 +108,12 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
                 }
                 true
             }
-            Provenance::Unknown if source == peer => false,
-            Provenance::Unknown => {
+            Provenance::Copy | Provenance::Unknown if source == peer => false,
+            Provenance::Copy | Provenance::Unknown => {
                 self.metrics.refused("from_elsewhere");
+                if provenance == Provenance::Copy {
+                    self.ask_elsewhere(datagram, source, now)?;
+                }
                 return Ok(Taken::No);
             }
             Provenance::Forged(error) => {
@@ -108,20 +126,9 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
         }
         let before = self.verified();
         // Its only error is that it is closed, which the session knows.
-        let _ = self.machine.receive(datagram, now);
-        if self.proof.settle(&mut self.machine, now) && self.socket.proven() {
-            self.metrics.displaced();
-            if let Some(unlogged) = DISPLACED.admit() {
-                info!(target: "security", %source, unlogged, "OSCORE session displaced at its address");
-            }
-        }
-        let replayed = self.machine.counters().requests_replayed;
-        if replayed != self.replayed {
-            self.replayed = replayed;
-            self.metrics.refused("replay");
-            if let Some(unlogged) = REPLAYED.admit() {
-                info!(target: "security", %source, unlogged, "replayed OSCORE request refused");
-            }
+        let _ = self.machine.receive_judged(datagram, &provenance, now);
+        if self.proof.settle(&mut self.machine, now) {
+            self.is_proven(source);
         }
         Ok(if self.verified() == before { Taken::Unverified } else { Taken::Verified })
     }
@@ -139,13 +146,56 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
             debug!(target: "security", %from, to = %source, "OSCORE peer is at another address");
             self.socket.moved(source);
         }
+        self.ask_nowhere_else();
         let token = self.proof.moved(&mut self.machine, 0, now)?;
         self.socket.asked(token);
         Ok(())
     }
 
-    fn refuse(&mut self, datagram: &[u8], source: SocketAddr, error: OscoreError) {
-        self.metrics.refused("forged");
+    /// Nothing but a copy has come from there: the peer is asked, and stays where it is.
+    fn ask_elsewhere(&mut self, datagram: &[u8], source: SocketAddr, now: Instant) -> io::Result<()> {
+        let Some(copy) = Unbound::parse(datagram) else { return Ok(()) };
+        let question = self.elsewhere.ask(&mut self.machine, &copy, source, now)?;
+        for token in &question.dropped {
+            self.socket.not_asked(token);
+        }
+        if let Some(token) = question.token {
+            self.socket.asked_elsewhere(token);
+        }
+        // Whether or not it arrives.
+        let _ = question.datagram.map(|datagram| self.socket.send(&datagram, source));
+        Ok(())
+    }
+
+    /// The peer has answered from where a copy came.
+    fn arrive(&mut self, source: SocketAddr, message_id: u16, now: Instant) {
+        let from = self.socket.peer();
+        self.metrics.address_changed();
+        debug!(target: "security", %from, to = %source, "OSCORE peer is at another address");
+        self.ask_nowhere_else();
+        self.socket.moved(source);
+        self.proof = AddressProof::default();
+        self.is_proven(source);
+        self.machine.is_elsewhere(message_id, now);
+    }
+
+    fn ask_nowhere_else(&mut self) {
+        for token in self.elsewhere.clear() {
+            self.socket.not_asked(&token);
+        }
+    }
+
+    fn is_proven(&mut self, source: SocketAddr) {
+        if self.socket.proven() {
+            self.metrics.displaced();
+            if let Some(unlogged) = DISPLACED.admit() {
+                info!(target: "security", %source, unlogged, "OSCORE session displaced at its address");
+            }
+        }
+    }
+
+    fn refuse(&mut self, datagram: &[u8], source: SocketAddr, error: &OscoreError) {
+        self.metrics.refused(if *error == OscoreError::Replay { "replay" } else { "forged" });
         if let Some(unlogged) = FORGED.admit() {
             info!(target: "security", %source, %error, unlogged, "OSCORE request refused");
         }
@@ -255,6 +305,5 @@ impl<S> fmt::Debug for OscoreDatagramCarrier<S> {
     }
 }
 
-static REPLAYED: LogThrottle = LogThrottle::new();
 static FORGED: LogThrottle = LogThrottle::new();
 static DISPLACED: LogThrottle = LogThrottle::new();

@@ -19,6 +19,7 @@ mod agreement;
 mod client;
 mod datagram;
 mod echo;
+mod elsewhere;
 mod limits;
 mod metrics;
 mod stream;

@@ -259,12 +259,13 @@ pub(super) struct Place {
     address: SocketAddr,
     entered: Option<SocketAddr>,
     asked: Option<Token>,
+    asked_elsewhere: Vec<Token>,
 }
 
 impl Place {
     /// At an address that is not proven.
     pub(super) fn new(tables: Arc<Tables>, id: KeyId, address: SocketAddr) -> Self {
-        Self { tables, id, address, entered: None, asked: None }
+        Self { tables, id, address, entered: None, asked: None, asked_elsewhere: Vec::new() }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -282,6 +283,18 @@ impl Place {
             state.questions.remove(&earlier);
         }
         state.questions.insert(token, self.id);
+    }
+
+    pub(super) fn asked_elsewhere(&mut self, token: Token) {
+        self.tables.state().questions.insert(token, self.id);
+        self.asked_elsewhere.push(token);
+    }
+
+    pub(super) fn not_asked(&mut self, token: &Token) {
+        if let Some(place) = self.asked_elsewhere.iter().position(|asked| asked == token) {
+            self.asked_elsewhere.swap_remove(place);
+            self.tables.state().questions.remove(token);
+        }
     }
 
     /// Its address is proven. True if another was entered there.
@@ -305,7 +318,7 @@ impl Drop for Place {
         let mut state = self.tables.state();
         state.contexts.remove(&self.id);
         state.leave(self.id, self.entered);
-        if let Some(token) = &self.asked {
+        for token in self.asked.iter().chain(&self.asked_elsewhere) {
             state.questions.remove(token);
         }
     }
@@ -337,6 +350,10 @@ mod tests {
         assert!(one.proven() && one.is_known() && !other.is_known());
         assert!(tables.at(a).is_none() && tables.asker(&[2; 8]).is_none());
         other.asked([3; 8]);
+        other.asked_elsewhere([4; 8]);
+        other.asked_elsewhere([5; 8]);
+        other.not_asked(&[4; 8]);
+        assert!(tables.asker(&[4; 8]).is_none() && tables.asker(&[5; 8]).is_some());
         drop(other);
         assert!(one.is_known());
         assert_eq!(tables.entered(), (1, 0));

@@ -238,7 +238,7 @@ impl Shared {
             }
         }
         let socket = ServedPeer { socket: Arc::clone(&self.socket), arrivals, place };
-        let machine = OscoreConnection::new(outer, context).with_inner_blocks(&self.blocks);
+        let machine = OscoreConnection::new(outer, context).with_inner_blocks(&self.blocks).kept_for_peer();
         let carrier = OscoreDatagramCarrier::new(machine, socket, self.metrics.clone());
         // The queue is empty.
         let _ = queue.try_send((datagram.to_vec(), source));
@@ -401,6 +401,14 @@ impl DatagramSocket for ServedPeer {
 
     fn asked(&mut self, token: [u8; TOKEN_OCTETS_MAX]) {
         self.place.asked(token);
+    }
+
+    fn asked_elsewhere(&mut self, token: [u8; TOKEN_OCTETS_MAX]) {
+        self.place.asked_elsewhere(token);
+    }
+
+    fn not_asked(&mut self, token: &[u8; TOKEN_OCTETS_MAX]) {
+        self.place.not_asked(token);
     }
 
     fn proven(&mut self) -> bool {

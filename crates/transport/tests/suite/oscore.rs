@@ -1,5 +1,7 @@
 //! OSCORE with keys from AKMA over real sockets: what is served, what is refused, and what an unproven peer costs.
 
+mod moving;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -502,10 +504,11 @@ async fn a_ue_is_followed_to_another_address_by_what_verifies_and_by_nothing_els
     let first = hand.request(b"first");
     hand.socket.send(&first).await.unwrap();
     assert_eq!(hand.answer().await, b"first");
-    // Somebody elsewhere repeats it: nothing comes there.
+    // Somebody elsewhere repeats it: nothing of the answer comes there.
     let thief = socket_to(&server).await;
     thief.send(&first).await.unwrap();
     server.until_metric("oscore_refused_total{reason=\"from_elsewhere\"} 1").await;
+    assert_eq!(said(&thief).await[0], 0x48, "a question");
     let second = hand.request(b"second");
     let mut forged = second.clone();
     *forged.last_mut().unwrap() ^= 1;
@@ -750,6 +753,6 @@ async fn looking_at_a_datagram_changes_nothing() {
     let ue = Ue::number(1);
     let server = Server::start(&Home::knowing(&[&ue])).await;
     let hand = ByHand::agree(&server, &ue).await;
-    assert_eq!(hand.machine.provenance(&[0x60, 0, 0, 1]), Provenance::Unknown);
+    assert_eq!(hand.machine.provenance(&[0x60, 0, 0, 1], Instant::now()), Provenance::Unknown);
     assert_eq!(hand.machine.counters(), Default::default());
 }
