@@ -218,7 +218,6 @@ async fn an_answer_that_somebody_on_the_path_gives_to_our_client_is_none_and_its
     let outcome = outcome.unwrap().unwrap();
     assert!(matches!(outcome, Outcome::Delivered | Outcome::Stored), "{outcome:?}");
     assert_eq!(received, b"unharmed");
-    assert!(alice.status().registrations >= 2, "another context was agreed on");
     let (outcome, received) = tokio::join!(send(&alice, &to, b"next"), receive(&mut incoming));
     assert_eq!((outcome, received.as_slice()), (Outcome::Delivered, &b"next"[..]), "and not the first once more");
 }
