@@ -389,6 +389,9 @@ impl Driver {
                 if let Link::Up { phase, .. } = &mut self.link {
                     *phase = Phase::Released { hold_off, deadline };
                 }
+                if !hold_off.is_zero() {
+                    self.abandon_attempt();
+                }
             }
             ConnectionEvent::Aborted { diagnostic, .. } => {
                 let error = ClientError::Disconnected(format!("the server aborted it: {diagnostic}"));
@@ -423,7 +426,8 @@ impl Driver {
             status.registered_since = None;
             status.last_error = Some(error);
         });
-        self.take_renewal_over();
+        // The next connection is one to the server that asked to be left alone.
+        if pause_min.is_zero() { self.take_renewal_over() } else { self.abandon_renewal() }
     }
 
     fn leave(&mut self, next: Link, farewell: Farewell) {

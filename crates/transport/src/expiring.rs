@@ -28,6 +28,11 @@ impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
 
     /// Puts an entry in, in the place of one of the same key. One that has expired already is not kept.
     pub fn insert(&mut self, key: K, value: V, expiry: Instant, now: Instant) {
+        self.insert_for(key, value, expiry, now, |_| {});
+    }
+
+    /// [`Expiring::insert`], telling `gone` what had to go for it, besides the earlier entry of the same key.
+    pub(crate) fn insert_for(&mut self, key: K, value: V, expiry: Instant, now: Instant, mut gone: impl FnMut(&K)) {
         self.remove(&key);
         if expiry <= now || self.entries_max == 0 {
             return;
@@ -35,7 +40,9 @@ impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
         while let Some(first) = self.by_expiry.first_entry()
             && (first.key().0 <= now || self.entries.len() >= self.entries_max)
         {
-            self.entries.remove(&first.remove());
+            let key = first.remove();
+            self.entries.remove(&key);
+            gone(&key);
         }
         self.sequence += 1;
         let place = (expiry, self.sequence);
@@ -61,12 +68,6 @@ impl<K: Eq + Hash + Clone, V> Expiring<K, V> {
         if let Some((place, _)) = self.entries.remove(key) {
             self.by_expiry.remove(&place);
         }
-    }
-
-    /// Removes whatever `condemned` picks.
-    pub(crate) fn remove_where(&mut self, condemned: impl Fn(&K) -> bool) {
-        self.entries.retain(|key, _| !condemned(key));
-        self.by_expiry.retain(|_, key| !condemned(key));
     }
 }
 
@@ -114,7 +115,7 @@ mod tests {
             table.insert("a", value, now + Duration::from_secs(value), now);
         }
         assert_eq!(table.live(&"a", now), Some(&19));
-        table.remove_where(|key| *key == "a");
+        table.remove(&"a");
         assert_eq!((table.entries.len(), table.by_expiry.len()), (0, 0));
     }
 

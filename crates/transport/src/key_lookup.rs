@@ -9,14 +9,16 @@
 //! 5. the circuit breaker is open: unavailable;
 //! 6. ask, in a task of its own, so that a peer that gives up does not take the answer from those who joined.
 //!
+//! Of a peer that has proven itself before, only the last two hold, and that no more of these are asked about than have a place:
+//! its question is asked anew, and nothing that strangers do at its address, or with its A-KID, keeps it from that.
+//!
 //! A key server that says that we ask too much (429) is not one that fails: whoever asked is told to come back, and the
 //! breaker stays as it is. For how long such a server is left alone is its `Retry-After`, which the client that asks heeds.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use akma::{AKid, AfId, Fqdn, UaProtocolId};
+use akma::{AKid, AfId, Fqdn};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,11 +26,12 @@ use tracing::{debug, info, warn};
 
 use crate::admission::{Admission, Full, Slot, Source};
 use crate::breaker::Breaker;
-use crate::expiring::{Expiring, later};
+use crate::expiring::later;
 use crate::key_source::{KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
 use crate::log_throttle::LogThrottle;
 use crate::lookup_rate::{LookupRate, Spent};
 use crate::metrics::TransportMetrics;
+use crate::remembered::{ByAKid, Question, Remembered};
 
 /// Every limit of [`KeyLookup`], with the answer when it is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct LookupLimits {
     /// Lookups in flight that one source (an IPv4 address, an IPv6 /64) started. One more gets
     /// [`LookupRefusal::Busy`].
     pub in_flight_per_source_max: usize,
+    /// Lookups in flight for peers that have proven themselves before, in all; strangers' have no part in them, nor they in
+    /// strangers'. One more gets [`LookupRefusal::Busy`].
+    pub revalidations_in_flight_max: usize,
     /// Questions that one source may put to the key server in a second, with ten seconds' worth at once. One more gets
     /// [`LookupRefusal::Busy`].
     pub per_second_per_source_max: u32,
@@ -77,6 +83,7 @@ impl Default for LookupLimits {
         Self {
             in_flight_max: 1_024,
             in_flight_per_source_max: 64,
+            revalidations_in_flight_max: 1_024,
             per_second_per_source_max: 5_000,
             unknown_per_second_per_source_max: 50,
             rate_sources_max: 65_536,
@@ -102,10 +109,10 @@ impl KeyLookup {
     /// A lookup for the application function named `fqdn`.
     pub fn new(source: Arc<dyn KeySource>, fqdn: Fqdn, limits: LookupLimits, metrics: TransportMetrics) -> Self {
         let state = State {
-            in_flight: HashMap::new(),
+            in_flight: ByAKid::default(),
             flights_begun: 0,
-            found: Expiring::new(limits.positive_cache_entries_max),
-            unknown: Expiring::new(limits.negative_cache_entries_max),
+            found: Remembered::new(limits.positive_cache_entries_max),
+            unknown: Remembered::new(limits.negative_cache_entries_max),
             breaker: Breaker::new(limits.breaker_failures, Duration::from_millis(limits.breaker_open_ms)),
             rate: LookupRate::new(
                 limits.per_second_per_source_max,
@@ -113,8 +120,11 @@ impl KeyLookup {
                 limits.rate_sources_max,
             ),
         };
-        let admission = Admission::new(limits.in_flight_max, limits.in_flight_per_source_max);
-        Self { shared: Arc::new(Shared { source, fqdn, limits, metrics, admission, state: Mutex::new(state) }) }
+        let strangers = Admission::new(limits.in_flight_max, limits.in_flight_per_source_max);
+        // Whoever has proven itself has one question at a time, whatever address it shares.
+        let proven = Admission::new(limits.revalidations_in_flight_max, limits.revalidations_in_flight_max);
+        let state = Mutex::new(state);
+        Self { shared: Arc::new(Shared { source, fqdn, limits, metrics, strangers, proven, state }) }
     }
 
     /// K_AF for this peer. Runs on a Tokio runtime; may be dropped at any time.
@@ -126,12 +136,11 @@ impl KeyLookup {
     }
 
     /// [`KeyLookup::resolve`] for a peer that has proven itself before, whose A-KID is to be good still: what is remembered is
-    /// forgotten, and strangers at its address have no part in how often it may ask.
+    /// forgotten, a question under way is not joined, and strangers have no part in how often, nor in how many at once.
     ///
     /// # Errors
     /// [`LookupRefusal`]; anything undecided is a refusal.
     pub async fn revalidate(&self, request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
-        self.forget(&request.a_kid);
         self.ask(&request, Asker::Proven).await
     }
 
@@ -155,10 +164,7 @@ impl KeyLookup {
     /// good. A lookup in flight still answers those who wait for it, but nobody joins it any more, and its answer
     /// is not remembered.
     pub fn forget(&self, a_kid: &AKid) {
-        let mut state = self.shared.state();
-        state.found.remove_where(|question| question.a_kid == *a_kid);
-        state.unknown.remove_where(|question| question.a_kid == *a_kid);
-        state.in_flight.retain(|question, _| question.a_kid != *a_kid);
+        self.shared.state().forget(a_kid);
     }
 
     /// The metrics given at the start.
@@ -170,28 +176,33 @@ impl KeyLookup {
 type Answer = Result<ProvenKey, LookupRefusal>;
 type Waiting = watch::Receiver<Option<Answer>>;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Question {
-    a_kid: AKid,
-    protocol: UaProtocolId,
-}
-
 struct Shared {
     source: Arc<dyn KeySource>,
     fqdn: Fqdn,
     limits: LookupLimits,
     metrics: TransportMetrics,
-    admission: Arc<Admission>,
+    /// Places of questions under way, of those who are nobody yet.
+    strangers: Arc<Admission>,
+    /// Of those who have proven themselves before.
+    proven: Arc<Admission>,
     state: Mutex<State>,
 }
 
 struct State {
-    in_flight: HashMap<Question, Flight>,
+    in_flight: ByAKid<Flight>,
     flights_begun: u64,
-    found: Expiring<Question, ProvenKey>,
-    unknown: Expiring<Question, ()>,
+    found: Remembered<ProvenKey>,
+    unknown: Remembered<()>,
     breaker: Breaker,
     rate: LookupRate,
+}
+
+impl State {
+    fn forget(&mut self, a_kid: &AKid) {
+        self.found.forget(a_kid);
+        self.unknown.forget(a_kid);
+        drop(self.in_flight.forget(a_kid));
+    }
 }
 
 struct Flight {
@@ -225,23 +236,25 @@ impl Shared {
         let now = Instant::now();
         let stranger = (asker == Asker::Stranger).then(|| Source::from(request.source));
         let mut state = self.state();
+        if asker == Asker::Proven {
+            state.forget(&request.a_kid);
+        }
         if let Some(key) = state.found.live(&question, now) {
             return Step::Answered(Ok(key.clone()));
         }
         if state.unknown.live(&question, now).is_some() {
             return Step::Answered(Err(LookupRefusal::Unknown));
         }
-        if let Some(flight) = state.in_flight.get(&question) {
+        if let Some(flight) = state.in_flight.find(&question) {
             return match flight.joiners.admit(request.source) {
                 Ok(place) => Step::Joined(flight.answer.subscribe(), place),
                 Err(Full::Source) => self.at_limit(request, "joiners_per_source_max"),
                 Err(Full::All) => self.at_limit(request, "joiners_max"),
             };
         }
-        let slot = match self.admission.admit(request.source) {
+        let slot = match self.place(request, asker) {
             Ok(slot) => slot,
-            Err(Full::Source) => return self.at_limit(request, "in_flight_per_source_max"),
-            Err(Full::All) => return self.at_limit(request, "in_flight_max"),
+            Err(limit) => return self.at_limit(request, limit),
         };
         match stranger.map_or(Ok(()), |source| state.rate.admit(source, now)) {
             Ok(()) => {}
@@ -255,12 +268,23 @@ impl Shared {
         state.flights_begun += 1;
         let number = state.flights_begun;
         let joiners = Admission::new(self.limits.joiners_max, self.limits.joiners_per_source_max);
-        state.in_flight.insert(question.clone(), Flight { number, answer: answer.clone(), joiners });
+        state.in_flight.insert(&question, Flight { number, answer: answer.clone(), joiners });
         drop(state);
         let shared = Arc::clone(self);
         let lookup = Lookup { shared, question, stranger, number, answer, settled: false, _slot: slot };
         tokio::spawn(lookup.run());
         Step::Begun(waiting)
+    }
+
+    /// A place for one more question under way, or the limit that is reached.
+    fn place(&self, request: &KeyRequest, asker: Asker) -> Result<Slot, &'static str> {
+        match asker {
+            Asker::Stranger => self.strangers.admit(request.source).map_err(|full| match full {
+                Full::Source => "in_flight_per_source_max",
+                Full::All => "in_flight_max",
+            }),
+            Asker::Proven => self.proven.admit(request.source).map_err(|_| "revalidations_in_flight_max"),
+        }
     }
 
     fn at_limit(&self, request: &KeyRequest, limit: &'static str) -> Step {
@@ -280,7 +304,7 @@ impl Shared {
         {
             state.rate.found_none(source, now);
         }
-        let forgotten = state.in_flight.get(question).is_none_or(|flight| flight.number != number);
+        let forgotten = state.in_flight.find(question).is_none_or(|flight| flight.number != number);
         if !forgotten {
             state.in_flight.remove(question);
         }
@@ -294,10 +318,10 @@ impl Shared {
         self.metrics.breaker_is_open(!closed);
         match answer {
             _ if forgotten => {}
-            Ok(key) => state.found.insert(question.clone(), key.clone(), self.reusable_until(key, now), now),
+            Ok(key) => state.found.insert(question, key.clone(), self.reusable_until(key, now), now),
             Err(LookupRefusal::Unknown) => {
                 let expiry = later(now, Duration::from_millis(self.limits.negative_cache_ms));
-                state.unknown.insert(question.clone(), (), expiry, now);
+                state.unknown.insert(question, (), expiry, now);
             }
             Err(_) => {}
         }

@@ -75,6 +75,7 @@ mod psk_profile;
 mod psk_server;
 pub mod record_layer;
 mod reload;
+mod remembered;
 mod trust;
 mod ua_dtls;
 pub mod websocket;

@@ -6,6 +6,9 @@
 //!            └── no keys, no way: due again       └── the earlier is lost meanwhile: this one goes on in its place
 //! ```
 //!
+//! A server that ends a connection and asks to be left alone for a while (Hold-Off, RFC 8323 clause 5.5) is not met on the next
+//! one before: of the earlier, the next one is given up with it; of the next one, it is tried again after that time.
+//!
 //! Until 2.01 nothing but the registration is asked on the next connection, and what comes on it is kept for then: the server
 //! may deliver on it before its answer to the registration has come.
 
@@ -16,7 +19,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use transport::TlsVersion;
 
-use super::{Driver, Ending, Farewell, JSON, Link, Phase, answers::Refusal};
+use super::{AWAY_MAX, Driver, Ending, Farewell, JSON, Link, Phase, answers::Refusal};
 use crate::{
     establish::{Attempt, Keys, Secured},
     session::{Session, SessionEvent},
@@ -142,7 +145,7 @@ impl Driver {
                 self.give_up_renewal(&format!("{failure:?}"), Duration::ZERO, true);
             }
             ConnectionEvent::Released { release } => {
-                let pause = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into());
+                let pause = Duration::from_secs(release.hold_off_seconds.unwrap_or(0).into()).min(AWAY_MAX);
                 self.give_up_renewal("the server ended it", pause, true);
             }
             ConnectionEvent::Aborted { diagnostic, .. } => self.give_up_renewal(&diagnostic, Duration::ZERO, true),
@@ -184,6 +187,25 @@ impl Driver {
                 self.link = Link::Up { session: Box::new(session), phase };
                 self.catch_up(early);
             }
+        }
+    }
+
+    /// The server does not want to be met: what is not open yet is not opened. Where the authentication for it was done
+    /// already, the next attempt finds the keys at hand refused, and authenticates.
+    pub(super) fn abandon_attempt(&mut self) {
+        if let Some(Renewal::Attempting(_)) = &self.renewal {
+            self.renewal = None;
+        }
+    }
+
+    /// The earlier connection is gone, and the server does not want to be met: neither on the next one. Its keys are those of
+    /// the attempt after the pause.
+    pub(super) fn abandon_renewal(&mut self) {
+        self.abandon_attempt();
+        if let Some(Renewal::Registering(successor)) = self.renewal.take() {
+            let deadline = Instant::now() + self.config.limits.close_timeout();
+            drop(tokio::spawn(successor.session.finish(deadline)));
+            self.keys = successor.keys;
         }
     }
 

@@ -285,6 +285,79 @@ async fn a_connection_that_is_lost_while_the_next_is_registering_is_followed_by_
     carries(&client, &mut incoming, &mut next, "on-the-next").await;
 }
 
+/// Ends the connection in good order, and asks to be left alone for an hour.
+async fn send_away(peer: &mut Peer) {
+    peer.coap.release(&Release { hold_off_seconds: Some(3600), ..Release::default() }).unwrap();
+    // An empty message has the release written.
+    peer.write(&[]).await;
+}
+
+#[tokio::test]
+async fn who_is_sent_away_while_the_next_connection_registers_stays_away_on_that_too() {
+    let server = Server::start().await;
+    let (client, _incoming) = Client::start(server.config(), server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    let mut next = server.accept().await;
+    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    send_away(&mut earlier).await;
+    until(&client, |status| status.state == ClientState::Waiting).await;
+    // Nobody takes the answer, and the next connection is left.
+    next.respond(exchange, good_for(3600)).await;
+    patiently(async { while next.event().await.is_some() {} }).await;
+    let status = client.status();
+    assert_eq!((status.state, status.registrations), (ClientState::Waiting, 1));
+}
+
+/// A home network that authenticates once, and from then on when it is let.
+struct Slow {
+    home: HomeNetwork,
+    asked: AtomicU32,
+    go_on: tokio::sync::Semaphore,
+}
+
+impl KeySource for Slow {
+    fn obtain<'a>(&'a self, refused: Option<&'a AKid>) -> BoxFuture<'a, Result<AkmaMaterial, KeySourceError>> {
+        Box::pin(async move {
+            if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+                self.go_on.acquire().await.unwrap().forget();
+            }
+            self.home.obtain(refused).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_is_sent_away_while_the_next_connection_is_made_does_not_make_it() {
+    let server = Server::start().await;
+    let source = std::sync::Arc::new(Slow {
+        home: server.home.clone(),
+        asked: AtomicU32::new(0),
+        go_on: tokio::sync::Semaphore::new(0),
+    });
+    let (client, _incoming) = Client::start(server.config(), source.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    patiently(async {
+        while source.asked.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    send_away(&mut earlier).await;
+    until(&client, |status| status.state == ClientState::Waiting).await;
+    // The keys could be had now, for nobody who wants them.
+    source.go_on.add_permits(8);
+    while earlier.event().await.is_some() {}
+    assert_eq!(server.home.authentications(), 1);
+    let status = client.status();
+    assert_eq!((status.state, status.registrations), (ClientState::Waiting, 1));
+}
+
 /// Has `peer` take a message of the client and deliver one to it; the Message ID of the latter.
 async fn carries(client: &Client, incoming: &mut IncomingStream, peer: &mut Peer, id: &str) -> String {
     let message = OutgoingMessage::to_ue(&OTHER.parse().unwrap(), id);

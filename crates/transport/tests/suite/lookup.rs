@@ -231,6 +231,62 @@ async fn a_proven_peer_is_revalidated_whatever_strangers_at_its_address_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn strangers_that_have_every_place_keep_no_proven_peer_from_being_revalidated() {
+    let ue = Ue::number(0);
+    let home = Home::knowing(&[&ue]);
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(go_on.clone()));
+    let limits = LookupLimits { in_flight_max: 3, in_flight_per_source_max: 2, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    let mut strangers = JoinSet::new();
+    for (number, source) in [(1, "192.0.2.1"), (2, "192.0.2.1"), (3, "192.0.2.2")] {
+        begin(&mut strangers, &lookup, request_from(&Ue::number(number), source)).await;
+    }
+    assert_eq!(lookup.resolve(request(&ue)).await, Err(LookupRefusal::Busy), "strangers have every place");
+    home.becomes(Mood::Answers);
+    assert!(lookup.revalidate(request(&ue)).await.is_ok());
+    assert_eq!((home.asked(), strangers.len()), (4, 3), "while they wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revalidation_joins_no_question_of_a_stranger() {
+    let ue = Ue::number(0);
+    let home = Home::knowing(&[&ue]);
+    home.becomes(Mood::Silent);
+    let lookup = lookup(&home, LookupLimits { joiners_max: 0, ..LookupLimits::default() });
+    let mut strangers = JoinSet::new();
+    begin(&mut strangers, &lookup, request_from(&ue, "192.0.2.66")).await;
+    home.becomes(Mood::Answers);
+    assert!(lookup.revalidate(request(&ue)).await.is_ok());
+    assert_eq!(home.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn revalidations_are_limited_in_all_and_take_no_place_of_strangers() {
+    let home = Home::knowing(&[]);
+    home.becomes(Mood::Silent);
+    let limits = LookupLimits { revalidations_in_flight_max: 2, in_flight_max: 1, ..LookupLimits::default() };
+    let lookup = lookup(&home, limits);
+    let mut proven = JoinSet::new();
+    for number in [1, 2] {
+        let (lookup, request) = (lookup.clone(), request(&Ue::number(number)));
+        proven.spawn(async move { lookup.revalidate(request).await });
+    }
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(lookup.revalidate(request(&Ue::number(3))).await, Err(LookupRefusal::Busy));
+    home.becomes(Mood::Answers);
+    assert_eq!(lookup.resolve(request(&Ue::number(4))).await, Err(LookupRefusal::Unknown), "it was asked");
+    home.becomes(Mood::Silent);
+    while let Some(answer) = proven.join_next().await {
+        assert_eq!(answer.unwrap(), Err(LookupRefusal::TimedOut));
+    }
+    home.becomes(Mood::Answers);
+    assert_eq!(lookup.revalidate(request(&Ue::number(3))).await, Err(LookupRefusal::Unknown), "places are given back");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_knows_an_a_kid_does_not_keep_its_ue_from_joining() {
     let ue = Ue::number(1);
     let home = Home::knowing(&[&ue]);
