@@ -11,6 +11,7 @@ use sbi::capif::connection::{Answer, Connection, Content};
 use sbi::capif::invoker::{Agreement, Invoker};
 use sbi::capif::publish::SecurityMethod;
 use sbi::testing::audit::AuditLog;
+use sbi::testing::tokens::status_before_the_body;
 use sbi::token::TokenSigner;
 use sbi::{CertificateFiles, SbiError};
 use serde_json::{Value, json};
@@ -310,6 +311,31 @@ async fn a_token_for_another_aef_is_refused() {
     // Without a scope, the token is for both.
     let token = invoker.token(None).await.unwrap().access_token;
     assert_eq!(call_with(&invoker, &agreement, Some(&token), RETRIEVE).await.status, StatusCode::OK);
+}
+
+/// The status of a POST by the holder of `files` whose body does not come.
+async fn without_body(files: &CertificateFiles, root: &str, path: &str, token: &str) -> StatusCode {
+    let request = http::Request::post(format!("{root}{path}"))
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json");
+    status_before_the_body(files, request.body(()).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_token_or_certificate_is_bad_is_refused_before_its_body_comes() {
+    let world = World::new().await;
+    let (_aef, invoker, agreement) = agreed(&world).await;
+    assert_eq!(without_body(invoker.files(), &agreement.root, RETRIEVE, "a.b.c").await, StatusCode::UNAUTHORIZED);
+    let onboarding = "/api-invoker-management/v1/onboardedInvokers";
+    let refused = without_body(invoker.files(), &world.root(), onboarding, "invented").await;
+    assert_eq!(refused, StatusCode::UNAUTHORIZED);
+    // What only the core function may say, and what its certificate does not let it say.
+    let revoke = "/aef-security/v1/revoke-authorization";
+    assert_eq!(without_body(invoker.files(), &agreement.root, revoke, "").await, StatusCode::FORBIDDEN);
+    let (files, id) = (invoker.files().clone(), invoker.id().to_owned());
+    invoker.offboard().await.unwrap();
+    let token = format!("/capif-security/v1/securities/{id}/token");
+    assert_eq!(without_body(&files, &world.root(), &token, "").await, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use exposure::nef::{refusal, scope};
 use http::StatusCode;
 use sbi::testing::TestAuthority;
 use sbi::testing::audit::AuditLog;
+use sbi::testing::tokens::status_before_the_body;
 use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig, SbiError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -157,6 +158,23 @@ async fn the_token_endpoint_grants_what_the_entry_allows_and_refuses_as_rfc_6749
     // JSON is not the form that the endpoint takes.
     let outcome = weather.http.post::<_, Value>(&format!("{}/oauth2/token", world.nef()), &json!({})).await;
     assert_eq!(problem(outcome.unwrap_err()).status, Some(400));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_token_is_bad_is_refused_before_its_body_comes() {
+    let world = World::start().await;
+    let weather = world.af("weather");
+    for path in [RETRIEVE, "/msgs-msgdelivery/v1/deliver-as-message"] {
+        let asked = |token: Option<&str>| {
+            let request =
+                http::Request::post(format!("{}{path}", world.nef())).header("content-type", "application/json");
+            token.into_iter().fold(request, |request, token| request.header("authorization", format!("Bearer {token}")))
+        };
+        for token in [None, Some("a.b.c")] {
+            let status = status_before_the_body(&weather.files, asked(token).body(()).unwrap()).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path} with {token:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 
 use crate::objects::ObjectsOnly;
 use crate::problem::{ProblemDetails, cause};
+use crate::server::read_body;
 
 /// A JSON body: extracted from a request, or returned as a response with `application/json`.
 ///
-/// Extraction refuses with 415 (another media type), 413 (longer than the server's limit), or 400 with cause
+/// Extraction refuses with 415 (another media type), as [`WholeBody`], or 400 with cause
 /// INVALID_MSG_FORMAT (not JSON), MANDATORY_IE_MISSING or MANDATORY_IE_INCORRECT, the last two naming the member.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -31,6 +32,22 @@ pub struct Query<T>(pub T);
 #[derive(Debug, Clone, Copy)]
 pub struct Path<T>(pub T);
 
+/// A body of whatever kind. It is read when this is extracted, after all extractors before it: what these refuse is refused
+/// without the body.
+///
+/// Extraction refuses as [`read_body`].
+#[derive(Debug, Clone)]
+pub struct WholeBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for WholeBody {
+    type Rejection = ProblemDetails;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Self::Rejection> {
+        let (head, body) = request.into_parts();
+        read_body(&head, body).await.map(Self)
+    }
+}
+
 impl<T, S> FromRequest<S> for Json<T>
 where
     T: DeserializeOwned,
@@ -43,15 +60,7 @@ where
             return Err(ProblemDetails::new(StatusCode::UNSUPPORTED_MEDIA_TYPE)
                 .with_invalid_param("header Content-Type", "must be application/json"));
         }
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let status = rejection.into_response().status();
-            let problem = ProblemDetails::new(status);
-            if status == StatusCode::PAYLOAD_TOO_LARGE {
-                problem
-            } else {
-                problem.with_cause(cause::INVALID_MSG_FORMAT)
-            }
-        })?;
+        let WholeBody(body) = WholeBody::from_request(request, state).await?;
         parse_json(&body).map(Self)
     }
 }

@@ -104,7 +104,7 @@ pub use common::{AuthType, InvalidSupiOrSuci, Link, SupiOrSuci};
 pub use device_client::{DeviceBody, DeviceConnection, DeviceConnector, DeviceRequest, DeviceResponse};
 pub use error::SbiError;
 pub use event_stream::{EventStream, EventStreamError, ServerSentEvent};
-pub use extract::{HalJson, Json, Path, Query, parse_json};
+pub use extract::{HalJson, Json, Path, Query, WholeBody, parse_json};
 pub use features::{InvalidFeatures, SupportedFeatures};
 pub use merge_patch::merge_patch;
 pub use metrics::{OperationMetrics, ServerMetrics};

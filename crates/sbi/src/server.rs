@@ -117,6 +117,24 @@ impl SbiServer {
         Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
     }
 
+    /// [`SbiServer::start_observed`] for a `router` that finds by the head of a request whether its sender may ask: a body is
+    /// read when a handler's [`Json`](crate::Json) or [`WholeBody`](crate::WholeBody) asks for it, and one that nobody asks for
+    /// is not waited for.
+    ///
+    /// # Errors
+    /// As [`SbiServer::start`].
+    pub async fn start_admitting(
+        config: SbiServerConfig,
+        router: Router,
+        shutdown: CancellationToken,
+        metrics: ServerMetrics,
+    ) -> Result<Self, SbiError> {
+        let strict_server_name = config.limits.unknown_server_name_refused;
+        let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
+        let reading = Reading::OnceAdmitted;
+        Self::listen(config.listen, config.limits, proof, reading, router, shutdown, metrics.into()).await
+    }
+
     /// [`SbiServer::start_observed`] behind `authorizer`, which also says for which networks the same router is served
     /// without TLS, and where. `router` must be protected by that authorizer, which has the body read of what it allows; a
     /// handler outside it reads its own.
@@ -149,7 +167,7 @@ impl SbiServer {
         Ok(Self { protected_networks, ..server })
     }
 
-    /// [`SbiServer::start_observed`] for CAPIF-1e: a client may come without a certificate, and then has no [`PeerIdentity`]
+    /// [`SbiServer::start_admitting`] for CAPIF-1e: a client may come without a certificate, and then has no [`PeerIdentity`]
     /// extension. The session of a connection with TLS 1.2 is there as
     /// [`Arc`]`<`[`Tls12Session`]`>`.
     ///
@@ -164,10 +182,10 @@ impl SbiServer {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let tls = ReloadingContext::server_for_any_client(config.tls, strict_server_name)?;
         let proof = PeerProof::CertificateIfShown(Arc::new(tls));
-        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
+        Self::listen(config.listen, config.limits, proof, Reading::OnceAdmitted, router, shutdown, metrics.into()).await
     }
 
-    /// [`SbiServer::start_observed`] for CAPIF-2e with TLS-PSK: instead of a [`PeerIdentity`], requests have the extension
+    /// [`SbiServer::start_admitting`] for CAPIF-2e with TLS-PSK: instead of a [`PeerIdentity`], requests have the extension
     /// [`PskPeer`].
     ///
     /// # Errors
@@ -181,7 +199,7 @@ impl SbiServer {
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
         let proof = PeerProof::PreSharedKey(acceptor);
-        Self::listen(listen, limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
+        Self::listen(listen, limits, proof, Reading::OnceAdmitted, router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] for devices (TS 33.535 Annex B.1.2): none has a certificate, `router` has them prove

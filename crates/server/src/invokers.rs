@@ -110,7 +110,7 @@ pub(crate) async fn serve(
     };
     let tls = CertificateFiles { ca: authority, crl: None, ..certificates.clone() };
     let server = SbiServerConfig { listen: section.listen, tls, limits: section.limits };
-    let by_certificate = SbiServer::start_observed(server, router, stop.clone(), metrics.by_certificate).await?;
+    let by_certificate = SbiServer::start_admitting(server, router, stop.clone(), metrics.by_certificate).await?;
     Ok(Invokers { by_certificate, by_psk })
 }
 

@@ -37,14 +37,12 @@ use crate::remembered::{ByAKid, Question, Remembered};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LookupLimits {
-    /// Lookups in flight in all. One more gets [`LookupRefusal::Busy`].
+    /// Lookups in flight in all; and as many besides for peers that have proven themselves before, in which strangers have no
+    /// part. One more gets [`LookupRefusal::Busy`].
     pub in_flight_max: usize,
     /// Lookups in flight that one source (an IPv4 address, an IPv6 /64) started. One more gets
     /// [`LookupRefusal::Busy`].
     pub in_flight_per_source_max: usize,
-    /// Lookups in flight for peers that have proven themselves before, in all; strangers' have no part in them, nor they in
-    /// strangers'. One more gets [`LookupRefusal::Busy`].
-    pub revalidations_in_flight_max: usize,
     /// Questions that one source may put to the key server in a second, with ten seconds' worth at once. One more gets
     /// [`LookupRefusal::Busy`].
     pub per_second_per_source_max: u32,
@@ -83,7 +81,6 @@ impl Default for LookupLimits {
         Self {
             in_flight_max: 1_024,
             in_flight_per_source_max: 64,
-            revalidations_in_flight_max: 1_024,
             per_second_per_source_max: 5_000,
             unknown_per_second_per_source_max: 50,
             rate_sources_max: 65_536,
@@ -122,7 +119,7 @@ impl KeyLookup {
         };
         let strangers = Admission::new(limits.in_flight_max, limits.in_flight_per_source_max);
         // Whoever has proven itself has one question at a time, whatever address it shares.
-        let proven = Admission::new(limits.revalidations_in_flight_max, limits.revalidations_in_flight_max);
+        let proven = Admission::new(limits.in_flight_max, limits.in_flight_max);
         let state = Mutex::new(state);
         Self { shared: Arc::new(Shared { source, fqdn, limits, metrics, strangers, proven, state }) }
     }
@@ -283,7 +280,7 @@ impl Shared {
                 Full::Source => "in_flight_per_source_max",
                 Full::All => "in_flight_max",
             }),
-            Asker::Proven => self.proven.admit(request.source).map_err(|_| "revalidations_in_flight_max"),
+            Asker::Proven => self.proven.admit(request.source).map_err(|_| "revalidations_in_flight"),
         }
     }
 

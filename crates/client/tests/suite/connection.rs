@@ -306,16 +306,17 @@ async fn who_is_sent_away_while_the_next_connection_registers_stays_away_on_that
     until(&client, |status| status.state == ClientState::Waiting).await;
     // Nobody takes the answer, and the next connection is left.
     next.respond(exchange, good_for(3600)).await;
-    patiently(async { while next.event().await.is_some() {} }).await;
+    Box::pin(patiently(async { while next.event().await.is_some() {} })).await;
     let status = client.status();
     assert_eq!((status.state, status.registrations), (ClientState::Waiting, 1));
 }
 
 /// A home network that authenticates once, and from then on when it is let.
+#[derive(Clone)]
 struct Slow {
     home: HomeNetwork,
-    asked: AtomicU32,
-    go_on: tokio::sync::Semaphore,
+    asked: std::sync::Arc<AtomicU32>,
+    go_on: std::sync::Arc<tokio::sync::Semaphore>,
 }
 
 impl KeySource for Slow {
@@ -332,11 +333,11 @@ impl KeySource for Slow {
 #[tokio::test]
 async fn who_is_sent_away_while_the_next_connection_is_made_does_not_make_it() {
     let server = Server::start().await;
-    let source = std::sync::Arc::new(Slow {
+    let source = Slow {
         home: server.home.clone(),
-        asked: AtomicU32::new(0),
-        go_on: tokio::sync::Semaphore::new(0),
-    });
+        asked: std::sync::Arc::default(),
+        go_on: std::sync::Arc::new(tokio::sync::Semaphore::new(0)),
+    };
     let (client, _incoming) = Client::start(server.config(), source.clone()).unwrap();
     let mut earlier = server.accept().await;
     let (exchange, _) = earlier.request().await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use axum::extract::{FromRequest, Request};
 use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
@@ -23,15 +24,12 @@ use super::state::{Change, Invoker, State};
 use super::{events, security};
 
 /// POST: an invoker comes with a credential and a public key, and gets an identity and a certificate.
-pub(crate) async fn onboard(
-    service: Context,
-    headers: HeaderMap,
-    Json(details): Json<ApiInvokerEnrolmentDetails>,
-) -> Result<Response, Refusal> {
-    let credential = bearer(&headers).ok_or_else(|| unauthorized("NO_ONBOARDING_CREDENTIAL"))?;
+pub(crate) async fn onboard(service: Context, request: Request) -> Result<Response, Refusal> {
+    let credential = bearer(request.headers()).ok_or_else(|| unauthorized("NO_ONBOARDING_CREDENTIAL"))?;
     let spent = digest(credential);
     let grants = service.grants();
     let granted = grants.onboarding(&spent).ok_or_else(|| unauthorized("ONBOARDING_CREDENTIAL_UNKNOWN"))?;
+    let Json(details) = Json::<ApiInvokerEnrolmentDetails>::from_request(request, &()).await?;
     // The certificate that it is about to get.
     let certified = PeerIdentity { dns_names: granted.dns_names.clone(), ..PeerIdentity::default() };
     service.check_destination(&details.notification_destination, &certified)?;

@@ -1,13 +1,12 @@
 //! `securities/{securityId}/token` (TS 29.222 clause 8.5.2.3, TS 33.122 clauses 6.5.2.3 and C.2).
 
-use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sbi::capif::publish::SecurityMethod;
 use sbi::capif::scope::CapifScope;
 use sbi::capif::security::{AccessTokenClaims, AccessTokenErr, AccessTokenReq, AccessTokenRsp};
-use sbi::{Json, Path, ProblemDetails};
+use sbi::{Json, Path, ProblemDetails, WholeBody};
 
 use super::grants::Grants;
 use super::security::usable;
@@ -20,7 +19,7 @@ pub(crate) async fn issue(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Result<Response, Refusal> {
     if caller.must_be(sbi::capif::identity::Role::Invoker, &id).is_err() {
         return Err(forbidden(NOT_YOURS));

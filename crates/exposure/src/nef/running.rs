@@ -105,7 +105,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
             let server =
                 SbiServerConfig { listen: msgin5g.listen, tls: config.inside.clone(), limits: msgin5g.limits.clone() };
             let router = inside_router(Arc::clone(&service)).merge(disable_relay::router(Arc::clone(&service)));
-            Some(SbiServer::start_observed(server, router, shutdown.clone(), inside_metrics).await?)
+            Some(SbiServer::start_admitting(server, router, shutdown.clone(), inside_metrics).await?)
         }
         None => None,
     };
@@ -139,7 +139,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         }
         _ => None,
     };
-    let outside = SbiServer::start_observed(server, router, shutdown.clone(), outside_metrics).await?;
+    let outside = SbiServer::start_admitting(server, router, shutdown.clone(), outside_metrics).await?;
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut registry);
         // What it offers is for those outside, who do not ask an NRF, and for the server, whose deliveries have no tokens.

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, body::Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use sbi::PeerIdentity;
 use sbi::audit::subject;
 use sbi::token::{TokenError, TokenKeys, TokenSigner};
+use sbi::{PeerIdentity, WholeBody};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -122,7 +122,7 @@ pub(crate) async fn token(
     State(service): State<Arc<Service>>,
     Extension(peer): Extension<PeerIdentity>,
     headers: HeaderMap,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Response {
     let since = Instant::now();
     let outcome = TokenRequest::parse(&headers, &body).and_then(|request| {

@@ -265,7 +265,9 @@ impl World {
         std::fs::write(&ca, [read(self.config.data.join("ca.pem")), read(self.ca())].concat()).unwrap();
         let tls = CertificateFiles { ca, ..self.authority.issue(AEF, &[]) };
         let config = SbiServerConfig { listen: by_certificate, tls, limits: ServerLimits::default() };
-        SbiServer::start(config, router.clone(), aef.shutdown.clone()).await.unwrap();
+        SbiServer::start_admitting(config, router.clone(), aef.shutdown.clone(), ServerMetrics::default())
+            .await
+            .unwrap();
         let acceptor = ApiPskAcceptor::new(Arc::new(aef.function.clone())).unwrap();
         let limits = ServerLimits::default();
         SbiServer::start_psk(by_psk, limits, acceptor, router, aef.shutdown.clone(), ServerMetrics::default())

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jsonschema_rs
 import eap
 from inbox import Inbox
-from parties import Outside, Provider
+from parties import INVOKERS, Outside, Provider
 from peer import Lab, Peer, refused
 from served_network import exposure, framework, repository, withdrawal
 from ue import Connection, Network, Ue, kdf, milenage, subscribers
@@ -328,6 +328,22 @@ def northbound(lab, function):
     exposure(lab, function)
 
 
+def exposing(lab, outside):
+    """Who gets as far as the body at the NEF, which looks at who asks before it: `exposure` has left an invoker."""
+    parties = {"check-authentication": lambda: lab.invoker, "revoke-authorization": lambda: Provider(lab).core}
+    return lambda _method, path: parties.get(path.rsplit("/", 1)[-1], lambda: outside)()
+
+
+class Applicant:
+    """Whoever has an onboarding credential, be it spent: it is known before the body is looked at."""
+
+    def __init__(self, lab):
+        self.nobody, self.credential = Peer(lab, None, None), lab.lab["capif_onboarding"][0]["token"]
+
+    def request(self, method, url, body=None, **further):
+        return self.nobody.request(method, url, body, token=self.credential, **further)
+
+
 def main(lab_json):
     lab = Lab(lab_json)
     core = lab.core
@@ -336,7 +352,7 @@ def main(lab_json):
     provisioning = lambda method, path: lab.peer("server" if path.startswith("/ss-upr") else "provisioner")
     anchor = lambda method, path: lab.peer("server" if path.endswith("retrieve-applicationkey") else "ausf")
     # Whoever has a certificate of the CAPIF authority gets as far as the body.
-    party = lambda method, path: Provider(lab).amf
+    party = lambda method, path: Applicant(lab) if (method, path) == ("POST", INVOKERS) else Provider(lab).amf
     plan = [
         (core["aanf"], inside, akma, anchor, None),
         (core["ausf"], inside, authentication, lambda *_: lab.peer("lab-nf"), None),
@@ -344,7 +360,7 @@ def main(lab_json):
         (core["configuration"], inside, configuration, provisioning, None),
         (lab.api, inside, messages, lambda *_: as_server, None),
         (core["nrf"], inside, repository, lambda *_: lab.peer("lab-nf"), None),
-        (core["nef"], outside, northbound, lambda *_: outside, None),
+        (core["nef"], outside, northbound, exposing(lab, outside), None),
         (core["capif"], nobody, framework, party, withdrawal),
     ]
     failures, operations = [], 0

@@ -166,6 +166,7 @@ def exposure(lab, function):
         assert agreed.status_code == 201, agreed.text
         check = {"apiInvokerId": invoker.id, "supportedFeatures": "0"}
         assert function.ask(invoker, "POST", "/aef-security/v1/check-authentication", check).status_code == 200
+    lab.invoker = invoker  # for who else wants to be one
     revoked = {"revokeInfo": {"apiInvokerId": invoker.id, "apiIds": [provider.apis[0][1]], "cause": "UNEXPECTED_REASON"},
                "supportedFeatures": "0"}
     assert function.ask(provider.core, "POST", "/aef-security/v1/revoke-authorization", revoked).status_code == 200

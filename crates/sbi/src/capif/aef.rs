@@ -25,11 +25,10 @@ use std::time::Duration;
 
 use akma::AefPsk;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http::Extensions;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use transport::profile::Authorities;
@@ -362,12 +361,15 @@ async fn guard(State(function): State<ExposingFunction>, mut request: Request, n
 /// An invoker asks whether it is known here: 200 when the core function trusts it for something at this AEF.
 async fn check_authentication(
     State(function): State<ExposingFunction>,
-    extensions: Extensions,
-    Json(request): Json<CheckAuthenticationReq>,
+    request: Request,
 ) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
-    let claim = guard::Claim::of(&extensions, &function.inner.authority);
-    let subject = guard::subject_of(claim.as_ref(), &extensions);
-    let checked = check(&function, claim.as_ref(), &request).await;
+    let claim = guard::Claim::of(request.extensions(), &function.inner.authority);
+    let subject = guard::subject_of(claim.as_ref(), request.extensions());
+    let stranger = guard::Refusal::Forbidden("NOT_AN_INVOKER");
+    let checked = match claim.ok_or(stranger).and_then(|claim| claim.invoker_id().map(drop).map(|()| claim)) {
+        Ok(claim) => check(&function, &claim, &Json::from_request(request, &()).await?.0).await,
+        Err(refusal) => Err(refusal),
+    };
     match &checked {
         Ok(_) => function.inner.audit.allowed(&subject, CHECK_AUTHENTICATION, "trusted"),
         Err(refusal) => function.inner.audit.refused(&subject, CHECK_AUTHENTICATION, refusal.reason()),
@@ -377,10 +379,9 @@ async fn check_authentication(
 
 async fn check(
     function: &ExposingFunction,
-    claim: Option<&guard::Claim>,
+    claim: &guard::Claim,
     request: &CheckAuthenticationReq,
 ) -> Result<AefSecurityRsp, guard::Refusal> {
-    let claim = claim.ok_or(guard::Refusal::Forbidden("NOT_AN_INVOKER"))?;
     let id = claim.invoker_id()?;
     if id != request.api_invoker_id {
         return Err(guard::Refusal::Forbidden("NOT_YOURS"));
@@ -397,17 +398,17 @@ async fn check(
 /// The core function ends authorizations: what is believed about the invoker is forgotten at once.
 async fn revoke_authorization(
     State(function): State<ExposingFunction>,
-    extensions: Extensions,
-    Json(request): Json<RevokeAuthorizationReq>,
+    request: Request,
 ) -> Result<Json<AefSecurityRsp>, ProblemDetails> {
     let Inner { audit, authority, trust, .. } = &*function.inner;
-    let claim = guard::Claim::of(&extensions, authority);
-    let subject = guard::subject_of(claim.as_ref(), &extensions);
+    let claim = guard::Claim::of(request.extensions(), authority);
+    let subject = guard::subject_of(claim.as_ref(), request.extensions());
     let stranger = guard::Refusal::Forbidden("NOT_THE_CORE_FUNCTION");
     if let Err(refusal) = claim.ok_or(stranger).and_then(|claim| claim.must_be_the_core_function()) {
         audit.refused(&subject, REVOKE_AUTHORIZATION, refusal.reason());
         return Err(refusal.into_problem());
     }
+    let Json(request) = Json::<RevokeAuthorizationReq>::from_request(request, &()).await?;
     audit.allowed(&subject, REVOKE_AUTHORIZATION, "certificate");
     let id = request.revoke_info.api_invoker_id;
     trust.forget(&id);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! at once: body ─▶ router                          peers that have proven themselves by their connection
-//! once admitted: router ─▶ credentials ─▶ body     where a request's head says whether its sender may ask
+//! once admitted: router ─▶ credentials ─▶ body     where a request's head says whether its sender may ask; whoever admits reads
+//!                             │                     it, or the extractor of the handler (`Json`, `WholeBody`)
 //!                             └ refused: answered without the body
 //! ```
 //!
@@ -58,6 +59,10 @@ struct Whose {
     holder: Holder,
 }
 
+/// A request's extension: its body was read already.
+#[derive(Clone, Copy)]
+struct Read;
+
 impl Bodies {
     pub(super) fn new(reading: Reading, limits: &ServerLimits, metrics: &ServerMetrics) -> Arc<Self> {
         Arc::new(Self {
@@ -94,6 +99,9 @@ pub async fn read_body(head: &Parts, body: Body) -> Result<Bytes, ProblemDetails
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
+    if head.extensions.get::<Read>().is_some() {
+        return collect(body).await;
+    }
     let Some(Whose { bodies, holder }) = head.extensions.get::<Whose>().cloned() else {
         // It did not come through a server of this crate.
         return collect(Limited::new(body, ServerLimits::default().request_body_bytes_max)).await;
@@ -124,8 +132,9 @@ pub async fn read_body(head: &Parts, body: Body) -> Result<Bytes, ProblemDetails
 /// # Errors
 /// As [`read_body`].
 pub(crate) async fn whole(request: Request<Body>) -> Result<Request<Body>, ProblemDetails> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let octets = read_body(&head, body).await?;
+    head.extensions.insert(Read);
     Ok(Request::from_parts(head, Body::from(octets)))
 }
 

@@ -1,16 +1,20 @@
 //! An authorization server's key, and requests with whatever headers, for tests of producers.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
+use futures_util::stream;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -143,11 +147,7 @@ pub struct Connection(http2::SendRequest<Full<Bytes>>);
 impl Connection {
     /// Connects to the port of `localhost` with the certificate of `files`.
     pub async fn open(files: &CertificateFiles, port: u16) -> Self {
-        let stream = TcpStream::connect(("localhost", port)).await.unwrap();
-        let session = client_session(&mutual_tls_client(files).unwrap(), "localhost").unwrap();
-        let mut stream = SslStream::new(session, stream).unwrap();
-        Pin::new(&mut stream).connect().await.unwrap();
-        Self::over(TokioIo::new(stream)).await.unwrap()
+        Self::over(TokioIo::new(tls(files, port).await)).await.unwrap()
     }
 
     /// Connects without TLS, as peers on protected networks do.
@@ -184,11 +184,37 @@ impl Connection {
     }
 }
 
+async fn tls(files: &CertificateFiles, port: u16) -> SslStream<TcpStream> {
+    let stream = TcpStream::connect(("localhost", port)).await.unwrap();
+    let session = client_session(&mutual_tls_client(files).unwrap(), "localhost").unwrap();
+    let mut stream = SslStream::new(session, stream).unwrap();
+    Pin::new(&mut stream).connect().await.unwrap();
+    stream
+}
+
 /// Sends one request over a connection of its own.
 pub async fn send(files: &CertificateFiles, request: Request<Bytes>) -> Answer {
     let port = request.uri().port_u16().unwrap();
     Connection::open(files, port).await.send(request).await
 }
+
+/// The status of what is answered to a request whose body is announced, and does not come.
+///
+/// # Panics
+/// If that is waited for.
+pub async fn status_before_the_body(files: &CertificateFiles, request: Request<()>) -> StatusCode {
+    let stream = TokioIo::new(tls(files, request.uri().port_u16().unwrap()).await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let outstanding = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let mut request = request.map(|()| outstanding);
+    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("50000"));
+    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
+    answer.expect("the body is waited for").unwrap().status()
+}
+
+/// No answer takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came back.
 pub type Answer = Response<Bytes>;

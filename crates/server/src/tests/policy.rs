@@ -145,6 +145,42 @@ async fn subscriptions_that_are_no_longer_allowed_end_and_others_stay() {
 }
 
 #[tokio::test]
+async fn what_is_no_longer_allowed_ends_although_the_disk_takes_nothing_and_is_off_it_after_the_next_start() {
+    let World { net, path } = World::new(&[billing(), topic("fire", &["UE:bob"])].concat()).await;
+    let api = ServedApi::start(&net).await;
+    As::start(&net, &api, "billing").await.register().await.unwrap();
+    drop(api);
+    let (alice, mut bob) = (net.ue("alice").await, net.ue("bob").await);
+    bob.subscribe("bob", "fire").await;
+    drop((alice, bob));
+    let with_free_space = |mut net: Net, free_bytes_min: u64| {
+        net.setup.store.database.free_bytes_min = free_bytes_min;
+        net.restart()
+    };
+    // No file system has so much room.
+    let net = with_free_space(net, u64::MAX).await;
+    assert!(net.core.registry.find(&as_address("billing")).is_some(), "what was allowed before is");
+    assert_eq!(net.core.topics.counts(), (1, 1));
+    // It registered as it does now: that costs no write.
+    let mut alice = net.ue("alice").await;
+
+    write(&path, "");
+    net.follow_policy().await;
+    assert!(net.core.registry.find(&as_address("billing")).is_none());
+    assert_eq!(net.core.topics.counts(), (0, 0));
+    assert_eq!(alice.send(&to_as("alice", "billing", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    let on_disk = async |net: &Net| {
+        let store = &net.core.store;
+        (store.application_servers().await.unwrap().len(), store.subscriptions().await.unwrap().len())
+    };
+    assert_eq!(on_disk(&net).await, (1, 1), "the disk took nothing");
+    drop(alice);
+    let net = with_free_space(net, 0).await;
+    assert_eq!(on_disk(&net).await, (0, 0));
+    assert_eq!(net.core.topics.counts(), (0, 0));
+}
+
+#[tokio::test]
 async fn who_hears_of_topics_hears_which_it_may_hear_of_from_now_on() {
     let of_billing = |name: &str| topic(name, &["UE:*", "AS:billing"]);
     let world = World::new(&[billing(), topic("fire", &["UE:*"]), of_billing("flood")].concat()).await;

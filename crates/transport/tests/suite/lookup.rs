@@ -265,7 +265,7 @@ async fn a_revalidation_joins_no_question_of_a_stranger() {
 async fn revalidations_are_limited_in_all_and_take_no_place_of_strangers() {
     let home = Home::knowing(&[]);
     home.becomes(Mood::Silent);
-    let limits = LookupLimits { revalidations_in_flight_max: 2, in_flight_max: 1, ..LookupLimits::default() };
+    let limits = LookupLimits { in_flight_max: 2, ..LookupLimits::default() };
     let lookup = lookup(&home, limits);
     let mut proven = JoinSet::new();
     for number in [1, 2] {
