@@ -19,6 +19,30 @@ async fn delivered(invoker: &Invoker, method: SecurityMethod) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_core_function_on_a_port_that_the_system_gave_it_tells_that_one_and_a_configured_root_as_it_is() {
+    for (root, expected) in [(None, None), (Some("https://capif.example/root/"), Some("https://capif.example/root"))] {
+        let mut world = World::with(|config| {
+            config.listen = ([127, 0, 0, 1], 0).into();
+            config.api_root = root.map(str::to_owned);
+        })
+        .await;
+        world.core_address = world.core.as_ref().unwrap().0.local_addr();
+        assert_ne!(world.core_address.port(), 0);
+        let invoker = world.onboard("alice").await;
+        let subscription =
+            json!({"events": ["SERVICE_API_UPDATE"], "notificationDestination": "https://127.0.0.1:1/x"});
+        let path = format!("/capif-events/v1/{}/subscriptions", invoker.id());
+        let answer = request(&world, invoker.files(), Method::POST, &path, subscription).await;
+        let told = answer.location.clone().unwrap();
+        let expected = expected.map_or_else(|| world.root(), str::to_owned);
+        let own = told.strip_prefix(&format!("{expected}{path}/")).unwrap_or_else(|| panic!("{told}"));
+        // And what it tells is there.
+        let gone = request(&world, invoker.files(), Method::DELETE, &format!("{path}/{own}"), Value::Null).await;
+        assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_onboarded_invoker_calls_by_certificate() {
     let world = World::new().await;
     let _aef = world.aef("nef", &[API], 30).await;

@@ -4,7 +4,10 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +16,7 @@ use http::{Method, StatusCode};
 use sbi::capif::connection::{Answer, Connection, Content};
 use sbi::capif::invoker::{Agreement, Invoker};
 use sbi::capif::publish::{DiscoveryQuery, SecurityMethod};
+use sbi::testing::audit::AuditLog;
 use sbi::{CertificateFiles, Json, SbiServer, SbiServerConfig, ServerLimits};
 use serde_json::{Value, json};
 use support::{World, cause, free_address};
@@ -87,6 +91,79 @@ impl Exposed {
         let api = running.api_address();
         Self { running, api, _directory: directory, _stop: stop.drop_guard() }
     }
+}
+
+/// The CRL of the CAPIF authority of `world`, made with the openssl command: the certificates of these invokers are on it. In one
+/// step: nobody reads half of it.
+fn write_crl(world: &World, revoked: &[&Invoker]) -> PathBuf {
+    let (folder, data) = (tempfile::tempdir().unwrap(), &world.config.data);
+    let path = |name: &str| folder.path().join(name);
+    let [index, number, made] = [path("index"), path("number"), path("made")];
+    let config = format!(
+        "[ca]\ndefault_ca=own\n[own]\ndatabase={}\ncrlnumber={}\ndefault_md=sha256\ndefault_crl_days=1\ncertificate={}\nprivate_key={}\n",
+        index.display(),
+        number.display(),
+        data.join("ca.pem").display(),
+        data.join("ca.key").display(),
+    );
+    for (file, text) in [(&path("config"), config.as_str()), (&index, ""), (&number, "01\n")] {
+        std::fs::write(file, text).unwrap();
+    }
+    let openssl = |arguments: &[&OsStr]| {
+        let output =
+            Command::new("openssl").arg("ca").arg("-config").arg(path("config")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for invoker in revoked {
+        openssl(&["-revoke".as_ref(), invoker.files().certificate.as_os_str()]);
+    }
+    openssl(&["-gencrl".as_ref(), "-out".as_ref(), made.as_os_str()]);
+    let crl = world.directory.path().join("capif.crl");
+    std::fs::copy(made, crl.with_extension("new")).unwrap();
+    std::fs::rename(crl.with_extension("new"), &crl).unwrap();
+    crl
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoker_on_the_crl_of_its_authority_gets_no_connection_at_the_server_and_a_changed_crl_is_followed() {
+    let log = AuditLog::record();
+    let world = World::new().await;
+    let exposed = Exposed::with(&world, |config| {
+        config["capif"]["crl"] = json!(write_crl(&world, &[]));
+        config["capif"]["limits"] = json!({"reload_interval_seconds": 1, "reverify_interval_seconds": 1});
+    })
+    .await;
+    let (alice, bob) = (world.onboard("alice").await, world.onboard("bob").await);
+    published(&alice).await;
+    let mut ways = Vec::new();
+    for invoker in [&alice, &bob] {
+        let agreement = invoker.negotiate(REGISTRATION, vec![SecurityMethod::Pki]).await.unwrap();
+        let name = if invoker.id() == alice.id() { "alice@lab" } else { "bob@lab" };
+        let answer = post_as(invoker, &agreement, REGISTRATIONS, &json!({"asSvcId": name})).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.problem());
+        ways.push((agreement, name));
+    }
+    let call = async |invoker: &Invoker, way: &(Agreement, &str)| {
+        let body = Content::Json(json!({"asSvcId": way.1}).to_string().into_bytes());
+        invoker.call(&way.0, Method::POST, REGISTRATIONS, body).await.map(|answer| answer.status)
+    };
+
+    let _ = write_crl(&world, &[&alice]);
+    let gone = async {
+        while call(&alice, &ways[0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    let address = exposed.running.invoker_address().unwrap().to_string();
+    log.next_with(&[
+        ("action", "connect"),
+        ("object", &address),
+        ("outcome", "refused"),
+        ("reason", "certificate_revoked"),
+    ])
+    .await;
+    assert!(call(&bob, &ways[1]).await.is_ok(), "who is not on it stays");
 }
 
 /// Waits until `invoker` finds the APIs.

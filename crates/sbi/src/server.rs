@@ -114,7 +114,7 @@ impl SbiServer {
     ) -> Result<Self, SbiError> {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, router, shutdown, metrics.into()).await
+        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, |_| router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] for a `router` that finds by the head of a request whether its sender may ask: a body is
@@ -132,7 +132,7 @@ impl SbiServer {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
         let reading = Reading::OnceAdmitted;
-        Self::listen(config.listen, config.limits, proof, reading, router, shutdown, metrics.into()).await
+        Self::listen(config.listen, config.limits, proof, reading, |_| router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] behind `authorizer`, which also says for which networks the same router is served
@@ -157,25 +157,27 @@ impl SbiServer {
             let observers = Observers { metrics: metrics.clone(), audit: authorizer.audit().clone() };
             let (router, shutdown) = (router.clone(), shutdown.clone());
             let reading = Reading::OnceAdmitted;
-            let listener = Self::listen(statement.listen, limits.clone(), proof, reading, router, shutdown, observers);
+            let listener =
+                Self::listen(statement.listen, limits.clone(), proof, reading, |_| router, shutdown, observers);
             protected_networks.push(listener.await?);
         }
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
         let (reading, observers) = (Reading::OnceAdmitted, Observers { metrics, audit: authorizer.audit().clone() });
-        let server = Self::listen(config.listen, config.limits, proof, reading, router, shutdown, observers).await?;
+        let server =
+            Self::listen(config.listen, config.limits, proof, reading, |_| router, shutdown, observers).await?;
         Ok(Self { protected_networks, ..server })
     }
 
     /// [`SbiServer::start_admitting`] for CAPIF-1e: a client may come without a certificate, and then has no [`PeerIdentity`]
     /// extension. The session of a connection with TLS 1.2 is there as
-    /// [`Arc`]`<`[`Tls12Session`]`>`.
+    /// [`Arc`]`<`[`Tls12Session`]`>`. `router` is given the address bound, before the first request.
     ///
     /// # Errors
     /// As [`SbiServer::start`].
     pub async fn start_optional_certificate(
         config: SbiServerConfig,
-        router: Router,
+        router: impl FnOnce(SocketAddr) -> Router,
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
@@ -199,7 +201,7 @@ impl SbiServer {
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
         let proof = PeerProof::PreSharedKey(acceptor);
-        Self::listen(listen, limits, proof, Reading::OnceAdmitted, router, shutdown, metrics.into()).await
+        Self::listen(listen, limits, proof, Reading::OnceAdmitted, |_| router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] for devices (TS 33.535 Annex B.1.2): none has a certificate, `router` has them prove
@@ -217,7 +219,7 @@ impl SbiServer {
         let tls = ReloadingContext::server_for_devices(config.tls, strict_server_name)?;
         let proof = PeerProof::InRequests(Arc::new(tls));
         let reading = Reading::OnceAdmitted;
-        Self::listen(config.listen, config.limits, proof, reading, router, shutdown, metrics.into()).await
+        Self::listen(config.listen, config.limits, proof, reading, |_| router, shutdown, metrics.into()).await
     }
 
     async fn listen(
@@ -225,14 +227,14 @@ impl SbiServer {
         limits: ServerLimits,
         proof: PeerProof,
         reading: Reading,
-        router: Router,
+        router: impl FnOnce(SocketAddr) -> Router,
         shutdown: CancellationToken,
         observers: Observers,
     ) -> Result<Self, SbiError> {
         let listener =
             TcpListener::bind(listen).await.map_err(|source| SbiError::Listen { address: listen, source })?;
         let local_addr = listener.local_addr().map_err(|source| SbiError::Listen { address: listen, source })?;
-        let router = router
+        let router = router(local_addr)
             .method_not_allowed_fallback(async || ProblemDetails::new(StatusCode::METHOD_NOT_ALLOWED))
             .fallback(async || ProblemDetails::not_found(cause::RESOURCE_URI_STRUCTURE_NOT_FOUND))
             .layer(DefaultBodyLimit::max(limits.request_body_bytes_max));

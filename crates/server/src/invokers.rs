@@ -38,6 +38,10 @@ pub struct CapifSection {
     /// Where they come with AEF_PSK: method PSK. None: nowhere.
     #[serde(default)]
     pub psk_listen: Option<SocketAddr>,
+    /// CRLs of the authorities in `aef.invoker_ca`, PEM or one in DER: with them, an invoker that is revoked or cannot be checked
+    /// gets no connection by certificate. That of `[certificates]` is of other authorities.
+    #[serde(default)]
+    pub crl: Option<PathBuf>,
     /// Limits of each of the two servers; as those of `[api]` by default.
     #[serde(default = "crate::config::default_api_limits")]
     pub limits: ServerLimits,
@@ -108,7 +112,7 @@ pub(crate) async fn serve(
         }
         None => None,
     };
-    let tls = CertificateFiles { ca: authority, crl: None, ..certificates.clone() };
+    let tls = CertificateFiles { ca: authority, crl: section.crl, ..certificates.clone() };
     let server = SbiServerConfig { listen: section.listen, tls, limits: section.limits };
     let by_certificate = SbiServer::start_admitting(server, router, stop.clone(), metrics.by_certificate).await?;
     Ok(Invokers { by_certificate, by_psk })

@@ -102,3 +102,27 @@ pub(crate) fn open(config: Config) -> Result<(Config, Rules<Grants>), ExposureEr
     })?;
     Ok((config, rules))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_providers_record_without_the_name_of_its_credential_is_of_no_entry() {
+        let registration = |name: &str| RegistrationCredential {
+            name: name.to_owned(),
+            token_sha256: "ab".repeat(32),
+            dns_names: Vec::new(),
+            apis: Vec::new(),
+            may_audit: true,
+        };
+        let grants = Grants::new(Vec::new(), vec![registration("nef")]);
+        let mut record = serde_json::json!({"details": {"regSec": "x"}, "functions": []});
+        let earlier: Provider = serde_json::from_value(record.clone()).unwrap();
+        assert!(grants.of_provider(&earlier).is_none() && !grants.may_publish(&earlier, "3gpp-akma"));
+        record["credential"] = "nef".into();
+        let today: Provider = serde_json::from_value(record).unwrap();
+        assert!(grants.of_provider(&today).is_some() && grants.may_publish(&today, "3gpp-akma"));
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::registry::Registry as MetricsRegistry;
 use sbi::admin::{AdminServer, Health};
@@ -94,12 +94,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
         authority,
         signer,
         notifier: Notifier::new(to_all, to_aefs, config.tables.notifications_max, shutdown.clone()),
-        api_root: config
-            .api_root
-            .clone()
-            .unwrap_or_else(|| format!("https://{}", config.listen))
-            .trim_end_matches('/')
-            .to_owned(),
+        api_root: config.api_root.as_ref().map_or_else(OnceLock::new, |root| OnceLock::from(own_root(root))),
         id: config.id.clone(),
         token_lifetime_seconds: config.token_lifetime_seconds,
         rules: Arc::new(rules),
@@ -113,7 +108,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     // What the entries say may have changed while it was down.
     reconcile(&service, &service.grants()).await;
     tokio::spawn(follow(Arc::clone(&service), shutdown.clone()));
-    let router = router(service);
+    let router = |address: SocketAddr| {
+        // Before the first request; the port that was asked for may be 0.
+        service.api_root.get_or_init(|| format!("https://{address}"));
+        router(service)
+    };
     let server = SbiServer::start_optional_certificate(server, router, shutdown.clone(), server_metrics).await?;
     if let Some(nrf) = &nrf {
         nrf.register_metrics(&mut metrics);
@@ -126,6 +125,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     };
     tracing::info!(address = %server.local_addr(), id = config.id, "CAPIF core function ready");
     Ok(Running { server, admin, nrf })
+}
+
+/// A configured root as the paths are put behind it.
+fn own_root(root: &str) -> String {
+    root.trim_end_matches('/').to_owned()
 }
 
 /// Takes a changed policy file, and does what follows from it.

@@ -4,7 +4,7 @@
 //! authority whose holder is known and whose serial number is the one that counts. A path that names an identity must name the
 //! holder's own. Each request but for the document is one event of [`sbi::audit`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State as Shared};
@@ -38,8 +38,8 @@ pub(crate) struct Service {
     pub(crate) authority: Authority,
     pub(crate) signer: TokenSigner,
     pub(crate) notifier: Notifier,
-    /// `https://...`, without a trailing slash.
-    pub(crate) api_root: String,
+    /// `https://...`, without a trailing slash; there before the first request.
+    pub(crate) api_root: OnceLock<String>,
     pub(crate) id: String,
     pub(crate) token_lifetime_seconds: u64,
     pub(crate) rules: Arc<Rules<Grants>>,
@@ -92,7 +92,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
 impl Service {
     /// The absolute URI of `path`, which begins with a slash.
     pub(crate) fn uri(&self, path: &str) -> String {
-        format!("{}{path}", self.api_root)
+        format!("{}{path}", self.api_root.get().map_or("", String::as_str))
     }
 
     /// The operator's entries in force.
@@ -265,10 +265,13 @@ async fn audited(Shared(service): Context, request: Request, next: Next) -> Resp
     if response.status().is_server_error() {
         service.audit.failed(subject, &action, reason.unwrap_or_else(|| FAULT.to_owned()));
     } else if response.status().is_success() {
-        let reason = match &shown {
-            Some(_) => "certificate",
-            None if path == TOKEN_KEYS => "for_everybody",
-            None => "credential",
+        let reason = if path == TOKEN_KEYS {
+            "for_everybody"
+        } else if became.is_some() || shown.is_none() {
+            // Whatever certificate was shown, it was not what decided.
+            "credential"
+        } else {
+            "certificate"
         };
         service.audit.allowed(subject, &action, reason);
     } else {
