@@ -18,8 +18,8 @@ use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::put;
-use http::StatusCode;
 use http::request::Parts;
+use http::{Method, StatusCode};
 use sbi::{Path, ProblemDetails, cause};
 
 use crate::contexts::DisableOutcome;
@@ -50,7 +50,7 @@ impl FromRequestParts<Arc<Service>> for Provisioner {
 type Shared = State<Arc<Service>>;
 
 async fn disable_ue(State(service): Shared, who: Provisioner, Path(ue_id): Path<String>) -> Response {
-    change(service, who, "disable-ue", &ue_id, |service: Arc<Service>, ue_id: UeId| async move {
+    change(service, who, DISABLE_UE, &ue_id, |service: Arc<Service>, ue_id: UeId| async move {
         let outcome = service.contexts.disable_ue(&ue_id, service.times()).await;
         service.count();
         match outcome.map_err(|error| service.fault(&error))? {
@@ -63,7 +63,7 @@ async fn disable_ue(State(service): Shared, who: Provisioner, Path(ue_id): Path<
 }
 
 async fn enable_ue(State(service): Shared, who: Provisioner, Path(ue_id): Path<String>) -> Response {
-    change(service, who, "enable-ue", &ue_id, |service: Arc<Service>, ue_id: UeId| async move {
+    change(service, who, ENABLE_UE, &ue_id, |service: Arc<Service>, ue_id: UeId| async move {
         let changed = service.contexts.enable_ue(&ue_id).await.map_err(|error| service.fault(&error))?;
         Ok(if changed { "enabled" } else { "same" })
     })
@@ -78,7 +78,7 @@ async fn see_ue(State(service): Shared, Provisioner(who): Provisioner, Path(ue_i
 }
 
 async fn disable_af(State(service): Shared, who: Provisioner, Path(fqdn): Path<String>) -> Response {
-    change(service, who, "disable-af", &fqdn, |service: Arc<Service>, fqdn: Fqdn| async move {
+    change(service, who, DISABLE_AF, &fqdn, |service: Arc<Service>, fqdn: Fqdn| async move {
         match service.afs.disable(&fqdn).await.map_err(|error| service.fault(&error))? {
             DisableAfOutcome::Disabled => {
                 withdraw_in_background(&service, fqdn);
@@ -92,7 +92,7 @@ async fn disable_af(State(service): Shared, who: Provisioner, Path(fqdn): Path<S
 }
 
 async fn enable_af(State(service): Shared, who: Provisioner, Path(fqdn): Path<String>) -> Response {
-    change(service, who, "enable-af", &fqdn, |service: Arc<Service>, fqdn: Fqdn| async move {
+    change(service, who, ENABLE_AF, &fqdn, |service: Arc<Service>, fqdn: Fqdn| async move {
         let changed = service.afs.enable(&fqdn).await.map_err(|error| service.fault(&error))?;
         Ok(if changed { "enabled" } else { "same" })
     })
@@ -103,6 +103,18 @@ async fn see_af(State(service): Shared, Provisioner(who): Provisioner, Path(fqdn
     let since = Instant::now();
     let disabled = named(&fqdn).map(|fqdn| service.afs.is_disabled(&fqdn));
     service.answer(&who, PROVISION, since, disabled.and_then(seen))
+}
+
+/// What the audit calls a request to this interface.
+pub(crate) fn action(method: &Method, path: &str) -> &'static str {
+    let of_ue = path.strip_prefix(PROVISIONING_PATH).is_some_and(|rest| rest.starts_with("/disabled-ues/"));
+    match *method {
+        Method::PUT if of_ue => DISABLE_UE,
+        Method::DELETE if of_ue => ENABLE_UE,
+        Method::PUT => DISABLE_AF,
+        Method::DELETE => ENABLE_AF,
+        _ => PROVISION,
+    }
 }
 
 /// What the path names.
@@ -203,7 +215,11 @@ fn full() -> Refused {
     refuse("full", problem.with_cause(cause::INSUFFICIENT_RESOURCES))
 }
 
-/// Name of the operation in metrics.
+const DISABLE_UE: &str = "disable-ue";
+const ENABLE_UE: &str = "enable-ue";
+const DISABLE_AF: &str = "disable-af";
+const ENABLE_AF: &str = "enable-af";
+/// Name of the operation in metrics, and of what changes nothing in the audit.
 pub(crate) const PROVISION: &str = "provision";
 /// Between attempts to go on where the state cannot be read or written.
 const WITHDRAWAL_PAUSE: Duration = Duration::from_secs(1);

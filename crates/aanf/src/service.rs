@@ -127,9 +127,8 @@ impl FromRequestParts<Arc<Service>> for Caller {
             }
             Admission::Stranger => Err(refuse_caller(parts, service, "no_policy_entry")),
             Admission::TooOften(seconds) => {
-                let operation = operation(parts.uri.path());
-                service.audit.refused(subject(peer), operation, "too_often");
-                service.metrics.answered(operation, "too_often", Instant::now());
+                service.audit.refused(subject(peer), action(parts), "too_often");
+                service.metrics.answered(operation(parts.uri.path()), "too_often", Instant::now());
                 let mut problem = ProblemDetails::new(StatusCode::TOO_MANY_REQUESTS);
                 problem.retry_after_seconds = Some(seconds);
                 Err(problem.with_cause(cause::NF_CONGESTION_RISK))
@@ -149,10 +148,17 @@ impl FromRequestParts<Arc<Service>> for Registrar {
 
 pub(crate) fn refuse_caller(parts: &Parts, service: &Service, reason: &'static str) -> ProblemDetails {
     // Not the path: a UE may be named there.
-    let operation = operation(parts.uri.path());
-    service.audit.refused(parts.extensions.get().map_or("nobody", subject), operation, reason);
-    service.metrics.answered(operation, "not_allowed", Instant::now());
+    service.audit.refused(parts.extensions.get().map_or("nobody", subject), action(parts), reason);
+    service.metrics.answered(operation(parts.uri.path()), "not_allowed", Instant::now());
     ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED)
+}
+
+/// What the audit calls a request, whatever is decided on it.
+fn action(parts: &Parts) -> &'static str {
+    match operation(parts.uri.path()) {
+        PROVISION => provisioning::action(&parts.method, parts.uri.path()),
+        operation => operation,
+    }
 }
 
 fn operation(path: &str) -> &'static str {
@@ -223,7 +229,7 @@ async fn retrieve_applicationkey(
         let answer = data.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |data| Json(data).into_response());
         (label, answer)
     });
-    service.answer(&caller.subject, RETRIEVE, since, outcome)
+    service.answer_for(&caller.subject, RETRIEVE, request.af_id.fqdn().as_str(), since, outcome)
 }
 
 async fn retrieve(
@@ -428,8 +434,20 @@ impl Service {
         since: Instant,
         outcome: Labelled<T>,
     ) -> Response {
+        self.answer_for(subject, operation, "", since, outcome)
+    }
+
+    /// The same where it is about `object`, a name that is no UE ID.
+    pub(crate) fn answer_for<T: IntoResponse>(
+        &self,
+        subject: &str,
+        operation: &'static str,
+        object: &str,
+        since: Instant,
+        outcome: Labelled<T>,
+    ) -> Response {
         let (label, problem) = told(&outcome);
-        self.audit.answered(subject, operation, label, problem);
+        self.audit.answered_for(subject, operation, object, label, problem);
         self.metrics.answered(operation, label, since);
         outcome.map_or_else(|(_, problem)| problem.into_response(), |(_, answer)| answer.into_response())
     }

@@ -37,7 +37,7 @@ impl FromRequestParts<Arc<Service>> for GroupReader {
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
         let policy = service.policy.current();
-        admit(parts, service, policy.readers.iter().chain(&policy.provisioners), "group-read").map(Self)
+        admit(parts, service, policy.readers.iter().chain(&policy.provisioners)).await.map(Self)
     }
 }
 

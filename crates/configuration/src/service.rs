@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use akma::UeId;
 use axum::Router;
-use axum::extract::{FromRequestParts, RawQuery, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use http::StatusCode;
 use http::request::Parts;
-use message::UeServiceId;
+use http::{Method, StatusCode};
+use message::{ServiceAddress, UeServiceId};
 use sbi::admin::Health;
 use sbi::association::{self, AssociationPage, PageQuery, UeAssociations};
 use sbi::audit::{Audit, subject};
@@ -91,7 +91,8 @@ impl FromRequestParts<Arc<Service>> for Reader {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        admit(parts, service, &service.policy.current().readers, "retrieve-profile").map(Self)
+        let policy = service.policy.current();
+        admit(parts, service, &policy.readers).await.map(Self)
     }
 }
 
@@ -99,32 +100,62 @@ impl FromRequestParts<Arc<Service>> for Provisioner {
     type Rejection = ProblemDetails;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ProblemDetails> {
-        admit(parts, service, &service.policy.current().provisioners, "provision").map(Self)
+        let policy = service.policy.current();
+        admit(parts, service, &policy.provisioners).await.map(Self)
     }
 }
 
 /// What the caller is called in audit events, if it is one of `allowed`.
-pub(crate) fn admit<'a>(
-    parts: &Parts,
+pub(crate) async fn admit<'a>(
+    parts: &mut Parts,
     service: &Service,
     allowed: impl IntoIterator<Item = &'a PeerName>,
-    operation: &'static str,
 ) -> Result<String, ProblemDetails> {
     let peer = parts.extensions.get::<PeerIdentity>();
-    let who = peer.map_or("nobody", subject);
+    let who = peer.map_or("nobody", subject).to_owned();
     if peer.is_some_and(|peer| allowed.into_iter().any(|name| name.names(peer))) {
-        return Ok(who.to_owned());
+        return Ok(who);
     }
-    service.audit.refused(who, operation, "not_allowed");
+    let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+    let operation = operation(&parts.method, path);
+    service.audit.refused_for(&who, operation, &object(parts, operation).await, "not_allowed");
     service.metrics.answered(operation, "not_allowed", Instant::now());
     Err(ProblemDetails::forbidden(refusal::REQUESTER_NOT_ALLOWED))
+}
+
+/// What metrics and audit call a request, whatever is decided on it: by its method and the template of its path.
+fn operation(method: &Method, path: &str) -> &'static str {
+    match (path.rsplit('/').next().unwrap_or_default(), method) {
+        ("val-services", _) => RETRIEVE_PROFILE,
+        ("group-documents", &Method::POST) => "group-create",
+        ("group-documents", _) => "group-list",
+        ("{group_doc_id}", &Method::PUT | &Method::PATCH) => "group-update",
+        ("{group_doc_id}", &Method::DELETE) => "group-delete",
+        ("{group_doc_id}", _) => "group-get",
+        ("{ue_id}" | "{ue_service_id}", &Method::DELETE) => REMOVE,
+        ("{ue_service_id}", _) => "add",
+        ("{ue_id}", _) => "get",
+        _ => "list",
+    }
+}
+
+/// What a refused request names, as an allowed one's is told: a UE Service ID or a group, and never the UE.
+async fn object(parts: &mut Parts, operation: &str) -> String {
+    let Ok(named) = RawPathParams::from_request_parts(parts, &()).await else { return String::new() };
+    let of_interest = named.iter().find(|(name, _)| matches!(*name, "ue_service_id" | "group_doc_id"));
+    let service_id = of_interest.and_then(|(_, value)| value.parse::<ServiceAddress>().ok());
+    match service_id {
+        Some(service_id) => service_id.to_string(),
+        None if operation == REMOVE && of_interest.is_none() => EVERY_ASSOCIATION.to_owned(),
+        None => String::new(),
+    }
 }
 
 /// `GET /ss-upr/v1/val-services` (TS 29.549 clause 7.3.2).
 async fn retrieve_profile(State(service): Shared, Reader(who): Reader, RawQuery(query): RawQuery) -> Response {
     let since = Instant::now();
     let outcome = profiles(&service, query.as_deref().unwrap_or_default());
-    service.answer(&who, "retrieve-profile", since, outcome.map(|(label, profiles)| (label, Json(profiles))))
+    service.answer(&who, RETRIEVE_PROFILE, since, outcome.map(|(label, profiles)| (label, Json(profiles))))
 }
 
 fn profiles(service: &Service, query: &str) -> Labelled<Vec<ProfileDoc>> {
@@ -187,7 +218,7 @@ async fn remove(
         changer.removed(there)
     })
     .await;
-    service.changed(&who, &object, "remove", since, outcome)
+    service.changed(&who, &object, REMOVE, since, outcome)
 }
 
 async fn remove_all(State(service): Shared, Provisioner(who): Provisioner, Path(ue_id): Path<UeId>) -> Response {
@@ -199,7 +230,7 @@ async fn remove_all(State(service): Shared, Provisioner(who): Provisioner, Path(
         changer.removed(count.map(|count| count > 0))
     })
     .await;
-    service.changed(&who, EVERY_ASSOCIATION, "remove", since, outcome)
+    service.changed(&who, EVERY_ASSOCIATION, REMOVE, since, outcome)
 }
 
 async fn of_ue(State(service): Shared, Provisioner(who): Provisioner, Path(ue_id): Path<UeId>) -> Response {
@@ -306,6 +337,8 @@ pub(crate) fn refuse(label: &'static str, problem: ProblemDetails) -> (&'static 
     (label, Box::new(problem))
 }
 
+const RETRIEVE_PROFILE: &str = "retrieve-profile";
+const REMOVE: &str = "remove";
 /// What the audit log calls all associations of one UE, which it does not name.
 const EVERY_ASSOCIATION: &str = "every association of a UE";
 /// Name of the health check of the database.

@@ -117,6 +117,10 @@ struct Found {
 
 /// The label of a UE that may not be who it asks to be, or is nobody.
 const NOT_ASSOCIATED: &str = "not_associated";
+/// The label of a UE that the AAnF does not name.
+const NOBODY: &str = "nobody";
+/// Name of the operation in metrics and audit.
+const UE_CONFIGURATION: &str = "ue-configuration";
 
 /// A label for the metrics, and the refusal that goes with it.
 type Refused = (&'static str, Response);
@@ -283,7 +287,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Ok(found) => ("found", self.content(&found.document).with_observe(), Some(found)),
             Err((label, response)) => (label, response, None),
         };
-        self.shared.service.metrics.answered("ue-configuration", label, since);
+        self.shared.service.metrics.answered(UE_CONFIGURATION, label, since);
         if let Err(error) = self.machine.respond(request.exchange, response) {
             tracing::info!(a_kid = %self.peer.a_kid, %error, "answer cannot be sent");
             let _ = self.machine.respond(request.exchange, Response::new(Code::INTERNAL));
@@ -310,7 +314,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             return Err(("not_acceptable", problem(Code::NOT_ACCEPTABLE, StatusCode::NOT_ACCEPTABLE, None)));
         }
         let wanted = wanted(&request.query)?;
-        let (told, document) = self.look_up(wanted.as_ref(), None).inspect_err(|(label, _)| {
+        let found = self.look_up(wanted.as_ref(), None);
+        self.tell(wanted.as_ref(), &found);
+        let (told, document) = found.inspect_err(|(label, _)| {
             if *label == NOT_ASSOCIATED
                 && let Some(ue_service_id) = &wanted
                 && let Some(unlogged) = REFUSED.admit()
@@ -336,7 +342,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 );
             }
             let response = problem(Code::FORBIDDEN, StatusCode::FORBIDDEN, Some(refusal::REQUESTER_NOT_ALLOWED));
-            return Err(("nobody", response));
+            return Err((NOBODY, response));
         };
         let associated = service.associations.of_ue(ue_id).map_err(|error| {
             let (label, problem) = service.fault(&error);
@@ -353,6 +359,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
+    /// Tells the audit of what was looked up. The UE ID is not named there.
+    fn tell(&self, wanted: Option<&UeServiceId>, found: &Result<(UeServiceId, String), Refused>) {
+        let (audit, a_kid) = (&self.shared.service.audit, self.peer.a_kid.as_str());
+        let wanted = wanted.map_or("", UeServiceId::as_str);
+        match found {
+            Ok((told, _)) => audit.allowed_for(a_kid, UE_CONFIGURATION, told.as_str(), "associated"),
+            Err((reason @ (NOT_ASSOCIATED | NOBODY), _)) => {
+                audit.refused_for(a_kid, UE_CONFIGURATION, wanted, *reason);
+            }
+            Err((reason, _)) => audit.failed(a_kid, UE_CONFIGURATION, *reason),
+        }
+    }
+
     fn content(&self, document: &str) -> Response {
         let max_age = self.shared.limits.max_age_seconds;
         Response::new(Code::CONTENT).with_content_format(XML).with_max_age(max_age).with_payload(document)
@@ -361,8 +380,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// The UE's associations have changed: whoever knows another document is told.
     fn notify_all(&mut self) {
         for mut observation in std::mem::take(&mut self.observations) {
-            let known = (observation.wanted.as_ref(), Some(&observation.told));
-            let told = match self.look_up(known.0, known.1) {
+            let found = self.look_up(observation.wanted.as_ref(), Some(&observation.told));
+            if !found.as_ref().is_ok_and(|(_, document)| *document == observation.document) {
+                self.tell(observation.wanted.as_ref().or(Some(&observation.told)), &found);
+            }
+            let told = match found {
                 Ok((_, document)) if document == observation.document => Ok(()),
                 Ok((told, document)) => {
                     let notified = self.machine.notify(observation.exchange, self.content(&document));

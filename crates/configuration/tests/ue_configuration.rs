@@ -10,6 +10,7 @@ use coap::{Code, ExchangeId, Observe, Request, RequestBuilder, Response, StreamC
 use common::{CONFIGURATION, Fixture, PROVISIONER, service, ue};
 use configuration::{CoapConfig, CoapLimits};
 use sbi::naanf::{AkmaKeyInfo, NaanfClient};
+use sbi::testing::audit::AuditLog;
 use sbi::{ClientLimits, ServerLimits};
 use store::DatabaseOptions;
 use tempfile::TempDir;
@@ -262,6 +263,39 @@ async fn a_ue_learns_its_own_configuration_and_nobody_elses() {
 }
 
 #[tokio::test]
+async fn each_decision_on_who_a_ue_is_told_to_be_is_one_event_with_its_a_kid_and_never_its_supi() {
+    const SUPI: &str = "imsi-001010000000779";
+    let log = AuditLog::record();
+    let mut seen = 0;
+    // Of this A-KID, since this was asked the last time.
+    let mut once = async |decision: &str| {
+        let lines: Vec<_> = log.lines().into_iter().filter(|line| line.starts_with("0.audited@")).collect();
+        assert_eq!(lines[seen..], [format!("0.audited@example.org ue-configuration {decision}")]);
+        seen = lines.len();
+    };
+    let scene = Scene::start().await;
+    scene.associate(SUPI, "m@lab.example").await;
+    let subscriber = scene.authenticate(SUPI, "0.audited@example.org").await;
+    let mut ue = scene.connect(&subscriber).await;
+    ue.ask(Request::get(PATH)).await;
+    once("m@lab.example allowed associated").await;
+    ue.ask(Request::get(PATH).query(&["ue-service-id=z@lab.example"])).await;
+    once("z@lab.example refused not_associated").await;
+    ue.ask(Request::get("elsewhere")).await;
+    let (exchange, _) = ue.observe().await;
+    once("m@lab.example allowed associated").await;
+    // What it is told by itself is decided anew; what stays as it is, is not told.
+    scene.associate(SUPI, "n@lab.example").await;
+    scene.dissociate(SUPI, "m@lab.example").await;
+    assert_eq!(told(&ue.response(exchange).await), "n@lab.example");
+    once("n@lab.example allowed associated").await;
+    scene.dissociate(SUPI, "n@lab.example").await;
+    assert_eq!(ue.response(exchange).await.code, Code::NOT_FOUND);
+    once("n@lab.example refused not_associated").await;
+    assert!(!log.mentions(SUPI));
+}
+
+#[tokio::test]
 async fn one_of_several_associations_is_picked_and_markup_stays_text() {
     let scene = Scene::start().await;
     for name in ["b&<1>@lab.example", "a@lab.example"] {
@@ -356,13 +390,20 @@ async fn who_holds_no_key_for_this_function_gets_no_connection() {
 
 #[tokio::test]
 async fn a_ue_whom_the_aanf_does_not_name_is_told_nothing() {
+    let log = AuditLog::record();
     let scene = Scene::start_with(|_| {}, |aanf| aanf.afs[1].supi_access = false).await;
     scene.associate(SUPI, "m@lab.example").await;
-    let subscriber = scene.authenticate(SUPI, "0.aa@example.org").await;
+    let subscriber = scene.authenticate(SUPI, "0.nameless@example.org").await;
     let mut ue = scene.connect(&subscriber).await;
     let (_, refused) = ue.observe().await;
     assert_eq!((refused.code, refused.observe), (Code::FORBIDDEN, false));
     assert_eq!(cause_of(&refused), "REQUESTER_NOT_ALLOWED");
+    let told = log.with(&[("subject", "0.nameless@example.org")]);
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        [&told[0]["action"], &told[0]["outcome"], &told[0]["reason"]],
+        ["ue-configuration", "refused", "nobody"]
+    );
 }
 
 #[tokio::test]

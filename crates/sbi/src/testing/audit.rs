@@ -47,6 +47,17 @@ impl AuditLog {
         found.unwrap_or_else(|_| panic!("no event with {fields:?} in {:#?}", self.events()))
     }
 
+    /// Every event so far in the order told, each as `subject action [object] outcome reason`.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let line = |event: &Fields| {
+            let shown =
+                ["subject", "action", "object", "outcome", "reason"].map(|name| event.get(name).map(String::as_str));
+            shown.into_iter().flatten().collect::<Vec<_>>().join(" ")
+        };
+        self.events().iter().map(line).collect()
+    }
+
     /// Whether this text stands in any event.
     #[must_use]
     pub fn mentions(&self, text: &str) -> bool {
