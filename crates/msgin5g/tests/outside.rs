@@ -11,12 +11,15 @@ mod common;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::function::{Function, exposing_server};
 use common::{Lab, foreign_peer};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn an_application_server_of_httpx_and_hypercorn_talks_to_a_ue_through_the_nef_with_mutual_tls_and_oauth() {
@@ -56,7 +59,7 @@ fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_functi
     assert_eq!(events(&["Bearer"]), 0, "no token");
 
     // Each listener counts for itself, and neither into what `[api]` counts. Three calls by PSK are refused with 403; by certificate
-    // three with each of two methods, and those after the off-boarding.
+    // three with each of two methods, those whose tokens are for others, and those after the off-boarding.
     assert_eq!(server.metric("msgin5g_capif_psk_requests_total{status=\"403\"}"), 3);
     server.metric_reaches("msgin5g_capif_requests_total{status=\"403\"}", 7);
     for listener in ["capif", "capif_psk"] {
@@ -70,6 +73,25 @@ fn an_application_server_of_httpx_uses_the_msgin5g_server_as_api_exposing_functi
         let before = server.metric(&refused);
         drop(TcpStream::connect(address).unwrap());
         server.metric_reaches(&refused, before + 1);
+    }
+
+    // Why a token was refused is told in the audit, though its bearer is told only that it is none.
+    for reason in [
+        "token_expired",
+        "token_issuer",
+        "token_subject",
+        "token_scope",
+        "token_signature",
+        "token_key_unknown",
+        "token_claims",
+    ] {
+        let refused = ["audit", "api-invoker", "msgs-msgdelivery", "refused", reason];
+        // Beyond the first of them they are told as sums, later.
+        let give_up_at = Instant::now() + PATIENCE;
+        while !server.log().lines().any(|line| refused.iter().all(|word| line.contains(word))) {
+            assert!(Instant::now() < give_up_at, "{reason}:\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -12,8 +13,12 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::ecdsa::EcdsaSig;
 use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::sha::sha256;
 use openssl::sign::Signer;
 use proptest::prelude::*;
 use sbi::assertion::CLIENT_CREDENTIALS;
@@ -422,6 +427,117 @@ async fn a_rotated_key_is_taken_at_once_and_the_old_one_no_more() {
     std::fs::write(&fixture.issuer.entry().keys, "{").unwrap();
     assert_invalid(&fixture.ask_with(&old).await, "TOKEN_KEY_UNKNOWN");
     granted(&fixture.ask_with(&fixture.good_token()).await);
+}
+
+fn p256() -> PKey<Private> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+}
+
+/// A token of the issuer, signed by `key`, which the header calls `kid`.
+fn signed(key: &PKey<Private>, kid: Option<&str>) -> String {
+    let mut header = json!({"alg": "ES256", "typ": "JWT"});
+    if let Some(kid) = kid {
+        header["kid"] = kid.into();
+    }
+    forged(&header, &good_claims(), |message| {
+        let signature = EcdsaSig::sign(&sha256(message), &key.ec_key().unwrap()).unwrap();
+        [signature.r(), signature.s()].map(|number| number.to_vec_padded(32).unwrap()).concat()
+    })
+}
+
+/// What such a key is called where nobody has named it (RFC 7638).
+fn thumbprint(key: &PKey<Private>) -> String {
+    TokenSigner::from_pem(&key.private_key_to_pem_pkcs8().unwrap()).unwrap().key_id().to_owned()
+}
+
+/// The issuer's keys in `config` as a file with these octets.
+fn give_keys(config: &mut AuthorizationConfig, octets: &[u8]) -> PathBuf {
+    let keys = config.issuers[0].keys.with_extension("pem");
+    std::fs::write(&keys, octets).unwrap();
+    config.issuers[0].keys.clone_from(&keys);
+    keys
+}
+
+#[tokio::test]
+async fn a_producer_with_its_issuers_key_as_pem_takes_tokens_by_that_key_and_no_others() {
+    let (right, other) = (p256(), p256());
+    let pem = |key: &PKey<Private>| key.public_key_to_pem().unwrap();
+    let both = [b"The NRF's keys, this and the next:\n", pem(&right).as_slice(), &pem(&other)].concat();
+    for (octets, takes_other) in [(pem(&right), false), (both, true)] {
+        let fixture = Fixture::start_with(|config| drop(give_keys(config, &octets))).await;
+        for kid in [None, Some(&*thumbprint(&right))] {
+            granted(&fixture.ask_with(&signed(&right, kid)).await);
+        }
+        // An issuer that calls its keys otherwise needs a key set.
+        assert_invalid(&fixture.ask_with(&signed(&right, Some("nrf-1"))).await, "TOKEN_KEY_UNKNOWN");
+        assert_invalid(&fixture.ask_with(&fixture.good_token()).await, "TOKEN_KEY_UNKNOWN");
+        assert_invalid(&fixture.ask_with(&signed(&other, Some(&thumbprint(&right)))).await, "TOKEN_SIGNATURE");
+        for (kid, refusal) in [(None, "TOKEN_SIGNATURE"), (Some(&*thumbprint(&other)), "TOKEN_KEY_UNKNOWN")] {
+            let answer = fixture.ask_with(&signed(&other, kid)).await;
+            if takes_other { drop(granted(&answer)) } else { assert_invalid(&answer, refusal) }
+        }
+        // The file is public, and no secret of an HMAC.
+        let confused = forged(&json!({"alg": "HS256", "typ": "JWT"}), &good_claims(), |message| {
+            let key = PKey::hmac(&octets).unwrap();
+            Signer::new(MessageDigest::sha256(), &key).unwrap().sign_oneshot_to_vec(message).unwrap()
+        });
+        assert_invalid(&fixture.ask_with(&confused).await, "TOKEN_ALGORITHM");
+    }
+}
+
+#[tokio::test]
+async fn of_a_certificate_in_place_of_a_key_only_the_key_counts() {
+    let authority = TestAuthority::new();
+    let files = authority.issue(NRF, &[]);
+    let key = PKey::private_key_from_pem(&std::fs::read(&files.key).unwrap()).unwrap();
+    let certificate = std::fs::read(&files.certificate).unwrap();
+    let fixture = Fixture::start_with(|config| drop(give_keys(config, &certificate))).await;
+    granted(&fixture.ask_with(&signed(&key, None)).await);
+    assert_invalid(&fixture.ask_with(&signed(&p256(), None)).await, "TOKEN_SIGNATURE");
+}
+
+#[test]
+fn a_file_that_holds_no_key_of_an_issuer_is_told_with_its_name_and_what_belongs_there() {
+    let authority = TestAuthority::new();
+    let tls = authority.issue(AANF, &[]);
+    let curve = |nid| PKey::from_ec_key(EcKey::generate(&EcGroup::from_curve_name(nid).unwrap()).unwrap()).unwrap();
+    let pem = |key: PKey<Private>| key.public_key_to_pem().unwrap();
+    let garbage = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".to_vec();
+    let rsa = || PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+    let rsa_jwk = br#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}"#.to_vec();
+    for (what, octets, reason) in [
+        ("RSA", pem(rsa()), "not on P-256"),
+        ("another curve", pem(curve(Nid::SECP384R1)), "not on P-256"),
+        ("a curve of as many bits", pem(curve(Nid::SECP256K1)), "not on P-256"),
+        ("Ed25519", pem(PKey::generate_ed25519().unwrap()), "not on P-256"),
+        ("the right one and RSA", [pem(p256()), pem(rsa())].concat(), "not on P-256"),
+        ("a private key", p256().private_key_to_pem_pkcs8().unwrap(), "a private key where a public one belongs"),
+        ("garbage in PEM", garbage, "not a PEM public key or certificate"),
+        ("garbage", vec![0xff; 64], "not PEM"),
+        ("other text", b"the key comes by post".to_vec(), "there is none"),
+        ("nothing", Vec::new(), "there is none"),
+        ("one key twice", p256().public_key_to_pem().unwrap().repeat(2), "two have the same name"),
+        ("a key set of RSA", rsa_jwk, "there is none"),
+        ("half a key set", b"{\"keys\": [".to_vec(), "not a JSON Web Key Set"),
+    ] {
+        let mut config = TestIssuer::new(&authority, NRF).section();
+        let path = give_keys(&mut config, &octets);
+        let producer = Producer::of_certificate("AANF", &tls).unwrap();
+        let told = Authorizer::new(config, producer, &tls, Audit::default()).unwrap_err().to_string();
+        let named =
+            format!("authorization.issuer {NRF}: keys {}: no usable P-256 key: {reason}; it must be", path.display());
+        assert!(told.contains(&named), "{what}: {told}");
+        assert!(
+            told.ends_with("a JSON Web Key Set, or PEM public keys or certificates, of keys on P-256 (ES256)"),
+            "{told}"
+        );
+    }
+    let mut config = TestIssuer::new(&authority, NRF).section();
+    config.issuers[0].keys = authority.directory().join("not-there.pem");
+    let producer = Producer::of_certificate("AANF", &tls).unwrap();
+    let told = Authorizer::new(config, producer, &tls, Audit::default()).unwrap_err().to_string();
+    assert!(told.contains("not-there.pem: No such file"), "{told}");
 }
 
 #[tokio::test]

@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 
+from capif_tokens import refused_tokens
 from cases import Cases
 from external import MESSAGE, REGISTRATIONS, REPORT, External, message_to
 from invoker import Invoker, PskConnection, Refused, credentials, interface_for, openssl, root_of
 from outside import certificate
 from peer import Lab, Peer, b64url, refused
+from signed import decoded, es256, own_key, tampered
 from ue import TLS_1_3, Network, Ue, subscribers
 
 case = Cases()
@@ -84,37 +86,6 @@ def psk_refused(scene, identity, key, alert_number):
         assert f"alert number {alert_number}" in str(refusal), refusal
         return
     raise AssertionError("the connection was taken")
-
-
-def tampered(token, *, header=None, claims=None, signature=None):
-    """With members of header and claims changed; None takes one away."""
-    parts = [json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
-    changed = ({name: value for name, value in (part | (change or {})).items() if value is not None}
-               for part, change in zip(parts, (header, claims)))
-    signed = ".".join(b64url(json.dumps(part).encode()) for part in changed)
-    return f"{signed}.{token.split('.')[2] if signature is None else signature(signed)}"
-
-
-def decoded(text):
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def es256(signed, key):
-    """The signature of JWS (RFC 7518 clause 3.4) by the key in this file."""
-    der = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key], input=signed.encode(), capture_output=True, check=True).stdout
-    length = der[3]
-    r, s = der[4:4 + length], der[6 + length:]
-    return b64url(b"".join(part.lstrip(b"\0").rjust(32, b"\0") for part in (r, s)))
-
-
-def own_key(token):
-    """The token signed with ES256 by a key of one's own, which its header names."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "key")
-        public = subprocess.run(["openssl", "pkey", "-in", folder / "key", "-pubout", "-outform", "DER"], capture_output=True, check=True).stdout
-        jwk = {"kty": "EC", "crv": "P-256", "x": b64url(public[-64:-32]), "y": b64url(public[-32:])}
-        return tampered(token, header={"jwk": jwk, "kid": None}, signature=lambda signed: es256(signed, folder / "key"))
 
 
 # --- at the NEF ----------------------------------------------------------------------------------------------
@@ -460,6 +431,19 @@ def a_token_of_another_invoker_changed_or_of_the_nef_itself_is_invalid_token(sce
     response = ask(narrow)
     refused(response, 403, "INSUFFICIENT_SCOPE")
     challenged(response, "insufficient_scope")
+
+
+@case
+def a_token_of_the_core_functions_own_key_that_is_wrong_in_one_thing_is_refused(scene):
+    weather, relay = scene.invoker(), scene.invoker(scene.relay)
+    weather.by_oauth(scene.profile)
+    relay.by_oauth(scene.profile)
+    root = root_of(interface_for(scene.profile, "OAUTH"))
+    # Past the token, it is refused for the originator.
+    ask = lambda token: weather.peer.post(f"{root}{MESSAGE}", message_to(scene.ue, scene.relay.address(), b"x"), token=token)
+    foreign = {"the NEF's": scene.weather.granted(), "the NRF's": scene.lab.peer("nef").token("AF", "msgs-msgdelivery"),
+               "another invoker's": relay.token().json()["access_token"]}
+    refused_tokens(ask, weather.token().json()["access_token"], scene.lab.path("state/capif/token.key"), scene.profile["aefId"], foreign)
 
 
 @case

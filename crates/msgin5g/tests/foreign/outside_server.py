@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+from capif_tokens import refused_tokens
 from external import MESSAGE, REGISTRATIONS, External, converse, message_to
 from invoker import Invoker, credentials, interface_for, root_of
 from peer import TIMEOUT_SECONDS, Lab, refused
@@ -30,6 +31,17 @@ def published(invoker):
             return profiles["msgs-msgdelivery"][0]
         assert time.monotonic() < give_up_at, found
         time.sleep(0.1)
+
+
+def elsewhere_granted(lab_json, folder, weather):
+    """The same application server's token of the lab's own core function, for the NEF: good there, and of a name that is trusted
+    here, too."""
+    lab = Lab(lab_json)
+    invoker = Invoker(lab, folder, "elsewhere", credentials(lab, weather.service_id)[0])
+    assert invoker.onboard().status_code == 201
+    profile = invoker.discover(**{"api-name": "msgs-msgdelivery"})[0]["aefProfiles"][0]
+    invoker.by_oauth(profile)
+    return {"of the core function elsewhere": invoker.token().json()["access_token"], "the NRF's": lab.peer("nef").token("AF", "msgs-msgdelivery")}
 
 
 def main(lab_json, capif, server):
@@ -53,7 +65,12 @@ def main(lab_json, capif, server):
             elsewhere = {"asSvcId": weather.service_id, "targetUri": "https://127.0.0.1:9/in"}
             refused(ask("POST", REGISTRATIONS, elsewhere), 403, "TARGET_URI_NOT_ALLOWED")
             print(f"held: {method}", flush=True)
-        root = root_of(interface_for(profile, "PKI"))
+        invoker.by_oauth(profile)
+        root = root_of(interface_for(profile, "OAUTH"))
+        probe = lambda token: invoker.peer.post(f"{root}{MESSAGE}", message_to(ue, relay.address(), b"forged"), token=token)
+        own = invoker.token().json()["access_token"]
+        refused_tokens(probe, own, lab.path("state/own-capif/token.key"), profile["aefId"], elsewhere_granted(lab_json, folder, weather))
+        print("held: tokens", flush=True)
         left = invoker.offboard()
         assert left.status_code == 204, (left.status_code, left.text)
         give_up_at = time.monotonic() + TIMEOUT_SECONDS

@@ -196,7 +196,7 @@ impl AuthorizationConfig {
         }
         for (index, issuer) in self.issuers.iter().enumerate() {
             if issuer.nf_instance_id.is_empty() {
-                return fault(format!("issuer[{index}].nf_instance_id is empty"));
+                return fault(format!("issuer[{index}].nf_instance_id is empty: give the NF instance ID of the NRF"));
             }
             if self.issuers.iter().skip(index + 1).any(|other| other.nf_instance_id == issuer.nf_instance_id) {
                 return fault(format!("issuer[{index}] is there twice: one file may hold several keys"));
@@ -212,11 +212,11 @@ impl AuthorizationConfig {
         }
         let nobody = self.issuers.is_empty() && self.nds_ip.is_empty() && self.mode == Mode::Token;
         if nobody && !self.peers.iter().any(|peer| peer.mode == Mode::Tls) {
-            return fault("issuer: there is none, and no peer with mode \"tls\": nobody could get in".to_owned());
+            return fault("issuer: there is none, and no peer with mode \"tls\": nobody could get in; name an NRF's keys, or set mode = \"tls\"".to_owned());
         }
         for (index, statement) in self.nds_ip.iter().enumerate() {
             if statement.networks.is_empty() {
-                return fault(format!("nds_ip[{index}].networks is empty"));
+                return fault(format!("nds_ip[{index}].networks is empty: name those that are protected"));
             }
             if statement.protected_by.trim().is_empty() {
                 return fault(format!("nds_ip[{index}].protected_by must say what protects these networks"));

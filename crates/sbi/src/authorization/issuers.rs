@@ -43,8 +43,12 @@ impl Issuers {
     pub(super) fn open(configs: &[IssuerConfig]) -> Result<Self, InvalidAuthorization> {
         let open = |config: &IssuerConfig| {
             let fault = |error: TokenError| {
+                let what = match &error {
+                    TokenError::Unreadable { source, .. } => source.to_string(),
+                    error => format!("{error}; {WANTED}"),
+                };
                 InvalidAuthorization(format!(
-                    "issuer {}: keys {}: {error}",
+                    "issuer {}: keys {}: {what}",
                     config.nf_instance_id,
                     config.keys.display()
                 ))
@@ -169,6 +173,8 @@ fn claimed_issuer(token: &str) -> Result<String, TokenError> {
 
 static NOT_READ: LogThrottle = LogThrottle::new();
 
+/// What a file of keys is to be.
+const WANTED: &str = "it must be a JSON Web Key Set, or PEM public keys or certificates, of keys on P-256 (ES256)";
 /// How long keys are used before the file is looked at again. A token that does not verify has it looked at anyway.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Tokens remembered of one issuer; one more, and all are forgotten, and verified anew when they come again.
