@@ -196,8 +196,12 @@ impl CoapConfig {
         if let Some(reason) = AnchorRoute::fault(&self.aanf_routes) {
             return Some(format!("coap.aanf_routes: {reason}"));
         }
-        if self.limits.connections_max == 0 || self.limits.connections_per_a_kid_max == 0 {
-            return Some("coap.limits must allow a connection".to_owned());
+        let connections = [
+            ("connections_max", self.limits.connections_max),
+            ("connections_per_a_kid_max", self.limits.connections_per_a_kid_max),
+        ];
+        if let Some((key, _)) = connections.iter().find(|(_, limit)| *limit == 0) {
+            return Some(format!("coap.limits.{key} must be 1 or more"));
         }
         self.limits.wrong_duration().map(|key| format!("coap.limits.{key} must be 1 second to 100 years"))
     }
