@@ -7,7 +7,7 @@ use sbi::capif::invoker::Invoker;
 use sbi::capif::publish::SecurityMethod;
 use sbi::client_credentials::ClientCredentials;
 use sbi::nrf::{NrfClient, NrfConfig, OwnFunction, ProducerRoot};
-use sbi::services::{MSGS_ASREGISTRATION, MSGS_MSGDELIVERY};
+use sbi::services::{MSGS_ASREGISTRATION, MSGS_MSGDELIVERY, MSGS_TOPICLISTEVENT};
 use sbi::{SbiClient, SbiClientConfig, SbiError, SbiResponse, resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -61,15 +61,20 @@ pub(crate) enum Service {
     Registration,
     /// `msgs-msgdelivery`.
     Delivery,
+    /// `msgs-topiclistevent`.
+    Topics,
 }
 
 impl Service {
-    pub(crate) const ALL: [Self; 2] = [Self::Registration, Self::Delivery];
+    /// What no Application Server can do without.
+    pub(crate) const NEEDED: [Self; 2] = [Self::Registration, Self::Delivery];
+    pub(crate) const ALL: [Self; 3] = [Self::Registration, Self::Delivery, Self::Topics];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Registration => MSGS_ASREGISTRATION.service,
             Self::Delivery => MSGS_MSGDELIVERY.service,
+            Self::Topics => MSGS_TOPICLISTEVENT.service,
         }
     }
 }
@@ -77,7 +82,7 @@ impl Service {
 /// An open way.
 pub(crate) enum Way {
     /// By the certificate of the Application Server itself.
-    Direct { registration: Producer, delivery: Producer },
+    Direct { registration: Producer, delivery: Producer, topics: Producer },
     /// By that of the API invoker.
     Capif(ByCapif),
 }
@@ -105,6 +110,7 @@ impl Way {
                 let way = Self::Direct {
                     registration: producer(Service::Registration)?,
                     delivery: producer(Service::Delivery)?,
+                    topics: producer(Service::Topics)?,
                 };
                 Ok((way, Some(nrf)))
             }
@@ -119,8 +125,11 @@ impl Way {
 
     fn direct(http: &SbiClient, nf_type: &'static str, root: &str) -> Result<(Self, Option<NrfClient>), SbiError> {
         let producer = |service| Producer::new(http, nf_type, service, root, None);
-        let way =
-            Self::Direct { registration: producer(Service::Registration)?, delivery: producer(Service::Delivery)? };
+        let way = Self::Direct {
+            registration: producer(Service::Registration)?,
+            delivery: producer(Service::Delivery)?,
+            topics: producer(Service::Topics)?,
+        };
         Ok((way, None))
     }
 
@@ -158,6 +167,7 @@ impl Way {
         match (self, service) {
             (Self::Direct { registration, .. }, Service::Registration) => Ok(registration),
             (Self::Direct { delivery, .. }, Service::Delivery) => Ok(delivery),
+            (Self::Direct { topics, .. }, Service::Topics) => Ok(topics),
             (Self::Capif(_), _) => Err(SbiError::InvalidUri),
         }
     }

@@ -64,6 +64,10 @@ impl ApplicationServer {
         &self.shared.id
     }
 
+    pub(crate) fn way(&self) -> &Way {
+        &self.shared.way
+    }
+
     /// Where it is delivered to, as it registers.
     #[must_use]
     pub fn target_uri(&self) -> &str {
@@ -199,7 +203,7 @@ impl fmt::Debug for ApplicationServer {
     }
 }
 
-fn malformed(what: &str) -> ApplicationError {
+pub(crate) fn malformed(what: &str) -> ApplicationError {
     SbiError::Malformed(what.to_owned()).into()
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct ByCapif {
 struct Agreed {
     registration: Line,
     delivery: Line,
+    /// None where the exposing function has no such API for this invoker.
+    topics: Option<Line>,
 }
 
 /// A line as agreed upon.
@@ -57,10 +59,10 @@ impl ByCapif {
         T: DeserializeOwned,
     {
         let agreed = self.agreed().await?;
-        match agreed.line(service).post(&self.invoker, path, body).await {
+        match agreed.line(service)?.post(&self.invoker, path, body).await {
             Err(error) if is_about_the_agreement(&error) => {
                 tracing::info!(%error, "what was agreed upon with the CAPIF core function does not hold");
-                self.agree_again(&agreed).await?.line(service).post(&self.invoker, path, body).await
+                self.agree_again(&agreed).await?.line(service)?.post(&self.invoker, path, body).await
             }
             outcome => outcome,
         }
@@ -68,9 +70,9 @@ impl ByCapif {
 
     pub(crate) async fn delete(&self, service: Service, path: &str) -> Result<(), SbiError> {
         let agreed = self.agreed().await?;
-        match agreed.line(service).delete(&self.invoker, path).await {
+        match agreed.line(service)?.delete(&self.invoker, path).await {
             Err(error) if is_about_the_agreement(&error) => {
-                self.agree_again(&agreed).await?.line(service).delete(&self.invoker, path).await
+                self.agree_again(&agreed).await?.line(service)?.delete(&self.invoker, path).await
             }
             outcome => outcome,
         }
@@ -98,8 +100,10 @@ impl ByCapif {
     }
 
     async fn negotiate(&self) -> Result<Agreed, SbiError> {
-        let names = Service::ALL.map(Service::name);
-        let agreements = self.invoker.negotiate_all(&names, self.aef_id.as_deref(), &self.methods).await?;
+        let agreements = match self.agree_on(&Service::ALL).await {
+            Err(error) if is_not_for_us(&error) => self.agree_on(&Service::NEEDED).await,
+            outcome => outcome,
+        }?;
         let http = SbiClient::new(SbiClientConfig { tls: self.invoker.files().clone(), limits: self.limits.clone() })?;
         // One token is for all that was agreed upon.
         let tokens = ClientCredentials::new(http.clone(), self.invoker.token_endpoint(), self.invoker.id(), None);
@@ -111,17 +115,26 @@ impl ByCapif {
         };
         let mut lines = agreements.into_iter().map(line);
         match (lines.next(), lines.next()) {
-            (Some(registration), Some(delivery)) => Ok(Agreed { registration, delivery }),
+            (Some(registration), Some(delivery)) => Ok(Agreed { registration, delivery, topics: lines.next() }),
             _ => Err(SbiError::Malformed("no agreement for each API".to_owned())),
         }
+    }
+
+    async fn agree_on(&self, services: &[Service]) -> Result<Vec<Agreement>, SbiError> {
+        let names: Vec<_> = services.iter().map(|service| service.name()).collect();
+        self.invoker.negotiate_all(&names, self.aef_id.as_deref(), &self.methods).await
     }
 }
 
 impl Agreed {
-    fn line(&self, service: Service) -> &Line {
+    fn line(&self, service: Service) -> Result<&Line, SbiError> {
         match service {
-            Service::Registration => &self.registration,
-            Service::Delivery => &self.delivery,
+            Service::Registration => Ok(&self.registration),
+            Service::Delivery => Ok(&self.delivery),
+            Service::Topics => {
+                let none = || SbiError::Problem(Box::new(sbi::ProblemDetails::not_found(NOT_PUBLISHED)));
+                self.topics.as_ref().ok_or_else(none)
+            }
         }
     }
 }
@@ -201,6 +214,13 @@ fn is_about_the_agreement(error: &SbiError) -> bool {
     ABOUT_THE_AGREEMENT.iter().any(|cause| problem.has_cause(cause))
 }
 
+/// Whether one of the APIs is not published, or not to this invoker.
+fn is_not_for_us(error: &SbiError) -> bool {
+    error.problem().is_some_and(|problem| problem.has_cause(NOT_PUBLISHED) || problem.has_cause("API_NOT_ALLOWED"))
+}
+
+/// 404 here, 403 at the core function: nobody exposes the API.
+const NOT_PUBLISHED: &str = "API_NOT_PUBLISHED";
 /// Of API exposing functions, of the token endpoint (`ClientCredentials`), and ours.
 const ABOUT_THE_AGREEMENT: [&str; 5] =
     ["INVOKER_NOT_TRUSTED", "API_NOT_ALLOWED", "OTHER_SECURITY_METHOD", "TOKEN_REFUSED", NO_CONNECTION_BY_PSK];

@@ -61,6 +61,7 @@ impl Senders {
 #[non_exhaustive]
 pub struct Limits {
     /// Deliveries that the application has not decided upon, waiting or taken from [`crate::IncomingStream`]; one more gets 503.
+    /// As many of them and of notifications about topics may wait there, in all.
     pub undecided_max: usize,
     /// How long a delivery waits for the application's decision; then it gets 503. Less than the server waits
     /// (`limits.application_server_timeout_seconds`, 5 s).

@@ -1,5 +1,5 @@
 //! Where the server delivers: `POST {targetUri}/deliver-message` and `POST {targetUri}/deliver-report` (docs/reference/as-api.md,
-//! "What the AS serves").
+//! "What the AS serves"), and tells of topics, `POST {targetUri}/topic-list` (docs/reference/topics.md).
 //!
 //! A delivery's way: is the sender one of ours → is it well-formed and for us → was it decided upon → to the application → its
 //! decision, or 503.
@@ -12,7 +12,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Router};
-use message::ts29538::{DeliveryStatusReport as ReportDelivery, MessageDeliveryAck, UeMessageDelivery};
+use http::StatusCode;
+use message::ts29538::{
+    DeliveryStatusReport as ReportDelivery, MessageDeliveryAck, TopicListNotification, UeMessageDelivery,
+};
 use message::{Address, DecodeLimits, DeliveryStatus, DeliveryStatusReport, FailureCause};
 use sbi::{Json, PeerIdentity, ProblemDetails, cause};
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +24,7 @@ use tokio::time::timeout;
 use crate::config::{ApplicationServerConfig, Senders};
 use crate::hand_over::{Arrival, HandOvers, Key, Verdict};
 use crate::incoming::{Incoming, IncomingStream, Received};
+use crate::topics::{TOPIC_LIST, TopicChanges};
 
 /// What the operations need.
 #[derive(Clone)]
@@ -36,7 +40,7 @@ struct Desk {
 /// The operations, and what the application gets of them.
 pub(crate) fn open(config: &ApplicationServerConfig) -> (Router, IncomingStream) {
     let limits = &config.limits;
-    // As many places as there can be undecided deliveries, so that none has to wait for one.
+    // As many places as there can be undecided deliveries, so that none has to wait for one; what is told of topics shares them.
     let (incoming, receiver) = mpsc::channel(limits.undecided_max);
     let desk = Desk {
         own: Address::application_server(&config.as_service_id),
@@ -49,6 +53,7 @@ pub(crate) fn open(config: &ApplicationServerConfig) -> (Router, IncomingStream)
     let router = Router::new()
         .route("/deliver-message", post(deliver_message))
         .route("/deliver-report", post(deliver_report))
+        .route(TOPIC_LIST, post(topics_changed))
         .route_layer(from_fn_with_state(Arc::clone(&desk.senders), admit))
         .with_state(desk);
     (router, IncomingStream { receiver })
@@ -90,6 +95,22 @@ async fn deliver_report(
     }
     let key = Key { report: true, originator: report.originator.clone(), message_id: report.message_id.clone() };
     desk.hand_over(key, report, Incoming::Report).await
+}
+
+/// What a subscriber to the list of topics is told at its `notificationURI`.
+async fn topics_changed(
+    State(desk): State<Desk>,
+    Json(notification): Json<TopicListNotification>,
+) -> Result<StatusCode, ProblemDetails> {
+    let (answer, taken) = oneshot::channel();
+    let changes = Incoming::Topics(TopicChanges::new(notification, answer));
+    if desk.incoming.try_send(changes).is_err() {
+        return Err(ProblemDetails::overloaded(RETRY_AFTER_SECONDS));
+    }
+    match timeout(desk.decision, taken).await {
+        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Ok(Err(_)) | Err(_) => Err(ProblemDetails::overloaded(RETRY_AFTER_SECONDS)),
+    }
 }
 
 impl Desk {

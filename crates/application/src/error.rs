@@ -16,6 +16,9 @@ pub enum ApplicationError {
     /// The message or report is not in the name of this Application Server, so that the server would refuse it.
     #[error("the originator is not this Application Server")]
     NotOwn,
+    /// The server answered that the subscription to topics is not made, or not ended; in its words.
+    #[error("the subscription is {0}")]
+    Subscription(String),
     /// No answer, or a refusal: of the server, of the NEF before it, or of whoever gives tokens.
     #[error(transparent)]
     Network(#[from] SbiError),

@@ -6,6 +6,7 @@ use message::{DeliveryStatusReport, Message, ReportDeliveryStatus};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::hand_over::{HandOvers, Key, Verdict};
+use crate::topics::TopicChanges;
 
 /// Messages and reports as they come. Ends when the Application Server is closed.
 ///
@@ -30,6 +31,8 @@ pub enum Incoming {
     Message(Received<Message>),
     /// What became of a message that it sent and wanted a report for.
     Report(Received<DeliveryStatusReport>),
+    /// Topics that there are, came or went, for a subscriber to the list of them.
+    Topics(TopicChanges),
 }
 
 /// Something handed to the application, which is the application's only after [`Received::accept`].

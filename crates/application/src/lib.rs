@@ -1,4 +1,5 @@
-//! Application Server (TS 23.554, TS 29.538): registers at an MSGin5G Server, sends, and receives each message once.
+//! Application Server (TS 23.554, TS 29.538): registers at an MSGin5G Server, sends, receives each message once, and subscribes to
+//! Messaging Topics.
 //!
 //! Start from [`ApplicationServerConfig`] and [`ApplicationServer::open`]. [`Access`] says how the server is reached: inside the
 //! operator's domain with a certificate or with tokens of the NRF, outside it through the NEF, or through CAPIF as an onboarded
@@ -63,6 +64,10 @@
 //! Message ID in memory and not handed over again; an application that must not do its work twice over a restart keeps the
 //! Message ID with its results.
 //!
+//! **Topics.** [`ApplicationServer::subscribe`] has messages to topics come, too; [`ApplicationServer::subscribe_to_topic_list`]
+//! tells which topics there are, as [`Incoming::Topics`]. Both subscriptions are the server's, last until they end there, and are
+//! not made anew by [`ApplicationServer::register`].
+//!
 //! All limits are members of [`Limits`], with what happens when they are hit.
 #![forbid(unsafe_code)]
 
@@ -75,6 +80,7 @@ mod desk;
 mod error;
 mod hand_over;
 mod incoming;
+mod topics;
 
 pub use acceptance::Acceptance;
 pub use access::Access;
@@ -82,3 +88,4 @@ pub use application_server::ApplicationServer;
 pub use config::{ApplicationServerConfig, Limits, Senders};
 pub use error::ApplicationError;
 pub use incoming::{Incoming, IncomingStream, Received};
+pub use topics::{TopicChanges, TopicListSubscription};

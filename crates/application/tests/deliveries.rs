@@ -7,6 +7,7 @@ use std::time::Duration;
 use application::{
     Access, ApplicationError, ApplicationServer, ApplicationServerConfig, Incoming, IncomingStream, Received, Senders,
 };
+use message::ts29538::UpdateStatus;
 use message::{Address, DeliveryStatusReport, Message};
 use sbi::testing::TestAuthority;
 use sbi::{PeerName, SbiClient, SbiError};
@@ -103,6 +104,44 @@ async fn a_message_is_answered_when_it_is_accepted_and_handed_over_once() {
     let refusal = pending.await.unwrap().unwrap();
     assert_eq!((&refusal["status"], &refusal["failureCause"]), (&json!("DELY_FAILED"), &json!("TARGET_REFUSED")));
     assert_eq!(world.deliver("m-2").await.unwrap().unwrap(), refusal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_topics_is_answered_when_it_is_accepted_and_put_off_when_it_is_not() {
+    let mut world = World::new(|config| config.limits.undecided_max = 1).await;
+    let told =
+        json!({"msgTopics": [{"msgTopic": "lab/rain", "updateStat": "CREATED"}], "exprTime": "2099-12-01T00:00:00Z"});
+    let tell = |client: &SbiClient| {
+        let (client, uri, body) = (client.clone(), world.uri("topic-list"), told.clone());
+        tokio::spawn(async move { client.post::<_, Value>(&uri, &body).await.map(|answer| answer.status.as_u16()) })
+    };
+    let status =
+        |outcome: Result<u16, SbiError>| outcome.unwrap_or_else(|error| error.problem().unwrap().status.unwrap());
+    let stranger = tell(&world.authority.client(STRANGER)).await.unwrap();
+    assert_eq!(status(stranger), 403);
+    let none = json!({"msgTopics": []});
+    assert_eq!(
+        refused(world.server.post::<_, Value>(&world.uri("topic-list"), &none).await.map(|_| Value::Null)).0,
+        400
+    );
+
+    let pending = tell(&world.server);
+    let Incoming::Topics(changes) = timeout(PATIENCE, world.incoming.next()).await.unwrap().unwrap() else {
+        panic!("no topics")
+    };
+    let [topic] = changes.content().msg_topics.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((topic.msg_topic.as_str(), &topic.update_stat), ("lab/rain", &UpdateStatus::Created));
+    assert!(!pending.is_finished(), "the server is answered by the application alone");
+    changes.accept();
+    assert_eq!(status(pending.await.unwrap()), 204);
+
+    let pending = tell(&world.server);
+    drop(timeout(PATIENCE, world.incoming.next()).await.unwrap());
+    assert_eq!(status(pending.await.unwrap()), 503, "given back: it is told again");
+    // Nobody takes anything any more.
+    let (another, uri) = (world.authority.client(SERVER), world.uri("topic-list"));
+    drop(world.incoming);
+    assert_eq!(refused(another.post::<_, Value>(&uri, &told).await.map(|_| Value::Null)).0, 503);
 }
 
 #[tokio::test(flavor = "multi_thread")]

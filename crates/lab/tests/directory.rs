@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lab::{Directory, LabError, LabJson};
 use openssl::asn1::Asn1Time;
@@ -206,6 +207,44 @@ fn certificates_follow_the_profile_of_service_based_interfaces() {
     let names: Vec<String> =
         server.subject_alt_names().unwrap().iter().filter_map(|name| name.dnsname().map(str::to_owned)).collect();
     assert_eq!(names, ["msgin5g.lab.example", "localhost"]);
+}
+
+/// Whether the extension with the NF types (RFC 9310, TS 33.310 clause 6.1.3c) is critical, and its value in hexadecimal, as the
+/// openssl command finds them in a certificate.
+fn nf_types_extension(certificate: &Path) -> (bool, String) {
+    let output = Command::new("openssl").args(["asn1parse", "-in"]).arg(certificate).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut after = text.lines().skip_while(|line| !line.ends_with(":1.3.6.1.5.5.7.1.34")).skip(1).peekable();
+    let critical = after.next_if(|line| line.contains("BOOLEAN")).is_some();
+    let value = after.next().and_then(|line| line.split_once("OCTET STRING")?.1.split_once("[HEX DUMP]:"));
+    (critical, value.unwrap_or_else(|| panic!("{text}")).1.to_ascii_lowercase())
+}
+
+#[test]
+fn the_nf_types_in_a_certificate_are_a_sequence_with_the_functions_one_type_and_not_critical() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open_or_create(folder.path()).unwrap();
+    for (name, nf_type) in [
+        ("udm", "UDM"),
+        ("ausf", "AUSF"),
+        ("aanf", "AANF"),
+        ("configuration", "AF"),
+        ("server", "AF"),
+        ("nef", "NEF"),
+        ("nrf", "NRF"),
+        ("capif", "AF"),
+        ("lab-nf", "AMF"),
+        ("as-billing", "AF"),
+    ] {
+        let files = directory.certificate(name);
+        // SEQUENCE { IA5String }, in DER.
+        let length = u8::try_from(nf_type.len()).unwrap();
+        let octets = [&[0x30, 2 + length, 0x16, length], nf_type.as_bytes()].concat();
+        assert_eq!(nf_types_extension(&files.certificate), (false, hex::encode(octets)), "{name}");
+        // And that is what a peer of ours reads there.
+        let der = X509::from_pem(&fs::read(&files.certificate).unwrap()).unwrap().to_der().unwrap();
+        assert_eq!(transport::nf_types_of_certificate(&der).unwrap(), [nf_type], "{name}");
+    }
 }
 
 #[test]

@@ -15,13 +15,18 @@ use application::{Acceptance, Access, ApplicationServer, ApplicationServerConfig
 use client::{Client, Outcome, OutgoingMessage};
 use common::Lab;
 use common::fleet::Fleet;
-use message::{Address, DeliveryStatusReport, FailureCause, Message, ReportDeliveryStatus, UeServiceId};
+use message::ts29538::UpdateStatus;
+use message::{
+    Address, AddressType, DeliveryStatusReport, FailureCause, Message, MessagingTopic, ReportDeliveryStatus,
+    UeServiceId,
+};
 use openssl::x509::X509;
 use sbi::capif::invoker::{Invoker, InvokerConfig};
 use sbi::capif::publish::SecurityMethod;
 use sbi::nrf::NrfConfig;
 use sbi::{CertificateFiles, PeerName};
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -188,6 +193,85 @@ async fn converse(config: ApplicationServerConfig, device: &mut Device, disturb:
     assert_eq!(server.send(&sent).await.unwrap_err().cause(), Some("NOT_REGISTERED"));
     server.close().await;
     assert!(incoming.next().await.is_none());
+}
+
+/// Waits until it is told of `topic`, which has become `status`; accepts everything on the way.
+async fn told_of(incoming: &mut IncomingStream, topic: &MessagingTopic, status: &UpdateStatus) {
+    loop {
+        let Incoming::Topics(changes) = next(incoming).await else { panic!("no topics") };
+        let updates = changes.content().msg_topics.clone();
+        changes.accept();
+        if updates.iter().any(|update| update.msg_topic == *topic && update.update_stat == *status) {
+            return;
+        }
+    }
+}
+
+/// Is told of a topic that a device makes, subscribes to it, gets what is published there, publishes, and leaves it.
+async fn follow_topics(config: ApplicationServerConfig, device: &mut Device, name: &str) {
+    let (server, mut incoming) = ApplicationServer::open(config).await.unwrap();
+    register(&server).await;
+    let topic: MessagingTopic = format!("lab/{name}").parse().unwrap();
+    let topics = std::slice::from_ref(&topic);
+    let of = Address { addr_type: AddressType::As, addr: "msgin5g.lab.example".parse().unwrap() };
+    let until = OffsetDateTime::now_utc() + Duration::from_secs(3600);
+    let list = server.subscribe_to_topic_list(of, Some(until)).await.unwrap();
+    assert!(list.expires_at().is_some_and(|expires_at| expires_at <= until));
+    device.client.subscribe(topics, None).await.unwrap();
+    told_of(&mut incoming, &topic, &UpdateStatus::Created).await;
+
+    let holds = server.subscribe(topics, Some(until)).await.unwrap();
+    assert!(holds.is_some_and(|expires_at| expires_at <= until));
+    let forbidden = server.subscribe(&["elsewhere/x".parse().unwrap()], None).await.unwrap_err();
+    assert_eq!(forbidden.cause(), Some("TOPIC_NOT_ALLOWED"));
+    let published = device.client.send(OutgoingMessage::to_topic(&topic, "12 mm")).await.unwrap();
+    assert_eq!(published, Outcome::Stored);
+    let Incoming::Message(message) = next(&mut incoming).await else { panic!("no message") };
+    assert_eq!(
+        (&message.content().destination, message.content().payload.as_slice()),
+        (&Address::topic(&topic), &b"12 mm"[..])
+    );
+    message.accept();
+    let mut warning = server.message(Address::topic(&topic), "flood");
+    warning.store_and_forward = true;
+    assert_eq!(server.send(&warning).await.unwrap(), Acceptance::Stored);
+    let got = timeout(PATIENCE, device.messages.recv()).await.unwrap().unwrap();
+    assert_eq!((got.message_id, got.payload), (warning.message_id, warning.payload));
+
+    // The last who leaves a topic takes it away.
+    server.unsubscribe(topics).await.unwrap();
+    server.unsubscribe(topics).await.unwrap();
+    device.client.unsubscribe(topics).await.unwrap();
+    told_of(&mut incoming, &topic, &UpdateStatus::Deleted).await;
+    server.unsubscribe_from_topic_list(&list).await.unwrap();
+    server.unsubscribe_from_topic_list(&list).await.unwrap();
+    server.deregister().await.unwrap();
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_follows_topics_inside_the_domain_through_the_nef_and_as_an_invoker() {
+    let world = World::start();
+    let mut device = Device::register(&world.lab).await;
+    let api = world.text("/server/api");
+    follow_topics(world.inside(Access::Certificate { server: api }), &mut device, "certificate").await;
+    println!("held: by certificate");
+    let access = Access::Nrf { server: "nrf".to_owned(), nrf: Box::new(NrfConfig::new(world.text("/core/nrf"))) };
+    follow_topics(world.inside(access), &mut device, "nrf").await;
+    println!("held: with tokens of the NRF");
+    let access = Access::Nef {
+        nef: world.text("/core/nef"),
+        client_id: world.text("/external_application_servers/0/client_id"),
+    };
+    follow_topics(world.outside(access), &mut device, "nef").await;
+    println!("held: through the NEF");
+    let folder = tempfile::tempdir().unwrap();
+    let invoker = world.invoker(folder.path(), 0).await;
+    let access = Access::Capif { invoker: Box::new(invoker), methods: vec![SecurityMethod::Oauth], aef_id: None };
+    let mut config = world.outside(access);
+    config.host = Some("localhost".to_owned());
+    follow_topics(config, &mut device, "capif").await;
+    println!("held: as an API invoker");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
