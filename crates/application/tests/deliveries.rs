@@ -111,8 +111,9 @@ async fn what_is_told_of_topics_is_answered_when_it_is_accepted_and_put_off_when
     let mut world = World::new(|config| config.limits.undecided_max = 1).await;
     let told =
         json!({"msgTopics": [{"msgTopic": "lab/rain", "updateStat": "CREATED"}], "exprTime": "2099-12-01T00:00:00Z"});
+    let uri = world.uri("topic-list");
     let tell = |client: &SbiClient| {
-        let (client, uri, body) = (client.clone(), world.uri("topic-list"), told.clone());
+        let (client, uri, body) = (client.clone(), uri.clone(), told.clone());
         tokio::spawn(async move { client.post::<_, Value>(&uri, &body).await.map(|answer| answer.status.as_u16()) })
     };
     let status =
@@ -120,10 +121,7 @@ async fn what_is_told_of_topics_is_answered_when_it_is_accepted_and_put_off_when
     let stranger = tell(&world.authority.client(STRANGER)).await.unwrap();
     assert_eq!(status(stranger), 403);
     let none = json!({"msgTopics": []});
-    assert_eq!(
-        refused(world.server.post::<_, Value>(&world.uri("topic-list"), &none).await.map(|_| Value::Null)).0,
-        400
-    );
+    assert_eq!(refused(world.server.post::<_, Value>(&uri, &none).await.map(|_| Value::Null)).0, 400);
 
     let pending = tell(&world.server);
     let Incoming::Topics(changes) = timeout(PATIENCE, world.incoming.next()).await.unwrap().unwrap() else {
@@ -139,7 +137,7 @@ async fn what_is_told_of_topics_is_answered_when_it_is_accepted_and_put_off_when
     drop(timeout(PATIENCE, world.incoming.next()).await.unwrap());
     assert_eq!(status(pending.await.unwrap()), 503, "given back: it is told again");
     // Nobody takes anything any more.
-    let (another, uri) = (world.authority.client(SERVER), world.uri("topic-list"));
+    let another = world.authority.client(SERVER);
     drop(world.incoming);
     assert_eq!(refused(another.post::<_, Value>(&uri, &told).await.map(|_| Value::Null)).0, 503);
 }
