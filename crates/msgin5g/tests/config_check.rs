@@ -80,12 +80,12 @@ fn a_wrong_entry_of_a_configuration_function_is_told_with_its_key_and_what_would
         (changed("listen = '127.0.0.1:0'", "listen = 'localhost'"), "listen: invalid socket address"),
         (changed("data = 'd'", "dta = 'd'"), "unknown field `dta`"),
         (changed("key = 'k', ", ""), "tls: missing field `key`"),
-        (format!("{good}segment_sise = 7\n"), "coap: unknown field `segment_sise`"),
+        (format!("{good}segment_sise = 7\n"), "coap.segment_sise: unknown field `segment_sise`"),
         (format!("{good}segment_size = 'large'\n"), "coap.segment_size: invalid type: string"),
         (changed("'cm.example'", "'a b'"), "coap.fqdn: "),
         (format!("{base}[provisioner]\n"), "provisioner: invalid type: map, expected a sequence"),
         (format!("{good}[[provisioner]]\nnf_instance = 'x'\n"), "unknown field `nf_instance`"),
-        (format!("{good}[tables\n"), " (line 9, column "),
+        (format!("{good}[tables\n"), " (line 10, column 8): unclosed table"),
         // What would let nobody in, or the wrong ones.
         (
             format!("{base}{coap}"),
