@@ -1,4 +1,4 @@
-//! The policy file, and what the audit says of the decisions made by it; from outside, over real HTTP/2.
+//! The policy file, and how the decisions made by it are counted; from outside, over real HTTP/2.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -146,7 +146,7 @@ async fn a_policy_file_that_cannot_be_meant_is_told_before_anything_is_served() 
 }
 
 #[tokio::test]
-async fn every_decision_of_the_rules_is_in_the_audit() {
+async fn every_decision_of_the_rules_is_counted() {
     let fixture = Fixture::start_with(|_, config| {
         config.afs.push(AfConfig { may_provision: true, ..af(UDM, &[]) });
     })

@@ -190,7 +190,7 @@ async fn a_policy_file_takes_the_place_of_the_entries_and_must_make_sense() {
 }
 
 #[tokio::test]
-async fn every_change_and_every_refusal_is_in_the_audit() {
+async fn every_change_and_every_refusal_is_counted() {
     let fixture = Fixture::start_with(|config| config.admin = Some(([127, 0, 0, 1], 0).into())).await;
     assert!(fixture.associate(SUPI, "a@lab.example").await);
     fixture.may_register(SUPI).await;
