@@ -82,9 +82,26 @@ impl Service {
 /// An open way.
 pub(crate) enum Way {
     /// By the certificate of the Application Server itself.
-    Direct { registration: Producer, delivery: Producer, topics: Producer },
+    Direct(Box<Producers>),
     /// By that of the API invoker.
-    Capif(ByCapif),
+    Capif(Box<ByCapif>),
+}
+
+/// Where each service is.
+pub(crate) struct Producers {
+    registration: Producer,
+    delivery: Producer,
+    topics: Producer,
+}
+
+impl Producers {
+    fn new(producer: impl Fn(Service) -> Result<Producer, SbiError>) -> Result<Self, SbiError> {
+        Ok(Self {
+            registration: producer(Service::Registration)?,
+            delivery: producer(Service::Delivery)?,
+            topics: producer(Service::Topics)?,
+        })
+    }
 }
 
 impl Way {
@@ -96,7 +113,7 @@ impl Way {
     ) -> Result<(Self, Option<NrfClient>), SbiError> {
         if let Access::Capif { invoker, methods, aef_id } = &config.access {
             let way = ByCapif::new((**invoker).clone(), methods.clone(), aef_id.clone(), config.requests.clone());
-            return Ok((Self::Capif(way), None));
+            return Ok((Self::Capif(Box::new(way)), None));
         }
         let http = SbiClient::new(SbiClientConfig { tls: config.tls.clone(), limits: config.requests.clone() })?;
         match &config.access {
@@ -107,11 +124,7 @@ impl Way {
                 nrf.keep_registered(&OwnFunction::default(), Health::new(), shutdown.clone());
                 let http = nrf.authorize(http.inside_domain());
                 let producer = |service| Producer::new(&http, AF, service, server, Some(&nrf));
-                let way = Self::Direct {
-                    registration: producer(Service::Registration)?,
-                    delivery: producer(Service::Delivery)?,
-                    topics: producer(Service::Topics)?,
-                };
+                let way = Self::Direct(Box::new(Producers::new(producer)?));
                 Ok((way, Some(nrf)))
             }
             Access::Nef { nef, client_id } => {
@@ -125,12 +138,7 @@ impl Way {
 
     fn direct(http: &SbiClient, nf_type: &'static str, root: &str) -> Result<(Self, Option<NrfClient>), SbiError> {
         let producer = |service| Producer::new(http, nf_type, service, root, None);
-        let way = Self::Direct {
-            registration: producer(Service::Registration)?,
-            delivery: producer(Service::Delivery)?,
-            topics: producer(Service::Topics)?,
-        };
-        Ok((way, None))
+        Ok((Self::Direct(Box::new(Producers::new(producer)?)), None))
     }
 
     /// POST of `body` to `path` of the service.
@@ -141,7 +149,7 @@ impl Way {
     {
         match self {
             Self::Capif(way) => way.post(service, path, body).await,
-            Self::Direct { .. } => {
+            Self::Direct(_) => {
                 let producer = self.producer(service)?;
                 let outcome = producer.http.post(&producer.uri(path).await?, body).await;
                 producer.root.forget(&outcome);
@@ -154,7 +162,7 @@ impl Way {
     pub(crate) async fn delete(&self, service: Service, path: &str) -> Result<(), SbiError> {
         match self {
             Self::Capif(way) => way.delete(service, path).await,
-            Self::Direct { .. } => {
+            Self::Direct(_) => {
                 let producer = self.producer(service)?;
                 let outcome = producer.http.delete::<serde::de::IgnoredAny>(&producer.uri(path).await?).await;
                 producer.root.forget(&outcome);
@@ -164,12 +172,12 @@ impl Way {
     }
 
     fn producer(&self, service: Service) -> Result<&Producer, SbiError> {
-        match (self, service) {
-            (Self::Direct { registration, .. }, Service::Registration) => Ok(registration),
-            (Self::Direct { delivery, .. }, Service::Delivery) => Ok(delivery),
-            (Self::Direct { topics, .. }, Service::Topics) => Ok(topics),
-            (Self::Capif(_), _) => Err(SbiError::InvalidUri),
-        }
+        let Self::Direct(producers) = self else { return Err(SbiError::InvalidUri) };
+        Ok(match service {
+            Service::Registration => &producers.registration,
+            Service::Delivery => &producers.delivery,
+            Service::Topics => &producers.topics,
+        })
     }
 }
 
