@@ -105,7 +105,7 @@ pub(crate) fn open(config: Config) -> Result<(Config, Rules<Grants>), ExposureEr
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     #[test]
