@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line program talks on standard output")]
 
+mod contracts;
 mod run;
 mod setup;
 mod steps;

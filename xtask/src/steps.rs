@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::contracts;
 use crate::run::{Failure, cargo, root, run};
 use crate::setup::{self, tool};
 
@@ -129,11 +130,13 @@ fn deny(_: &[String]) -> Result<(), Failure> {
 }
 
 fn contract(arguments: &[String]) -> Result<(), Failure> {
+    // Without them there is nothing to compare with, and the tests pass.
+    let contracts = contracts::folder()?;
     setup::for_tests()?;
     let requests = arguments.first().map_or("300", String::as_str);
     let mut nextest = Command::new(tool("cargo-nextest"));
     // The test of every run makes a fraction of them.
-    nextest.current_dir(root()).env("MSGIN5G_CONTRACT_EXAMPLES", requests);
+    nextest.current_dir(root()).env("MSGIN5G_CONTRACT_EXAMPLES", requests).env(contracts::VARIABLE, contracts);
     nextest.args(["nextest", "run", "--profile", "contract", "-p", "sbi", "-p", "msgin5g", "--test", "contract"]);
     run("contract", nextest.arg("--no-capture"))
 }
