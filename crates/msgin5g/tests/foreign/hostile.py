@@ -469,8 +469,9 @@ def bodies_that_never_come(target):
         def answered(frame):
             if isinstance(frame, HeadersFrame):
                 status = rude.status(frame)
-                # Which of two times is over first; and whoever has no token or no right is refused before its body is waited for.
-                assert status in ("401", "403", "408", "504"), status
+                # Which of two times is over first; and whoever has no token or no right, or asked too often without, is refused
+                # before its body is waited for.
+                assert status in ("401", "403", "408", "429", "504"), status
                 rude.expected.discard(frame.stream_id)
             return not rude.expected
         rude.exchange([rude.asked], until=answered)
@@ -491,7 +492,7 @@ def more_streams_than_allowed(target):
     at_once = set()
 
     def over(frame):
-        if isinstance(frame, HeadersFrame) and rude.status(frame) in ("401", "403"):
+        if isinstance(frame, HeadersFrame) and rude.status(frame) in ("401", "403", "429"):
             at_once.add(frame.stream_id)
         return bool(codes([frame], RstStreamFrame) or codes([frame])) or len(at_once) == 1000
     seen = rude.exchange(pieces, until=over)
