@@ -108,8 +108,10 @@ impl Vault {
         let old = read_key(&directory.join(KEY))?;
         let mut octets = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *octets).map_err(io::Error::other)?;
+        // It may have taken all the room there was.
+        let unfinished = remove_unfinished(directory)?;
         put(directory, KEY, |file| file.write_all(&*octets))?;
-        let sessions = open_once(directory)?;
+        let sessions = open_once(directory, unfinished)?;
         let left = match (old, sessions) {
             (Some(old), Some(sessions)) => Some(Left { sessions: BufReader::new(sessions), key: key(&old, OPENS)? }),
             _ => None,
@@ -249,13 +251,8 @@ fn read_key(path: &Path) -> io::Result<Option<Zeroizing<[u8; 32]>>> {
 }
 
 /// Opens the file of sessions, which nobody finds any more then. None if there is none.
-fn open_once(directory: &Path) -> io::Result<Option<File>> {
+fn open_once(directory: &Path, unfinished: bool) -> io::Result<Option<File>> {
     let path = directory.join(SESSIONS);
-    // One that a stop did not finish.
-    let unfinished = remove(&unfinished(directory, SESSIONS))?;
-    if unfinished {
-        tracing::warn!("the last stop did not finish to seal DTLS sessions, their devices make new handshakes");
-    }
     let file = match File::open(&path) {
         Ok(file) => Some(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -265,6 +262,15 @@ fn open_once(directory: &Path) -> io::Result<Option<File>> {
         File::open(directory)?.sync_all()?;
     }
     Ok(file)
+}
+
+/// Removes what a stop did not finish; whether there was something.
+fn remove_unfinished(directory: &Path) -> io::Result<bool> {
+    let unfinished = remove(&unfinished(directory, SESSIONS))?;
+    if unfinished {
+        tracing::warn!("the last stop did not finish to seal DTLS sessions, their devices make new handshakes");
+    }
+    Ok(unfinished)
 }
 
 /// Whether there was one.
@@ -286,8 +292,11 @@ fn put(directory: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result
     // Whoever made one there, and with which mode, it is not written to.
     remove(&unfinished)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    write(&mut file)?;
-    file.sync_all()?;
+    if let Err(error) = write(&mut file).and_then(|()| file.sync_all()) {
+        // Its room is needed by others, when the disk is full.
+        remove(&unfinished)?;
+        return Err(error);
+    }
     fs::rename(&unfinished, directory.join(name))?;
     File::open(directory)?.sync_all()
 }

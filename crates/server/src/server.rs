@@ -575,14 +575,17 @@ async fn stop(core: &Arc<Core>, servers: &ApplicationServers, api: &SbiServer, a
     let drained = Instant::now() + core.limits.drain_timeout();
     core.stopping.cancel();
     api_stop.cancel();
-    if !comes_true(drained, || core.open_requests() == 0).await {
+    let is_drained = comes_true(drained, || core.open_requests() == 0).await;
+    let sealing = Arc::clone(core);
+    // It writes to the disk. Before others are detached: who rests is not to pay for who does not answer.
+    if tokio::task::spawn_blocking(move || sealing.seal_sessions()).await.is_err() {
+        tracing::error!("sealing DTLS sessions ended in a panic");
+    }
+    if !is_drained {
         // Recipients that have not acknowledged by now count as away, while their senders are still there to be told.
         core.detach_all();
         comes_true(Instant::now() + LAST_WRITES, || core.open_requests() == 0).await;
     }
-    let sealing = Arc::clone(core);
-    // It writes to the disk.
-    let _ = tokio::task::spawn_blocking(move || sealing.seal_sessions()).await;
     core.sessions.stop_all();
     servers.stop_all();
     core.broadcast.stop_all();

@@ -73,7 +73,10 @@ impl Seen {
     /// The next message with that Message ID is not taken for a copy.
     pub(super) fn forget_message(&mut self, message_id: u16) {
         self.drop_answer(message_id);
-        self.by_id.remove(&message_id);
+        if self.by_id.remove(&message_id).is_some() {
+            // A peer that uses one Message ID over and over would make it grow.
+            self.order.retain(|(id, _)| *id != message_id);
+        }
     }
 
     /// Says what it was answered with, if it is still remembered.
@@ -181,6 +184,18 @@ mod tests {
         assert_eq!(seen.outcome(5, start + Duration::from_secs(15)), Some(&Outcome::Silence));
         seen.expire(start + Duration::from_secs(20));
         assert!(seen.is_empty() && seen.order.is_empty() && seen.settled_at().is_none());
+    }
+
+    #[test]
+    fn one_message_id_used_over_and_over_takes_no_memory() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.enter(4, start + Duration::from_secs(10), 8);
+        for second in 0..1_000 {
+            seen.enter(5, start + Duration::from_secs(10 + second), 8);
+            seen.forget_message(5);
+        }
+        assert_eq!((seen.by_id.len(), seen.order.len()), (1, 1));
+        assert_eq!(seen.outcome(4, start), Some(&Outcome::Silence));
     }
 
     #[test]
