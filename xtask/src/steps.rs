@@ -165,9 +165,12 @@ fn soak(arguments: &[String]) -> Result<(), Failure> {
     setup::for_tests()?;
     let minutes = arguments.first().map_or(Ok(60), |minutes| minutes.parse::<u64>());
     let seconds = minutes.map_err(|error| format!("soak takes a number of minutes: {error}"))? * 60;
+    let rate =
+        arguments.get(1).map_or(Ok(1_500), |rate| rate.parse::<std::num::NonZeroU32>().map(std::num::NonZeroU32::get));
+    let rate = rate.map_err(|error| format!("soak takes messages a second after the minutes: {error}"))?;
     let mut nextest = Command::new(tool("cargo-nextest"));
     nextest.current_dir(root()).env("MSGIN5G_SOAK_SECONDS", seconds.to_string());
-    nextest.env("MSGIN5G_SOAK_RATE", arguments.get(1).map_or("1500", String::as_str));
+    nextest.env("MSGIN5G_SOAK_RATE", rate.to_string());
     nextest.args(["nextest", "run", "--release", "--profile", "crash", "-p", "msgin5g"]);
     run("mixed load", nextest.args(["--test", "soak", "--no-capture"]))
 }

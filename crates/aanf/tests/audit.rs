@@ -7,24 +7,8 @@ mod common;
 
 use aanf::{AfConfig, PROVISIONING_PATH};
 use common::*;
-use sbi::testing::audit::AuditLog;
+use sbi::testing::audit::{AuditLog, Told};
 use serde_json::{Value, json};
-
-/// What was told since this was asked the last time, authorisation by the certificate apart, which each request has first.
-struct Told {
-    log: &'static AuditLog,
-    seen: usize,
-}
-
-impl Told {
-    /// That the one request since then was authorised once as `service` or operation, and decided on once so.
-    fn once(&mut self, subject: &str, service: &str, decision: &str) {
-        let lines = self.log.lines().split_off(self.seen);
-        self.seen += lines.len();
-        let expected = [format!("{subject} {service} allowed tls"), format!("{subject} {decision}")];
-        assert_eq!(lines, expected);
-    }
-}
 
 #[tokio::test]
 async fn each_decision_is_one_event_with_subject_action_object_outcome_and_reason() {
@@ -33,7 +17,7 @@ async fn each_decision_is_one_event_with_subject_action_object_outcome_and_reaso
     const REMOVE: &str = "/naanf-akma/v1/remove-context";
     const PROVISION: &str = "aanf-provisioning";
     let log = AuditLog::record();
-    let mut told = Told { log, seen: 0 };
+    let mut told = Told::of(log);
     let fixture = Fixture::start_with(|_, config| {
         config.afs.push(AfConfig { may_provision: true, ..af(UDM, &[]) });
         config.afs[2].requests_per_second_max = Some(1);

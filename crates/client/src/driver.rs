@@ -395,7 +395,8 @@ impl Driver {
             }
             ConnectionEvent::Aborted { diagnostic, .. } => {
                 let error = ClientError::Disconnected(format!("the server aborted it: {diagnostic}"));
-                self.disconnect(error, Duration::ZERO);
+                let hold_off = self.link.hold_off();
+                self.disconnect(error, hold_off);
             }
             _ => {}
         }

@@ -8,30 +8,14 @@ mod common;
 use common::{Fixture, PROVISIONER, SERVER, STRANGER, SUPI, refused, service, ue};
 use sbi::association::PageQuery;
 use sbi::ss_gm::{GroupQuery, VALGroupDocument, VALGroupDocumentPatch};
-use sbi::testing::audit::AuditLog;
-
-/// What was told since this was asked the last time.
-struct Told {
-    log: &'static AuditLog,
-    seen: usize,
-}
-
-impl Told {
-    /// That the one request since then was authorised once for `service`, by its certificate, and decided on once so.
-    fn once(&mut self, subject: &str, service: &str, decision: &str) {
-        let lines = self.log.lines().split_off(self.seen);
-        self.seen += lines.len();
-        let expected = [format!("{subject} {service} allowed tls"), format!("{subject} {decision}")];
-        assert_eq!(lines, expected);
-    }
-}
+use sbi::testing::audit::{AuditLog, Told};
 
 #[tokio::test]
 async fn each_decision_on_associations_is_one_event_that_never_names_the_ue() {
     const API: &str = "msgin5g-configuration";
     const GPSI: &str = common::GPSI;
     let log = AuditLog::record();
-    let mut told = Told { log, seen: 0 };
+    let mut told = Told::of(log);
     let fixture = Fixture::start_with(|config| config.tables.associations_per_ue_max = 1).await;
     let (provisioner, stranger) = (fixture.provisioner(PROVISIONER), fixture.provisioner(STRANGER));
     let (this, first, second) = (ue(SUPI), service("a@lab.example"), service("b@lab.example"));

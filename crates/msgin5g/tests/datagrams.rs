@@ -260,6 +260,7 @@ async fn a_server_that_is_killed_while_it_seals_loses_and_repeats_nothing() {
         pair.exchange(&ues, &format!("{round}")).await;
         // At another moment of the stop each time, or without one.
         if round > 0 {
+            server.metric_reaches("dtls_sessions_frozen", 2);
             server.terminate();
             tokio::time::sleep(Duration::from_millis(round * round)).await;
         }

@@ -112,9 +112,7 @@ impl SbiServer {
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
-        let strict_server_name = config.limits.unknown_server_name_refused;
-        let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        Self::listen(config.listen, config.limits, proof, Reading::AtOnce, |_| router, shutdown, metrics.into()).await
+        Self::start_reading(config, Reading::AtOnce, router, shutdown, metrics.into()).await
     }
 
     /// [`SbiServer::start_observed`] for a `router` that finds by the head of a request whether its sender may ask: a body is
@@ -129,10 +127,20 @@ impl SbiServer {
         shutdown: CancellationToken,
         metrics: ServerMetrics,
     ) -> Result<Self, SbiError> {
+        Self::start_reading(config, Reading::OnceAdmitted, router, shutdown, metrics.into()).await
+    }
+
+    /// With certificates of clients.
+    async fn start_reading(
+        config: SbiServerConfig,
+        reading: Reading,
+        router: Router,
+        shutdown: CancellationToken,
+        observers: Observers,
+    ) -> Result<Self, SbiError> {
         let strict_server_name = config.limits.unknown_server_name_refused;
         let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        let reading = Reading::OnceAdmitted;
-        Self::listen(config.listen, config.limits, proof, reading, |_| router, shutdown, metrics.into()).await
+        Self::listen(config.listen, config.limits, proof, reading, |_| router, shutdown, observers).await
     }
 
     /// [`SbiServer::start_observed`] behind `authorizer`, which also says for which networks the same router is served
@@ -161,11 +169,8 @@ impl SbiServer {
                 Self::listen(statement.listen, limits.clone(), proof, reading, |_| router, shutdown, observers);
             protected_networks.push(listener.await?);
         }
-        let strict_server_name = config.limits.unknown_server_name_refused;
-        let proof = PeerProof::Certificate(Arc::new(ReloadingContext::server(config.tls, strict_server_name)?));
-        let (reading, observers) = (Reading::OnceAdmitted, Observers { metrics, audit: authorizer.audit().clone() });
-        let server =
-            Self::listen(config.listen, config.limits, proof, reading, |_| router, shutdown, observers).await?;
+        let observers = Observers { metrics, audit: authorizer.audit().clone() };
+        let server = Self::start_reading(config, Reading::OnceAdmitted, router, shutdown, observers).await?;
         Ok(Self { protected_networks, ..server })
     }
 

@@ -22,7 +22,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
@@ -101,11 +101,14 @@ impl Vault {
     /// The directory cannot be used, or another server uses it.
     pub(crate) fn open(directory: &Path) -> io::Result<(Self, Option<Left>)> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+        let key_path = directory.join(KEY);
         let lock =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))?;
         lock.try_lock().map_err(io::Error::from)?;
-        let old = read_key(&directory.join(KEY))?;
+        let is_ours =
+            is_ours(directory, 0o022)? && is_ours(&key_path, 0o077)? && is_ours(&directory.join(SESSIONS), 0o077)?;
+        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+        let old = read_key(&key_path)?.filter(|_| is_ours);
         let mut octets = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *octets).map_err(io::Error::other)?;
         // It may have taken all the room there was.
@@ -233,6 +236,20 @@ fn next_form(file: &mut impl Read, before: usize) -> io::Result<Option<Vec<u8>>>
 
 fn key(octets: &[u8; 32], start: u32) -> io::Result<SealingKey> {
     SealingKey::new(octets, start).map_err(io::Error::other)
+}
+
+/// Whether this process's user alone could have made what is there: with none of these bits. So if nothing is there.
+fn is_ours(path: &Path, others: u32) -> io::Result<bool> {
+    let about = match fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let is_ours = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & others == 0;
+    if !is_ours {
+        tracing::warn!(target: "security", ?path, "others could have written sealed DTLS sessions, none goes on");
+    }
+    Ok(is_ours)
 }
 
 /// None if there is none, or none that can be one.

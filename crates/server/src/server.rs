@@ -221,10 +221,6 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     )
     .await?;
     let heard = hear_of_disabling(&core, &config, &disabling, &api, &mut metrics_registry);
-    let coaps = match &config.coaps {
-        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys), &heard)?),
-        None => None,
-    };
     let invokers = match config.capif.take() {
         Some(section) => {
             let (services, of_invokers) = (api::unprotected(&for_servers), InvokerMetrics::default());
@@ -244,6 +240,11 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     }
     let path: Arc<str> = config.server.path.as_str().into();
     let oscore = oscore::serve(&core, config.oscore.as_ref(), &keys, &path, &mut metrics_registry).await?;
+    // What can fail has been done: this start uses up the sealed sessions.
+    let coaps = match &config.coaps {
+        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys), &heard)?),
+        None => None,
+    };
     let nrf = clients.nrf;
     let health = core.health.clone();
     health.ready("server");

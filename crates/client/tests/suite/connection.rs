@@ -311,6 +311,30 @@ async fn who_is_sent_away_while_the_next_connection_registers_stays_away_on_that
     assert_eq!((status.state, status.registrations), (ClientState::Waiting, 1));
 }
 
+#[tokio::test]
+async fn who_is_sent_away_stays_away_although_the_server_then_aborts_what_was_under_way() {
+    let server = Server::start().await;
+    let (client, _incoming) = Client::start(server.config(), server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    let mut next = server.accept().await;
+    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    // A message waits for its answer, so that the earlier connection does not end with the Release.
+    let sender = client.clone();
+    tokio::spawn(async move { sender.send(OutgoingMessage::to_ue(&OTHER.parse().unwrap(), "under way")).await });
+    earlier.message().await;
+    send_away(&mut earlier).await;
+    earlier.coap.abort("over");
+    earlier.write(&[]).await;
+    until(&client, |status| status.state == ClientState::Waiting).await;
+    next.respond(exchange, good_for(3600)).await;
+    Box::pin(patiently(async { while next.event().await.is_some() {} })).await;
+    let status = client.status();
+    assert_eq!((status.state, status.registrations), (ClientState::Waiting, 1));
+}
+
 /// A home network that authenticates once, and from then on when it is let.
 #[derive(Clone)]
 struct Slow {

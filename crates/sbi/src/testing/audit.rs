@@ -69,6 +69,48 @@ impl AuditLog {
     }
 }
 
+/// Reads the log request by request.
+#[derive(Debug)]
+pub struct Told {
+    log: &'static AuditLog,
+    seen: usize,
+}
+
+impl Told {
+    /// From the log's beginning on.
+    #[must_use]
+    pub fn of(log: &'static AuditLog) -> Self {
+        Self { log, seen: 0 }
+    }
+
+    /// What was told since this was asked the last time.
+    pub fn news(&mut self) -> Vec<String> {
+        let lines = self.log.lines().split_off(self.seen);
+        self.seen += lines.len();
+        lines
+    }
+
+    /// That there was one decision since then, and this.
+    ///
+    /// # Panics
+    /// If it was not so.
+    #[track_caller]
+    pub fn alone(&mut self, subject: &str, decision: &str) {
+        assert_eq!(self.news(), [format!("{subject} {decision}")]);
+    }
+
+    /// That the one request since then was authorised once for `service`, or its operation, by its certificate, and decided on
+    /// once so.
+    ///
+    /// # Panics
+    /// If it was not so.
+    #[track_caller]
+    pub fn once(&mut self, subject: &str, service: &str, decision: &str) {
+        let expected = [format!("{subject} {service} allowed tls"), format!("{subject} {decision}")];
+        assert_eq!(self.news(), expected);
+    }
+}
+
 struct Recorder;
 
 impl Subscriber for Recorder {

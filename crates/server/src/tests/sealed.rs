@@ -237,6 +237,12 @@ fn files(directory: &Path) -> [PathBuf; 2] {
     ["sessions.sealed", "sessions.key"].map(|name| directory.join(name))
 }
 
+/// As the server makes it.
+fn put_back(path: &Path, octets: &[u8]) {
+    fs::write(path, octets).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -271,7 +277,7 @@ async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_no
     drop((other, vault));
     let net = net.restart().await;
     // Somebody puts back the file of the first stop: its key is no more.
-    fs::write(&files[0], sealed).unwrap();
+    put_back(&files[0], &sealed);
     let (_vault, left) = Vault::open(directory.path()).unwrap();
     let (listening, restored) = Listening::start(&net, at, left).await;
     assert_eq!((restored, listening.listener.sessions()), (0, 0));
@@ -351,8 +357,8 @@ async fn files_that_are_damaged_open_nothing_and_stop_nobody() {
     let with = |sessions: &[u8], key: &[u8]| {
         let directory = tempfile::tempdir().unwrap();
         let paths = files(directory.path());
-        fs::write(&paths[0], sessions).unwrap();
-        fs::write(&paths[1], key).unwrap();
+        put_back(&paths[0], sessions);
+        put_back(&paths[1], key);
         let (_vault, left) = Vault::open(directory.path()).unwrap();
         assert!(!paths[0].exists() && fs::read(&paths[1]).unwrap() != key);
         left.map_or(0, |left| restore(&net, &listening.listener, left))
@@ -394,6 +400,30 @@ async fn a_stop_that_was_killed_while_it_sealed_leaves_nothing_to_open() {
     let mut anew = Device::connect(at).await;
     let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
     assert_eq!(anew.exchange(&registration.encode()).await.code, Code::CREATED);
+}
+
+#[tokio::test]
+async fn what_others_could_have_written_opens_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (net, _meter, at) = stopped_with_a_device(directory.path()).await;
+    let [sessions, key] = files(directory.path()).map(|path| fs::read(path).unwrap());
+    let (listening, _) = Listening::start(&net, at, None).await;
+    let with = |modes: [u32; 3]| {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = files(directory.path());
+        put_back(&paths[0], &sessions);
+        put_back(&paths[1], &key);
+        for (path, mode) in [&paths[0], &paths[1], directory.path()].into_iter().zip(modes) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let (_vault, left) = Vault::open(directory.path()).unwrap();
+        assert!(!paths[0].exists() && fs::read(&paths[1]).unwrap() != key && mode(directory.path()) == 0o700);
+        left.map_or(0, |left| restore(&net, &listening.listener, left))
+    };
+    for modes in [[0o620, 0o600, 0o700], [0o600, 0o640, 0o700], [0o600, 0o606, 0o700], [0o600, 0o600, 0o770]] {
+        assert_eq!(with(modes), 0, "{modes:?}");
+    }
+    assert_eq!(with([0o600, 0o600, 0o755]), 1, "nobody else could");
 }
 
 #[tokio::test]
