@@ -155,10 +155,10 @@ impl Core {
         let _ = self.vault.set(vault);
     }
 
-    /// Seals the sessions that rest, where that is configured.
-    pub(crate) fn seal_sessions(self: &Arc<Self>) {
+    /// Seals the sessions that rest, where that is configured, until then.
+    pub(crate) fn seal_sessions(self: &Arc<Self>, until: Instant) {
         let Some(vault) = self.vault.get() else { return };
-        match vault.seal_all(self) {
+        match vault.seal_all(self, until) {
             Ok(sessions) => tracing::info!(sessions, "DTLS sessions sealed"),
             Err(error) => tracing::error!(%error, "DTLS sessions not sealed, their devices make new handshakes"),
         }

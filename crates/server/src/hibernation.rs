@@ -166,10 +166,16 @@ impl Hibernation {
     }
 }
 
-/// Seals those that rest, one after the other, and takes them out; what cannot be sealed goes on.
-pub(crate) fn seal_all<'a>(core: &'a Arc<Core>, key: &'a SealingKey) -> impl Iterator<Item = Vec<u8>> + 'a {
+/// Seals those that rest, one after the other and none that comes to its turn later than `until`, and takes them out; what
+/// cannot be sealed goes on.
+pub(crate) fn seal_all<'a>(
+    core: &'a Arc<Core>,
+    key: &'a SealingKey,
+    until: Instant,
+) -> impl Iterator<Item = Vec<u8>> + 'a {
     let numbers: Vec<u64> = lock(&core.hibernation.table).places.keys().copied().collect();
-    numbers.into_iter().filter_map(|number| {
+    let in_time = numbers.into_iter().take_while(move |_| Instant::now() < until);
+    in_time.filter_map(|number| {
         let Dormant { mut resting, seat, .. } = core.hibernation.take(number)?;
         let sealed = resting.seal(key);
         if sealed.is_some() {

@@ -122,16 +122,17 @@ impl Vault {
         Ok((Self { directory: directory.to_owned(), key: key(&octets, SEALS)?, _lock: lock }, left))
     }
 
-    /// Seals every session that rests, and stores them; how many. Those that cannot be sealed go on, to be ended.
+    /// Seals the sessions that rest, as many as it comes to before `until`, and stores them; how many. The others go on, to be
+    /// ended.
     ///
     /// # Errors
     /// They cannot be stored: their devices make new handshakes.
-    pub(crate) fn seal_all(&self, core: &Arc<Core>) -> io::Result<usize> {
+    pub(crate) fn seal_all(&self, core: &Arc<Core>, until: Instant) -> io::Result<usize> {
         let mut count = 0;
         put(&self.directory, SESSIONS, |file| {
             let mut file = BufWriter::new(file);
             file.write_all(FILE_FORM)?;
-            for form in hibernation::seal_all(core, &self.key).take(SESSIONS_MAX) {
+            for form in hibernation::seal_all(core, &self.key, until).take(SESSIONS_MAX) {
                 let octets = u16::try_from(form.len()).map_err(io::Error::other)?;
                 file.write_all(&octets.to_be_bytes())?;
                 file.write_all(&form)?;

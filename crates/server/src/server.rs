@@ -577,9 +577,9 @@ async fn stop(core: &Arc<Core>, servers: &ApplicationServers, api: &SbiServer, a
     core.stopping.cancel();
     api_stop.cancel();
     let is_drained = comes_true(drained, || core.open_requests() == 0).await;
-    let sealing = Arc::clone(core);
+    let (sealing, until) = (Arc::clone(core), Instant::now() + LAST_WRITES);
     // It writes to the disk. Before others are detached: who rests is not to pay for who does not answer.
-    if tokio::task::spawn_blocking(move || sealing.seal_sessions()).await.is_err() {
+    if tokio::task::spawn_blocking(move || sealing.seal_sessions(until)).await.is_err() {
         tracing::error!("sealing DTLS sessions ended in a panic");
     }
     if !is_drained {

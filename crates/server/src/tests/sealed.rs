@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use coap::{DatagramConfig, DatagramConnection};
+use tokio::time::Instant;
 use transport::{
     DatagramCarrier, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsListener, DtlsServerConfig,
     LinkReceived,
@@ -217,6 +218,11 @@ async fn resting_net() -> Net {
     net
 }
 
+/// No sealing takes that long.
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
 /// A start with one device, whose session was sealed by its stop: the files are in `directory`.
 async fn stopped_with_a_device(directory: &Path) -> (Net, Device, SocketAddr) {
     let net = resting_net().await;
@@ -226,8 +232,11 @@ async fn stopped_with_a_device(directory: &Path) -> (Net, Device, SocketAddr) {
     let mut meter = Device::connect(listening.listener.local_addr()).await;
     let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
     assert_eq!(meter.exchange(&registration.encode()).await.code, Code::CREATED);
+    until(|| net.core.hibernation.count() == 1).await;
+    assert_eq!(vault.seal_all(&net.core, Instant::now()).unwrap(), 0, "its time is over");
+    assert_eq!(net.core.hibernation.count(), 1, "and it is as it was");
     // What cannot be sealed yet goes on.
-    until(|| vault.seal_all(&net.core).unwrap() == 1).await;
+    until(|| vault.seal_all(&net.core, soon()).unwrap() == 1).await;
     assert_eq!((net.core.hibernation.count(), listening.listener.sessions()), (0, 0));
     let at = listening.end().await;
     (net.restart().await, meter, at)
@@ -272,7 +281,7 @@ async fn a_session_that_rests_goes_on_after_a_restart_and_what_was_used_opens_no
     assert_eq!(listening.listener.sessions(), 1);
 
     // It goes on over a further one.
-    until(|| vault.seal_all(&net.core).unwrap() == 1).await;
+    until(|| vault.seal_all(&net.core, soon()).unwrap() == 1).await;
     let at = listening.end().await;
     drop((other, vault));
     let net = net.restart().await;
@@ -441,7 +450,7 @@ async fn the_directory_of_sealed_sessions_is_its_owner_s_alone_and_one_server_s(
     let (vault, _) = Vault::open(&directory).unwrap();
     fs::write(directory.join("sessions.sealed.new"), "").unwrap();
     fs::set_permissions(directory.join("sessions.sealed.new"), fs::Permissions::from_mode(0o666)).unwrap();
-    assert_eq!(vault.seal_all(&net.core).unwrap(), 0);
+    assert_eq!(vault.seal_all(&net.core, soon()).unwrap(), 0);
     assert_eq!(mode(&directory), 0o700);
     for path in files(&directory) {
         assert_eq!(mode(&path), 0o600, "{path:?}");
