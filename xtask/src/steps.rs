@@ -34,7 +34,11 @@ pub(crate) const STEPS: &[Step] = &[
     ),
     step("docs", "the API documentation builds without a broken link", docs),
     step("crash", "kill -9 under load loses nothing and repeats nothing [ROUNDS, default 100]", crash),
-    step("soak", "memory stays flat under mixed load [MINUTES, default 60 [MESSAGES a second, default 1500]]", soak),
+    step(
+        "soak",
+        "memory stays flat under mixed load [MINUTES, default 60 [MESSAGES a second, default 1500 [low or default bounds]]]",
+        soak,
+    ),
     step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10", FUZZ_TARGETS)),
     step("fuzz", "the same for long [SECONDS for each target, default 3600] [TARGET...]", fuzz),
     step("bench", "figures beside the best known peers, from a release build", bench),
@@ -168,9 +172,13 @@ fn soak(arguments: &[String]) -> Result<(), Failure> {
     let rate =
         arguments.get(1).map_or(Ok(1_500), |rate| rate.parse::<std::num::NonZeroU32>().map(std::num::NonZeroU32::get));
     let rate = rate.map_err(|error| format!("soak takes messages a second after the minutes: {error}"))?;
+    let bounds = arguments.get(2).map_or("low", String::as_str);
+    if !["low", "default"].contains(&bounds) {
+        return Err(format!("the bounds of a soak are low or default, not {bounds:?}"));
+    }
     let mut nextest = Command::new(tool("cargo-nextest"));
     nextest.current_dir(root()).env("MSGIN5G_SOAK_SECONDS", seconds.to_string());
-    nextest.env("MSGIN5G_SOAK_RATE", rate.to_string());
+    nextest.env("MSGIN5G_SOAK_RATE", rate.to_string()).env("MSGIN5G_SOAK_BOUNDS", bounds);
     nextest.args(["nextest", "run", "--release", "--profile", "crash", "-p", "msgin5g"]);
     run("mixed load", nextest.args(["--test", "soak", "--no-capture"]))
 }
