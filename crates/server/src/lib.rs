@@ -60,6 +60,7 @@ mod server;
 mod session;
 mod sessions;
 mod stored_update;
+mod superseding;
 mod sync;
 #[cfg(test)]
 mod tests;

@@ -190,7 +190,9 @@ impl Restoring<'_> {
         };
         let party = core.registry.find(&Address::ue(&owner.ue_service_id)).ok_or("not registered")?;
         let Owner { a_kid, ue_id, gpsi, .. } = owner;
-        let peer = ProvenPeer { a_kid, ue_id, gpsi, expires_at, protocol, tls_version, cipher };
+        // Whether it is good still is asked in any case before anything is done for it.
+        let asked_at = Instant::now();
+        let peer = ProvenPeer { a_kid, ue_id, gpsi, expires_at, asked_at, protocol, tls_version, cipher };
         let mailbox = Arc::new(Mailbox::default());
         let seat = Seat::new(Entry::new(core, &mailbox, &peer), Connection::over_datagrams(core));
         let generation = party.attach_first(&mailbox).ok_or("registered anew")?;

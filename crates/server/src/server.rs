@@ -372,7 +372,8 @@ fn hear_of_disabling(
     api: &SbiServer,
     metrics: &mut MetricsRegistry,
 ) -> DisablingHeard {
-    core.sessions.handshakes_last(longest_handshake(config));
+    let reused = Duration::from_secs(config.akma.lookups.positive_cache_seconds);
+    core.sessions.handshakes_last(longest_handshake(config), reused);
     if let Some(section) = &config.akma.notifications {
         disabling.metrics().register(metrics);
         disabling.open(section, api.local_addr());

@@ -4,7 +4,8 @@
 //! (`CloseReason`), so whoever takes letters obeys them, over whichever transport it speaks.
 //!
 //! An A-KID that was withdrawn while a handshake with it was under way is remembered for as long as a handshake may take, so
-//! that the session which comes of it ends as it begins.
+//! that the session which comes of it ends as it begins; so is the A-KID that a UE registered by, so that a session which comes of
+//! a handshake with an older one is asked about before it registers ([`Superseding`]).
 
 use std::collections::{HashMap, hash_map};
 use std::hash::Hash;
@@ -18,6 +19,7 @@ use transport::ProvenPeer;
 
 use crate::core::Core;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
+use crate::superseding::Superseding;
 use crate::sync::lock;
 
 const SHARDS: usize = 16;
@@ -38,6 +40,7 @@ struct Proven {
     of_a_kids: HashMap<AKid, Numbers>,
     of_ues: HashMap<UeId, Numbers>,
     withdrawn: RecentlyDisabled,
+    superseding: Superseding,
 }
 
 /// Almost everybody has one session, which takes no memory of its own.
@@ -112,6 +115,10 @@ impl Entry {
         if proven.withdrawn.contains(&a_kid, Instant::now()) {
             mailbox.post(Letter::Close(CloseReason::ServiceDisabled));
         }
+        if proven.superseding.doubts(peer, tokio::time::Instant::now()) {
+            tracing::debug!(target: "security", %a_kid, "the UE may have registered by a newer A-KID meanwhile");
+            mailbox.post(Letter::Revalidate);
+        }
         drop(proven);
         if core.stopping.is_cancelled() {
             mailbox.post(Letter::Close(CloseReason::Stopping));
@@ -181,9 +188,11 @@ impl Sessions {
         self.connections.load(Ordering::Relaxed) + self.datagram_sessions.load(Ordering::Relaxed)
     }
 
-    /// The longest that a key may be on its way into a session; before the first one.
-    pub(crate) fn handshakes_last(&self, longest: Duration) {
-        lock(&self.proven).withdrawn.remember_for(longest);
+    /// The longest that a key may be on its way into a session, and for how long it may be used again; before the first one.
+    pub(crate) fn handshakes_last(&self, longest: Duration, reused: Duration) {
+        let mut proven = lock(&self.proven);
+        proven.withdrawn.remember_for(longest);
+        proven.superseding.remember_for(longest.saturating_add(reused));
     }
 
     /// Tells every session to end in good order.
@@ -204,9 +213,13 @@ impl Sessions {
         numbers.iter().filter(|number| self.post(**number, Letter::Close(CloseReason::ServiceDisabled))).count()
     }
 
-    /// Has every session of this UE that another A-KID proved ask at once whether that is still good: there is a newer one.
-    pub(crate) fn superseded(&self, ue_id: &UeId, by: &AKid) {
-        let proven = lock(&self.proven);
+    /// Has every session of this UE that another A-KID proved ask at once whether that is still good: there is a newer one. Where
+    /// the registration by that is not the one of before again, those whose handshakes are under way are asked about, too.
+    pub(crate) fn superseded(&self, ue_id: &UeId, by: &AKid, anew: bool) {
+        let mut proven = lock(&self.proven);
+        if anew {
+            proven.superseding.registered(ue_id, by, tokio::time::Instant::now());
+        }
         let newer = proven.of_a_kids.get(by).map(Numbers::as_slice).unwrap_or_default();
         let of_ue = proven.of_ues.get(ue_id).map(Numbers::as_slice).unwrap_or_default();
         let older: Vec<u64> = of_ue.iter().filter(|number| !newer.contains(number)).copied().collect();

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use akma::{AKid, UaProtocolId};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
-use crate::key_source::{KeyRequest, LookupRefusal, ProvenKey};
+use crate::key_source::{FoundKey, KeyRequest, LookupRefusal, ProvenKey};
 use crate::log_throttle::LogThrottle;
 use crate::psk_profile::TlsVersion;
 use crate::psk_server::ProvenPeer;
@@ -17,6 +18,8 @@ pub(crate) struct Found {
     pub(crate) a_kid: AKid,
     pub(crate) protocol: UaProtocolId,
     pub(crate) key: ProvenKey,
+    /// When the key server was asked.
+    pub(crate) asked_at: Instant,
 }
 
 impl Found {
@@ -26,8 +29,9 @@ impl Found {
         protocol: UaProtocolId,
         source: IpAddr,
     ) -> Result<Self, LookupRefusal> {
-        let key = lookup.resolve(KeyRequest { a_kid: a_kid.clone(), protocol, source }).await?;
-        Ok(Self { a_kid, protocol, key })
+        let request = KeyRequest { a_kid: a_kid.clone(), protocol, source };
+        let FoundKey { key, asked_at } = lookup.resolve(request).await?;
+        Ok(Self { a_kid, protocol, key, asked_at })
     }
 
     /// Fails closed: a handshake that is done proves its peer only if the key was looked up for what was negotiated.
@@ -38,11 +42,11 @@ impl Found {
         cipher: &'static str,
     ) -> Result<ProvenPeer, HandshakeError> {
         let protocol = tls_version.protocol(suite);
-        let Self { a_kid, key, .. } = found
+        let Self { a_kid, key, asked_at, .. } = found
             .filter(|found| found.protocol == protocol)
             .ok_or(HandshakeError::Protocol("the key belongs to another protocol"))?;
         let ProvenKey { ue_id, gpsi, expires_at, .. } = key;
-        Ok(ProvenPeer { a_kid, ue_id, gpsi, expires_at, protocol, tls_version, cipher })
+        Ok(ProvenPeer { a_kid, ue_id, gpsi, expires_at, asked_at, protocol, tls_version, cipher })
     }
 }
 

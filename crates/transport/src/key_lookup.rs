@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 use crate::admission::{Admission, Full, Slot, Source};
 use crate::breaker::Breaker;
 use crate::expiring::later;
-use crate::key_source::{KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
+use crate::key_source::{FoundKey, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
 use crate::log_throttle::LogThrottle;
 use crate::lookup_rate::{LookupRate, Spent};
 use crate::metrics::TransportMetrics;
@@ -128,7 +128,7 @@ impl KeyLookup {
     ///
     /// # Errors
     /// [`LookupRefusal`]; anything undecided is a refusal.
-    pub async fn resolve(&self, request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
+    pub async fn resolve(&self, request: KeyRequest) -> Result<FoundKey, LookupRefusal> {
         self.ask(&request, Asker::Stranger).await
     }
 
@@ -138,18 +138,19 @@ impl KeyLookup {
     /// # Errors
     /// [`LookupRefusal`]; anything undecided is a refusal.
     pub async fn revalidate(&self, request: KeyRequest) -> Result<ProvenKey, LookupRefusal> {
-        self.ask(&request, Asker::Proven).await
+        self.ask(&request, Asker::Proven).await.map(|found| found.key)
     }
 
-    async fn ask(&self, request: &KeyRequest, asker: Asker) -> Result<ProvenKey, LookupRefusal> {
+    async fn ask(&self, request: &KeyRequest, asker: Asker) -> Answer {
         let answer = match self.shared.consider(request, asker) {
             Step::Answered(answer) => answer,
             Step::Begun(waiting) => wait(waiting).await,
             Step::Joined(waiting, _place) => wait(waiting).await,
         };
         // K_AF may have expired between the key server's answer and this moment, or the clock may have stepped.
-        let answer = answer
-            .and_then(|key| if key.is_valid_at(SystemTime::now()) { Ok(key) } else { Err(LookupRefusal::Expired) });
+        let answer = answer.and_then(|found| {
+            if found.key.is_valid_at(SystemTime::now()) { Ok(found) } else { Err(LookupRefusal::Expired) }
+        });
         self.shared.metrics.lookup_ended(match &answer {
             Ok(_) => "found",
             Err(refusal) => refusal.label(),
@@ -170,7 +171,7 @@ impl KeyLookup {
     }
 }
 
-type Answer = Result<ProvenKey, LookupRefusal>;
+type Answer = Result<FoundKey, LookupRefusal>;
 type Waiting = watch::Receiver<Option<Answer>>;
 
 struct Shared {
@@ -188,7 +189,7 @@ struct Shared {
 struct State {
     in_flight: ByAKid<Flight>,
     flights_begun: u64,
-    found: Remembered<ProvenKey>,
+    found: Remembered<FoundKey>,
     unknown: Remembered<()>,
     breaker: Breaker,
     rate: LookupRate,
@@ -236,8 +237,8 @@ impl Shared {
         if asker == Asker::Proven {
             state.forget(&request.a_kid);
         }
-        if let Some(key) = state.found.live(&question, now) {
-            return Step::Answered(Ok(key.clone()));
+        if let Some(found) = state.found.live(&question, now) {
+            return Step::Answered(Ok(found.clone()));
         }
         if state.unknown.live(&question, now).is_some() {
             return Step::Answered(Err(LookupRefusal::Unknown));
@@ -315,7 +316,7 @@ impl Shared {
         self.metrics.breaker_is_open(!closed);
         match answer {
             _ if forgotten => {}
-            Ok(key) => state.found.insert(question, key.clone(), self.reusable_until(key, now), now),
+            Ok(found) => state.found.insert(question, found.clone(), self.reusable_until(&found.key, now), now),
             Err(LookupRefusal::Unknown) => {
                 let expiry = later(now, Duration::from_millis(self.limits.negative_cache_ms));
                 state.unknown.insert(question, (), expiry, now);
@@ -367,7 +368,9 @@ impl Lookup {
         let retrieval = shared.source.retrieve(af_id, self.question.a_kid.clone());
         let limit = Duration::from_millis(shared.limits.timeout_ms);
         let (answer, health) = match tokio::time::timeout(limit, retrieval).await {
-            Ok(Ok(Some(key))) if key.is_valid_at(SystemTime::now()) => (Ok(key), Health::Works),
+            Ok(Ok(Some(key))) if key.is_valid_at(SystemTime::now()) => {
+                (Ok(FoundKey { key, asked_at: begun }), Health::Works)
+            }
             Ok(Ok(Some(_))) => (Err(LookupRefusal::Expired), Health::Works),
             Ok(Err(KeySourceError::Expired)) => (Err(LookupRefusal::Expired), Health::Works),
             Ok(Ok(None)) => (Err(LookupRefusal::Unknown), Health::Works),

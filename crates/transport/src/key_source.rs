@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use akma::{AKid, AfId, Gpsi, KAf, UaProtocolId, UeId};
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -82,6 +83,16 @@ impl ProvenKey {
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         self.expires_at.is_none_or(|expiry| now < expiry)
     }
+}
+
+/// What [`KeyLookup::resolve`](crate::KeyLookup::resolve) found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundKey {
+    /// What the key server proves.
+    pub key: ProvenKey,
+    /// When it was asked, also where the question was somebody else's or the answer is remembered: what it has learnt since, such as
+    /// a newer A-KID of the UE, is not in its answer.
+    pub asked_at: Instant,
 }
 
 /// Why there is no key for a peer. Each has its own alert, see [`HandshakeError`](crate::HandshakeError).

@@ -88,7 +88,7 @@ pub use carrier::{
 pub use expiring::Expiring;
 pub use handshake_error::HandshakeError;
 pub use key_lookup::{KeyLookup, LookupLimits};
-pub use key_source::{BoxFuture, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
+pub use key_source::{BoxFuture, FoundKey, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
 pub use log_throttle::LogThrottle;
 pub use metrics::TransportMetrics;
 pub use nf_types::nf_types_of_certificate;

@@ -105,6 +105,9 @@ pub struct ProvenPeer {
     pub gpsi: Option<Gpsi>,
     /// When K_AF expires: the connection must not outlive it.
     pub expires_at: Option<SystemTime>,
+    /// When the key server was asked for K_AF: of what it has learnt since, such as a newer A-KID of the UE, the handshake knows
+    /// nothing.
+    pub asked_at: tokio::time::Instant,
     /// The Ua* protocol K_AF was derived for.
     pub protocol: UaProtocolId,
     /// The version of TLS or DTLS.

@@ -25,7 +25,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use sbi::{ProblemDetails, cause};
 use tokio::time::Instant;
-use transport::{KeyRequest, LogThrottle, LookupRefusal, ProvenKey};
+use transport::{FoundKey, KeyRequest, LogThrottle, LookupRefusal};
 
 use super::Front;
 use super::devices::{Device, Origin};
@@ -126,13 +126,13 @@ impl Front {
         // One without Content-Length may have come with a body all the same.
         self.require_protection(!body.is_empty(), &credentials)?;
         let protocol = self.ua_protocol.identifier(origin.tls.map_or(0, |tls| tls.suite));
-        let known = self.key_of(&a_kid, protocol, nonce, origin).await?;
+        let found = self.key_of(&a_kid, protocol, nonce, origin).await?;
         let covered = Covered { method: request.method.as_str(), uri: target_of(request), body };
-        if !credentials.verify(&DigestPassword::from(&known.k_af), &covered) {
+        if !credentials.verify(&DigestPassword::from(&found.key.k_af), &covered) {
             return Err(Refusal::WrongDigest);
         }
         let device = self.devices.enter(&a_kid, Instant::now()).map_err(|_| Refusal::TooMany)?;
-        device.prove(known, protocol);
+        device.prove(found, protocol);
         if device.count(nonce, credentials.count, &self.nonces, self.limits.nonces_per_device_max) {
             self.nonces.proved(nonce);
             Ok(device)
@@ -149,10 +149,10 @@ impl Front {
         protocol: UaProtocolId,
         nonce: Nonce,
         origin: Origin,
-    ) -> Result<ProvenKey, Refusal> {
+    ) -> Result<FoundKey, Refusal> {
         let device = self.devices.find(a_kid);
         let known = device.as_ref().and_then(|device| device.key_in_use(protocol));
-        if let Some(known) = known.filter(|known| known.is_valid_at(SystemTime::now())) {
+        if let Some(known) = known.filter(|known| known.key.is_valid_at(SystemTime::now())) {
             return Ok(known);
         }
         let Some(keys) = &self.core.keys else { return Err(Refusal::KeyNotAvailable) };

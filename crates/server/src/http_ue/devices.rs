@@ -20,7 +20,7 @@ use message::Address;
 use sbi::DeviceTls;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
-use transport::{ProvenKey, ProvenPeer, TlsVersion};
+use transport::{FoundKey, ProvenPeer, TlsVersion};
 
 use super::Front;
 use super::config::DeviceLimits;
@@ -160,7 +160,7 @@ pub(super) struct Device {
 }
 
 struct State {
-    key: Option<ProvenKey>,
+    key: Option<FoundKey>,
     /// What the key is for.
     protocol: UaProtocolId,
     counters: Counters,
@@ -214,16 +214,16 @@ impl State {
 
 impl Device {
     /// The key of its session, if it has one, and it is for this protocol.
-    pub(super) fn key_in_use(&self, protocol: UaProtocolId) -> Option<ProvenKey> {
+    pub(super) fn key_in_use(&self, protocol: UaProtocolId) -> Option<FoundKey> {
         let state = lock(&self.state);
         state.key.clone().filter(|_| state.has_session() && state.protocol == protocol)
     }
 
     /// Notes what it has proven itself with, and ends its session if that is another UE's.
-    pub(super) fn prove(&self, key: ProvenKey, protocol: UaProtocolId) {
+    pub(super) fn prove(&self, found: FoundKey, protocol: UaProtocolId) {
         let mut state = lock(&self.state);
-        let same = state.key.as_ref().is_none_or(|before| before.ue_id == key.ue_id);
-        (state.key, state.protocol) = (Some(key), protocol);
+        let same = state.key.as_ref().is_none_or(|before| before.key.ue_id == found.key.ue_id);
+        (state.key, state.protocol) = (Some(found), protocol);
         if !same {
             (state.registration, state.link) = (None, None);
         }
@@ -306,13 +306,15 @@ impl Registered {
 }
 
 /// What a session is told of its peer.
-fn proven(a_kid: &AKid, key: &ProvenKey, protocol: UaProtocolId, tls: Option<DeviceTls>) -> ProvenPeer {
+fn proven(a_kid: &AKid, found: &FoundKey, protocol: UaProtocolId, tls: Option<DeviceTls>) -> ProvenPeer {
+    let FoundKey { key, asked_at } = found;
     let tls = tls.unwrap_or(DeviceTls { version: TlsVersion::Tls12, cipher: "unknown", suite: 0 });
     ProvenPeer {
         a_kid: a_kid.clone(),
         ue_id: key.ue_id.clone(),
         gpsi: key.gpsi.clone(),
         expires_at: key.expires_at,
+        asked_at: *asked_at,
         protocol,
         tls_version: tls.version,
         cipher: tls.cipher,

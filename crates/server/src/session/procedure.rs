@@ -246,7 +246,8 @@ async fn register(
     if known.is_none() && core.registry.ues() >= core.limits.registrations_max {
         return Err(FailureCause::Overloaded);
     }
-    if known.as_ref().is_none_or(|party| lock(&party.state).record_fingerprint != fingerprint) {
+    let anew = known.as_ref().is_none_or(|party| lock(&party.state).record_fingerprint != fingerprint);
+    if anew {
         core.store.put_registration(record).await.map_err(|error| {
             tracing::error!(ue_service_id = %id, %error, "registration not stored");
             if error.is_refusal() { FailureCause::Overloaded } else { FailureCause::StorageFailed }
@@ -263,7 +264,7 @@ async fn register(
     let generation = party.attach(mailbox, profile).ok_or(FailureCause::Overloaded)?;
     core.woken(&address);
     if let Some(ue_id) = &peer.ue_id {
-        core.sessions.superseded(ue_id, &peer.a_kid);
+        core.sessions.superseded(ue_id, &peer.a_kid, anew);
     }
     tracing::info!(a_kid = %peer.a_kid, ue_service_id = %id, generation, "registered");
     Ok(Registered { party, generation })

@@ -211,7 +211,7 @@ impl Device {
     }
 
     /// Waits for the server to end the session.
-    async fn ended(self) -> Ended {
+    pub(super) async fn ended(self) -> Ended {
         timeout(PATIENCE, self.session).await.unwrap().unwrap().expect("it did not rest")
     }
 

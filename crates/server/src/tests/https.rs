@@ -497,6 +497,29 @@ async fn an_a_kid_that_is_superseded_stops_within_the_time_of_revalidation() {
 }
 
 #[tokio::test]
+async fn a_device_of_an_older_a_kid_whose_key_was_on_its_way_while_a_newer_registered_comes_to_no_registration() {
+    let https = Https::new().await;
+    let alice = https.device("alice");
+    https.net.associate(&supi_of("alice"), "alice-too");
+    let held = Arc::new(Notify::new());
+    *https.keys.held.lock().unwrap() = Some(Arc::clone(&held));
+    let registering = tokio::spawn({
+        let alice = alice.clone();
+        async move { alice.register().await }
+    });
+    until(|| https.keys.asked.lock().unwrap().len() == 1).await;
+    let a_kid = "0.newer@5gc.mnc001.mcc001.3gppnetwork.org".parse().unwrap();
+    let mut newer = https.net.connect_as(ProvenPeer { a_kid, ..peer(Some(&supi_of("alice")), None) }, STREAM_OCTETS);
+    assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
+    https.keys.known.lock().unwrap().clear();
+    held.notify_one();
+    assert_ne!(registering.await.unwrap().0, StatusCode::CREATED);
+    assert!(https.net.core.registry.find(&address("alice")).is_none(), "it did not register");
+    let (status, problem) = until_settled(|| alice.register(), |said| said.0 != 503).await;
+    assert_eq!((status, problem["cause"].as_str()), (StatusCode::FORBIDDEN, Some("A_KID_NOT_KNOWN")));
+}
+
+#[tokio::test]
 async fn a_device_without_a_session_is_asked_about_again_whenever_its_key_was_last_good() {
     let devices = DeviceLimits { listen_gap_seconds: 1, ..DeviceLimits::default() };
     let https = Https::with(Limits::default(), devices, true).await;

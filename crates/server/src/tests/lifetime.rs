@@ -132,6 +132,53 @@ async fn a_session_of_an_older_a_kid_is_asked_about_before_it_registers() {
     assert_eq!(newer.send(&message("alice-too", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
 }
 
+fn registration_of(name: &str) -> Vec<u8> {
+    UeMessage::Registration(Registration { ue_service_id: name.parse().unwrap(), client_profile: None }).encode()
+}
+
+/// What proves alice by an older A-KID once its handshake is over, which began before a newer one registered.
+async fn superseded(net: &Net) -> ProvenPeer {
+    let older = ProvenPeer { a_kid: a_kid("older"), ..peer(Some(&supi_of("alice")), None) };
+    let mut newer = by(net, "newer");
+    assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
+    newer.leave().await;
+    older
+}
+
+#[tokio::test]
+async fn a_handshake_of_an_older_a_kid_that_ends_after_a_newer_registered_comes_to_no_registration_over_streams() {
+    let net = net_of_alice(Some(None)).await;
+    let older = superseded(&net).await;
+    let mut older = net.connect_as(older, STREAM_OCTETS);
+    older.ask(&registration_of("alice")).await;
+    assert_eq!(older.ended().await, Ended::KeyWithdrawn);
+    assert!(net.core.registry.find(&address("alice")).is_none(), "it did not register");
+    // Nobody asks about the newer one, nor about one that the AAnF was asked for since.
+    for name in ["newer", "newest"] {
+        let mut another = by(&net, name);
+        assert_eq!(another.register("alice").await.code, Code::CREATED);
+        another.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_of_an_older_a_kid_that_ends_after_a_newer_registered_comes_to_no_registration_over_datagrams() {
+    let net = net_of_alice(Some(None)).await;
+    let older = superseded(&net).await;
+    let mut older = datagrams::Device::connect_as(&net, older);
+    older.ask(&registration_of("alice"));
+    assert_eq!(older.ended().await, Ended::KeyWithdrawn);
+    assert!(net.core.registry.find(&address("alice")).is_none(), "it did not register");
+}
+
+#[tokio::test]
+async fn a_handshake_of_an_a_kid_that_the_aanf_still_vouches_for_registers_although_another_has_registered() {
+    let net = net_of_alice(Some(Some(key_of_alice()))).await;
+    let mut other = net.connect_as(superseded(&net).await, STREAM_OCTETS);
+    assert_eq!(other.register("alice").await.code, Code::CREATED);
+    assert_eq!(net.setup.keys.as_ref().unwrap().asked.lock().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_session_of_an_older_a_kid_does_not_register_while_nobody_says_that_it_is_good() {
     let net = net_of_alice(None).await;

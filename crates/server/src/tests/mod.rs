@@ -47,6 +47,7 @@ use sbi::{ClientLimits, SbiClient, SbiClientConfig};
 use store::{EmbeddedStore, StoreOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use transport::{
@@ -149,6 +150,8 @@ struct Keys {
     answer: Mutex<Option<Option<ProvenKey>>>,
     /// Of these A-KIDs; `answer` is for the others.
     known: Mutex<BTreeMap<AKid, ProvenKey>>,
+    /// The next answer goes out when this says so.
+    held: Mutex<Option<Arc<Notify>>>,
     /// What it was asked for.
     asked: Mutex<Vec<AfId>>,
 }
@@ -158,7 +161,13 @@ impl KeySource for Keys {
         self.asked.lock().unwrap().push(af_id);
         let known = self.known.lock().unwrap().get(&a_kid).cloned();
         let answer = known.map(Some).or(self.answer.lock().unwrap().clone());
-        Box::pin(async move { answer.ok_or_else(|| KeySourceError::Unavailable("down".to_owned())) })
+        let held = self.held.lock().unwrap().take();
+        Box::pin(async move {
+            if let Some(held) = held {
+                held.notified().await;
+            }
+            answer.ok_or_else(|| KeySourceError::Unavailable("down".to_owned()))
+        })
     }
 }
 
@@ -296,6 +305,7 @@ fn peer(supi: Option<&str>, expires_at: Option<SystemTime>) -> ProvenPeer {
         ue_id: supi.map(|supi| supi.parse().unwrap()),
         gpsi: None,
         expires_at,
+        asked_at: tokio::time::Instant::now(),
         protocol: UaProtocolId::TLS_1_3,
         tls_version: TlsVersion::Tls13,
         cipher: "TLS_AES_128_GCM_SHA256",

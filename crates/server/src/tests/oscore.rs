@@ -132,6 +132,23 @@ async fn the_newest_context_carries_the_registration() {
     assert_eq!(register(&mut older).await, None, "it was replaced");
 }
 
+#[tokio::test]
+async fn a_context_of_an_older_a_kid_that_is_used_after_a_newer_registered_comes_to_no_registration() {
+    for over_udp in [true, false] {
+        let (net, keys, listening) = listening(Limits::default(), None).await;
+        net.associate("imsi-001010000000001", "meter-too@lab.example");
+        // Agreed on, and not used yet.
+        let mut older = connect(&listening, over_udp).await;
+        let a_kid = "0.00fe@5gc.mnc001.mcc001.3gppnetwork.org".parse().unwrap();
+        let newer = ProvenPeer { a_kid, ..peer(Some("imsi-001010000000001"), None) };
+        let mut newer = net.connect_as(newer, STREAM_OCTETS);
+        assert_eq!(newer.register("meter-too@lab.example").await.code, Code::CREATED);
+        *keys.answer.lock().unwrap() = Some(None);
+        assert_eq!(register(&mut older).await, None, "it ends");
+        assert!(net.core.registry.find(&address("meter@lab.example")).is_none(), "it did not register");
+    }
+}
+
 #[test]
 fn limits_that_cannot_be_served_are_named() {
     let faulty = |change: fn(&mut OscoreSection)| {

@@ -14,13 +14,17 @@ const CLOSE_1003: [u8; 4] = [0x88, 0x02, 0x03, 0xeb];
 
 /// A UE whose WebSocket is open: its end of it, and the session at the other.
 async fn opened(net: &Net) -> (DuplexStream, JoinHandle<Ended>) {
+    opened_by(net, peer(Some(&supi_of("ue@x")), None)).await
+}
+
+async fn opened_by(net: &Net, peer: ProvenPeer) -> (DuplexStream, JoinHandle<Ended>) {
     let (mut near, far) = duplex(STREAM_OCTETS);
     let core = Arc::clone(&net.core);
     let session = tokio::spawn(async move {
         let config = session::stream_config(&core.limits);
         let carrier = WebSocketCarrier::accept(far, &OPENING, config).await.unwrap();
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        listener::serve(&core, Box::new(carrier), peer(Some(&supi_of("ue@x")), None), source, "msgin5g".into()).await
+        listener::serve(&core, Box::new(carrier), peer, source, "msgin5g".into()).await
     });
     let (mut opening, request) = ClientOpening::new("server.example").unwrap();
     near.write_all(&request).await.unwrap();
@@ -39,16 +43,41 @@ async fn last_words(mut near: DuplexStream, session: JoinHandle<Ended>) -> (Vec<
     (octets, timeout(PATIENCE, session).await.unwrap().unwrap())
 }
 
+/// The UE's end, which asks to be registered.
+fn registering() -> (WebSocket, StreamConnection) {
+    let mut machine = StreamConnection::over_websocket(StreamConfig::default());
+    let id: UeServiceId = "ue@x".parse().unwrap();
+    let body = UeMessage::Registration(Registration { ue_service_id: id, client_profile: None }).encode();
+    machine.request(coap::Request::post("msgin5g").content_format(50).payload(body)).unwrap();
+    (WebSocket::client(70_000), machine)
+}
+
+#[tokio::test]
+async fn an_older_a_kid_whose_websocket_opens_after_a_newer_registered_comes_to_no_registration() {
+    let keys = Arc::new(Keys { answer: Mutex::new(Some(None)), ..Keys::default() });
+    let net = Net::of(Setup { keys: Some(keys), ..Setup::default() }).await;
+    net.associate(&supi_of("ue@x"), "ue@x");
+    net.associate(&supi_of("ue@x"), "ue-too@x");
+    let older = peer(Some(&supi_of("ue@x")), None);
+    let a_kid = "0.newer@5gc.mnc001.mcc001.3gppnetwork.org".parse().unwrap();
+    let mut newer = net.connect_as(ProvenPeer { a_kid, ..older.clone() }, STREAM_OCTETS);
+    assert_eq!(newer.register("ue-too@x").await.code, Code::CREATED);
+    let (mut near, session) = opened_by(&net, older).await;
+    let (mut socket, mut machine) = registering();
+    while let Some(message) = machine.poll_transmit() {
+        socket.send(message);
+    }
+    near.write_all(&socket.poll_transmit().unwrap()).await.unwrap();
+    assert_eq!(last_words(near, session).await.1, Ended::KeyWithdrawn);
+    assert!(net.core.registry.find(&address("ue@x")).is_none(), "it did not register");
+}
+
 #[tokio::test]
 async fn a_ue_registers_over_websocket_and_is_released_and_closed_when_the_server_stops() {
     let net = Net::new().await;
     net.associate(&supi_of("ue@x"), "ue@x");
     let (mut near, session) = opened(&net).await;
-    let (mut socket, mut machine) =
-        (WebSocket::client(70_000), StreamConnection::over_websocket(StreamConfig::default()));
-    let id: UeServiceId = "ue@x".parse().unwrap();
-    let body = UeMessage::Registration(Registration { ue_service_id: id, client_profile: None }).encode();
-    machine.request(coap::Request::post("msgin5g").content_format(50).payload(body)).unwrap();
+    let (mut socket, mut machine) = registering();
     let code = 'registered: loop {
         while let Some(message) = machine.poll_transmit() {
             socket.send(message);

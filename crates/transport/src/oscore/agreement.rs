@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::OSCORE_ALGORITHMS;
 use super::metrics::OscoreMetrics;
 use crate::key_lookup::KeyLookup;
-use crate::key_source::{KeyRequest, LookupRefusal};
+use crate::key_source::{FoundKey, KeyRequest, LookupRefusal};
 use crate::log_throttle::LogThrottle;
 use crate::psk_profile::TlsVersion;
 use crate::psk_server::ProvenPeer;
@@ -112,14 +112,14 @@ async fn derive(
 ) -> Result<Agreed, Refused> {
     let a_kid: AKid = request.a_kid().parse().map_err(|_| Refused::Malformed(OscoreError::AkmaNotDecoded("A-KID")))?;
     let protocol = UaProtocolId::from_bytes(UA_PROTOCOL_OSCORE);
-    let key =
-        lookup.resolve(KeyRequest { a_kid: a_kid.clone(), protocol, source }).await.map_err(
-            |refusal| match refusal {
-                LookupRefusal::Unknown | LookupRefusal::Expired => Refused::Unknown,
-                LookupRefusal::Busy => Refused::TooMany,
-                LookupRefusal::TimedOut | LookupRefusal::Unavailable => Refused::Unavailable,
-            },
-        )?;
+    let FoundKey { key, asked_at } = lookup
+        .resolve(KeyRequest { a_kid: a_kid.clone(), protocol, source })
+        .await
+        .map_err(|refusal| match refusal {
+            LookupRefusal::Unknown | LookupRefusal::Expired => Refused::Unknown,
+            LookupRefusal::Busy => Refused::TooMany,
+            LookupRefusal::TimedOut | LookupRefusal::Unavailable => Refused::Unavailable,
+        })?;
     let n2 = random::<NONCE_OCTETS>()?;
     let ue_sid = loop {
         let id = KeyId::new(&random::<UE_SID_OCTETS>()?).map_err(Refused::Malformed)?;
@@ -135,6 +135,7 @@ async fn derive(
         ue_id: key.ue_id,
         gpsi: key.gpsi,
         expires_at: key.expires_at,
+        asked_at,
         protocol,
         tls_version: TlsVersion::Oscore,
         cipher: OSCORE_ALGORITHMS,

@@ -13,11 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use transport::{
     ClientHandshakeError, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsLink, DtlsListener,
-    DtlsServerConfig, HandshakeError, KeyLookup, KeySource, LinkReceived, LookupLimits, LookupRefusal, ProvenPeer,
-    TlsVersion, TransportMetrics,
+    DtlsServerConfig, HandshakeError, KeyLookup, KeySource, LinkReceived, LookupLimits, LookupRefusal, OfferedVersions,
+    ProvenPeer, TlsVersion, TransportMetrics,
 };
 
-use crate::scene::{Home, Mood, Ue, fqdn};
+use crate::scene::{Home, Mood, Ue, fqdn, with_the_answer_held};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -217,6 +217,19 @@ async fn a_key_that_takes_its_time_holds_up_nobody_else() {
     // Kept until the server has heard that the client is done.
     let _slow = waiting.await.unwrap().unwrap();
     assert!(server.result().await.is_ok());
+}
+
+#[tokio::test]
+async fn over_dtls_a_peer_has_the_time_at_which_the_key_server_was_asked() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let mut server = Server::start(&home);
+    for versions in [OfferedVersions::Tls13, OfferedVersions::Tls12] {
+        let config = DtlsClientConfig { versions, ..DtlsClientConfig::default() };
+        let (session, asked) = with_the_answer_held(&home, connect_as(server.address(), &ue, config)).await;
+        let _session = session.unwrap();
+        assert!(asked.contains(&server.result().await.unwrap().asked_at));
+    }
 }
 
 /// A handshake by hand, with an identity and a server name that are not ours to choose otherwise.

@@ -4,7 +4,7 @@ use akma::{Separator, UaProtocolId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transport::{OfferedVersions, PskClientConfig, TlsVersion};
 
-use crate::scene::{Home, Server, UE_ID, Ue, assert_echo};
+use crate::scene::{Home, Server, UE_ID, Ue, assert_echo, with_the_answer_held};
 
 #[tokio::test]
 async fn tls_1_3_proves_the_peer_and_carries_octets_both_ways() {
@@ -36,6 +36,19 @@ async fn tls_1_2_uses_the_key_of_the_negotiated_suite() {
     assert_eq!(peer.protocol, UaProtocolId::tls_1_2(0xCCAC));
     assert_eq!(peer.tls_version, TlsVersion::Tls12);
     assert_echo(&mut stream, &[42; 50_000]).await;
+}
+
+#[tokio::test]
+async fn over_tls_a_peer_has_the_time_at_which_the_key_server_was_asked() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let mut server = Server::start(&home).await;
+    for versions in [OfferedVersions::Tls13, OfferedVersions::Tls12] {
+        let config = PskClientConfig { versions, ..PskClientConfig::default() };
+        let (stream, asked) = with_the_answer_held(&home, server.connect_as(&ue, config)).await;
+        let _stream = stream.unwrap();
+        assert!(asked.contains(&server.result().await.unwrap().asked_at));
+    }
 }
 
 #[tokio::test]

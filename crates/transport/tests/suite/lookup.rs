@@ -8,9 +8,9 @@ use akma::UaProtocolId;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use transport::{
-    KeyLookup, KeyRequest, KeySource, KeySourceError, LookupLimits, LookupRefusal, ProvenKey, TransportMetrics,
+    FoundKey, KeyLookup, KeyRequest, KeySource, KeySourceError, LookupLimits, LookupRefusal, TransportMetrics,
 };
 
 use crate::scene::{Home, Mood, Ue, fqdn};
@@ -29,7 +29,7 @@ fn request_from(ue: &Ue, source: &str) -> KeyRequest {
 }
 
 /// Starts resolving, and lets it get as far as it can.
-async fn begin(tasks: &mut JoinSet<Result<ProvenKey, LookupRefusal>>, lookup: &Arc<KeyLookup>, request: KeyRequest) {
+async fn begin(tasks: &mut JoinSet<Result<FoundKey, LookupRefusal>>, lookup: &Arc<KeyLookup>, request: KeyRequest) {
     let lookup = lookup.clone();
     tasks.spawn(async move { lookup.resolve(request).await });
     for _ in 0..5 {
@@ -52,12 +52,30 @@ async fn concurrent_requests_for_one_key_ask_once() {
     assert_eq!(home.asked(), 1);
     go_on.notify_one();
     while let Some(answer) = tasks.join_next().await {
-        assert_eq!(answer.unwrap().unwrap().k_af, ue.key(UaProtocolId::TLS_1_3));
+        assert_eq!(answer.unwrap().unwrap().key.k_af, ue.key(UaProtocolId::TLS_1_3));
     }
     assert_eq!(home.asked(), 1);
     home.becomes(Mood::Answers);
     lookup.resolve(request(&ue)).await.unwrap();
     assert_eq!(home.asked(), 2, "the next connection asks again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_a_question_has_the_time_at_which_that_was_asked() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(go_on.clone()));
+    let lookup = lookup(&home, LookupLimits::default());
+    let (mut tasks, asked_at) = (JoinSet::new(), Instant::now());
+    for _ in 0..2 {
+        begin(&mut tasks, &lookup, request(&ue)).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    go_on.notify_one();
+    for _ in 0..2 {
+        assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap().asked_at, asked_at);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,8 +100,8 @@ async fn each_protocol_has_its_own_key() {
     let ue = Ue::number(1);
     let lookup = lookup(&Home::knowing(&[&ue]), LookupLimits::default());
     for protocol in [UaProtocolId::TLS_1_3, UaProtocolId::tls_1_2(0xCCAC)] {
-        let key = lookup.resolve(KeyRequest { protocol, ..request(&ue) }).await.unwrap();
-        assert_eq!(key.k_af, ue.key(protocol));
+        let found = lookup.resolve(KeyRequest { protocol, ..request(&ue) }).await.unwrap();
+        assert_eq!(found.key.k_af, ue.key(protocol));
     }
 }
 
@@ -115,11 +133,13 @@ async fn a_found_key_is_reused_only_as_configured() {
     let ue = Ue::number(1);
     let home = Home::knowing(&[&ue]);
     let lookup = lookup(&home, LookupLimits { positive_cache_seconds: 10, ..LookupLimits::default() });
+    let asked_at = Instant::now();
     for _ in 0..3 {
-        lookup.resolve(request(&ue)).await.unwrap();
+        assert_eq!(lookup.resolve(request(&ue)).await.unwrap().asked_at, asked_at);
+        sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(home.asked(), 1);
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_secs(7)).await;
     lookup.resolve(request(&ue)).await.unwrap();
     assert_eq!(home.asked(), 2);
     home.forgets(&ue);

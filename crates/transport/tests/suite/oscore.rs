@@ -27,7 +27,7 @@ use transport::{
     Carrier, ClientHandshakeError, KeyLookup, KeySource, LookupLimits, ProvenPeer, Received, TransportMetrics,
 };
 
-use crate::scene::{Home, Mood, UE_ID, Ue, fqdn};
+use crate::scene::{Home, Mood, UE_ID, Ue, fqdn, with_the_answer_held};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ECHO: u16 = 252;
@@ -221,6 +221,22 @@ async fn a_ue_that_holds_k_af_is_served_both_ways_over_tcp() {
     assert_eq!(server.peers.recv().await.unwrap().a_kid, ue.a_kid);
     drop(carrier);
     server.until_metric("oscore_contexts 0").await;
+}
+
+#[tokio::test]
+async fn over_oscore_a_peer_has_the_time_at_which_the_key_server_was_asked() {
+    let ue = Ue::number(1);
+    let home = Home::knowing(&[&ue]);
+    let mut server = Server::start(&home).await;
+    let (carrier, asked) = with_the_answer_held(&home, over_udp(&server, &ue)).await;
+    let mut carrier = carrier.unwrap();
+    // A context has a peer once something has come under it.
+    assert_echo(&mut carrier, b"measured").await;
+    assert!(asked.contains(&server.peers.recv().await.unwrap().asked_at));
+    let (carrier, asked) = with_the_answer_held(&home, over_tcp(&server, &ue)).await;
+    let mut carrier = carrier.unwrap();
+    assert_echo(&mut carrier, b"measured").await;
+    assert!(asked.contains(&server.peers.recv().await.unwrap().asked_at));
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! A home network in a table, a server that answers everything with its echo, and raw TLS octets.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep};
 use transport::{
     BoxFuture, ClientHandshakeError, ClientStream, HandshakeError, KeyLookup, KeySource, KeySourceError, LookupLimits,
     ProvenKey, ProvenPeer, PskAcceptor, PskClientConfig, PskConnector, PskServerConfig, TransportMetrics,
@@ -118,6 +121,27 @@ impl KeySource for Home {
             }
         })
     }
+}
+
+/// Connects, and holds the home network's answer back for a while: what comes of it, and from when to when the home network can
+/// have been asked. It answers only after that.
+pub(crate) async fn with_the_answer_held<T>(
+    home: &Home,
+    connecting: impl Future<Output = T>,
+) -> (T, RangeInclusive<Instant>) {
+    let go_on = Arc::new(Notify::new());
+    home.becomes(Mood::Waits(Arc::clone(&go_on)));
+    let (begun, asked) = (Instant::now(), home.asked());
+    let meanwhile = async {
+        while home.asked() == asked {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let held_until = Instant::now();
+        go_on.notify_one();
+        held_until
+    };
+    let (connected, held_until) = tokio::join!(connecting, meanwhile);
+    (connected, begun..=held_until)
 }
 
 /// A server on a loopback port.
