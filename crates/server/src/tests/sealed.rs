@@ -205,9 +205,14 @@ impl Listening {
 
 /// A server whose sessions rest at once.
 async fn resting_net() -> Net {
+    resting_net_until(SystemTime::now() + Duration::from_secs(3_600)).await
+}
+
+/// The same, where K_AF expires then.
+async fn resting_net_until(expires_at: SystemTime) -> Net {
     let proven = ProvenKey {
         k_af: KAf::from_bytes(K_AF),
-        expires_at: Some(SystemTime::now() + Duration::from_secs(3_600)),
+        expires_at: Some(expires_at),
         ue_id: Some(supi_of("meter").parse().unwrap()),
         gpsi: None,
     };
@@ -225,7 +230,10 @@ fn soon() -> Instant {
 
 /// A start with one device, whose session was sealed by its stop: the files are in `directory`.
 async fn stopped_with_a_device(directory: &Path) -> (Net, Device, SocketAddr) {
-    let net = resting_net().await;
+    stopped_with_a_device_of(resting_net().await, directory).await
+}
+
+async fn stopped_with_a_device_of(net: Net, directory: &Path) -> (Net, Device, SocketAddr) {
     let (vault, left) = Vault::open(directory).unwrap();
     assert!(left.is_none());
     let (listening, _) = Listening::start(&net, "127.0.0.1:0".parse().unwrap(), left).await;
@@ -460,4 +468,20 @@ async fn the_directory_of_sealed_sessions_is_its_owner_s_alone_and_one_server_s(
     assert_eq!(fs::read(directory.join("sessions.key")).unwrap(), key);
     drop(vault);
     assert!(Vault::open(&directory).is_ok());
+}
+
+#[tokio::test]
+async fn a_session_whose_k_af_expired_while_nobody_ran_does_not_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    // Longer than it takes to have the session sealed.
+    let expires_at = SystemTime::now() + Duration::from_secs(15);
+    let net = resting_net_until(expires_at).await;
+    let (net, _meter, at) = stopped_with_a_device_of(net, directory.path()).await;
+    until(|| SystemTime::now() > expires_at).await;
+    let (_vault, left) = Vault::open(directory.path()).unwrap();
+    let (listening, restored) = Listening::start(&net, at, left).await;
+    assert_eq!((restored, net.core.hibernation.count(), net.core.sessions.connections()), (0, 0, 0));
+    until(|| listening.listener.sessions() == 0).await;
+    let party = net.core.registry.find(&address("meter")).unwrap();
+    assert!(crate::sync::lock(&party.state).carrier.is_none(), "its UE is away");
 }
