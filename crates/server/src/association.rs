@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use transport::BoxFuture;
 
 use crate::core::Core;
+use crate::log_budget::Topic;
 
 /// Whoever holds the associations of UE IDs and UE Service IDs: the MSGin5G Configuration Function, or a SEAL
 /// configuration management server. TS 29.549 has no field for them; ours is in [`sbi::ss_upr`], and another reading is
@@ -82,11 +83,15 @@ impl Core {
             Ok(Ok(associated)) if associated.contains(ue_service_id) => Ok(()),
             Ok(Ok(_)) => Err(FailureCause::NotAssociated),
             Ok(Err(error)) => {
-                tracing::error!(%error, "no answer on an association");
+                if self.log_budget.admits(Topic::Association) {
+                    tracing::error!(%error, "no answer on an association");
+                }
                 Err(FailureCause::AssociationUnknown)
             }
             Err(_) => {
-                tracing::error!(seconds = limit.as_secs(), "no answer on an association in time");
+                if self.log_budget.admits(Topic::Association) {
+                    tracing::error!(seconds = limit.as_secs(), "no answer on an association in time");
+                }
                 Err(FailureCause::AssociationUnknown)
             }
         }

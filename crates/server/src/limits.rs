@@ -89,6 +89,9 @@ pub struct Limits {
     pub queue_timeout_seconds: u64,
     /// How long a connection may stay without a registration. Then it is closed.
     pub registration_timeout_seconds: u64,
+    /// Registrations and de-registrations in a minute on one connection, and as many at once after a silence. More: 4.29
+    /// `RATE_EXCEEDED`.
+    pub registrations_per_minute_max: u32,
     /// Silence after which the server pings a connection (RFC 8323 section 5.4).
     pub idle_ping_seconds: u64,
     /// How long the answer to that ping may take. Then the connection is closed.
@@ -222,6 +225,7 @@ impl Default for Limits {
             delivery_timeout_seconds: 20,
             queue_timeout_seconds: 20,
             registration_timeout_seconds: 30,
+            registrations_per_minute_max: 60,
             idle_ping_seconds: 900,
             pong_timeout_seconds: 60,
             revalidation_seconds: 600,
@@ -296,6 +300,7 @@ impl Limits {
             ("message_octets_max", self.message_octets_max),
             ("outbound_octets_max", self.outbound_octets_max),
             ("association_lookups_max", self.association_lookups_max),
+            ("registrations_per_minute_max", usize::try_from(self.registrations_per_minute_max).unwrap_or(usize::MAX)),
             ("fan_out_queue_max", self.fan_out_queue_max),
             ("fan_out_window", self.fan_out_window),
             ("group_lookups_max", self.group_lookups_max),

@@ -24,10 +24,11 @@ pub(crate) enum Topic {
     NotAllowed,
     Groups,
     NotStored,
+    Association,
 }
 
 impl Topic {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Forged,
         Self::ReportForged,
         Self::Malformed,
@@ -39,6 +40,7 @@ impl Topic {
         Self::NotAllowed,
         Self::Groups,
         Self::NotStored,
+        Self::Association,
     ];
 
     fn as_str(self) -> &'static str {
@@ -52,7 +54,8 @@ impl Topic {
             Self::Triggering => "UE not triggered by an identifier that is not proven",
             Self::Notification => "notification refused",
             Self::Groups => "group not known, or its validating AS not there",
-            Self::NotStored => "message to many, or subscription, not stored",
+            Self::NotStored => "message to many, registration or subscription not stored",
+            Self::Association => "no answer on an association",
             Self::NotAllowed => "message refused: its originator may not send there",
         }
     }

@@ -238,7 +238,7 @@ impl Session {
             let core = std::sync::Arc::clone(&self.core);
             // What it began on disk it ends, and a registration without a connection is one that is away.
             self.core.tasks.spawn(async move {
-                if let Outcome::Registered(_, _, Ok(registered)) = procedure.await {
+                if let Outcome::Registered(_, _, Ok(registered), _) = procedure.await {
                     core.detach(&registered.party, registered.generation);
                 }
             });

@@ -18,6 +18,7 @@
 
 mod ending;
 mod outgoing;
+mod pace;
 mod procedure;
 mod requests;
 mod resting;
@@ -41,6 +42,7 @@ use transport::{Carrier, ProvenPeer, Received};
 pub(crate) use ending::Ended;
 use ending::Ending;
 use outgoing::{Sent, Train, Wagon};
+use pace::Pace;
 use procedure::Procedure;
 pub(crate) use procedure::{fingerprint, profile_of};
 pub(crate) use resting::{Arrived, Resting};
@@ -81,6 +83,8 @@ pub(crate) struct Session {
     path: Arc<str>,
     registered: Option<Registered>,
     procedure: Option<Procedure>,
+    /// Of registrations and de-registrations.
+    pace: Pace,
     /// There is a newer A-KID of the UE: this one is to be asked about once the procedure is over.
     doubted: bool,
     unanswered: Vec<Unanswered>,
@@ -256,6 +260,7 @@ impl Session {
             path,
             registered: None,
             procedure: None,
+            pace: Pace::new(now),
             doubted: false,
             unanswered: Vec::new(),
             sent: VecDeque::new(),

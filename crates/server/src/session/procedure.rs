@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use coap::{Code, ExchangeId};
 use message::{Address, ClientProfile, Deregistration, FailureCause, Registration, UeServiceId};
@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use transport::{BoxFuture, KeyRequest, LookupRefusal, ProvenPeer};
 
-use super::{Ended, Registered, Session, jittered};
+use super::{Ended, Registered, Session, expiry_instant, jittered};
 use crate::association::{REGISTER, REVALIDATE};
 use crate::core::Core;
 use crate::inbox;
@@ -29,11 +29,13 @@ pub(super) type Procedure = BoxFuture<'static, Outcome>;
 
 /// How it ended.
 pub(super) enum Outcome {
-    Registered(ExchangeId, UeServiceId, Result<Registered, FailureCause>),
+    /// With K_AF's expiry, where the key server was asked.
+    Registered(ExchangeId, UeServiceId, Result<Registered, FailureCause>, Option<SystemTime>),
     /// Whether the A-KID is still the UE's is not known, and nothing is registered before it is.
     StillDoubted(ExchangeId, UeServiceId),
     Deregistered(ExchangeId, UeServiceId, Result<(), FailureCause>),
-    Revalidated(Result<(), Invalid>),
+    /// With K_AF's expiry as the key server has it now.
+    Revalidated(Result<Option<SystemTime>, Invalid>),
 }
 
 /// What a re-validation found.
@@ -52,21 +54,23 @@ impl Session {
     pub(super) fn register(&mut self, exchange: ExchangeId, registration: Registration) {
         let id = registration.ue_service_id.clone();
         if let Err(cause) = self.may_start() {
+            self.core.metrics.registration(Some(cause));
             return self.answer_registration(exchange, id, Err(cause));
         }
         let (core, peer, mailbox) = (Arc::clone(&self.core), self.peer.clone(), Arc::clone(&self.mailbox));
         let (doubted, source) = (std::mem::take(&mut self.doubted), self.source);
         self.start(Box::pin(async move {
+            let mut expires_at = None;
             if doubted {
                 match check_key(&core, &peer, source).await {
-                    Ok(()) => {}
+                    Ok(expiry) => expires_at = expiry,
                     Err(Invalid::Unknown) => return Outcome::StillDoubted(exchange, id),
                     Err(invalid) => return Outcome::Revalidated(Err(invalid)),
                 }
             }
             let result = register(&core, &peer, &mailbox, &registration).await;
             core.metrics.registration(result.as_ref().err().copied());
-            Outcome::Registered(exchange, id, result)
+            Outcome::Registered(exchange, id, result, expires_at)
         }));
     }
 
@@ -117,14 +121,17 @@ impl Session {
         self.start(Box::pin(async move { Outcome::Revalidated(revalidate(&core, &peer, source, &party).await) }));
     }
 
-    fn may_start(&self) -> Result<(), FailureCause> {
+    /// Each costs the Configuration Function a question, or the disk a write: a connection has so many in a minute.
+    fn may_start(&mut self) -> Result<(), FailureCause> {
         if self.core.stopping.is_cancelled() {
-            Err(FailureCause::Stopping)
-        } else if self.procedure.is_some() {
-            Err(FailureCause::TooMany)
-        } else {
-            self.check_key()
+            return Err(FailureCause::Stopping);
         }
+        if self.procedure.is_some() {
+            return Err(FailureCause::TooMany);
+        }
+        self.check_key()?;
+        let admitted = self.pace.admits(self.core.limits.registrations_per_minute_max, Instant::now());
+        if admitted { Ok(()) } else { Err(FailureCause::RateExceeded) }
     }
 
     fn start(&mut self, procedure: Procedure) {
@@ -137,7 +144,8 @@ impl Session {
         let Poll::Ready(outcome) = procedure.as_mut().poll(context) else { return false };
         self.procedure = None;
         match outcome {
-            Outcome::Registered(exchange, id, Ok(registered)) => {
+            Outcome::Registered(exchange, id, Ok(registered), expires_at) => {
+                self.shorten(expires_at);
                 let earlier = self.registered.replace(registered);
                 self.asleep = false;
                 if let Some(earlier) = earlier {
@@ -149,7 +157,7 @@ impl Session {
                 self.answer_registration(exchange, id, Ok(Code::CREATED));
                 self.look = true;
             }
-            Outcome::Registered(exchange, id, Err(cause)) => self.answer_registration(exchange, id, Err(cause)),
+            Outcome::Registered(exchange, id, Err(cause), _) => self.answer_registration(exchange, id, Err(cause)),
             Outcome::StillDoubted(exchange, id) => {
                 self.doubted = true;
                 self.answer_registration(exchange, id, Err(FailureCause::AssociationUnknown));
@@ -177,10 +185,21 @@ impl Session {
         self.core.detach(&earlier.party, earlier.generation);
     }
 
-    fn revalidated(&mut self, result: Result<(), Invalid>) {
+    /// K_AF is good for no longer than the key server says, whenever it says so. What it adds is for the UE's next connection,
+    /// which knows nothing of it.
+    fn shorten(&mut self, expires_at: Option<SystemTime>) {
+        let earlier = expires_at.filter(|at| self.peer.expires_at.is_none_or(|before| *at < before));
+        if earlier.is_some() {
+            self.peer.expires_at = earlier;
+            self.expires = expiry_instant(earlier, Instant::now());
+        }
+    }
+
+    fn revalidated(&mut self, result: Result<Option<SystemTime>, Invalid>) {
         let now = Instant::now();
         let end = match result {
-            Ok(()) => {
+            Ok(expires_at) => {
+                self.shorten(expires_at);
                 self.schedule_revalidation();
                 if std::mem::take(&mut self.unchecked) {
                     // What has come meanwhile.
@@ -249,7 +268,9 @@ async fn register(
     let anew = known.as_ref().is_none_or(|party| lock(&party.state).record_fingerprint != fingerprint);
     if anew {
         core.store.put_registration(record).await.map_err(|error| {
-            tracing::error!(ue_service_id = %id, %error, "registration not stored");
+            if core.log_budget.admits(Topic::NotStored) {
+                tracing::error!(ue_service_id = %id, %error, "registration not stored");
+            }
             if error.is_refusal() { FailureCause::Overloaded } else { FailureCause::StorageFailed }
         })?;
     }
@@ -306,7 +327,9 @@ async fn remove_registration(
         return Err(FailureCause::NotRegistered);
     }
     if let Err(error) = core.store.remove_registration(id).await {
-        tracing::error!(ue_service_id = %id, %error, "registration not removed");
+        if core.log_budget.admits(Topic::NotStored) {
+            tracing::error!(ue_service_id = %id, %error, "registration not removed");
+        }
         return Err(FailureCause::StorageFailed);
     }
     topics::forget(core, &party.address).await;
@@ -316,25 +339,28 @@ async fn remove_registration(
     Ok(())
 }
 
-async fn revalidate(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr, party: &Party) -> Result<(), Invalid> {
-    check_key(core, peer, source).await?;
+async fn revalidate(
+    core: &Arc<Core>,
+    peer: &ProvenPeer,
+    source: IpAddr,
+    party: &Party,
+) -> Result<Option<SystemTime>, Invalid> {
+    let expires_at = check_key(core, peer, source).await?;
     let Some(id) = party.address.as_ue() else { return Err(Invalid::Association) };
     match core.decide_association(&peer.a_kid, peer.ue_id.as_ref(), &id, REVALIDATE).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(expires_at),
         Err(FailureCause::NotAssociated) => Err(Invalid::Association),
         Err(_) => Err(Invalid::Unknown),
     }
 }
 
-/// Whether the A-KID still stands (TS 33.535 clause 5.2).
-async fn check_key(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr) -> Result<(), Invalid> {
-    if let Some(keys) = &core.keys {
-        let request = KeyRequest { a_kid: peer.a_kid.clone(), protocol: peer.protocol, source };
-        match keys.revalidate(request).await {
-            Ok(key) if key.ue_id == peer.ue_id => {}
-            Ok(_) | Err(LookupRefusal::Unknown | LookupRefusal::Expired) => return Err(Invalid::Key),
-            Err(_) => return Err(Invalid::Unknown),
-        }
+/// Whether the A-KID still stands (TS 33.535 clause 5.2), and until when K_AF does.
+async fn check_key(core: &Arc<Core>, peer: &ProvenPeer, source: IpAddr) -> Result<Option<SystemTime>, Invalid> {
+    let Some(keys) = &core.keys else { return Ok(None) };
+    let request = KeyRequest { a_kid: peer.a_kid.clone(), protocol: peer.protocol, source };
+    match keys.revalidate(request).await {
+        Ok(key) if key.ue_id == peer.ue_id => Ok(key.expires_at),
+        Ok(_) | Err(LookupRefusal::Unknown | LookupRefusal::Expired) => Err(Invalid::Key),
+        Err(_) => Err(Invalid::Unknown),
     }
-    Ok(())
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 use transport::{Carrier, ProvenPeer, Received, SealingKey};
 
-use super::{Registered, Session, expiry_instant, jittered};
+use super::{Pace, Registered, Session, expiry_instant, jittered};
 use crate::core::Core;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
@@ -145,6 +145,7 @@ impl Session {
             path: resting.path,
             registered: Some(resting.registered),
             procedure: None,
+            pace: Pace::new(now),
             doubted: false,
             unanswered: Vec::new(),
             sent: std::collections::VecDeque::new(),

@@ -173,9 +173,12 @@ async fn a_handshake_of_an_older_a_kid_that_ends_after_a_newer_registered_comes_
 
 #[tokio::test]
 async fn a_handshake_of_an_a_kid_that_the_aanf_still_vouches_for_registers_although_another_has_registered() {
-    let net = net_of_alice(Some(Some(key_of_alice()))).await;
+    let expires_at = Some(SystemTime::now() + Duration::from_secs(1000));
+    let net = net_of_alice(Some(Some(ProvenKey { expires_at, ..key_of_alice() }))).await;
     let mut other = net.connect_as(superseded(&net).await, STREAM_OCTETS);
-    assert_eq!(other.register("alice").await.code, Code::CREATED);
+    let registered = other.register("alice").await;
+    assert_eq!(registered.code, Code::CREATED);
+    assert!(registered.max_age.is_some_and(|seconds| seconds <= 1000), "for as long as the AAnF says now");
     assert_eq!(net.setup.keys.as_ref().unwrap().asked.lock().unwrap().len(), 1);
 }
 
@@ -209,6 +212,21 @@ async fn a_session_of_an_older_a_kid_that_is_registering_is_asked_about_once_tha
     assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
     net.associations.released.store(true, Ordering::Relaxed);
     assert_eq!(older.ended().await, Ended::KeyWithdrawn);
+}
+
+#[tokio::test]
+async fn a_key_that_is_good_for_less_long_than_was_said_ends_its_connection_by_then() {
+    let net = net_of_alice(Some(None)).await;
+    let mut older = by(&net, "older");
+    assert_eq!(older.register("alice").await.code, Code::CREATED);
+    // Longer than it takes to be asked.
+    let expires_at = Some(SystemTime::now() + Duration::from_secs(10));
+    let key = ProvenKey { expires_at, ..key_of_alice() };
+    *net.setup.keys.as_ref().unwrap().answer.lock().unwrap() = Some(Some(key));
+    let mut newer = by(&net, "newer");
+    assert_eq!(newer.register("alice-too").await.code, Code::CREATED);
+    assert_eq!(older.ended().await, Ended::KeyExpired);
+    assert_eq!(newer.send(&message("alice-too", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
 }
 
 /// A stream that counts how often somebody tries to write to it.

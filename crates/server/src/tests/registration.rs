@@ -341,3 +341,25 @@ async fn a_session_that_panics_gives_its_place_back() {
     assert!(timeout(PATIENCE, session).await.unwrap().unwrap_err().is_panic());
     net.ue("alice").await;
 }
+
+#[tokio::test]
+async fn a_connection_has_its_registration_changed_so_often_and_no_more() {
+    let net = Net::with(Limits { registrations_per_minute_max: 1, ..Limits::default() }).await;
+    let mut alice = net.ue("alice").await;
+    for refused in [alice.register("alice").await, alice.deregister("alice").await] {
+        assert_eq!((refused.code, registration_cause(&refused).as_str()), (Code::TOO_MANY_REQUESTS, "RATE_EXCEEDED"));
+        assert_eq!(refused.max_age, Some(net.core.limits.retry_after_seconds));
+    }
+    assert_eq!(alice.send(&message("alice", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+    let mut another = net.connect(&supi_of("alice"));
+    assert_eq!(another.register("alice").await.code, Code::CREATED);
+}
+
+#[tokio::test]
+async fn a_configuration_function_without_an_answer_has_so_many_lines_logged_and_no_more() {
+    let net = Net::with(Limits { log_lines_per_minute_max: 1, ..Limits::default() }).await;
+    *net.associations.mood.lock().unwrap() = Mood::Fails;
+    let mut alice = net.connect(&supi_of("alice"));
+    assert_eq!(alice.register("alice").await.code, Code::SERVICE_UNAVAILABLE);
+    assert!(!net.core.log_budget.admits(crate::log_budget::Topic::Association), "that was the line");
+}
