@@ -130,8 +130,13 @@ impl Session {
             return Err(FailureCause::TooMany);
         }
         self.check_key()?;
-        let admitted = self.pace.admits(self.core.limits.registrations_per_minute_max, Instant::now());
-        if admitted { Ok(()) } else { Err(FailureCause::RateExceeded) }
+        if self.pace.admits(self.core.limits.registrations_per_minute_max, Instant::now()) {
+            return Ok(());
+        }
+        if self.core.log_budget.admits(Topic::RegistrationRefused) {
+            tracing::warn!(target: "security", a_kid = %self.peer.a_kid, "registration refused at a limit");
+        }
+        Err(FailureCause::RateExceeded)
     }
 
     fn start(&mut self, procedure: Procedure) {
