@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use akma::{AKid, UaProtocolId};
@@ -27,6 +27,7 @@ use super::config::DeviceLimits;
 use super::counters::Counters;
 use super::link::{self, Command, LinkHandle};
 use super::nonce::{Nonce, Nonces};
+use crate::registry::{Party, Registry};
 use crate::sync::lock;
 
 /// Devices that one newcomer to a full table has looked at, at most.
@@ -175,8 +176,10 @@ pub(super) struct Registered {
     /// The request.
     pub(super) body: Bytes,
     pub(super) address: Address,
+    /// Who registered: a UE Service ID that was de-registered since, and registered again, is another party.
+    party: Weak<Party>,
     /// Of the registration: another since then is somebody else's, or another connection's.
-    pub(super) generation: u64,
+    generation: u64,
 }
 
 /// Where a request came from.
@@ -248,16 +251,14 @@ impl Device {
     }
 
     /// Notes a new registration, or the one at hand again, with the generation that it has now.
-    pub(super) fn update_registration(
-        &self,
-        new: Option<(Bytes, Address)>,
-        generation_of: impl FnOnce(&Address) -> Option<u64>,
-    ) {
+    pub(super) fn update_registration(&self, new: Option<(Bytes, Address)>, registry: &Registry) {
         let mut state = lock(&self.state);
         let before = state.registration.take().map(|before| (before.body, before.address));
         let Some((body, address)) = new.or(before) else { return };
-        let generation = generation_of(&address);
-        state.registration = generation.map(|generation| Registered { body, address, generation });
+        state.registration = registry.find(&address).map(|party| {
+            let generation = lock(&party.state).generation;
+            Registered { body, address, party: Arc::downgrade(&party), generation }
+        });
     }
 
     /// Hands a command to the device's link, which is made if there is none.
@@ -273,7 +274,7 @@ impl Device {
             None => command,
         };
         let key = state.key.as_ref().ok_or(NotTaken::NoKey)?;
-        let registration = state.registration.clone().filter(|registration| registration.is_current(front));
+        let registration = state.registration.clone().filter(Registered::is_current);
         if registration.is_none() {
             state.registration = None;
         }
@@ -297,8 +298,8 @@ impl Device {
 
 impl Registered {
     /// Whether it is still the registration of that UE Service ID.
-    fn is_current(&self, front: &Front) -> bool {
-        front.core.registry.find(&self.address).is_some_and(|party| {
+    fn is_current(&self) -> bool {
+        self.party.upgrade().is_some_and(|party| {
             let state = lock(&party.state);
             !state.gone && state.generation == self.generation
         })

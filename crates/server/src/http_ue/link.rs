@@ -25,7 +25,6 @@ use super::devices::{Device, Registered};
 use super::outbox::Outbox;
 use crate::listener;
 use crate::session::{self, Ended};
-use crate::sync::lock;
 
 /// Octets under way in each direction.
 const STREAM_OCTETS: usize = 16_384;
@@ -325,11 +324,7 @@ impl Link {
 
     /// Notes the registration that the session has now, under its new generation.
     fn keep_registration(&self, new: Option<(Bytes, Address)>) {
-        self.device.update_registration(new, |address| {
-            let party = self.front.core.registry.find(address)?;
-            let generation = lock(&party.state).generation;
-            Some(generation)
-        });
+        self.device.update_registration(new, &self.front.core.registry);
     }
 
     fn deliver(&mut self, request: Request) {

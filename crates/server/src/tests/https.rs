@@ -356,6 +356,21 @@ async fn a_registration_elsewhere_takes_the_devices_place_for_good() {
     assert_eq!(elsewhere.ended().await, Ended::Replaced);
 }
 
+#[tokio::test]
+async fn a_registration_that_was_ended_and_made_anew_elsewhere_is_not_the_devices() {
+    let devices = DeviceLimits { listen_gap_seconds: 1, ..DeviceLimits::default() };
+    let https = Https::with(Limits::default(), devices, true).await;
+    let alice = https.registered("alice").await;
+    let party = https.net.core.registry.find(&address("alice")).unwrap();
+    until(|| crate::sync::lock(&party.state).carrier.is_none()).await;
+    let mut elsewhere = https.net.ue("alice").await;
+    assert_eq!(elsewhere.deregister("alice").await.code, Code::DELETED);
+    assert_eq!(elsewhere.register("alice").await.code, Code::CREATED);
+    let (status, problem) = alice.ask(&Asked::get("/msgin5g/events?wait=0")).await;
+    assert_eq!((status, problem["cause"].as_str()), (StatusCode::FORBIDDEN, Some("NOT_REGISTERED")));
+    assert_eq!(elsewhere.send(&message("alice", "nobody", "1")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
+}
+
 async fn until_settled<F: Future<Output = Said>>(mut ask: impl FnMut() -> F, settled: impl Fn(&Said) -> bool) -> Said {
     timeout(PATIENCE, async {
         loop {
