@@ -76,6 +76,8 @@ pub(crate) struct PartyState {
     /// Its last delivery is long ago enough that idle memory is given back.
     pub(crate) resting: bool,
     pipeline: Option<Box<Pipeline>>,
+    /// The first tag of the next pipeline.
+    next_tag: u64,
     awaited: Option<Box<AwaitedReports>>,
 }
 
@@ -173,9 +175,9 @@ impl Party {
         lock(&self.recent).forget_old(now, remembered);
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.resting, true)
-            && state.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_idle())
+            && let Some(pipeline) = state.pipeline.take_if(|pipeline| pipeline.is_idle())
         {
-            state.pipeline = None;
+            state.next_tag = pipeline.next_tag();
         }
     }
 }
@@ -206,8 +208,8 @@ impl PartyState {
     /// The pipeline, made if there is none.
     pub(crate) fn pipeline(&mut self) -> &mut Pipeline {
         self.resting = false;
-        let connected = self.carrier.is_some();
-        self.pipeline.get_or_insert_with(|| Box::new(Pipeline::new(connected)))
+        let (connected, first_tag) = (self.carrier.is_some(), self.next_tag);
+        self.pipeline.get_or_insert_with(|| Box::new(Pipeline::new(connected, first_tag)))
     }
 
     /// The pipeline, if there is anything in it.

@@ -166,9 +166,15 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline with nothing in it.
-    pub(crate) fn new(connected: bool) -> Self {
-        Self { connected, ..Self::default() }
+    /// A pipeline with nothing in it. Its tags begin with `first_tag`: what comes late of an earlier pipeline of the same recipient
+    /// is to mean nothing in this one.
+    pub(crate) fn new(connected: bool, first_tag: u64) -> Self {
+        Self { connected, next_tag: first_tag, ..Self::default() }
+    }
+
+    /// The tag of what is sent next.
+    pub(crate) fn next_tag(&self) -> u64 {
+        self.next_tag
     }
 
     /// There may be something on disk for this recipient that did not go through here: from before a restart, or a report

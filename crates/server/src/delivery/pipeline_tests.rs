@@ -142,7 +142,7 @@ struct World {
 impl World {
     fn new(schedule: Schedule) -> Self {
         Self {
-            pipeline: Pipeline::new(false),
+            pipeline: Pipeline::new(false, 0),
             schedule,
             limits: Limits { recipient_queue_max: 100, queue_timeout_seconds: 2, ..Limits::default() },
             now: Instant::now(),

@@ -165,6 +165,28 @@ async fn a_segment_that_is_refused_fails_the_message_and_a_busy_recipient_gets_a
 }
 
 #[tokio::test]
+async fn an_answer_to_a_segment_of_a_message_that_is_decided_on_acknowledges_no_later_message() {
+    let net = Net::with(Limits { delivery_timeout_seconds: 300, ..Limits::default() }).await;
+    let mut alice = net.ue("alice").await;
+    let mut bob = small_ue(&net, "bob", 2).await;
+    let exchange = alice.post(&message("alice", "bob", "1")).await;
+    let (late, _) = bob.delivery().await;
+    let (refused, _) = bob.delivery().await;
+    bob.respond(refused, Code::BAD_REQUEST).await;
+    assert_eq!(alice.fate(exchange).await, Fate::failed("2.04", "TARGET_REFUSED"));
+    // As after a minute or two in which nothing was for it.
+    let party = net.core.registry.find(&address("bob")).unwrap();
+    for _ in 0..2 {
+        party.rest(tokio::time::Instant::now(), net.core.limits.remembered());
+    }
+    let exchange = alice.post(&Message { payload: octets(1), ..message("alice", "bob", "2") }).await;
+    let (second, _) = bob.delivery().await;
+    bob.respond(late, Code::CHANGED).await;
+    bob.respond(second, Code::BAD_REQUEST).await;
+    assert_eq!(alice.fate(exchange).await, Fate::failed("2.04", "TARGET_REFUSED"));
+}
+
+#[tokio::test]
 async fn a_message_that_is_too_long_or_would_take_too_many_segments_is_refused() {
     let (net, _api, billing) = as_net(Limits { message_payload_octets_max: 30_000, ..Limits::default() }).await;
     let mut alice = small_ue(&net, "alice", 1).await;
