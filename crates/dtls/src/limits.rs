@@ -57,9 +57,12 @@ pub const ACK_RECORDS_MAX: usize = 32;
 pub const SENT_RECORDS_MAX: usize = 64;
 /// An incomplete flight of the peer is acknowledged after this part of the first interval (RFC 9147 7.1).
 pub const ACK_DELAY_DIVISOR: u32 = 4;
-/// First intervals between retransmissions after which a server of DTLS 1.3 that has data of the client no longer
-/// acknowledges its Finished.
+/// First intervals between retransmissions after which a server of DTLS 1.3 that has data of the client no longer reads its
+/// Finished. What looks like one is still answered: [`FINISHED_ANSWERS_MAX`].
 pub const FINISHED_HELD_INTERVALS: u32 = 8;
+/// ACKs with which a server of DTLS 1.3 answers records of the handshake's epoch when it does not read that any more. Further
+/// ones are dropped. A client sends its Finished less often.
+pub const FINISHED_ANSWERS_MAX: u8 = 32;
 /// How long the peer's records of the epoch before are read after its first one of a new epoch (RFC 9147 4.2.1), unless
 /// another epoch comes.
 pub const PREVIOUS_EPOCH_HELD: Duration = Duration::from_secs(120);

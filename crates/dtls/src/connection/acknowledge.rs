@@ -9,7 +9,8 @@ use crate::handshake::MessageType;
 use crate::handshake::flight::Flight;
 use crate::limits::{ACK_DELAY_DIVISOR, ACK_RECORDS_MAX, FINISHED_HELD_INTERVALS, PREVIOUS_EPOCH_HELD, TRANSMITS_MAX};
 use crate::record::ContentType;
-use crate::record::epochs::RecordNumber;
+use crate::record::epochs::{ClientFinished, Epochs, RecordNumber};
+use crate::record::unified::Form;
 use crate::v13::ack;
 
 /// The epoch of the handshake's protected part, as flights have it.
@@ -54,6 +55,30 @@ impl Core {
         }
         let mut datagram = Vec::new();
         self.put_record(&mut datagram, NEWEST_EPOCH, ContentType::ACK, &ack::encode(&numbers));
+        self.queue(datagram);
+    }
+
+    /// The client's Finished came whole in this record, perhaps again.
+    pub(crate) fn note_finished(&mut self, number: RecordNumber) {
+        let is_server = self.config.role() == Role::Server;
+        if let Some(epochs) = self.epochs.as_mut().filter(|_| is_server && self.established) {
+            epochs.client_finished = ClientFinished::of(number.sequence);
+        }
+    }
+
+    /// A record came for which there is no key. Under one of the handshake it is most likely the client's Finished: none of our
+    /// ACKs has arrived, and the client ends the session if none does (RFC 9147 5.8.1). So it is answered with an ACK of the
+    /// Finished that was taken, which is true whatever came. Anybody can write such a record: the answer goes to the peer,
+    /// is no larger than what came, one for a datagram, and so many in all.
+    pub(crate) fn answer_unreadable(&mut self, epoch_bits: u8, record_octets: usize) {
+        let Some(epochs) = &mut self.epochs else { return };
+        let octets = Epochs::overhead(epochs.suite, &self.peer_id, Form::WITH_LENGTH) + ack::octets(1);
+        if !self.established || octets > record_octets || !self.transmits.is_empty() {
+            return;
+        }
+        let Some(number) = epochs.answer_finished(epoch_bits) else { return };
+        let mut datagram = Vec::with_capacity(octets);
+        self.put_record(&mut datagram, NEWEST_EPOCH, ContentType::ACK, &ack::encode(&[number]));
         self.queue(datagram);
     }
 

@@ -175,6 +175,7 @@ impl Connection {
         }
         let Some(epochs) = &mut self.core.epochs else { return Ok(Disposition::Ignored) };
         if !epochs.reads(record.epoch_bits()) {
+            self.core.answer_unreadable(record.epoch_bits(), octets.len());
             let kept = !self.core.established && self.core.keep_early(octets);
             return Ok(if kept { Disposition::Taken } else { Disposition::Ignored });
         }
@@ -284,6 +285,10 @@ impl Connection {
                         return Ok(Disposition::Taken);
                     }
                 }
+            }
+            let whole = fragment.data.len() == fragment.message_octets;
+            if number.epoch == HANDSHAKE && fragment.message_type == MessageType::FINISHED && whole {
+                self.core.note_finished(number);
             }
         }
         // An ACK of a KeyUpdate says that the next epoch can be read, and one of what was dropped would be a lie.

@@ -9,7 +9,7 @@ use crate::connection::Role;
 use crate::connection_id::ConnectionId;
 use crate::frozen::Frozen;
 use crate::limits::{FROZEN_OCTETS_MAX, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13};
-use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
+use crate::record::epochs::{ClientFinished, Epochs, ReadEpoch, WriteEpoch};
 use crate::record::protection::{Direction, Keys};
 use crate::record::replay::ReplayWindow;
 use crate::suite::{CipherSuite, ProtocolVersion};
@@ -152,12 +152,22 @@ fn read_keys(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Keys> {
 /// Flags of a session of DTLS 1.3.
 const SEALED: u8 = 1;
 const SEALED_FORM_STALE: u8 = 2;
+const CLIENT_FINISHED: u8 = 4;
 
 /// The epochs that are written and read with, of the latter also the one before, if it is still held.
 pub(super) fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_receive): (u16, u16)) -> Option<()> {
     put_u16(out, next_send);
     put_u16(out, next_receive);
-    out.push(u8::from(epochs.sealed) * SEALED + u8::from(epochs.sealed_form_stale) * SEALED_FORM_STALE);
+    let flags = [
+        (SEALED, epochs.sealed),
+        (SEALED_FORM_STALE, epochs.sealed_form_stale),
+        (CLIENT_FINISHED, epochs.client_finished.is_some()),
+    ];
+    out.push(flags.into_iter().filter(|(_, set)| *set).fold(0, |flags, (flag, _)| flags | flag));
+    if let Some(ClientFinished { sequence, answers }) = epochs.client_finished {
+        put_u16(out, sequence);
+        out.push(answers);
+    }
     put_u48(out, epochs.sequence_first);
     let write = epochs.write()?;
     put_u48(out, write.epoch);
@@ -175,6 +185,10 @@ pub(super) fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_re
 fn read_epochs(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<(Epochs, (u16, u16))> {
     let message_numbers = (reader.u16()?, reader.u16()?);
     let flags = reader.u8()?;
+    let client_finished = match flags & CLIENT_FINISHED {
+        0 => None,
+        _ => Some(ClientFinished { sequence: reader.u16()?, answers: reader.u8()? }),
+    };
     let sequence_first = reader.u48()?;
     let (epoch, secret) = (reader.u48()?, TrafficSecret::of_octets(&reader.array()?));
     let mut write = WriteEpoch::new(suite, epoch, secret).map_err(|_| Malformed)?;
@@ -186,6 +200,7 @@ fn read_epochs(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<(Epochs, (u1
     }
     (epochs.sealed, epochs.sealed_form_stale) = (flags & SEALED != 0, flags & SEALED_FORM_STALE != 0);
     epochs.sequence_first = sequence_first;
+    epochs.client_finished = client_finished;
     Ok((epochs, message_numbers))
 }
 

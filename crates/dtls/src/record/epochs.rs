@@ -6,7 +6,9 @@ use crate::connection_id::ConnectionId;
 use crate::crypto::aead::{Aead, AeadKey, NONCE_OCTETS};
 use crate::crypto::mask::{MaskKey, SAMPLE_OCTETS};
 use crate::error::Error;
-use crate::limits::{RECORD_CONTENT_OCTETS_MAX, SEALED_RECORDS_MAX_DTLS13, SEALED_STARTS_MAX_DTLS13};
+use crate::limits::{
+    FINISHED_ANSWERS_MAX, RECORD_CONTENT_OCTETS_MAX, SEALED_RECORDS_MAX_DTLS13, SEALED_STARTS_MAX_DTLS13,
+};
 use crate::record::ContentType;
 use crate::record::protection::{Dropped, Opened};
 use crate::record::replay::ReplayWindow;
@@ -90,6 +92,24 @@ pub(crate) struct Epochs {
     pub(crate) sealed: bool,
     /// Whether either direction has gone on to another epoch since, so that the sealed form is of no use.
     pub(crate) sealed_form_stale: bool,
+    /// On a server: what it still acknowledges of the handshake when that epoch is not read any more.
+    pub(crate) client_finished: Option<ClientFinished>,
+}
+
+/// The client's Finished, which was taken. If no ACK of it arrives, the client sends it again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientFinished {
+    /// Of the newest record of [`HANDSHAKE`] in which it came whole.
+    pub(crate) sequence: u16,
+    /// ACKs that may still answer what cannot be opened, at least one.
+    pub(crate) answers: u8,
+}
+
+impl ClientFinished {
+    /// None for a number that no honest client comes to.
+    pub(crate) fn of(sequence: u64) -> Option<Self> {
+        Some(Self { sequence: u16::try_from(sequence).ok()?, answers: FINISHED_ANSWERS_MAX })
+    }
 }
 
 /// The handshake's, the present and the one before: no two have the same low bits.
@@ -126,6 +146,7 @@ impl Epochs {
             sequence_first: 0,
             sealed: false,
             sealed_form_stale: false,
+            client_finished: None,
         }
     }
 
@@ -284,6 +305,19 @@ impl Epochs {
             *octet ^= mask;
         }
         Ok(number)
+    }
+
+    /// The number of the client's Finished, if a record with these bits, for which there is no key, may be it once more; one
+    /// answer less is left then. From [`HANDSHAKE`] + 4 on the bits are another epoch's.
+    pub(crate) fn answer_finished(&mut self, epoch_bits: u8) -> Option<RecordNumber> {
+        let recent = self.read().is_some_and(|read| read.epoch < HANDSHAKE + 4);
+        if u64::from(epoch_bits) != HANDSHAKE || !recent || self.reads(epoch_bits) {
+            return None;
+        }
+        let finished = self.client_finished?;
+        let answers = finished.answers.checked_sub(1).filter(|answers| *answers > 0);
+        self.client_finished = answers.map(|answers| ClientFinished { answers, ..finished });
+        Some(RecordNumber { epoch: HANDSHAKE, sequence: finished.sequence.into() })
     }
 
     /// Whether there is a key for a record with these bits.

@@ -6,13 +6,18 @@ use crate::record::epochs::RecordNumber;
 
 const NUMBER_OCTETS: usize = 16;
 
+/// Octets of an ACK of so many records.
+pub(crate) const fn octets(numbers: usize) -> usize {
+    2 + numbers * NUMBER_OCTETS
+}
+
 pub(crate) fn encode(numbers: &[RecordNumber]) -> Vec<u8> {
     let mut list = Vec::with_capacity(numbers.len() * NUMBER_OCTETS);
     for number in numbers {
         list.extend_from_slice(&number.epoch.to_be_bytes());
         list.extend_from_slice(&number.sequence.to_be_bytes());
     }
-    let mut out = Vec::with_capacity(2 + list.len());
+    let mut out = Vec::with_capacity(octets(numbers.len()));
     put_vector16(&mut out, &list);
     out
 }

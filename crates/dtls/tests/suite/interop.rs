@@ -69,6 +69,9 @@ pub struct Ours {
     pub refuse: bool,
     pub events: Vec<Event>,
     received: Vec<u8>,
+    /// Instead of our second datagram of epoch 3 goes the first.
+    pub delays_first_ack: bool,
+    held: Option<Vec<u8>>,
 }
 
 impl Ours {
@@ -102,7 +105,16 @@ impl Ours {
 
     fn new(listener: Option<Listener>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        Self { socket, listener, connection: None, refuse: false, events: Vec::new(), received: Vec::new() }
+        Self {
+            socket,
+            listener,
+            connection: None,
+            refuse: false,
+            events: Vec::new(),
+            received: Vec::new(),
+            delays_first_ack: false,
+            held: None,
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -173,7 +185,15 @@ impl Ours {
             }
             self.events.push(event);
         }
-        while let Some(transmit) = connection.poll_transmit() {
+        while let Some(mut transmit) = connection.poll_transmit() {
+            if self.delays_first_ack && transmit.payload[0] & 0b1110_0011 == 0b0010_0011 {
+                let Some(first) = self.held.take() else {
+                    self.held = Some(transmit.payload);
+                    continue;
+                };
+                self.delays_first_ack = false;
+                transmit.payload = first;
+            }
             self.socket.send_to(&transmit.payload, transmit.destination).unwrap();
         }
     }

@@ -112,6 +112,8 @@ pub struct Scene {
     pub change: Option<(usize, usize)>,
     /// The length of the datagram that was changed.
     pub changed: Option<usize>,
+    /// What goes to a client that is established is lost until then.
+    pub client_deaf_until: Option<Instant>,
     due: BTreeMap<(Instant, u64), Due>,
     count: u64,
     /// Datagrams put on the network.
@@ -138,6 +140,7 @@ impl Scene {
             unproven_octets: (0, 0),
             change: None,
             changed: None,
+            client_deaf_until: None,
             due: BTreeMap::new(),
             count: 0,
             posted: 0,
@@ -309,6 +312,10 @@ impl Scene {
         }
         self.posted += 1;
         self.octets_max = self.octets_max.max(transmit.payload.len());
+        let deaf = self.client.is_established() && self.client_deaf_until.is_some_and(|until| self.now < until);
+        if deaf && to == Side::Client {
+            return;
+        }
         let copies = 1 + u64::from(self.random.percent(self.weather.duplication));
         for _ in 0..copies {
             if self.random.percent(self.weather.loss) {

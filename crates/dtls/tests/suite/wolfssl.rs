@@ -109,6 +109,28 @@ fn wolfssl_as_client_of_dtls_1_3_moves_and_updates_its_key() {
     }
 }
 
+/// It takes an ACK in the application's epoch that names the first record of its Finished, when it has sent it again.
+#[test]
+fn wolfssl_as_client_of_dtls_1_3_takes_an_ack_of_its_first_finished_late() {
+    for (suite, name) in SUITES_13 {
+        let mut ours = Ours::server_that(|config| {
+            config.session.cipher_suites = vec![suite];
+            config.session.address_change = AddressChange::Follow;
+        });
+        ours.delays_first_ack = true;
+        let peer = peer("client", ours.port(), name);
+        ours.until("handshake", Ours::is_established);
+        for round in 0..4 {
+            let payload = format!("round {round}");
+            ours.until(&payload, |ours| ours.has_received(&payload));
+            assert!(!ours.delays_first_ack, "it says nothing before");
+            ours.send(payload.as_bytes());
+        }
+        ours.until("the last answer at the peer", |_| peer.printed("answered round 3"));
+        ours.until("close_notify", |ours| ours.closed() == Some(Closed::Peer));
+    }
+}
+
 #[test]
 fn wolfssl_as_server_of_dtls_1_3_follows_our_key_updates() {
     for (suite, name) in SUITES_13 {

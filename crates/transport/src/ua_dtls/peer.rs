@@ -97,7 +97,7 @@ impl Peer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives it a datagram. What is not authentic leaves a frozen session frozen.
+    /// Gives it a datagram. What is not authentic leaves a frozen session frozen, whatever is answered.
     pub(super) fn handle(&self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Handled {
         let mut state = self.state();
         let frozen = state.body.is_frozen();
@@ -109,10 +109,13 @@ impl Peer {
         let before = live.connection.peer_address();
         let disposition = live.connection.handle_datagram(now, source, datagram);
         let after = live.connection.peer_address();
-        if disposition == Disposition::Taken || live.connection.has_output() {
+        let output = live.connection.has_output();
+        if output {
+            live.settle(&self.around);
+        }
+        let left_frozen = frozen && disposition != Disposition::Taken && state.body.freeze(&self.around);
+        if !left_frozen && (output || disposition == Disposition::Taken) {
             self.settle(state);
-        } else if frozen {
-            state.body.freeze(&self.around);
         }
         Handled { disposition, moved_from: (before != after).then_some(before) }
     }

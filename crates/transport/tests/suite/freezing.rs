@@ -263,6 +263,29 @@ async fn what_is_not_authentic_or_a_copy_leaves_a_session_frozen() {
 }
 
 #[tokio::test]
+async fn a_record_that_may_be_a_finished_is_answered_and_leaves_a_session_frozen() {
+    let mut scene = Scene::start(DTLS13, true).await;
+    let mut unreadable = scene.device.sent.clone();
+    unreadable.resize(200, 0x5a);
+    // The handshake's epoch, which is not read any more.
+    unreadable[0] = unreadable[0] & !3 | 2;
+    scene.freeze().await;
+    let device = &scene.device;
+    let mut buffer = [0; 2_048];
+    while device.socket.try_recv(&mut buffer).is_ok() {}
+    // Wherever it comes from, the device hears of it.
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    elsewhere.send_to(&unreadable, device.server).await.unwrap();
+    let octets = timeout(PATIENCE, device.socket.recv(&mut buffer)).await.unwrap().unwrap();
+    assert!(octets < unreadable.len());
+    scene.until_shown("dtls_thaws_total{outcome=\"thawed\"} 1").await;
+    scene.until_shown("dtls_sessions_frozen 1").await;
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(scene.link.poll_receive(&mut context, Instant::now()), Poll::Pending));
+    scene.asks(b"still there").await;
+}
+
+#[tokio::test]
 async fn a_session_without_a_connection_id_is_not_frozen() {
     let mut scene = Scene::start(DTLS12, false).await;
     scene.device.turn().await;

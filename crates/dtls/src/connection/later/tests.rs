@@ -13,8 +13,8 @@ use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Closed;
 use crate::connection::core::{Config, Core};
 use crate::frozen::{Frozen, SealingKey};
-use crate::limits::{ACK_RECORDS_MAX, HANDSHAKE_MESSAGE_OCTETS_MAX, TRANSMITS_MAX};
-use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
+use crate::limits::{ACK_RECORDS_MAX, FINISHED_ANSWERS_MAX, HANDSHAKE_MESSAGE_OCTETS_MAX, TRANSMITS_MAX};
+use crate::record::epochs::{ClientFinished, Epochs, ReadEpoch, WriteEpoch};
 use crate::record::unified::Form;
 use crate::suite::CipherSuite;
 use crate::v13::schedule::TrafficSecret;
@@ -107,6 +107,97 @@ impl Scene {
     fn types_sent(&mut self) -> Vec<ContentType> {
         self.sent().into_iter().map(|(_, content_type, _)| content_type).collect()
     }
+}
+
+/// A record of so many octets with these bits of its epoch, which no key opens.
+fn made_up(epoch_bits: u8, octets: usize) -> Vec<u8> {
+    let mut datagram = vec![0x5a; octets];
+    datagram[..4].copy_from_slice(&[0b0011_1000 | epoch_bits, b'o', b'w', b'n']);
+    datagram
+}
+
+/// A server that has the client's Finished and does not read its epoch any more.
+fn server_with_finished(sequence: u64) -> Scene {
+    let mut scene = Scene::new(Role::Server);
+    scene.connection.core.epochs.as_mut().unwrap().client_finished = ClientFinished::of(sequence);
+    scene
+}
+
+#[test]
+fn what_may_be_a_finished_and_cannot_be_opened_is_answered_so_often_and_with_no_more_octets() {
+    let elsewhere = SocketAddr::from(([198, 51, 100, 9], 9));
+    let mut scene = server_with_finished(7);
+    let now = scene.now;
+    let answer_octets = {
+        scene.connection.handle_datagram(now, peer_address(), &made_up(2, 100));
+        let answer = scene.connection.poll_transmit().unwrap();
+        answer.payload.len()
+    };
+    for answers in 1..=u64::from(FINISHED_ANSWERS_MAX) {
+        // What is smaller than its answer has none.
+        scene.connection.handle_datagram(now, elsewhere, &made_up(2, answer_octets - 1));
+        assert_eq!(scene.sent(), []);
+        // Nor are there two for one datagram, or one to where it came from.
+        let mut record = made_up(2, 208);
+        record[0] |= 0b0100;
+        record[6..8].copy_from_slice(&[0, 200]);
+        let datagram = [record.clone(), record].concat();
+        let disposition = scene.connection.handle_datagram(now, elsewhere, &datagram);
+        assert_eq!(disposition, Disposition::Ignored);
+        assert!(scene.connection.has_output() == (answers < u64::from(FINISHED_ANSWERS_MAX)));
+        assert!(scene.connection.core.transmits.iter().all(|transmit| transmit.destination == peer_address()));
+        let sent = scene.sent();
+        if answers < u64::from(FINISHED_ANSWERS_MAX) {
+            let [(RecordNumber { epoch: APPLICATION, .. }, ContentType::ACK, content)] = &sent[..] else { panic!() };
+            assert_eq!(ack::parse(content).unwrap(), [RecordNumber { epoch: HANDSHAKE, sequence: 7 }]);
+        } else {
+            assert_eq!(sent, []);
+        }
+    }
+    // Nothing else came of it.
+    assert_eq!(scene.connection.core.epochs.as_ref().unwrap().client_finished, None);
+    assert!(!scene.connection.core.epochs.as_ref().unwrap().has_unauthentic());
+    assert!(scene.connection.is_idle());
+    assert_eq!(scene.connection.peer_address(), peer_address());
+}
+
+#[test]
+fn only_a_server_that_took_a_finished_answers_for_it_and_only_where_the_epoch_cannot_be_another() {
+    let answers = |scene: &mut Scene, epoch_bits: u8| {
+        scene.connection.handle_datagram(scene.now, peer_address(), &made_up(epoch_bits, 200));
+        !scene.sent().is_empty()
+    };
+    assert!(!answers(&mut Scene::new(Role::Server), 2));
+    assert!(!answers(&mut Scene::new(Role::Client), 2));
+    // A number that no honest client comes to.
+    assert!(!answers(&mut server_with_finished(1 << 16), 2));
+    let mut scene = server_with_finished(0);
+    for (present, expected) in [(3, true), (4, true), (5, true), (6, false), (7, false), (8, false)] {
+        assert_eq!(scene.connection.core.epochs.as_ref().unwrap().read().unwrap().epoch, present);
+        assert_eq!(answers(&mut scene, 2), expected, "epoch {present}");
+        for epoch_bits in [0, 1, 3] {
+            assert!(!answers(&mut scene, epoch_bits));
+        }
+        scene.connection.core.epochs.as_mut().unwrap().advance_read().unwrap();
+    }
+}
+
+#[test]
+fn answers_for_a_finished_are_counted_while_the_session_is_frozen() {
+    let mut scene = server_with_finished(3);
+    let config = Arc::new(ServerConfig::default());
+    for _ in 0..FINISHED_ANSWERS_MAX {
+        scene.connection.handle_datagram(scene.now, peer_address(), &made_up(2, 200));
+        let [(_, ContentType::ACK, _)] = &scene.sent()[..] else { panic!() };
+        let other = Connection::established(
+            Core::new(Config::Server(Arc::clone(&config)), peer_address(), scene.now, 0, 0),
+            false,
+        );
+        let frozen = std::mem::replace(&mut scene.connection, other).freeze().unwrap();
+        scene.connection = frozen.thaw_server(Arc::clone(&config), scene.now).unwrap();
+    }
+    scene.connection.handle_datagram(scene.now, peer_address(), &made_up(2, 200));
+    assert_eq!(scene.sent(), []);
 }
 
 #[test]
