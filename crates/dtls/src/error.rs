@@ -74,6 +74,9 @@ pub enum Error {
     /// A sealed form was opened before by this start of the server: its counters would repeat.
     #[error("opened before by this start of the server")]
     OpenedBefore,
+    /// A session was handed over to an earlier start of the server, which may have gone on with it: its counters would repeat.
+    #[error("handed over to an earlier start of the server")]
+    HandedOverEarlier,
     /// This start of the server has opened [`crate::limits::SEALED_OPENED_MAX`] sealed forms.
     #[error("too many sealed forms opened by this start of the server")]
     OpenedTooMany,

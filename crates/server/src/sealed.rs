@@ -5,7 +5,7 @@
 //!                                  │ under the key of this start
 //! start ─> 1. the directory is locked, the old key is read   2. a new one takes its place, synced
 //!          3. the file is opened and removed, synced
-//!          4. each form is opened with the old key, its counters advanced ──> the session rests again, unchecked
+//!          4. each form is opened with the old key, once ──> the session rests again where it stopped, unchecked
 //! ```
 //!
 //! No nonce repeats, because no form is opened by two starts: a start makes the key of the one before impossible to find

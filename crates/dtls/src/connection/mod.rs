@@ -662,8 +662,8 @@ impl Connection {
         matches!(self.machine, Machine::Closed)
     }
 
-    /// Whether it comes from a sealed form, so that records which came after it was sealed could be taken once more: ask
-    /// for freshness (RFC 9175) where that matters.
+    /// Whether it comes from a form that was sealed while the session went on, so that records which came after that could be
+    /// taken once more: ask for freshness (RFC 9175) where that matters. Not if it was handed over.
     pub fn is_restored(&self) -> bool {
         self.restored
     }

@@ -180,10 +180,15 @@ impl fmt::Debug for Frozen {
     }
 }
 
-/// Seals frozen sessions for a restart of the server, and opens them after it.
+/// Seals frozen sessions for a restart of the server, and opens them after it. Each start of the server has a number, larger
+/// than any before.
 ///
-/// A stored form is older than the session it was made of, so its counters must not be used as they stand. Each start of
-/// the server has a number, larger than any before. A session that was sealed may send [`SEALED_RECORDS_MAX`] records
+/// A server that stops hands its sessions over ([`SealingKey::hand_over`]). Nothing is written with a session's keys between
+/// that and its opening, and only the next start opens it, once: so it goes on as it was, over any number of starts, with
+/// all the records that its keys allow.
+///
+/// A server that may be killed seals its sessions while they go on ([`SealingKey::seal`]). Such a form is older than the
+/// session it was made of, so its counters must not be used as they stand. A session that was sealed may send [`SEALED_RECORDS_MAX`] records
 /// more, with DTLS 1.3 [`SEALED_RECORDS_MAX_DTLS13`], in the epoch in which it was sealed and in each further one; opened
 /// `n` starts later, its counter is advanced by `n` times as many; in one start it opens once. So no nonce
 /// repeats, however often the server starts and whatever a store loses, as long as
@@ -193,6 +198,8 @@ impl fmt::Debug for Frozen {
 ///   calls [`Frozen::stored`] or [`Connection::stored`].
 ///
 /// A form that was not stored, or not yet, costs nothing: the session goes on under the limit of the one before.
+///
+/// What was handed over takes the place of what was stored before, and raises no limit.
 ///
 /// Records that came after a session was sealed can be replayed to the restored one, which says so by
 /// [`Connection::is_restored`].
@@ -239,6 +246,8 @@ impl fmt::Debug for Sealing {
 }
 
 const SEALED_FORM: u8 = 2;
+/// The same, of a session that did not go on.
+const HANDED_OVER_FORM: u8 = 3;
 /// Octets of the session, before it: what follows it is attached.
 const SEALED_LENGTH_OCTETS: usize = 2;
 /// Form, start, nonce: in clear, and authentic.
@@ -271,9 +280,6 @@ impl SealingKey {
     /// [`Error::Random`], or [`Error::FrozenForm`] if more than [`SEALED_ATTACHED_OCTETS_MAX`] octets are attached; these
     /// change nothing.
     pub fn seal_with(&self, frozen: &mut Frozen, attached: &[u8]) -> Result<Sealing, Error> {
-        if attached.len() > SEALED_ATTACHED_OCTETS_MAX {
-            return Err(Error::FrozenForm);
-        }
         let (state, mut secrets) = frozen.decode().map_err(|_| Error::FrozenForm)?;
         let (records_max, more) = (secrets.records_max(), secrets.sealed_records_max());
         let (write_key, sequence, sequence_end) = secrets.write_mut().ok_or(Error::FrozenForm)?;
@@ -285,20 +291,37 @@ impl SealingKey {
             (epochs.sealed, epochs.sealed_form_stale) = (true, false);
         }
         let renewed = state.freeze(&secrets).ok_or(Error::FrozenForm)?;
+        let octets = self.encrypt(SEALED_FORM, &renewed, attached)?;
+        *frozen = renewed;
+        Ok(Sealing { octets, write_key, end })
+    }
 
+    /// The sealed form of a session for the next start of the server, with what is to be known of it besides, as with
+    /// [`SealingKey::seal_with`]. The session is gone here; if the form does not come to the next start, it is lost.
+    ///
+    /// # Errors
+    /// The session as it was, and those of [`SealingKey::seal_with`].
+    pub fn hand_over(&self, frozen: Frozen, attached: &[u8]) -> Result<Vec<u8>, (Frozen, Error)> {
+        self.encrypt(HANDED_OVER_FORM, &frozen, attached).map_err(|error| (frozen, error))
+    }
+
+    fn encrypt(&self, form: u8, frozen: &Frozen, attached: &[u8]) -> Result<Vec<u8>, Error> {
+        if attached.len() > SEALED_ATTACHED_OCTETS_MAX {
+            return Err(Error::FrozenForm);
+        }
         let mut nonce = [0; 12];
         crypto::random(&mut nonce)?;
-        let length = u16::try_from(renewed.octets.len()).map_err(|_| Error::FrozenForm)?;
-        let data_octets = SEALED_LENGTH_OCTETS + renewed.octets.len() + attached.len();
+        let length = u16::try_from(frozen.octets.len()).map_err(|_| Error::FrozenForm)?;
+        let data_octets = SEALED_LENGTH_OCTETS + frozen.octets.len() + attached.len();
         let mut out = Vec::with_capacity(SEALED_HEADER_OCTETS + data_octets + 16);
-        out.push(SEALED_FORM);
+        out.push(form);
         out.extend_from_slice(&self.start.to_be_bytes());
         out.extend_from_slice(&nonce);
         let header = out.clone();
         // Of its full size at once: what it grew out of would not be wiped.
         let mut data = Zeroizing::new(Vec::with_capacity(data_octets));
         data.extend_from_slice(&length.to_be_bytes());
-        data.extend_from_slice(&renewed.octets);
+        data.extend_from_slice(&frozen.octets);
         data.extend_from_slice(attached);
         let tag = self
             .key
@@ -306,17 +329,17 @@ impl SealingKey {
             .map_err(|_| Error::Cryptography)?;
         out.extend_from_slice(&data);
         out.extend_from_slice(tag.as_ref());
-        *frozen = renewed;
-        Ok(Sealing { octets: out, write_key, end })
+        Ok(out)
     }
 
-    /// The session of a sealed form, with its counters advanced. Each form opens once; the session may then send
-    /// [`SEALED_RECORDS_MAX`] records, and the form in the store stays good for the next start.
+    /// The session of a sealed form. One that was handed over goes on as it was. Else its counters are advanced, the session
+    /// may then send [`SEALED_RECORDS_MAX`] records, and the form in the store stays good for the next start. Each form opens
+    /// once.
     ///
     /// # Errors
     /// [`Error::FrozenForm`] if it is not of this key or was changed; [`Error::SealedNow`] if it was sealed by this start
     /// of the server or a later one; [`Error::WriteKeyExhausted`] if no records are left, or if it was sealed more than
-    /// [`SEALED_STARTS_MAX_DTLS13`] starts ago with DTLS 1.3; [`Error::OpenedBefore`];
+    /// [`SEALED_STARTS_MAX_DTLS13`] starts ago with DTLS 1.3; [`Error::HandedOverEarlier`]; [`Error::OpenedBefore`];
     /// [`Error::OpenedTooMany`].
     pub fn open(&self, sealed: &[u8]) -> Result<Frozen, Error> {
         self.open_with(sealed).map(|(frozen, _)| frozen)
@@ -328,7 +351,7 @@ impl SealingKey {
     /// Those of [`SealingKey::open`].
     pub fn open_with(&self, sealed: &[u8]) -> Result<(Frozen, Zeroizing<Vec<u8>>), Error> {
         let (header, ciphertext) = sealed.split_first_chunk::<SEALED_HEADER_OCTETS>().ok_or(Error::FrozenForm)?;
-        let (start, nonce) = sealed_header(header).map_err(|_| Error::FrozenForm)?;
+        let (form, start, nonce) = sealed_header(header).map_err(|_| Error::FrozenForm)?;
         let mut data = Zeroizing::new(ciphertext.to_vec());
         let plain = self
             .key
@@ -338,6 +361,14 @@ impl SealingKey {
         let (plain, attached) = plain.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(Error::FrozenForm)?;
         let (mut state, mut secrets) = State::decode(plain).map_err(|_| Error::FrozenForm)?;
         let starts = self.start.checked_sub(start).filter(|starts| *starts > 0).ok_or(Error::SealedNow)?;
+        if form == HANDED_OVER_FORM {
+            if starts > 1 {
+                return Err(Error::HandedOverEarlier);
+            }
+            self.note_opened(nonce)?;
+            let frozen = Frozen { octets: Zeroizing::new(Box::from(plain)) };
+            return Ok((frozen, Zeroizing::new(attached.to_vec())));
+        }
         let (records_max, more) = (secrets.records_max(), secrets.sealed_records_max());
         let advance = u64::from(starts) * more;
         if matches!(secrets, Secrets::V13(..)) && u64::from(starts) > SEALED_STARTS_MAX_DTLS13 {
@@ -378,13 +409,17 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-fn sealed_header(header: &[u8]) -> Read<(u32, [u8; 12])> {
+fn sealed_header(header: &[u8]) -> Read<(u8, u32, [u8; 12])> {
     let mut reader = Reader::new(header);
-    if reader.u8()? != SEALED_FORM {
+    let form = reader.u8()?;
+    if ![SEALED_FORM, HANDED_OVER_FORM].contains(&form) {
         return Err(Malformed);
     }
-    Ok((u32::from_be_bytes(reader.array()?), reader.array()?))
+    Ok((form, u32::from_be_bytes(reader.array()?), reader.array()?))
 }
+
+#[cfg(test)]
+mod restarts;
 
 #[cfg(test)]
 mod tests {
@@ -395,7 +430,7 @@ mod tests {
     use crate::connection::{Closed, Disposition, Event};
     use crate::limits::{FROZEN_OCTETS_MAX, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13};
     use crate::record::ContentType;
-    use crate::record::epochs::{Epochs, ReadEpoch, WriteEpoch};
+    use crate::record::epochs::{ClientFinished, Epochs, ReadEpoch, WriteEpoch};
     use crate::record::protection::{Direction, Keys};
     use crate::v13::schedule::TrafficSecret;
 
@@ -633,6 +668,7 @@ mod tests {
         let mut epochs = Epochs::new(suite, write.unwrap(), read.unwrap());
         // Two are read with: a peer has updated its key just now.
         epochs.advance_read().unwrap();
+        epochs.client_finished = ClientFinished::of(1);
         let id = ConnectionId::new(&[1; 32]).unwrap();
         let peer = "[fe80::1%7]:5684".parse().unwrap();
         let state = State { role: Role::Server, restored: false, own_id: id, peer_id: id, peer, suite };

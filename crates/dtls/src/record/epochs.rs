@@ -288,6 +288,8 @@ impl Epochs {
         }
         let number = RecordNumber { epoch: write.epoch, sequence: write.sequence };
         write.sequence += 1;
+        #[cfg(test)]
+        crate::record::written::note(write.secret.expose(), number.sequence..write.sequence);
         // A sample must be there to make the mask of (RFC 9147 4.2.3).
         let inner_octets = content.len().max(Self::content_octets_min(self.suite)) + 1;
         let start = out.len();

@@ -5,6 +5,8 @@ pub(crate) mod epochs;
 pub(crate) mod protection;
 pub(crate) mod replay;
 pub(crate) mod unified;
+#[cfg(test)]
+pub(crate) mod written;
 
 use crate::codec::{Reader, put_u16, put_u48};
 use crate::limits::RECORD_CONTENT_OCTETS_MAX;

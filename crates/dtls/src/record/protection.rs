@@ -113,6 +113,8 @@ impl Keys {
         }
         let sequence = self.write_sequence;
         self.write_sequence += 1;
+        #[cfg(test)]
+        crate::record::written::note(&self.write.key, sequence..self.write_sequence);
         let aead = self.suite.aead();
         let with_id = !peer_id.is_empty();
         let inner_octets = content.len() + usize::from(with_id);

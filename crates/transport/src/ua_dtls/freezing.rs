@@ -23,7 +23,8 @@ use crate::metrics::InProgress;
 /// A session's state.
 pub(super) enum Body {
     Live(Box<Live>),
-    Frozen(Frozen, #[expect(dead_code, reason = "counts while it is there")] InProgress),
+    /// Counted while it is there.
+    Frozen(Frozen, InProgress),
     /// It could not be thawed, which does not happen to a value that was frozen here.
     Lost,
 }
@@ -103,11 +104,16 @@ impl Peer {
         if !state.body.freeze(&self.around) {
             return None;
         }
-        let Body::Frozen(frozen, _) = &mut state.body else { return None };
-        let sealed = key.seal_with(frozen, attached).ok()?.octets().to_vec();
         // Nothing is sent with its keys any more, whoever still has it.
-        state.body = Body::Lost;
-        Some(sealed)
+        let (kept, sealed) = match std::mem::replace(&mut state.body, Body::Lost) {
+            Body::Frozen(frozen, counted) => match key.hand_over(frozen, attached) {
+                Ok(sealed) => (Body::Lost, Some(sealed)),
+                Err((frozen, _)) => (Body::Frozen(frozen, counted), None),
+            },
+            other => (other, None),
+        };
+        state.body = kept;
+        sealed
     }
 }
 

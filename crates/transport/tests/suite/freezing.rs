@@ -333,3 +333,31 @@ async fn a_sealed_session_goes_on_at_another_start_and_only_once() {
         scene.asks(b"and on").await;
     }
 }
+
+#[tokio::test]
+async fn a_sealed_session_goes_on_over_any_number_of_starts_in_a_row() {
+    for suites in [DTLS12, DTLS13] {
+        let mut scene = Scene::start(suites, true).await;
+        scene.freeze().await;
+        for start in 0..20 {
+            let [seals, opens] = [1, 2].map(|number| SealingKey::new(&[start; 32], number).unwrap());
+            let sealed = scene.link.seal(&seals, &[]).unwrap();
+            let (listener, registry, _sessions) = listen(&scene.device.ue);
+            scene.link = listener.restore(&sealed, &opens).unwrap().link;
+            (scene.listener, scene.registry) = (listener, registry);
+        }
+        // The server speaks first: the device has heard nothing of it all the while.
+        scene.device.server = scene.listener.local_addr();
+        let heard = timeout(PATIENCE, async {
+            loop {
+                // A socket that was bound just now may drop the first ones.
+                scene.link.send(Instant::now(), b"from the server").unwrap();
+                let heard = scene.device.turn().await;
+                if !heard.is_empty() {
+                    break heard;
+                }
+            }
+        });
+        assert_eq!(heard.await.unwrap(), [b"from the server"]);
+    }
+}
