@@ -10,7 +10,9 @@ use akma::{AKid, UeId};
 use axum::Router;
 use prometheus_client::registry::Registry;
 use sbi::audit::Audit;
-use sbi::naanf::{DisableSubscription, NotificationSection, RecentlyDisabled, ServiceDisabled, notification_door};
+use sbi::naanf::{
+    DisableSubscription, NotificationSection, RecentlyDisabled, ServiceDisabled, Superseding, notification_door,
+};
 use sbi::nrf::{AanfSelection, NrfClient};
 use sbi::{CertificateFiles, SbiClient, SbiClientConfig, SbiError};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,6 +47,7 @@ struct Proven {
     /// The A-KIDs of a UE that have connections.
     of_ues: HashMap<UeId, Vec<AKid>>,
     disabled: RecentlyDisabled,
+    superseding: Superseding,
 }
 
 /// Those of one A-KID.
@@ -107,7 +110,9 @@ impl CoapServer {
             connections: AtomicUsize::new(0),
             proven: Mutex::default(),
         });
+        let reused = Duration::from_secs(config.lookups.positive_cache_seconds);
         shared.proven().disabled.remember_for(longest_handshake);
+        shared.proven().superseding.remember_for(longest_handshake.saturating_add(reused));
         let disabling = Disabling { section, subscription, shared: Arc::downgrade(&shared) };
         let waiting = Some((shared, listener, acceptor));
         Ok(Self { local_addr, disabling, waiting, tasks: TaskTracker::new(), drain_timeout })
@@ -253,16 +258,26 @@ impl<'a> Entry<'a> {
     /// The entry, what its connection has to obey, and why it may not be, if so.
     fn new(shared: &'a Shared, peer: &ProvenPeer) -> (Self, Orders, Option<Ended>) {
         let (a_kid, ue_id) = (peer.a_kid.clone(), peer.ue_id.clone());
-        let mut proven = shared.proven();
+        let mut guard = shared.proven();
+        let proven = &mut *guard;
+        let now = tokio::time::Instant::now();
         let is_disabled = proven.disabled.contains(&a_kid, Instant::now());
+        let is_doubted = proven.superseding.doubts(peer, now);
         let of_a_kid = proven.of_a_kids.entry(a_kid.clone()).or_default();
         of_a_kid.count += 1;
         let is_over_limit = of_a_kid.count > shared.limits.connections_per_a_kid_max;
         let orders = Orders { disabled: of_a_kid.disabled.clone(), doubted: of_a_kid.doubted.subscribe() };
+        if is_doubted {
+            of_a_kid.doubted.send_replace(());
+        }
+        let is_first = of_a_kid.count == 1;
         if let Some(ue_id) = &ue_id {
+            if is_first {
+                proven.superseding.registered(ue_id, &a_kid, now);
+            }
             proven.enter(ue_id, &a_kid);
         }
-        drop(proven);
+        drop(guard);
         let refused = is_over_limit.then_some(Ended::TooMany).or(is_disabled.then_some(Ended::ServiceDisabled));
         (Self { shared, a_kid, ue_id }, orders, refused)
     }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use akma::{AKid, AfId, Fqdn, KAkma, UaProtocolId};
@@ -15,7 +17,8 @@ use sbi::{ClientLimits, ServerLimits};
 use store::DatabaseOptions;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use transport::{ClientHandshakeError, ClientStream, HandshakeLimits, LookupLimits, PskClientConfig, PskConnector};
@@ -136,6 +139,15 @@ impl Scene {
         key_for: &str,
     ) -> Result<ClientStream, ClientHandshakeError> {
         let stream = TcpStream::connect(self.fixture.running.coap_addr().unwrap()).await.unwrap();
+        Self::handshake(stream, subscriber, sni, key_for).await
+    }
+
+    async fn handshake(
+        stream: TcpStream,
+        subscriber: &Subscriber,
+        sni: &str,
+        key_for: &str,
+    ) -> Result<ClientStream, ClientHandshakeError> {
         let key_for: Fqdn = key_for.parse().unwrap();
         let key = |protocol: UaProtocolId| akma::k_af(&subscriber.k_akma, &AfId::new(key_for.clone(), protocol));
         let connector = PskConnector::new(PskClientConfig::default()).unwrap();
@@ -651,4 +663,51 @@ async fn a_newer_a_kid_of_the_ue_has_the_connections_of_the_older_asked_for_at_o
     let Some(StreamEvent::Aborted { diagnostic, .. }) = last else { panic!("not aborted but {last:?}") };
     assert_eq!(diagnostic, "A-KID no longer valid");
     newer.observe().await;
+}
+
+/// Somebody on a UE's path, who holds back what it says after its ClientHello until told to go on.
+async fn held_up(server: SocketAddr) -> (SocketAddr, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, go_on) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
+    let told = Arc::clone(&go_on);
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = TcpStream::connect(server).await.unwrap();
+        let ((mut from_ue, mut to_ue), (mut from_server, mut to_server)) = (near.into_split(), far.into_split());
+        let upwards = async {
+            let mut hello = [0; 4096];
+            let count = from_ue.read(&mut hello).await.unwrap();
+            to_server.write_all(&hello[..count]).await.unwrap();
+            told.notified().await;
+            let _ = tokio::io::copy(&mut from_ue, &mut to_server).await;
+        };
+        let downwards = async {
+            let _ = tokio::io::copy(&mut from_server, &mut to_ue).await;
+        };
+        tokio::join!(upwards, downwards);
+    });
+    (address, go_on)
+}
+
+#[tokio::test]
+async fn a_handshake_of_an_older_a_kid_that_ends_after_a_newer_was_there_is_asked_about_at_once() {
+    let limits = CoapLimits { connections_max: 2, ..CoapLimits::default() };
+    let scene = Scene::start_with(|coap| coap.limits = limits, |_| {}).await;
+    scene.associate(SUPI, "m@lab.example").await;
+    let subscriber = scene.authenticate(SUPI, "0.aa@example.org").await;
+    let (address, go_on) = held_up(scene.fixture.running.coap_addr().unwrap()).await;
+    // Its key was asked for: the function has proven that it holds it.
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut older = Ue::new(Scene::handshake(stream, &subscriber, FQDN, FQDN).await.unwrap());
+    let subscriber = scene.authenticate(SUPI, "0.cc@example.org").await;
+    let mut newer = scene.connect(&subscriber).await;
+    newer.observe().await;
+    drop(newer);
+    // It is gone once there is room for somebody else.
+    let other = scene.authenticate(OTHER_SUPI, "0.bb@example.org").await;
+    timeout(PATIENCE, async { while scene.try_connect(&other, FQDN, FQDN).await.is_err() {} }).await.unwrap();
+    go_on.notify_one();
+    let last = older.last_words().await;
+    let Some(StreamEvent::Aborted { diagnostic, .. }) = last else { panic!("not aborted but {last:?}") };
+    assert_eq!(diagnostic, "A-KID no longer valid");
 }

@@ -5,6 +5,7 @@ mod consumer;
 mod key_source;
 mod selection;
 mod service_disable;
+mod superseding;
 
 pub use key_source::GPSI_NOT_YET_KNOWN;
 pub(crate) use key_source::key_source_error;
@@ -28,6 +29,7 @@ use selection::Anchors;
 pub use service_disable::{
     FEATURES, InvalidNotificationUri, NotificationUri, ServiceDisableNotif, feature, notify_service_disabled,
 };
+pub use superseding::Superseding;
 
 /// Path of the API below its root.
 pub const API_PATH: &str = "/naanf-akma/v1";

@@ -60,7 +60,6 @@ mod server;
 mod session;
 mod sessions;
 mod stored_update;
-mod superseding;
 mod sync;
 #[cfg(test)]
 mod tests;

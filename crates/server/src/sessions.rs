@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use akma::{AKid, UeId};
-use sbi::naanf::{RecentlyDisabled, ServiceDisabled};
+use sbi::naanf::{RecentlyDisabled, ServiceDisabled, Superseding};
 use transport::ProvenPeer;
 
 use crate::core::Core;
 use crate::mailbox::{CloseReason, Letter, Mailbox};
-use crate::superseding::Superseding;
 use crate::sync::lock;
 
 const SHARDS: usize = 16;

@@ -1,9 +1,9 @@
 //! UEs that registered by another A-KID lately, for whoever comes out of a handshake with an earlier one.
 //!
 //! The AAnF answers for the newest A-KID of a UE. So an older one can come into a session by a question only that the AAnF was
-//! asked before the UE registered here by a newer one, and just as long after that question as a handshake may take. For that long
-//! it is remembered who registered by which A-KID, and when; a session that another A-KID of the UE proved, by an earlier question,
-//! is doubted: it is asked about before it registers. An A-KID that was asked for later than that is good by the AAnF's own word.
+//! asked before the UE came here by a newer one, and just as long after that question as a handshake may take. For that long
+//! it is remembered who registered (at a Configuration Function: connected) by which A-KID, and when; a session that another A-KID of
+//! the UE proved, by an earlier question, is doubted: it is asked about before anything else is done for it. An A-KID that was asked for later than that is good by the AAnF's own word.
 //!
 //! What is remembered is a digest under a key of this process. UEs whose digests agree by accident cost one another a question.
 
@@ -22,9 +22,10 @@ const REGISTRATIONS_MAX: usize = 262_144;
 /// The least time that they are remembered for.
 const REMEMBERED_FOR_MIN: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// UEs that came by another A-KID lately, for whoever has handshakes under way: a session that comes of one, by a key that was asked
+/// for before, is to be asked about before anything is done for it. It costs some 32 MiB at most, whoever comes.
 #[derive(Debug)]
-pub(crate) struct Superseding {
+pub struct Superseding {
     digests: RandomState,
     /// By the digest of the UE.
     newest: HashMap<u64, Newest>,
@@ -61,12 +62,12 @@ impl Default for Superseding {
 
 impl Superseding {
     /// Remembers each for the longest that a key may be on its way into a session, or for a minute if that is longer.
-    pub(crate) fn remember_for(&mut self, longest: Duration) {
+    pub fn remember_for(&mut self, longest: Duration) {
         self.remembered_for = longest.max(REMEMBERED_FOR_MIN);
     }
 
     /// The UE has registered by this A-KID, for the first time or for the first time after another.
-    pub(crate) fn registered(&mut self, ue_id: &UeId, a_kid: &AKid, now: Instant) {
+    pub fn registered(&mut self, ue_id: &UeId, a_kid: &AKid, now: Instant) {
         self.forget_old(now);
         while self.order.len() >= self.registrations_max {
             self.forgotten_at = self.order.front().map(|(_, at)| *at);
@@ -80,7 +81,7 @@ impl Superseding {
     }
 
     /// Whether the UE may have registered by a newer A-KID after this peer's was asked for.
-    pub(crate) fn doubts(&mut self, peer: &ProvenPeer, now: Instant) -> bool {
+    pub fn doubts(&mut self, peer: &ProvenPeer, now: Instant) -> bool {
         self.forget_old(now);
         let Some(ue_id) = &peer.ue_id else { return false };
         let asked_before = |at: Option<Instant>| at.is_some_and(|at| peer.asked_at <= at);
