@@ -262,7 +262,8 @@ impl<'a> Entry<'a> {
         let proven = &mut *guard;
         let now = tokio::time::Instant::now();
         let is_disabled = proven.disabled.contains(&a_kid, Instant::now());
-        let is_doubted = proven.superseding.doubts(peer, now);
+        let forgot = proven.disabled.forgot_since(peer.asked_at.into_std());
+        let is_doubted = forgot || proven.superseding.doubts(peer, now);
         let of_a_kid = proven.of_a_kids.entry(a_kid.clone()).or_default();
         of_a_kid.count += 1;
         let is_over_limit = of_a_kid.count > shared.limits.connections_per_a_kid_max;

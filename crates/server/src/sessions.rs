@@ -114,8 +114,9 @@ impl Entry {
         if proven.withdrawn.contains(&a_kid, Instant::now()) {
             mailbox.post(Letter::Close(CloseReason::ServiceDisabled));
         }
-        if proven.superseding.doubts(peer, tokio::time::Instant::now()) {
-            tracing::debug!(target: "security", %a_kid, "the UE may have registered by a newer A-KID meanwhile");
+        let forgot = proven.withdrawn.forgot_since(peer.asked_at.into_std());
+        if forgot || proven.superseding.doubts(peer, tokio::time::Instant::now()) {
+            tracing::debug!(target: "security", %a_kid, "a newer A-KID, or that AKMA is disabled, may have been told meanwhile");
             mailbox.post(Letter::Revalidate);
         }
         drop(proven);

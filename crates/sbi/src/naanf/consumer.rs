@@ -205,8 +205,8 @@ pub trait ServiceDisabled: Send + Sync {
 }
 
 /// A-KIDs under which AKMA was disabled lately, for whoever has handshakes under way: a session that comes of one is to end as
-/// it begins. One that nobody remembers any more lives until its next re-validation. Who enables AKMA again for an application
-/// function has its UEs wait for as long as this is remembered.
+/// it begins. Where one had to be forgotten before its time, a session whose key was asked for before that was told is to be asked
+/// about. Who enables AKMA again for an application function has its UEs wait for as long as this is remembered.
 #[derive(Debug)]
 pub struct RecentlyDisabled {
     /// With the number under which it was told last.
@@ -214,12 +214,20 @@ pub struct RecentlyDisabled {
     /// In the order in which they were told.
     order: VecDeque<(AKid, u64, Instant)>,
     told: u64,
+    /// When the newest was told of those that were forgotten before their time.
+    forgotten_at: Option<Instant>,
     remembered_for: Duration,
 }
 
 impl Default for RecentlyDisabled {
     fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), told: 0, remembered_for: Self::REMEMBERED_FOR_MIN }
+        Self {
+            entries: HashMap::new(),
+            order: VecDeque::new(),
+            told: 0,
+            forgotten_at: None,
+            remembered_for: Self::REMEMBERED_FOR_MIN,
+        }
     }
 }
 
@@ -242,6 +250,7 @@ impl RecentlyDisabled {
         self.order.push_back((a_kid.clone(), self.told, now));
         self.entries.insert(a_kid.clone(), self.told);
         while self.order.len() > Self::A_KIDS_MAX {
+            self.forgotten_at = self.order.front().map(|(.., at)| *at);
             self.forget_oldest();
         }
     }
@@ -250,6 +259,11 @@ impl RecentlyDisabled {
     pub fn contains(&mut self, a_kid: &AKid, now: Instant) -> bool {
         self.forget_old(now);
         self.entries.contains_key(a_kid)
+    }
+
+    /// Whether some were forgotten that were told after the AAnF was asked for a key at this time: that one may be among them.
+    pub fn forgot_since(&self, asked_at: Instant) -> bool {
+        self.forgotten_at.is_some_and(|at| asked_at <= at)
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -406,6 +420,7 @@ mod tests {
             recently.insert(&a_kid(number), now);
         }
         assert!(!recently.contains(&a_kid(0), now));
+        assert!(recently.forgot_since(now) && !recently.forgot_since(now + Duration::from_secs(1)));
         assert!(recently.contains(&a_kid(1), now) && recently.contains(&a_kid(RecentlyDisabled::A_KIDS_MAX), now));
         assert!(!recently.contains(&a_kid(1), now + RecentlyDisabled::REMEMBERED_FOR_MIN));
         assert!(recently.entries.is_empty() && recently.order.is_empty());

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
-use sbi::naanf::ServiceDisabled;
+use sbi::naanf::{RecentlyDisabled, ServiceDisabled};
 use tokio::io::ReadBuf;
 
 use super::*;
@@ -111,6 +111,22 @@ async fn akma_disabled_ends_every_session_of_the_a_kid_those_that_are_about_to_b
     assert_eq!(by(&net, "hers").ended().await, Ended::ServiceDisabled);
     assert_eq!(other.send(&message("alice-too", "nobody", "2")).await, Fate::failed("4.04", "UNKNOWN_TARGET"));
     assert_eq!(consumer.service_disabled(&a_kid("hers")), 0);
+}
+
+#[tokio::test]
+async fn of_more_that_akma_is_disabled_for_than_are_remembered_each_is_asked_about() {
+    let net = net_of_alice(Some(None)).await;
+    let hers = ProvenPeer { a_kid: a_kid("hers"), ..peer(Some(&supi_of("alice")), None) };
+    let consumer = DisabledSessions(Arc::clone(&net.core));
+    for name in std::iter::once("hers".to_owned()).chain((0..RecentlyDisabled::A_KIDS_MAX).map(|it| it.to_string())) {
+        assert_eq!(consumer.service_disabled(&a_kid(&name)), 0);
+    }
+    // Its handshake was under way, and nobody remembers.
+    let mut late = net.connect_as(hers, STREAM_OCTETS);
+    late.ask(&registration_of("alice")).await;
+    assert_eq!(late.ended().await, Ended::KeyWithdrawn);
+    let mut later = by(&net, "newest");
+    assert_eq!(later.register("alice").await.code, Code::CREATED, "nobody asks about who was asked for since");
 }
 
 /// It has a session, which is not registered.
