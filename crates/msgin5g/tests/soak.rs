@@ -31,6 +31,10 @@ const LONG_OCTETS: usize = 5_000;
 /// Memory of this much is noise: an allocator's.
 const NOISE_KIBIBYTES: u64 = 4 * 1024;
 
+/// Files and octets of a store that come and go: a journal, and what is deleted and not yet reclaimed.
+const NOISE_FILES: u64 = 64;
+const NOISE_DISK_BYTES: u64 = 128 * 1024 * 1024;
+
 /// What the store keeps in memory, tables and cache, grows until it reaches its bound, and that takes hours at the default
 /// bounds. They are low, so that whatever else grows is not hidden by it.
 const LOW_BOUNDS: [(&str, &str); 3] = [
@@ -77,6 +81,13 @@ async fn memory_stays_flat_under_mixed_load() {
         task.await.unwrap();
     }
     let (sent, received) = (load.sent.load(Ordering::Relaxed), load.received.load(Ordering::Relaxed));
+    let quarter = |number: usize, of: fn(&Sample) -> u64| {
+        let quarter = &samples[samples.len() * (number - 1) / 4..samples.len() * number / 4];
+        median(&quarter.iter().map(of).collect::<Vec<_>>())
+    };
+    let files = [2, 4].map(|number| quarter(number, |sample| sample.files as u64));
+    let disk = [2, 4].map(|number| quarter(number, |sample| sample.disk_bytes));
+    println!("files of the store: {} in the second quarter, {} in the last; {disk:?} octets", files[0], files[1]);
     let samples: Vec<u64> = samples.iter().map(|sample| sample.resident_kibibytes).collect();
     let early = median(&samples[samples.len() / 4..samples.len() / 2]);
     let third = median(&samples[samples.len() / 2..samples.len() * 3 / 4]);
@@ -91,6 +102,8 @@ async fn memory_stays_flat_under_mixed_load() {
     assert!(sent > 100 && received > 100, "that was no load");
     // A twentieth over the whole, and of that no more than two fifths at the end: it levels off.
     let is_level = late <= early + early / 20 + NOISE_KIBIBYTES && late <= third + third / 50 + NOISE_KIBIBYTES;
+    assert!(files[1] <= files[0] * 5 / 4 + NOISE_FILES, "the store's files went from {} to {}", files[0], files[1]);
+    assert!(disk[1] <= disk[0] * 5 / 4 + NOISE_DISK_BYTES, "the store's octets went from {} to {}", disk[0], disk[1]);
     assert!(is_level, "memory grew from {early} over {third} to {late} KiB: {samples:?}");
 }
 

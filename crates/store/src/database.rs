@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::StoreError;
 use crate::journal;
 use crate::metrics::StoreMetrics;
+use crate::reclaim::Reclaimer;
 use crate::writer::{self, Durability, Job, Operation, Queue};
 
 /// A directory of tables. Clones share it; the last one dropped writes out what is queued and closes it.
@@ -23,9 +24,10 @@ use crate::writer::{self, Durability, Job, Operation, Queue};
 pub struct Database(Arc<Inner>);
 
 struct Inner {
-    // The queue is emptied, and the thread joined, before the engine's handle goes.
+    // The queue is emptied, and both threads joined, before the engine's handle goes.
     queue: Queue,
     writer: Option<JoinHandle<()>>,
+    _reclaimer: Reclaimer,
     engine: fjall::Database,
     metrics: StoreMetrics,
     options: DatabaseOptions,
@@ -118,7 +120,10 @@ impl Database {
         let metrics = StoreMetrics::default();
         let (queue, thread) = writer::start(engine.clone(), path, &options, metrics.clone())
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Self(Arc::new(Inner { queue, writer: Some(thread), engine, metrics, options, _lock: lock })))
+        let reclaimer =
+            Reclaimer::start(engine.clone(), metrics.clone()).map_err(|error| refused(error.to_string()))?;
+        let inner = Inner { queue, writer: Some(thread), _reclaimer: reclaimer, engine, metrics, options, _lock: lock };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The table called `name`, made when it is missing. A name is 1 to 64 of `a-z`, `0-9`, `_`.

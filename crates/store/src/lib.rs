@@ -49,6 +49,7 @@ mod journal;
 mod keys;
 mod memory;
 mod metrics;
+mod reclaim;
 mod record;
 mod store;
 mod topics;

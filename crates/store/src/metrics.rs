@@ -15,6 +15,8 @@ pub struct StoreMetrics {
     pub(crate) written_bytes: Counter,
     pub(crate) refused: Counter,
     pub(crate) failed: Counter,
+    pub(crate) reclaimed: Counter,
+    pub(crate) reclaims_failed: Counter,
     pub(crate) commit_seconds: Histogram,
     pub(crate) group_batches: Histogram,
     pub(crate) messages: Gauge,
@@ -41,6 +43,8 @@ impl Default for StoreMetrics {
             written_bytes: Counter::default(),
             refused: Counter::default(),
             failed: Counter::default(),
+            reclaimed: Counter::default(),
+            reclaims_failed: Counter::default(),
             commit_seconds: Histogram::new(COMMIT_SECONDS),
             group_batches: Histogram::new(GROUP_BATCHES),
             messages: Gauge::default(),
@@ -74,6 +78,9 @@ impl StoreMetrics {
         registry.register("written_bytes", "Octets of keys and values written", self.written_bytes.clone());
         registry.register("refused", "Batches refused: queue full or disk full", self.refused.clone());
         registry.register("failed", "Batches failed in writing or syncing", self.failed.clone());
+        registry.register("reclaimed", "Tables rewritten without what was deleted of them", self.reclaimed.clone());
+        let help = "Tables that could not be rewritten without what was deleted of them";
+        registry.register("reclaims_failed", help, self.reclaims_failed.clone());
         registry.register("commit_seconds", "From handing in a batch to its answer", self.commit_seconds.clone());
         registry.register("group_batches", "Batches in one group", self.group_batches.clone());
         registry.register("messages", "Messages stored", self.messages.clone());
