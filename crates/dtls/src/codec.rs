@@ -47,6 +47,19 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
     }
 
+    /// What [`put_number`] wrote.
+    pub(crate) fn number(&mut self) -> Read<u64> {
+        let first = self.u8()?;
+        let octets = match first >> 6 {
+            0 => 0,
+            1 => 1,
+            2 => 3,
+            _ => 6,
+        };
+        let more = self.take(octets)?;
+        Ok(more.iter().fold(u64::from(first & 0x3f), |number, octet| number << 8 | u64::from(*octet)))
+    }
+
     /// A vector with a length of one octet.
     pub(crate) fn vector8(&mut self) -> Read<&'a [u8]> {
         let octets = self.u8()?;
@@ -89,6 +102,22 @@ pub(crate) fn put_u48(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&[a, b, c, d, e, f]);
 }
 
+/// A number below 2^54, in 1, 2, 4 or 7 octets, of which the first two bits tell. No form of a standard's.
+pub(crate) fn put_number(out: &mut Vec<u8>, number: u64) {
+    debug_assert!(number < 1 << 54);
+    let (bits, octets): (u8, usize) = match number {
+        0..0x40 => (0, 1),
+        0x40..0x4000 => (1, 2),
+        0x4000..0x4000_0000 => (2, 4),
+        _ => (3, 7),
+    };
+    let start = out.len();
+    out.extend(number.to_be_bytes().into_iter().skip(8 - octets));
+    if let Some(first) = out.get_mut(start) {
+        *first |= bits << 6;
+    }
+}
+
 /// A vector with a length of one octet; `octets` has at most 255, which every caller's limit sees to.
 pub(crate) fn put_vector8(out: &mut Vec<u8>, octets: &[u8]) {
     debug_assert!(octets.len() <= usize::from(u8::MAX));
@@ -101,4 +130,32 @@ pub(crate) fn put_vector16(out: &mut Vec<u8>, octets: &[u8]) {
     debug_assert!(octets.len() <= usize::from(u16::MAX));
     put_u16(out, u16::try_from(octets.len()).unwrap_or(u16::MAX));
     out.extend_from_slice(octets);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_number_is_read_as_it_was_written_and_is_as_short_as_it_can_be(bits in 0_u32..54, number: u64) {
+            let number = number & ((1 << bits) - 1);
+            let mut out = Vec::new();
+            put_number(&mut out, number);
+            prop_assert_eq!(out.len(), match bits_of(number) { 0..=6 => 1, 7..=14 => 2, 15..=30 => 4, _ => 7 });
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.number(), Ok(number));
+            prop_assert!(reader.is_empty());
+            out.pop();
+            prop_assert_eq!(Reader::new(&out).number(), Err(Malformed));
+        }
+    }
+
+    fn bits_of(number: u64) -> u32 {
+        64 - number.leading_zeros()
+    }
 }

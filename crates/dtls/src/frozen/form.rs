@@ -1,24 +1,26 @@
-//! What a frozen session is made of, and how it is written.
+//! What a frozen session is made of, and how it is written: as short as can be, since a server has a million of them. Numbers
+//! have as many octets as they need, and what is as it is in most sessions has none.
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use zeroize::Zeroizing;
 
-use crate::codec::{Malformed, Read, Reader, put_u16, put_u48, put_vector8};
+use crate::codec::{Malformed, Read, Reader, put_number, put_u16, put_vector8};
 use crate::connection::Role;
 use crate::connection_id::ConnectionId;
 use crate::frozen::Frozen;
-use crate::limits::{FROZEN_OCTETS_MAX, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13};
+use crate::limits::{FROZEN_OCTETS_MAX, REPLAY_WINDOW_RECORDS, SEALED_RECORDS_MAX, SEALED_RECORDS_MAX_DTLS13};
 use crate::record::epochs::{ClientFinished, Epochs, ReadEpoch, WriteEpoch};
 use crate::record::protection::{Direction, Keys};
 use crate::record::replay::ReplayWindow;
 use crate::suite::{CipherSuite, ProtocolVersion};
 use crate::v13::schedule::TrafficSecret;
 
-const FORM_DTLS12: u8 = 1;
-const FORM_DTLS13: u8 = 2;
-const ROLE_CLIENT: u8 = 0;
-const ROLE_SERVER: u8 = 1;
+/// The first octet: this form, and flags.
+const FORM: u8 = 0b1010_0000;
+const FORM_MASK: u8 = 0b1111_0000;
+const SERVER: u8 = 1;
+const RESTORED: u8 = 2;
 
 /// What is kept besides the keys.
 pub(super) struct State {
@@ -76,15 +78,7 @@ impl State {
     pub(super) fn encode(&self, put_secrets: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<Frozen> {
         // As large as it can become, so that it never moves and leaves keys behind.
         let mut out = Zeroizing::new(Vec::with_capacity(FROZEN_OCTETS_MAX));
-        out.push(match self.suite.version() {
-            ProtocolVersion::Dtls12 => FORM_DTLS12,
-            ProtocolVersion::Dtls13 => FORM_DTLS13,
-        });
-        out.push(match self.role {
-            Role::Client => ROLE_CLIENT,
-            Role::Server => ROLE_SERVER,
-        });
-        out.push(u8::from(self.restored));
+        out.push(FORM | flags([(SERVER, self.role == Role::Server), (RESTORED, self.restored)]));
         put_u16(&mut out, self.suite.code());
         put_vector8(&mut out, self.own_id.as_bytes());
         put_vector8(&mut out, self.peer_id.as_bytes());
@@ -95,18 +89,13 @@ impl State {
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Read<Self> {
-        let version = match reader.u8()? {
-            FORM_DTLS12 => ProtocolVersion::Dtls12,
-            FORM_DTLS13 => ProtocolVersion::Dtls13,
-            _ => return Err(Malformed),
-        };
-        let role = match reader.u8()? {
-            ROLE_CLIENT => Role::Client,
-            ROLE_SERVER => Role::Server,
-            _ => return Err(Malformed),
-        };
-        let restored = reader.u8()? != 0;
-        let suite = CipherSuite::from_code(reader.u16()?).filter(|suite| suite.is_of(version)).ok_or(Malformed)?;
+        let first = reader.u8()?;
+        if first & FORM_MASK != FORM {
+            return Err(Malformed);
+        }
+        let role = if first & SERVER != 0 { Role::Server } else { Role::Client };
+        let restored = first & RESTORED != 0;
+        let suite = CipherSuite::from_code(reader.u16()?).ok_or(Malformed)?;
         let own_id = ConnectionId::new(reader.vector8()?).map_err(|_| Malformed)?;
         let peer_id = ConnectionId::new(reader.vector8()?).map_err(|_| Malformed)?;
         let peer = read_address(reader)?;
@@ -133,8 +122,9 @@ pub(super) fn put_keys(out: &mut Vec<u8>, keys: &Keys) -> Option<()> {
         out.extend_from_slice(&direction.key);
         out.extend_from_slice(&direction.iv);
     }
-    put_u48(out, keys.write_sequence);
-    put_u48(out, keys.write_sequence_end);
+    let limited = keys.write_sequence_end != keys.suite.aead().records_max();
+    out.push(flags([(LIMITED, limited)]));
+    put_write(out, keys.write_sequence, keys.write_sequence_end, limited);
     put_window(out, &keys.window, keys.unauthentic);
     Some(())
 }
@@ -143,39 +133,54 @@ fn read_keys(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Keys> {
     let write = direction(reader, suite)?;
     let read = direction(reader, suite)?;
     let mut keys = Keys::new(suite, write, read);
-    keys.write_sequence = reader.u48()?;
-    keys.write_sequence_end = reader.u48()?;
+    let limited = reader.u8()? & LIMITED != 0;
+    read_write(reader, &mut keys.write_sequence, &mut keys.write_sequence_end, limited)?;
     (keys.window, keys.unauthentic) = read_window(reader)?;
     Ok(keys)
 }
 
-/// Flags of a session of DTLS 1.3.
-const SEALED: u8 = 1;
-const SEALED_FORM_STALE: u8 = 2;
-const CLIENT_FINISHED: u8 = 4;
+/// Flags of the secrets. The key writes less than its AEAD allows.
+const LIMITED: u8 = 1;
+/// With DTLS 1.3.
+const SEALED: u8 = 2;
+const SEALED_FORM_STALE: u8 = 4;
+const CLIENT_FINISHED: u8 = 8;
+const SEQUENCE_FIRST: u8 = 16;
 
-/// The epochs that are written and read with, of the latter also the one before, if it is still held.
+fn flags<const N: usize>(flags: [(u8, bool); N]) -> u8 {
+    flags.into_iter().filter(|(_, set)| *set).fold(0, |all, (flag, _)| all | flag)
+}
+
+/// The epochs that are written and read with, of the latter also the one before, if it is still held. None of the
+/// handshake.
 pub(super) fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_receive): (u16, u16)) -> Option<()> {
-    put_u16(out, next_send);
-    put_u16(out, next_receive);
-    let flags = [
+    let write = epochs.write()?;
+    let limited = write.sequence_end != epochs.sequence_end_of_key();
+    out.push(flags([
+        (LIMITED, limited),
         (SEALED, epochs.sealed),
         (SEALED_FORM_STALE, epochs.sealed_form_stale),
         (CLIENT_FINISHED, epochs.client_finished.is_some()),
-    ];
-    out.push(flags.into_iter().filter(|(_, set)| *set).fold(0, |flags, (flag, _)| flags | flag));
+        (SEQUENCE_FIRST, epochs.sequence_first > 0),
+    ]));
+    put_number(out, next_send.into());
+    put_number(out, next_receive.into());
     if let Some(ClientFinished { sequence, answers }) = epochs.client_finished {
-        put_u16(out, sequence);
+        put_number(out, sequence.into());
         out.push(answers);
     }
-    put_u48(out, epochs.sequence_first);
-    let write = epochs.write()?;
-    put_u48(out, write.epoch);
+    if epochs.sequence_first > 0 {
+        put_number(out, epochs.sequence_first);
+    }
+    put_number(out, write.epoch);
     out.extend_from_slice(write.secret.expose());
-    put_u48(out, write.sequence);
-    put_u48(out, write.sequence_end);
-    for read in epochs.reads_held() {
-        put_u48(out, read.epoch);
+    put_write(out, write.sequence, write.sequence_end, limited);
+    let (present, before) = epochs.reads_held().split_last()?;
+    put_number(out, present.epoch);
+    for (read, behind) in std::iter::once(present).chain(before.iter().rev()).zip(0..) {
+        if read.epoch.checked_add(behind)? != present.epoch {
+            return None;
+        }
         out.extend_from_slice(read.secret.expose());
         put_window(out, &read.window, read.unauthentic);
     }
@@ -183,43 +188,87 @@ pub(super) fn put_epochs(out: &mut Vec<u8>, epochs: &Epochs, (next_send, next_re
 }
 
 fn read_epochs(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<(Epochs, (u16, u16))> {
-    let message_numbers = (reader.u16()?, reader.u16()?);
     let flags = reader.u8()?;
+    let message_numbers = (small(reader)?, small(reader)?);
     let client_finished = match flags & CLIENT_FINISHED {
         0 => None,
-        _ => Some(ClientFinished { sequence: reader.u16()?, answers: reader.u8()? }),
+        _ => Some(ClientFinished { sequence: small(reader)?, answers: reader.u8()? }),
     };
-    let sequence_first = reader.u48()?;
-    let (epoch, secret) = (reader.u48()?, TrafficSecret::of_octets(&reader.array()?));
+    let sequence_first = if flags & SEQUENCE_FIRST != 0 { reader.number()? } else { 0 };
+    let (epoch, secret) = (reader.number()?, TrafficSecret::of_octets(&reader.array()?));
     let mut write = WriteEpoch::new(suite, epoch, secret).map_err(|_| Malformed)?;
-    write.sequence = reader.u48()?;
-    write.sequence_end = reader.u48()?;
-    let mut epochs = Epochs::new(suite, write, read_epoch(reader, suite)?);
-    while !reader.is_empty() {
-        epochs.add_read(read_epoch(reader, suite)?);
-    }
+    read_write(reader, &mut write.sequence, &mut write.sequence_end, flags & LIMITED != 0)?;
+    let present = reader.number()?;
+    let read = read_epoch(reader, suite, present)?;
+    let before = match reader.is_empty() {
+        true => None,
+        false => Some(read_epoch(reader, suite, present.checked_sub(1).ok_or(Malformed)?)?),
+    };
+    let mut epochs = match before {
+        None => Epochs::new(suite, write, read),
+        Some(before) => {
+            let mut epochs = Epochs::new(suite, write, before);
+            epochs.add_read(read);
+            epochs
+        }
+    };
     (epochs.sealed, epochs.sealed_form_stale) = (flags & SEALED != 0, flags & SEALED_FORM_STALE != 0);
     epochs.sequence_first = sequence_first;
     epochs.client_finished = client_finished;
     Ok((epochs, message_numbers))
 }
 
-fn read_epoch(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<ReadEpoch> {
-    let (epoch, secret) = (reader.u48()?, TrafficSecret::of_octets(&reader.array()?));
+fn small(reader: &mut Reader<'_>) -> Read<u16> {
+    u16::try_from(reader.number()?).map_err(|_| Malformed)
+}
+
+fn read_epoch(reader: &mut Reader<'_>, suite: CipherSuite, epoch: u64) -> Read<ReadEpoch> {
+    let secret = TrafficSecret::of_octets(&reader.array()?);
     let mut read = ReadEpoch::new(suite, epoch, secret).map_err(|_| Malformed)?;
     (read.window, read.unauthentic) = read_window(reader)?;
     Ok(read)
 }
 
+/// The next number, and the end where it is another than that of the key.
+fn put_write(out: &mut Vec<u8>, sequence: u64, sequence_end: u64, limited: bool) {
+    put_number(out, sequence);
+    if limited {
+        put_number(out, sequence_end);
+    }
+}
+
+fn read_write(reader: &mut Reader<'_>, sequence: &mut u64, sequence_end: &mut u64, limited: bool) -> Read<()> {
+    *sequence = reader.number()?;
+    if limited {
+        *sequence_end = reader.number()?;
+    }
+    Ok(())
+}
+
+/// Of the window what was not taken, which is nothing most often.
 fn put_window(out: &mut Vec<u8>, window: &ReplayWindow, unauthentic: u64) {
-    put_u48(out, window.next);
-    out.extend_from_slice(&window.taken.to_be_bytes());
-    put_u48(out, unauthentic);
+    put_number(out, window.next);
+    let missing = !window.taken & window_mask(window.next);
+    let octets = missing.to_be_bytes();
+    let first = octets.iter().position(|octet| *octet != 0).unwrap_or(octets.len());
+    put_vector8(out, octets.get(first..).unwrap_or_default());
+    put_number(out, unauthentic);
 }
 
 fn read_window(reader: &mut Reader<'_>) -> Read<(ReplayWindow, u64)> {
-    let window = ReplayWindow { next: reader.u48()?, taken: u128::from_be_bytes(reader.array()?) };
-    Ok((window, reader.u48()?))
+    let next = reader.number()?;
+    let missing = reader.vector8()?;
+    if missing.len() > size_of::<u128>() {
+        return Err(Malformed);
+    }
+    let missing = missing.iter().fold(0, |missing, octet| missing << 8 | u128::from(*octet));
+    let window = ReplayWindow { next, taken: !missing & window_mask(next) };
+    Ok((window, reader.number()?))
+}
+
+/// The bits of records that there can have been.
+fn window_mask(next: u64) -> u128 {
+    if next < REPLAY_WINDOW_RECORDS { (1 << next) - 1 } else { u128::MAX }
 }
 
 /// Everything that makes two addresses the same: of IPv6 the scope too, without which a link-local one leads nowhere.
@@ -259,4 +308,44 @@ fn direction(reader: &mut Reader<'_>, suite: CipherSuite) -> Read<Direction> {
     let aead = suite.aead();
     let (key, iv) = (reader.take(aead.key_octets())?, reader.take(aead.fixed_iv_octets())?);
     Direction::new(aead, key, iv).ok_or(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever has come in whatever order.
+        #[test]
+        fn a_window_is_read_as_it_was_written(numbers in prop::collection::vec((0_u64..300, any::<bool>()), 0..200), unauthentic in 0_u64..1 << 36) {
+            let (mut window, mut base) = (ReplayWindow::default(), 0);
+            for (offset, jump) in numbers {
+                base += if jump { offset } else { 0 };
+                let sequence = base.saturating_sub(offset);
+                if window.is_fresh(sequence) {
+                    window.take(sequence);
+                }
+            }
+            let mut out = Vec::new();
+            put_window(&mut out, &window, unauthentic);
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(read_window(&mut reader), Ok((window, unauthentic)));
+            prop_assert!(reader.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_window_without_holes_takes_no_room() {
+        let mut window = ReplayWindow::default();
+        for sequence in 0..1_000 {
+            window.take(sequence);
+            let mut out = Vec::new();
+            put_window(&mut out, &window, 0);
+            assert!(out.len() <= 4, "{}", out.len());
+        }
+    }
 }

@@ -245,9 +245,9 @@ impl fmt::Debug for Sealing {
     }
 }
 
-const SEALED_FORM: u8 = 2;
+const SEALED_FORM: u8 = 4;
 /// The same, of a session that did not go on.
-const HANDED_OVER_FORM: u8 = 3;
+const HANDED_OVER_FORM: u8 = 5;
 /// Octets of the session, before it: what follows it is attached.
 const SEALED_LENGTH_OCTETS: usize = 2;
 /// Form, start, nonce: in clear, and authentic.

@@ -171,6 +171,13 @@ mod tests {
         client.freeze().map_err(|(_, error)| error).unwrap()
     }
 
+    /// What the table and the frozen form take beside it is in the reference.
+    #[test]
+    fn a_frozen_session_is_as_small_as_documented() {
+        assert_eq!(size_of::<Body>(), 32);
+        assert_eq!(size_of::<Peer>(), 72);
+    }
+
     #[derive(Default)]
     struct Woken(AtomicUsize);
 
@@ -189,7 +196,7 @@ mod tests {
             config: Arc::default(),
         });
         let body = Body::Frozen(frozen_client(), around.metrics.dtls_frozen());
-        let peer = Peer::of(body, ConnectionId::random(8).unwrap(), around);
+        let peer = Peer::of(body, [8; 8], around);
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(Arc::clone(&woken));
         let mut context = Context::from_waker(&waker);

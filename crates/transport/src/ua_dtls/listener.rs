@@ -16,7 +16,7 @@ use super::arrival::DtlsArrival;
 use super::freezing::Body;
 use super::peer::{Peer, Surroundings};
 use super::session::DtlsLink;
-use super::table::Table;
+use super::table::{Id, Table};
 use super::{CONNECTION_ID_OCTETS, DATAGRAM_READ_OCTETS, DtlsError, DtlsServerConfig, choose, name_of, version_of};
 use crate::admission::{Admission, Full};
 use crate::handshake_error::HandshakeError;
@@ -136,7 +136,8 @@ impl DtlsListener {
         let around = self.around.as_ref().filter(|_| self.sessions() < self.shared.config.limits.sessions_max);
         let around = around.ok_or(unfit)?;
         let (frozen, attached) = key.open_with(sealed)?;
-        let (id, suite) = (frozen.connection_id(), frozen.cipher_suite().ok_or(unfit)?.code());
+        let id = Id::try_from(frozen.connection_id().as_bytes()).map_err(|_| unfit)?;
+        let suite = frozen.cipher_suite().ok_or(unfit)?.code();
         let body = Body::Frozen(frozen, self.shared.metrics().dtls_frozen());
         let entry = self.shared.table.enter_restored(Peer::of(body, id, Arc::clone(around))).ok_or(unfit)?;
         let tls_version = version_of(suite);
@@ -283,7 +284,7 @@ impl Shared {
             self.refuse(source, &error);
             None
         })?;
-        let accepted = self.fresh_id().and_then(|id| Ok((id, hello.accept(now, id)?)));
+        let accepted = self.fresh_id().and_then(|(id, connection_id)| Ok((id, hello.accept(now, connection_id)?)));
         let (id, connection) = accepted.map_err(|error| {
             self.refuse(source, &HandshakeError::of_dtls(error));
             None
@@ -293,11 +294,13 @@ impl Shared {
         Ok(DtlsArrival::new(Arc::clone(self), entry, slot, source))
     }
 
-    fn fresh_id(&self) -> Result<ConnectionId, dtls::Error> {
+    fn fresh_id(&self) -> Result<(Id, ConnectionId), dtls::Error> {
         loop {
-            let id = ConnectionId::random(CONNECTION_ID_OCTETS)?;
-            if self.table.of_id(&id).is_none() {
-                return Ok(id);
+            let connection_id = ConnectionId::random(CONNECTION_ID_OCTETS)?;
+            if let Ok(id) = Id::try_from(connection_id.as_bytes())
+                && self.table.of_id(&connection_id).is_none()
+            {
+                return Ok((id, connection_id));
             }
         }
     }

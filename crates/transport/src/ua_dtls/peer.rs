@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use dtls::{
-    Closed, Connection, ConnectionId, Disposition, Established, Event, KeyRefusal, KeyRequest, PresharedKey,
-    ServerConfig,
-};
+use dtls::{Closed, Connection, Disposition, Established, Event, KeyRefusal, KeyRequest, PresharedKey, ServerConfig};
 use tokio::net::UdpSocket;
 use tracing::{info, warn};
 
 use super::freezing::Body;
+use super::table::Id;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::TransportMetrics;
 
@@ -30,7 +28,7 @@ pub(super) struct Surroundings {
 pub(super) struct Peer {
     pub(super) around: Arc<Surroundings>,
     /// What its records are found by, if the client does Connection IDs: with DTLS 1.3 that is settled after the key only.
-    pub(super) connection_id: ConnectionId,
+    pub(super) id: Id,
     state: Mutex<State>,
 }
 
@@ -82,15 +80,15 @@ pub(super) enum Inbound {
 }
 
 impl Peer {
-    pub(super) fn new(connection: Connection, connection_id: ConnectionId, around: Arc<Surroundings>) -> Arc<Self> {
-        let peer = Self::of(Body::Live(Box::new(Live::new(connection))), connection_id, around);
+    pub(super) fn new(connection: Connection, id: Id, around: Arc<Surroundings>) -> Arc<Self> {
+        let peer = Self::of(Body::Live(Box::new(Live::new(connection))), id, around);
         peer.settle(peer.state());
         peer
     }
 
-    pub(super) fn of(body: Body, connection_id: ConnectionId, around: Arc<Surroundings>) -> Arc<Self> {
+    pub(super) fn of(body: Body, id: Id, around: Arc<Surroundings>) -> Arc<Self> {
         let state = Mutex::new(State { body, waker: None });
-        Arc::new(Self { around, connection_id, state })
+        Arc::new(Self { around, id, state })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

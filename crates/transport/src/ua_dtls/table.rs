@@ -26,7 +26,8 @@ pub(super) struct Table {
 /// Where the sessions' locks are spread.
 const SHARDS: usize = 64;
 
-type Id = [u8; CONNECTION_ID_OCTETS];
+/// A Connection ID of ours.
+pub(super) type Id = [u8; CONNECTION_ID_OCTETS];
 type Sharded<Key, Value> = Box<[Mutex<HashMap<Key, Value>>]>;
 
 /// Who is at an address. A client that starts anew keeps its session until the new one stands (RFC 6347 4.2.8).
@@ -69,10 +70,8 @@ impl Table {
     /// nothing. `address` has been proven by a cookie.
     pub(super) fn enter(self: &Arc<Self>, peer: Arc<Peer>, address: SocketAddr) -> Entry {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        if let Ok(id) = Id::try_from(peer.connection_id.as_bytes())
-            && let Some(shard) = self.by_id.get(self.shard(&id))
-        {
-            lock(shard).insert(id, Arc::clone(&peer));
+        if let Some(shard) = self.by_id.get(self.shard(&peer.id)) {
+            lock(shard).insert(peer.id, Arc::clone(&peer));
         }
         let earlier = self
             .addresses(address)
@@ -86,7 +85,7 @@ impl Table {
     /// Enters a frozen session of an earlier start, by its Connection ID alone: its address is nobody's until a handshake
     /// proves it. None if that is taken.
     pub(super) fn enter_restored(self: &Arc<Self>, peer: Arc<Peer>) -> Option<Entry> {
-        let id = Id::try_from(peer.connection_id.as_bytes()).ok()?;
+        let id = peer.id;
         // The one that it has left when it was frozen.
         let address = peer.address()?;
         let mut shard = lock(self.by_id.get(self.shard(&id))?);
@@ -137,10 +136,8 @@ impl Table {
     }
 
     fn remove(&self, peer: &Arc<Peer>, address: SocketAddr) {
-        if let Ok(id) = Id::try_from(peer.connection_id.as_bytes())
-            && let Some(shard) = self.by_id.get(self.shard(&id))
-        {
-            lock(shard).remove(&id);
+        if let Some(shard) = self.by_id.get(self.shard(&peer.id)) {
+            lock(shard).remove(&peer.id);
         }
         self.leave(peer, address);
         self.sessions.fetch_sub(1, Ordering::Relaxed);
