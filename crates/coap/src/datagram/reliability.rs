@@ -251,15 +251,28 @@ impl DatagramConnection {
         }
     }
 
-    /// The same for one message, whatever is in flight; where the address is to be proven it waits as others do.
-    pub(super) fn transmit_at_once(&mut self, datagram: Vec<u8>, purpose: Purpose, confirmable: bool, now: Instant) {
+    /// The Message ID of a message that is sent whatever is in flight; none where the address is to be proven, or none is free.
+    pub(super) fn message_id_at_once(&mut self, now: Instant) -> Option<u16> {
+        if self.unproven.is_some() {
+            return None;
+        }
         let lifetime = self.config.transmission.exchange_lifetime();
         let mut next = self.next_message_id;
-        let held = self.unproven.is_some();
-        let sending = &mut self.active().sending;
-        let message_id = if held { None } else { sending.take_message_id(now, lifetime, &mut next) };
-        let Some(message_id) = message_id else { return sending.enqueue_first(datagram, purpose, confirmable) };
+        let message_id = self.active().sending.take_message_id(now, lifetime, &mut next);
         self.next_message_id = next;
+        self.settle();
+        message_id
+    }
+
+    /// Sends such a message.
+    pub(super) fn transmit_at_once(
+        &mut self,
+        datagram: Vec<u8>,
+        message_id: u16,
+        purpose: Purpose,
+        confirmable: bool,
+        now: Instant,
+    ) {
         let mut outgoing = Outgoing::new(datagram, purpose, confirmable);
         outgoing.set_message_id(message_id);
         self.transmit_first(outgoing, now);

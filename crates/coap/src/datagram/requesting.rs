@@ -149,6 +149,7 @@ impl DatagramConnection {
         request: &RequestBuilder<'_>,
         now: Instant,
     ) -> Result<ExchangeId, ConnectionError> {
+        self.check_room_for_request()?;
         let own = self.prepare_request(request, now)?;
         let exchange = own.exchange;
         self.enqueue_request(own, now);
@@ -157,7 +158,6 @@ impl DatagramConnection {
 
     /// A request with its first message, which has not got its turn yet.
     fn prepare_request(&mut self, request: &RequestBuilder<'_>, now: Instant) -> Result<OwnRequest, ConnectionError> {
-        self.check_room_for_request()?;
         request.check()?;
         let template = Arc::new(template(request));
         let mut under_way = self.active.iter().flat_map(|active| &active.requests);
@@ -175,19 +175,22 @@ impl DatagramConnection {
         Ok(own)
     }
 
-    /// Sends a request that has to be answered before the turn of others comes (RFC 7252 4.7 counts it nevertheless).
+    /// Sends a request that has to be answered before the turn of others comes (RFC 7252 4.7 counts it nevertheless), or
+    /// fails. There may be one more of these than [`crate::DatagramLimits::requests_outstanding_max`].
     pub(crate) fn request_at_once(
         &mut self,
         request: &RequestBuilder<'_>,
         now: Instant,
     ) -> Result<ExchangeId, ConnectionError> {
         self.check_may_request()?;
+        self.check_transmit()?;
+        let message_id = self.message_id_at_once(now).ok_or(ConnectionError::TransmitFull)?;
         let mut own = self.prepare_request(request, now)?;
         own.deadline = now + self.config.transmission.max_transmit_wait();
         let (exchange, purpose, message) = (own.exchange, Purpose::Request(own.token), own.compose());
         let confirmable = own.template.confirmable;
         self.active().requests.push(own);
-        self.transmit_at_once(message, purpose, confirmable, now);
+        self.transmit_at_once(message, message_id, purpose, confirmable, now);
         Ok(exchange)
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::address::AMPLIFICATION_MAX;
 use super::deduplication::Outcome;
+use super::reliability::Purpose;
 use super::{DatagramConnection, Unbound, count};
 use crate::frame::Token;
 use crate::message::ExchangeId;
@@ -32,6 +33,13 @@ impl DatagramConnection {
         let number = Token::from_slice(token)?.number()?;
         let requests = self.active.as_ref().map_or(&[][..], |active| &active.requests);
         requests.iter().find(|own| own.is_under(number)).map(|own| own.exchange())
+    }
+
+    /// The request of ours that was sent with that Message ID, and is not acknowledged.
+    pub(crate) fn asked_in(&self, message_id: u16) -> Option<ExchangeId> {
+        let active = self.active.as_ref()?;
+        let Purpose::Request(number) = active.sending.purpose(message_id)? else { return None };
+        active.requests.iter().find(|own| own.is_under(number)).map(|own| own.exchange())
     }
 
     /// Rejects a message that is not remembered.

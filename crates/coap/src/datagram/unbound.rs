@@ -80,6 +80,18 @@ impl Unbound {
         self.kind != Type::Reset && self.message.code().kind() == Kind::Response
     }
 
+    /// Whether it says nothing: an acknowledgement alone, a Reset, a Ping.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.message.code().kind() == Kind::Empty
+    }
+
+    /// Whether it rejects something.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.kind == Type::Reset
+    }
+
     /// Whether it asks for an acknowledgement.
     #[must_use]
     pub fn is_confirmable(&self) -> bool {

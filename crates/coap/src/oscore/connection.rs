@@ -535,6 +535,16 @@ impl<C: Outer> OscoreConnection<C> {
         self.end("security context not found");
     }
 
+    /// Requests of ours that are protected and not answered, Pings included.
+    pub(super) fn requests_protected(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Whether anything was ever the peer's.
+    pub(super) fn has_verified(&self) -> bool {
+        self.counters.requests_verified > 0 || self.counters.responses_verified > 0
+    }
+
     pub(super) fn check_open(&self) -> Result<(), ConnectionError> {
         if self.closed { Err(ConnectionError::Closed) } else { Ok(()) }
     }

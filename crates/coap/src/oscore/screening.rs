@@ -7,8 +7,13 @@
 //! response ─┬─ verifies ───────────────────▶ outer
 //!           ├─ answers nothing ────────────▶ Reset; nothing is kept
 //!           └─ does not verify: a hint ────▶ the request goes on; the peer is asked under protection, out of turn
-//!                                             ├─ anything that verifies ──▶ as before; no such question for a while
-//!                                             └─ ACK_TIMEOUT * ACK_RANDOM_FACTOR is over ──▶ the context is lost
+//! Reset ────┬─ for a request: a hint ──────▶ the same
+//!           └─ for anything else ──────────▶ outer
+//!
+//! question ─┬─ anything that verifies ─────▶ as before; no such question for a while
+//!           ├─ nothing but hints ──────────▶ the context is lost, once three transmissions could have been answered
+//!           ├─ silence ────────────────────▶ the context is lost after MAX_TRANSMIT_WAIT
+//!           └─ could not be sent yet ──────▶ it is tried again
 //! ```
 //!
 //! What lies outside the protection and need not be there, options and code, is taken off before.
@@ -20,6 +25,7 @@ use subtle::ConstantTimeEq;
 use super::connection::{OscoreConnection, Provenance};
 use super::error::OscoreError;
 use super::exchange::SentRequest;
+use super::limits::REPLAY_WINDOW_SIZE;
 use super::message::{Message, number};
 use crate::code::Code;
 use crate::connection::StreamConnection;
@@ -30,8 +36,12 @@ use crate::exchanges::Connection;
 use crate::limits::TOKEN_OCTETS_MAX;
 use crate::message::{ExchangeId, Request, RequestBuilder};
 
-/// For how many times as long as an answer is waited for the peer is not asked again whether it has the context.
+/// For how many times ACK_TIMEOUT * ACK_RANDOM_FACTOR the peer is not asked again whether it has the context.
 const QUIET_TIMES: u32 = 4;
+
+/// For how many of them a question is open to which nothing but hints have come: its third transmission has gone after three
+/// of them, and has the fourth for its answer. So two losses lose no context.
+const REFUSED_TIMES: u32 = 4;
 
 /// What carries protected messages: [`DatagramConnection`] or [`StreamConnection`]. What goes over a stream comes from who
 /// has the other end; of datagrams that is known only once they verify.
@@ -58,6 +68,12 @@ pub trait Outer: Connection {
         None
     }
 
+    /// The request of ours that was sent with that Message ID, and is not acknowledged.
+    #[doc(hidden)]
+    fn asked_in(&self, _message_id: u16) -> Option<ExchangeId> {
+        None
+    }
+
     /// Sends a Reset.
     #[doc(hidden)]
     fn reject_message(&mut self, _message_id: u16) {}
@@ -66,7 +82,7 @@ pub trait Outer: Connection {
     #[doc(hidden)]
     fn answer_unremembered(&mut self, _request: &Unbound, _answer: &Message, _now: Instant) {}
 
-    /// Sends a request without waiting for its turn.
+    /// Sends a request at once, without waiting for its turn, or not at all.
     #[doc(hidden)]
     fn request_at_once(&mut self, request: &RequestBuilder<'_>, now: Instant) -> Result<ExchangeId, ConnectionError> {
         self.request(request, now)
@@ -75,6 +91,12 @@ pub trait Outer: Connection {
     /// How long the first acknowledgement of a message may take.
     #[doc(hidden)]
     fn acknowledgement_wait(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How long a message is sent again and its answer waited for, at most.
+    #[doc(hidden)]
+    fn transmit_wait(&self) -> Duration {
         Duration::ZERO
     }
 }
@@ -98,6 +120,10 @@ impl Outer for DatagramConnection {
         Self::asked(self, token)
     }
 
+    fn asked_in(&self, message_id: u16) -> Option<ExchangeId> {
+        Self::asked_in(self, message_id)
+    }
+
     fn reject_message(&mut self, message_id: u16) {
         Self::reject_message(self, message_id);
     }
@@ -113,6 +139,10 @@ impl Outer for DatagramConnection {
     fn acknowledgement_wait(&self) -> Duration {
         let transmission = self.transmission();
         transmission.ack_timeout.mul_f64(transmission.ack_random_factor())
+    }
+
+    fn transmit_wait(&self) -> Duration {
+        self.transmission().max_transmit_wait()
     }
 }
 
@@ -190,29 +220,40 @@ pub(super) struct Doubt {
 
 #[derive(Debug)]
 struct Question {
-    /// None if it could not be sent: then something else has to show that the peer is there.
-    sent: Option<(ExchangeId, SentRequest)>,
-    until: Instant,
+    outer: ExchangeId,
+    secured: SentRequest,
+    /// Something came for it that nothing vouches for.
+    refused: bool,
+    /// How long it is open then.
+    refused_until: Instant,
+    /// How long it is open if nothing comes.
+    silent_until: Instant,
+}
+
+impl Question {
+    fn until(&self) -> Instant {
+        if self.refused { self.refused_until } else { self.silent_until }
+    }
 }
 
 impl Doubt {
     /// When [`OscoreConnection::settle_doubt`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.question {
-            Some(question) => Some(question.until),
+            Some(question) => Some(question.until()),
             None => self.quiet_until.filter(|_| self.hint.is_some()),
         }
     }
 
     /// What the peer was asked with that name.
     pub(super) fn question(&mut self, outer: ExchangeId) -> Option<&mut SentRequest> {
-        let (asked, secured) = self.question.as_mut()?.sent.as_mut()?;
-        (*asked == outer).then_some(secured)
+        let question = self.question.as_mut()?;
+        (question.outer == outer).then_some(&mut question.secured)
     }
 
     fn asked(&self, outer: ExchangeId) -> Option<&SentRequest> {
-        let (asked, secured) = self.question.as_ref()?.sent.as_ref()?;
-        (*asked == outer).then_some(secured)
+        let question = self.question.as_ref()?;
+        (question.outer == outer).then_some(&question.secured)
     }
 }
 
@@ -254,6 +295,7 @@ impl<C: Outer> OscoreConnection<C> {
                 Ok(())
             }
             Provenance::Unknown if datagram.is_response() => self.take_unknown_response(datagram, octets, now),
+            Provenance::Unknown if datagram.is_empty() => self.take_empty(datagram, octets, now),
             Provenance::Copy | Provenance::Unknown => self.outer.receive(octets, now),
         }
     }
@@ -293,9 +335,27 @@ impl<C: Outer> OscoreConnection<C> {
             Ok(()) => self.outer.receive(&datagram.stripped(Code::CHANGED), now),
             Err(error) => {
                 self.count_response(false);
-                self.take_hint(asked, &error, now);
+                let failure = match error {
+                    OscoreError::NotProtected { code } => Failure::NotProtected(code),
+                    _ => Failure::NotVerified,
+                };
+                self.take_hint(asked, failure, now);
                 Ok(())
             }
+        }
+    }
+
+    /// An empty message: anybody's.
+    fn take_empty(&mut self, datagram: &Unbound, octets: &[u8], now: Instant) -> Result<(), ConnectionError> {
+        match self.outer.asked_in(datagram.message_id()) {
+            Some(asked) if datagram.is_reset() => {
+                self.count_response(false);
+                self.take_hint(asked, Failure::NoAnswer, now);
+                Ok(())
+            }
+            // The question is sent again until it is answered, whoever says that it has come.
+            Some(asked) if datagram.is_acknowledgement() && self.doubt.asked(asked).is_some() => Ok(()),
+            _ => self.outer.receive(octets, now),
         }
     }
 
@@ -305,40 +365,48 @@ impl<C: Outer> OscoreConnection<C> {
     }
 
     /// Somebody says that the peer has no such context, or other keys. It may be anybody (RFC 8613 8.4).
-    fn take_hint(&mut self, outer: ExchangeId, error: &OscoreError, now: Instant) {
+    fn take_hint(&mut self, outer: ExchangeId, failure: Failure, now: Instant) {
         if self.is_kept {
             return;
         }
-        let failure = match error {
-            OscoreError::NotProtected { code } => Failure::NotProtected(*code),
-            _ => Failure::NotVerified,
-        };
         self.doubt.hint.get_or_insert((outer, failure));
-        if self.doubt.question.is_none() && self.doubt.quiet_until.is_none_or(|until| until <= now) {
+        if let Some(question) = &mut self.doubt.question {
+            question.refused |= question.outer == outer;
+        } else if self.doubt.quiet_until.is_none_or(|until| until <= now) {
             self.ask_for_context(now);
         }
     }
 
     /// A protected GET of nothing, which the peer answers by itself if it has the context.
     fn ask_for_context(&mut self, now: Instant) {
-        let until = now + self.outer.acknowledgement_wait();
-        let message = Message::new(Code::GET, &[], &[]);
-        let sent = message.and_then(|message| self.context.protect_request(&message)).ok();
-        let sent = sent.and_then(|(protected, secured)| {
-            let option = protected.option(number::OSCORE).unwrap_or_default();
-            let request = Request::with_method(protected.code(), "").oscore(option).payload(protected.payload());
-            Some((self.outer.request_at_once(&request, now).ok()?, secured))
-        });
-        self.doubt.question = Some(Question { sent, until });
+        let wait = self.outer.acknowledgement_wait();
+        let Ok((outer, secured)) = self.send_question(now) else {
+            self.doubt.quiet_until = Some(now + wait);
+            return;
+        };
+        // Where nothing has shown yet that it is the peer's context, too, there is nothing to lose.
+        let times = if self.has_verified() { REFUSED_TIMES } else { 1 };
+        let (refused_until, silent_until) = (now + wait * times, now + self.outer.transmit_wait());
+        self.doubt.question = Some(Question { outer, secured, refused: false, refused_until, silent_until });
+    }
+
+    fn send_question(&mut self, now: Instant) -> Result<(ExchangeId, SentRequest), ConnectionError> {
+        // It overtakes what waits for its turn, which is not to fall out of the peer's window for that.
+        if self.requests_protected() as u64 + 1 >= REPLAY_WINDOW_SIZE {
+            return Err(ConnectionError::TransmitFull);
+        }
+        let message = Message::new(Code::GET, &[], &[]).map_err(|error| self.not_protected(error))?;
+        let (protected, secured) = self.context.protect_request(&message).map_err(|error| self.not_protected(error))?;
+        let option = protected.option(number::OSCORE).unwrap_or_default();
+        let request = Request::with_method(protected.code(), "").oscore(option).payload(protected.payload());
+        Ok((self.outer.request_at_once(&request, now)?, secured))
     }
 
     /// Something of the peer's has been verified: it has the context.
     pub(super) fn reassured(&mut self, now: Instant) {
         self.doubt.hint = None;
         if let Some(question) = self.doubt.question.take() {
-            if let Some((outer, _)) = question.sent {
-                self.outer.cancel(outer, now);
-            }
+            self.outer.cancel(question.outer, now);
             self.doubt.quiet_until = Some(now + self.outer.acknowledgement_wait() * QUIET_TIMES);
         }
     }

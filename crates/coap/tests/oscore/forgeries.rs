@@ -1,9 +1,13 @@
 //! Datagrams of somebody on the path, who has no keys: they are remembered nowhere, and end nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use coap::oscore::{OscoreError, Provenance};
-use coap::{Connection, ConnectionEvent, Failure, Request, Response, Unbound};
+use coap::oscore::{OscoreConnection, OscoreError, Provenance};
+use coap::{
+    Connection, ConnectionError, ConnectionEvent, DatagramConfig, DatagramConnection, Failure, Request, Response,
+    Unbound,
+};
 
 use super::connection::{Net, PERFECT, ask};
 use super::*;
@@ -11,8 +15,11 @@ use super::*;
 /// More than a connection remembers.
 const MANY: u16 = 1_100;
 
-/// How long it takes at most that a context counts as lost: ACK_TIMEOUT * ACK_RANDOM_FACTOR.
+/// ACK_TIMEOUT * ACK_RANDOM_FACTOR.
 const WAIT: Duration = Duration::from_secs(3);
+
+/// How long a question is asked, at most, to which there is no answer at all: MAX_TRANSMIT_WAIT.
+const SILENCE: Duration = Duration::from_secs(93);
 
 fn message_id(datagram: &[u8]) -> u16 {
     u16::from_be_bytes([datagram[2], datagram[3]])
@@ -212,29 +219,263 @@ fn however_many_answers_are_forged_the_peer_is_asked_seldom_and_the_request_goes
     assert!(matches!(&net.events[0][0], ConnectionEvent::Response { exchange: answered, .. } if *answered == exchange));
 }
 
-#[test]
-fn a_context_that_the_peer_has_lost_is_given_up_in_time() {
+/// Two sides that have another context each.
+fn strangers(seed: u64) -> Net {
     let (client, _) = pair();
     let other = ContextParameters { sender_id: KeyId::new(&[0x77]).unwrap(), ..parameters() };
     let (_, server) = pair_of(&other);
-    let mut net = Net::of([client, server], PERFECT, 28);
+    Net::of([client, server], PERFECT, seed)
+}
+
+/// The client asks one that has no such context, as a listener does not, and gives the context up after so long.
+fn assert_given_up_after(net: &mut Net, wait: Duration) {
     let start = net.now;
-    let exchange = ask(&mut net, 0, b"x");
-    while net.events[0].is_empty() {
-        net.poll();
-        // As a listener without that context.
-        let to_server: Vec<_> = net.wire.extract_if(.., |_, (to, _)| *to == 1).map(|(_, (_, octets))| octets).collect();
-        for datagram in to_server {
-            let now = net.now;
-            net.sides[1].receive(&datagram, now).unwrap();
-        }
-        assert!(net.step(start + 2 * WAIT));
-        net.poll();
-    }
-    assert!(net.now <= start + WAIT + Duration::from_secs(1));
+    let exchange = ask(net, 0, b"x");
+    net.run_until_given_up();
+    assert!(net.now >= start + wait && net.now <= start + wait + Duration::from_secs(1));
     let failure = Failure::NotProtected(Code::UNAUTHORIZED);
     assert_eq!(net.events[0][0], ConnectionEvent::Failed { exchange, failure });
     assert!(matches!(net.events[0][1], ConnectionEvent::Aborted { .. }));
+}
+
+#[test]
+fn a_context_that_the_peer_never_had_is_given_up_at_once() {
+    assert_given_up_after(&mut strangers(28), WAIT);
+}
+
+#[test]
+fn a_context_that_the_peer_has_lost_is_given_up_in_time() {
+    let mut net = Net::new(PERFECT, 28);
+    answered(&mut net);
+    // As one that was restarted.
+    std::mem::swap(&mut net.sides[1], &mut strangers(29).sides[1]);
+    assert_given_up_after(&mut net, 4 * WAIT);
+}
+
+/// A request that the server has, whose application takes its time, and a hint that it has no context.
+fn doubted(net: &mut Net, hint: impl Fn(&[u8]) -> Vec<u8>) -> (coap::ExchangeId, coap::ExchangeId) {
+    answered(net);
+    let asked = ask(net, 0, b"slow");
+    let datagram = net.sides[0].poll_transmit().unwrap();
+    net.carry(1, &datagram);
+    let until = net.now + Duration::from_secs(1);
+    while net.step(until) {}
+    let request = net.request_to(1).unwrap();
+    let now = net.now;
+    net.sides[0].receive(&hint(&datagram), now).unwrap();
+    (asked, request)
+}
+
+/// The server answers what it was asked, and that is the answer.
+fn assert_still_answered(net: &mut Net, asked: coap::ExchangeId, request: coap::ExchangeId) {
+    assert!(net.events[0].is_empty() && !net.sides[0].is_closed(), "{:?}", net.events[0]);
+    let now = net.now;
+    net.sides[1].respond(request, &Response::new(Code::CHANGED), now).unwrap();
+    net.run_echoing(b"");
+    let answer = net.events[0].pop_front();
+    assert!(matches!(answer, Some(ConnectionEvent::Response { exchange, .. }) if exchange == asked), "{answer:?}");
+    assert!(net.events[0].is_empty() && !net.sides[0].is_closed());
+}
+
+/// Loses the next transmissions of the question; each is answered so by somebody.
+fn lose(net: &mut Net, transmissions: usize, answer: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let until = net.now + SILENCE;
+    for _ in 0..transmissions {
+        let lost = loop {
+            if let Some(lost) = net.intercept().pop() {
+                break lost;
+            }
+            assert!(net.step(until), "it is sent again");
+        };
+        if let Some(answer) = answer(&lost) {
+            let now = net.now;
+            net.sides[0].receive(&answer, now).unwrap();
+        }
+    }
+}
+
+fn unauthorized(asked: &[u8]) -> Vec<u8> {
+    forged_answers(asked)[0].clone()
+}
+
+fn reset(asked: &[u8]) -> Vec<u8> {
+    vec![0x70, 0, asked[2], asked[3]]
+}
+
+fn acknowledgement(asked: &[u8]) -> Vec<u8> {
+    vec![0x60, 0, asked[2], asked[3]]
+}
+
+#[test]
+fn a_question_that_is_lost_twice_and_answered_by_others_each_time_loses_no_context() {
+    for seed in 30..40 {
+        for forged in [unauthorized, reset] {
+            let mut net = Net::new(PERFECT, seed);
+            let (asked, request) = doubted(&mut net, unauthorized);
+            lose(&mut net, 2, |lost| Some(forged(lost)));
+            let until = net.now + 4 * WAIT;
+            while net.step(until) {}
+            assert_eq!(net.sides[1].counters().requests_verified, 3, "the third transmission came");
+            assert_still_answered(&mut net, asked, request);
+        }
+    }
+}
+
+#[test]
+fn a_question_that_is_lost_as_often_as_it_may_be_sent_again_loses_no_context() {
+    for seed in 40..50 {
+        let mut net = Net::new(PERFECT, seed);
+        let (asked, request) = doubted(&mut net, unauthorized);
+        lose(&mut net, 4, |_| None);
+        let until = net.now + 16 * WAIT;
+        while net.step(until) {}
+        assert_eq!(net.sides[1].counters().requests_verified, 3, "the last transmission came");
+        assert_still_answered(&mut net, asked, request);
+    }
+}
+
+#[test]
+fn a_question_that_somebody_acknowledges_is_sent_again_all_the_same() {
+    let mut net = Net::new(PERFECT, 50);
+    let (asked, request) = doubted(&mut net, unauthorized);
+    lose(&mut net, 2, |lost| Some(acknowledgement(lost)));
+    let until = net.now + 4 * WAIT;
+    while net.step(until) {}
+    assert_eq!(net.sides[1].counters().requests_verified, 3, "the third transmission came");
+    assert_still_answered(&mut net, asked, request);
+}
+
+#[test]
+fn a_question_that_nobody_answers_ends_the_context_when_it_is_sent_no_more() {
+    let mut net = Net::new(PERFECT, 51);
+    let (asked, _) = doubted(&mut net, unauthorized);
+    let start = net.now;
+    while !net.sides[0].is_closed() {
+        net.intercept();
+        assert!(net.step(start + 2 * SILENCE));
+        net.poll();
+    }
+    assert!(net.now >= start + SILENCE && net.now < start + SILENCE + Duration::from_secs(1));
+    // The request itself has waited no longer than any.
+    assert_eq!(net.events[0][0], ConnectionEvent::Failed { exchange: asked, failure: Failure::NoAnswer });
+    assert!(matches!(net.events[0][1], ConnectionEvent::Aborted { .. }));
+    assert_eq!(net.events[0].len(), 2);
+}
+
+#[test]
+fn a_question_that_cannot_be_sent_loses_no_context() {
+    let mut net = Net::new(PERFECT, 52);
+    answered(&mut net);
+    let asked = ask(&mut net, 0, b"slow");
+    let datagram = net.sides[0].poll_transmit().unwrap();
+    net.carry(1, &datagram);
+    net.sides[0].release(&coap::Release::default()).unwrap();
+    let now = net.now;
+    net.sides[0].receive(&unauthorized(&datagram), now).unwrap();
+    assert_eq!(net.sides[0].poll_transmit(), None, "no request goes out any more");
+    let until = net.now + 20 * WAIT;
+    while net.step(until) {}
+    let request = net.request_to(1).unwrap();
+    assert_still_answered(&mut net, asked, request);
+}
+
+/// As many requests as may wait do so behind the first, to which somebody says that there is no such context. All of them
+/// are answered, whether the client asks at once or not.
+fn assert_all_are_answered(requests_outstanding_max: usize, asks_at_once: bool) {
+    let mut net = Net::new(PERFECT, 53);
+    let mut config = DatagramConfig::default();
+    config.limits.requests_outstanding_max = requests_outstanding_max;
+    let outer = DatagramConnection::new(Arc::new(config), 53).for_oscore();
+    net.sides[0] = OscoreConnection::new(outer, pair().0);
+    ask(&mut net, 0, b"first");
+    let datagram = net.sides[0].poll_transmit().unwrap();
+    let now = net.now;
+    for number in 1..requests_outstanding_max {
+        net.sides[0].request(&Request::post("x").payload(vec![number as u8]), now).unwrap();
+    }
+    assert_eq!(net.sides[0].request(&Request::post("x"), now), Err(ConnectionError::TooManyRequests));
+    net.sides[0].receive(&unauthorized(&datagram), now).unwrap();
+    let question = net.sides[0].poll_transmit();
+    assert_eq!(question.is_some(), asks_at_once);
+    // The question overtakes them all.
+    for datagram in question.iter().chain([&datagram]) {
+        net.sides[1].receive(datagram, now).unwrap();
+    }
+    assert_eq!(net.run_echoing(b"!")[1].len(), requests_outstanding_max);
+    assert_eq!(net.events[0].len(), requests_outstanding_max);
+    assert!(net.events[0].iter().all(|event| matches!(event, ConnectionEvent::Response { .. })));
+}
+
+#[test]
+fn a_question_is_sent_although_as_many_requests_wait_as_may() {
+    assert_all_are_answered(2, true);
+    assert_all_are_answered(62, true);
+}
+
+#[test]
+fn a_question_waits_until_those_that_it_would_overtake_are_still_in_the_window() {
+    assert_all_are_answered(64, false);
+    assert_all_are_answered(250, false);
+}
+
+#[test]
+fn a_forged_reset_ends_no_request_while_its_answer_comes() {
+    // Of the client's, and of the server's, which keeps the context whatever comes.
+    for side in [0, 1] {
+        for is_taken in [false, true] {
+            let mut net = Net::new(PERFECT, 54).with_context_kept_by_server();
+            let exchange = ask(&mut net, side, b"x");
+            let asked = net.sides[side].poll_transmit().unwrap();
+            if is_taken {
+                net.carry(1 - side, &asked);
+            }
+            let now = net.now;
+            net.sides[side].receive(&reset(&asked), now).unwrap();
+            assert_eq!(net.sides[side].poll_event(), None);
+            // Where the request is lost, it is sent again.
+            let taken = net.run_echoing(b"!");
+            assert_eq!(taken[1 - side], [b"x"], "once");
+            let Some(ConnectionEvent::Response { exchange: answered, response }) = net.events[side].pop_front() else {
+                panic!("{side}");
+            };
+            assert_eq!((answered, &response.payload[..]), (exchange, &b"x!"[..]));
+            assert!(net.events[side].is_empty() && !net.sides[side].is_closed());
+        }
+    }
+}
+
+#[test]
+fn resets_of_an_application_that_takes_its_time_end_nothing() {
+    let mut net = Net::new(PERFECT, 55);
+    let (asked, request) = doubted(&mut net, reset);
+    let until = net.now + 10 * WAIT;
+    while net.step(until) {}
+    assert_still_answered(&mut net, asked, request);
+}
+
+#[test]
+fn a_request_that_is_reset_and_never_answered_ends_as_unanswered() {
+    for side in [0, 1] {
+        let mut net = Net::new(PERFECT, 56).with_context_kept_by_server();
+        let exchange = ask(&mut net, side, b"x");
+        let asked = net.sides[side].poll_transmit().unwrap();
+        let now = net.now;
+        net.sides[side].receive(&reset(&asked), now).unwrap();
+        while net.events[side].is_empty() {
+            net.poll();
+            net.wire.clear();
+            assert!(net.step(now + 2 * SILENCE));
+            net.poll();
+        }
+        assert!(net.now > now + 10 * WAIT);
+        let ended = matches!(
+            net.events[side][0],
+            ConnectionEvent::Failed { exchange: failed, failure: Failure::NoAnswer | Failure::NotAcknowledged }
+                if failed == exchange
+        );
+        assert!(ended, "{:?}", net.events[side]);
+        assert!(!net.sides[1].is_closed(), "the server keeps the context");
+    }
 }
 
 #[test]
