@@ -32,6 +32,9 @@ struct Ledger {
 }
 
 /// What the subscribers with the indices 1, 2 and 3 are called here.
+/// How long the server may take to accept a message after a start.
+const STANDSTILL_MAX: Duration = Duration::from_secs(120);
+
 const NAMES: [&str; 3] = ["present", "fickle", "away"];
 
 /// Messages of one sender to one recipient with one priority: their order is kept.
@@ -78,8 +81,14 @@ async fn kill_9_under_load_loses_nothing_and_repeats_nothing() {
     }
 
     for round in 1..=rounds {
-        // Where in the server's work it is killed differs from round to round without being random from run to run.
-        tokio::time::sleep(Duration::from_millis(150 + u64::from(round * 97 % 400))).await;
+        // It is killed at work, and where in its work differs from round to round.
+        let before = ledger.accepted.lock().unwrap().len();
+        let waited = Instant::now();
+        while ledger.accepted.lock().unwrap().len() == before {
+            assert!(waited.elapsed() < STANDSTILL_MAX, "the server accepts nothing");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(u64::from(round * 97 % 400))).await;
         lab.kill();
         lab.start_again();
         println!("round {round}: {} accepted", ledger.accepted.lock().unwrap().len());

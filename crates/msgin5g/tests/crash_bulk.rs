@@ -138,7 +138,7 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
         sending.is_disturbed.store(true, Ordering::SeqCst);
         let lanes = tokio::spawn(sending.clone().all(kind, count));
         let kills = (rounds * of_hundred).div_ceil(100);
-        kill(&mut lab, kills, kind as u64).await;
+        kill(&mut lab, kills, kind, &ledger).await;
         killed += kills;
         sending.is_disturbed.store(false, Ordering::SeqCst);
         lanes.await.unwrap();
@@ -161,10 +161,21 @@ async fn kill_9_with_a_full_store_loses_nothing_and_repeats_nothing() {
     println!("{killed} kills: {promised} promised, all of them arrived, each once and in order");
 }
 
-/// Kills and starts the lab again, at moments that differ from round to round and are the same in each run.
-async fn kill(lab: &mut Lab, rounds: usize, salt: u64) {
+/// Kills and starts the lab again, each time while the server does what is asked of it, at moments that differ from round to
+/// round.
+async fn kill(lab: &mut Lab, rounds: usize, kind: Kind, ledger: &Ledger) {
+    let progress = || match kind {
+        Kind::Fresh => ledger.arrivals.load(Ordering::Relaxed),
+        Kind::Short | Kind::Long | Kind::Many => ledger.promises.load(Ordering::Relaxed),
+    };
     for round in 0..rounds {
-        tokio::time::sleep(Duration::from_millis(100 + (round as u64 * 97 + salt * 41) % 400)).await;
+        let before = progress();
+        let waited = Instant::now();
+        while progress() == before {
+            assert!(waited.elapsed() < STANDSTILL_MAX, "the server does nothing that could be disturbed");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis((round as u64 * 97 + kind as u64 * 41) % 400)).await;
         lab.kill();
         lab.start_again();
     }
