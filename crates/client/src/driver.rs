@@ -102,6 +102,8 @@ pub(crate) struct Driver {
     backoff: Backoff,
     /// Pauses before newer keys are tried again, while the earlier connection serves on.
     renewal_backoff: Backoff,
+    /// Until when the server does not want to be met, as it said on a next connection that came to nothing.
+    away_until: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     ends: mpsc::Receiver<End>,
     decisions: mpsc::Receiver<Decision>,
@@ -139,6 +141,7 @@ impl Driver {
             renewal: None,
             backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
             renewal_backoff: Backoff::new(limits.backoff_first(), limits.backoff_max()),
+            away_until: None,
             commands,
             ends,
             decisions,
@@ -414,6 +417,8 @@ impl Driver {
 
     /// The connection is gone, or there was none: pauses, then tries again. `pause_min` is what the server asked for.
     fn disconnect(&mut self, error: ClientError, pause_min: Duration) {
+        let away = self.away_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let pause_min = pause_min.max(away.unwrap_or_default());
         if self.link.lived() >= Some(self.config.limits.stable_after()) {
             self.backoff.reset();
         }
@@ -454,6 +459,7 @@ impl Driver {
             *phase = Phase::Registered;
         }
         self.renewal_backoff.reset();
+        self.away_until = None;
         tracing::info!(ue_service_id = %self.config.ue_service_id, "registered");
         self.reassembly.resume(Instant::now());
         if self.status.borrow().registrations > 0 {

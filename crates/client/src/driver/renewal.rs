@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A server that ends a connection and asks to be left alone for a while (Hold-Off, RFC 8323 clause 5.5) is not met on the next
-//! one before: of the earlier, the next one is given up with it; of the next one, it is tried again after that time.
+//! one before: of the earlier, the next one is given up with it; of the next one, it is tried again after that time, and so is the
+//! way to the server if the earlier is lost meanwhile. What the refusal of a registration asks for holds likewise.
 //!
 //! Until 2.01 nothing but the registration is asked on the next connection, and what comes on it is kept for then: the server
 //! may deliver on it before its answer to the registration has come.
@@ -224,6 +225,9 @@ impl Driver {
         let deadline = Instant::now() + self.config.limits.close_timeout();
         drop(tokio::spawn(successor.session.finish(deadline)));
         tracing::warn!(reason, "not registered with newer keys; the earlier connection serves on");
+        if !pause_min.is_zero() {
+            self.away_until = Some(Instant::now() + pause_min);
+        }
         self.renew_again(successor.keys, pause_min, keys_usable);
     }
 

@@ -287,7 +287,11 @@ async fn a_connection_that_is_lost_while_the_next_is_registering_is_followed_by_
 
 /// Ends the connection in good order, and asks to be left alone for an hour.
 async fn send_away(peer: &mut Peer) {
-    peer.coap.release(&Release { hold_off_seconds: Some(3600), ..Release::default() }).unwrap();
+    send_away_for(peer, 3600).await;
+}
+
+async fn send_away_for(peer: &mut Peer, seconds: u32) {
+    peer.coap.release(&Release { hold_off_seconds: Some(seconds), ..Release::default() }).unwrap();
     // An empty message has the release written.
     peer.write(&[]).await;
 }
@@ -309,6 +313,43 @@ async fn who_is_sent_away_while_the_next_connection_registers_stays_away_on_that
     Box::pin(patiently(async { while next.event().await.is_some() {} })).await;
     let status = client.status();
     assert_eq!((status.state, status.registrations), (ClientState::Waiting, 1));
+}
+
+/// A client whose next connection is told to stay away for a while, whereupon the earlier is lost.
+async fn comes_back_when_it_may(is_released: bool) {
+    const AWAY: Duration = Duration::from_secs(3);
+    let server = Server::start().await;
+    let (client, _incoming) = Client::start(server.config(), server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    let mut next = server.accept().await;
+    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    let told = std::time::Instant::now();
+    if is_released {
+        send_away_for(&mut next, 3).await;
+    } else {
+        next.respond(exchange, Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(3)).await;
+    }
+    // The client has heard it.
+    Box::pin(patiently(async { while next.event().await.is_some() {} })).await;
+    drop(earlier);
+    let mut back = server.accept().await;
+    assert!(told.elapsed() >= AWAY, "{:?}", told.elapsed());
+    let (exchange, UeMessage::Registration(_)) = back.request().await else { panic!("no REG") };
+    back.respond(exchange, good_for(3600)).await;
+    until(&client, |status| status.state == ClientState::Registered && status.registrations == 2).await;
+}
+
+#[tokio::test]
+async fn who_is_sent_away_on_the_next_connection_stays_away_although_the_earlier_is_then_lost() {
+    Box::pin(comes_back_when_it_may(true)).await;
+}
+
+#[tokio::test]
+async fn who_is_refused_for_a_while_on_the_next_connection_stays_away_although_the_earlier_is_then_lost() {
+    Box::pin(comes_back_when_it_may(false)).await;
 }
 
 #[tokio::test]
