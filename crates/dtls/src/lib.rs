@@ -134,7 +134,7 @@ pub use config::{AddressChange, ClientConfig, ServerConfig, SessionConfig, Unkno
 pub use connection::{Closed, Connection, Disposition, Established, Event, Role, Transmit};
 pub use connection_id::ConnectionId;
 pub use error::Error;
-pub use frozen::{Frozen, Sealing, SealingKey};
+pub use frozen::{Frozen, HandedOver, Sealing, SealingKey};
 pub use key::{KeyLog, KeyRefusal, KeyRequest, PresharedKey};
 pub use listener::{Incoming, Listener, ProvenHello};
 pub use suite::{CipherSuite, Group, ProtocolVersion};

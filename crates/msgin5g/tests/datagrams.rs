@@ -5,11 +5,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::{Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
+use common::faulty_disk::FaultyDisk;
 use common::fleet::{Fleet, FleetUe};
 use common::function::{Function, free_address};
 use common::nat::Nat;
@@ -161,15 +162,22 @@ async fn a_server_that_is_killed_and_comes_back_loses_and_repeats_nothing_over_d
 }
 
 /// A server whose sessions over DTLS rest as soon as they may, and are sealed at its stop; where it serves them.
-fn sealing(lab: &Lab) -> (Function, SocketAddr) {
-    let (coaps, directory) = (free_address(), lab.path("state/sealed").display().to_string());
+fn sealing(lab: &Lab, others: &[(&'static str, &str)]) -> (Function, SocketAddr) {
+    let (coaps, directory) = (free_address(), lab.path(SEALED).display().to_string());
     let environment = [
         ("MSGIN5G_COAPS__LISTEN", coaps.to_string()),
         ("MSGIN5G_COAPS__SEALED_SESSIONS", directory),
         ("MSGIN5G_LIMITS__DATAGRAM_FREEZE_MILLISECONDS", "1".to_owned()),
     ];
-    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    (Function::server(lab, &environment), coaps)
+    let environment = environment.iter().map(|(name, value)| (*name, value.as_str()));
+    (Function::server(lab, &environment.chain(others.iter().copied()).collect::<Vec<_>>()), coaps)
+}
+
+const SEALED: &str = "state/sealed";
+
+/// Devices that say nothing by themselves.
+fn quiet(config: &mut ClientConfig) {
+    config.limits.keep_alive_milliseconds = 3_600_000;
 }
 
 /// What both ends of a pair of devices have sent, and what they got.
@@ -221,34 +229,92 @@ async fn devices_that_rest_go_on_over_restarts_of_the_server_without_a_handshake
     let lab = Lab::start();
     for versions in [OfferedVersions::Tls13, OfferedVersions::Tls12] {
         let ues = Fleet::provision(&lab, 2).await.ues;
-        let (mut server, coaps) = sealing(&lab);
-        // They say nothing by themselves.
+        let (mut server, coaps) = sealing(&lab, &[]);
         let quiet = |config: &mut ClientConfig| {
             config.tls.versions = versions;
-            config.limits.keep_alive_milliseconds = 3_600_000;
+            quiet(config);
         };
         let mut pair = Pair::of(&ues, coaps, quiet).await;
         for round in 0..3 {
             pair.exchange(&ues, &format!("{round}")).await;
-            server.metric_reaches("dtls_sessions_frozen", 2);
+            server.metric_reaches(FROZEN, 2);
             assert!(server.stop().success());
             server.start_again();
-            server.metric_reaches("dtls_sessions_frozen", 2);
-            assert_eq!(server.metric("dtls_handshakes_total{outcome=\"accepted\"}"), 0);
+            server.metric_reaches(FROZEN, 2);
+            assert_eq!(server.metric(HANDSHAKES), 0);
         }
         pair.exchange(&ues, "last").await;
         pair.assert_once().await;
         assert_eq!(pair.registrations(), [1, 1], "no device has noticed");
-        assert_eq!(server.metric("dtls_handshakes_total{outcome=\"accepted\"}"), 0);
+        assert_eq!(server.metric(HANDSHAKES), 0);
         assert!(server.stop().success());
     }
+}
+
+const FROZEN: &str = "dtls_sessions_frozen";
+const HANDSHAKES: &str = "dtls_handshakes_total{outcome=\"accepted\"}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_fails_leaves_sealed_sessions_to_the_next() {
+    let lab = Lab::start();
+    let ues = Fleet::provision(&lab, 2).await.ues;
+    let (admin, websocket) = (free_address(), free_address());
+    let (admin_listen, websocket_listen) = (admin.to_string(), websocket.to_string());
+    let others = [("MSGIN5G_ADMIN__LISTEN", &*admin_listen), ("MSGIN5G_WEBSOCKET__LISTEN", &*websocket_listen)];
+    let (mut server, coaps) = sealing(&lab, &others);
+    let mut pair = Pair::of(&ues, coaps, quiet).await;
+    pair.exchange(&ues, "before").await;
+    server.metric_reaches(FROZEN, 2);
+    assert!(server.stop().success());
+    for taken in [admin, websocket] {
+        let somebody = TcpListener::bind(taken).unwrap();
+        assert!(!server.fails_to_start().success());
+        drop(somebody);
+    }
+    // The port of the devices, too.
+    let somebody = std::net::UdpSocket::bind(coaps).unwrap();
+    assert!(!server.fails_to_start().success());
+    drop(somebody);
+    server.start_again();
+    server.metric_reaches(FROZEN, 2);
+    pair.exchange(&ues, "after").await;
+    pair.assert_once().await;
+    assert_eq!((pair.registrations(), server.metric(HANDSHAKES)), ([1, 1], 0), "no device has noticed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_at_the_stop_has_every_device_told_that_its_session_ends() {
+    let lab = Lab::start();
+    let ues = Fleet::provision(&lab, 2).await.ues;
+    let disk = FaultyDisk::under(&lab, SEALED);
+    let (mut server, coaps) = sealing(&lab, &disk.environment(&[]));
+    let mut pair = Pair::of(&ues, coaps, quiet).await;
+    for (round, fault) in (1..).zip(["write-fails", "sync-fails"]) {
+        pair.exchange(&ues, fault).await;
+        server.metric_reaches(FROZEN, 2);
+        disk.does(fault);
+        assert!(server.stop().success());
+        assert_eq!(disk.failures(), round);
+        server.start_again();
+        // They would have nothing to say for an hour.
+        timeout(PATIENCE, async {
+            while pair.registrations() != [round + 1; 2] {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+    pair.exchange(&ues, "last").await;
+    pair.assert_once().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_while_it_seals_loses_and_repeats_nothing() {
     let lab = Lab::start();
     let ues = Fleet::provision(&lab, 2).await.ues;
-    let (mut server, coaps) = sealing(&lab);
+    let disk = FaultyDisk::under(&lab, SEALED);
+    let (mut server, coaps) = sealing(&lab, &disk.environment(&[]));
     // What is gone is soon noticed.
     let watchful = |config: &mut ClientConfig| {
         config.limits.authentication_interval_milliseconds = 0;
@@ -256,23 +322,32 @@ async fn a_server_that_is_killed_while_it_seals_loses_and_repeats_nothing() {
         config.limits.pong_timeout_milliseconds = 3_000;
     };
     let mut pair = Pair::of(&ues, coaps, watchful).await;
-    for round in 0..6 {
+    let (sealed, unfinished) = (lab.path(SEALED).join("sessions.sealed"), lab.path(SEALED).join("sessions.sealed.new"));
+    let has_octets = || std::fs::metadata(&unfinished).is_ok_and(|about| about.len() > 0);
+    // Before a form is written, or after the last one.
+    for (round, waits) in (2..).zip(["write-waits", "sync-waits", "write-waits", "sync-waits"]) {
         pair.exchange(&ues, &format!("{round}")).await;
-        // At another moment of the stop each time, or without one.
-        if round > 0 {
-            server.metric_reaches("dtls_sessions_frozen", 2);
-            server.terminate();
-            tokio::time::sleep(Duration::from_millis(round * round)).await;
-        }
+        server.metric_reaches(FROZEN, 2);
+        disk.does(waits);
+        server.terminate();
+        timeout(PATIENCE, async {
+            while !(unfinished.exists() && (waits == "write-waits" || has_octets())) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        // It gets no further.
+        assert_eq!((has_octets(), sealed.exists()), (waits == "sync-waits", false));
         server.kill();
+        disk.does("pass");
         server.start_again();
+        assert!(!unfinished.exists());
+        assert_eq!(server.metric(FROZEN), 0, "a kill leaves nothing to go on with");
+        pair.exchange(&ues, &format!("again-{round}")).await;
+        assert!(pair.registrations().iter().all(|registrations| *registrations >= round), "{:?}", pair.registrations());
     }
-    pair.exchange(&ues, "last").await;
     pair.assert_once().await;
-    assert!(
-        pair.registrations().iter().all(|registrations| *registrations > 1),
-        "the first kill left nothing to go on with"
-    );
 }
 
 /// What passes between a device and the server, in its order: true for what the device says, and the first octet.

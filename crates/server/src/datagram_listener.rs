@@ -14,7 +14,7 @@ use crate::config::{CoapsSection, Config};
 use crate::core::Core;
 use crate::error::ServerError;
 use crate::listener;
-use crate::sealed::{Restoring, Vault};
+use crate::sealed::Restoring;
 use crate::server::DisablingHeard;
 use crate::session;
 use crate::sessions::Connection;
@@ -31,8 +31,9 @@ struct Shared {
     path: Arc<str>,
 }
 
-/// Serves until the server has stopped; where.
-pub(crate) fn start(
+/// Serves until the server has stopped; where. Sessions that an earlier start has sealed go on: nothing of the start may fail
+/// after this.
+pub(crate) async fn start(
     core: &Arc<Core>,
     section: &CoapsSection,
     config: &Config,
@@ -52,13 +53,6 @@ pub(crate) fn start(
     });
     let (listener, sockets) = bound?;
     let address = listener.local_addr();
-    let (vault, left) = match section.sealed_sessions.as_deref().map(Vault::open).transpose() {
-        Ok(opened) => opened.unzip(),
-        Err(error) => {
-            let (key, reason) = ("coaps.sealed_sessions".to_owned(), error.to_string());
-            return Err(ServerError::Configuration { key, reason });
-        }
-    };
     let shared = Arc::new(Shared {
         core: Arc::clone(core),
         listener,
@@ -66,18 +60,19 @@ pub(crate) fn start(
         prove_new_addresses: section.prove_new_addresses,
         path: config.server.path.as_str().into(),
     });
-    if let Some(left) = left.flatten() {
-        let sessions = left.restore(&Restoring {
-            core,
-            listener: &shared.listener,
-            coap: &shared.coap,
+    if let Some(directory) = &section.sealed_sessions {
+        let restoring = Restoring {
+            core: Arc::clone(core),
+            listener: shared.listener.clone(),
+            coap: Arc::clone(&shared.coap),
             prove_new_addresses: shared.prove_new_addresses,
-            path: &shared.path,
-        });
+            path: Arc::clone(&shared.path),
+        };
+        let sessions = restoring.open(directory.clone()).await.map_err(|error| {
+            let (key, reason) = ("coaps.sealed_sessions".to_owned(), error.to_string());
+            ServerError::Configuration { key, reason }
+        })?;
         tracing::info!(sessions, "sealed DTLS sessions go on");
-    }
-    if let Some(vault) = vault {
-        core.seals_with(vault);
     }
     for socket in sockets {
         core.tasks.spawn(read(Arc::clone(&shared), socket));

@@ -43,14 +43,14 @@ struct Table {
 
 impl Table {
     /// None if it was taken up before, or lies down anew just now, and will look itself.
-    fn remove(&mut self, number: u64) -> Option<Dormant> {
+    fn remove(&mut self, number: u64) -> Option<Box<Dormant>> {
         if !matches!(self.places.get(&number), Some(Place::Taken(_))) {
             return None;
         }
         let Some(Place::Taken(dormant)) = self.places.remove(&number) else { return None };
         self.deadlines.remove(&(dormant.due, number));
         self.resting -= 1;
-        Some(*dormant)
+        Some(dormant)
     }
 }
 
@@ -143,7 +143,7 @@ impl Hibernation {
     }
 
     /// Takes one up that rests.
-    fn take(&self, number: u64) -> Option<Dormant> {
+    fn take(&self, number: u64) -> Option<Box<Dormant>> {
         lock(&self.table).remove(number)
     }
 
@@ -159,33 +159,69 @@ impl Hibernation {
                     _ => break,
                 },
             };
-            taken.extend(table.remove(number));
+            taken.extend(table.remove(number).map(|dormant| *dormant));
         }
         let next = if table.called.is_empty() { table.deadlines.first().map(|(due, _)| *due) } else { Some(now) };
         (taken, next)
     }
 }
 
-/// Seals those that rest, one after the other and none that comes to its turn later than `until`, and takes them out; what
-/// cannot be sealed goes on.
-pub(crate) fn seal_all<'a>(
+/// Seals those that rest, one after the other as their forms are asked for, and holds them. Dropped, it lets them rest on as
+/// if nothing had been.
+pub(crate) struct Sealing<'a> {
     core: &'a Arc<Core>,
     key: &'a SealingKey,
     until: Instant,
-) -> impl Iterator<Item = Vec<u8>> + 'a {
-    let numbers: Vec<u64> = lock(&core.hibernation.table).places.keys().copied().collect();
-    let in_time = numbers.into_iter().take_while(move |_| Instant::now() < until);
-    in_time.filter_map(|number| {
-        let Dormant { mut resting, seat, .. } = core.hibernation.take(number)?;
-        let sealed = resting.seal(key);
-        if sealed.is_some() {
-            resting.leave(core);
-        } else {
-            let session = Session::resume(Arc::clone(core), resting, Arrived::Letter);
-            core.tasks.spawn(live(Arc::clone(core), session, seat));
+    /// Those whose turn is still to come.
+    numbers: std::vec::IntoIter<u64>,
+    #[expect(clippy::vec_box, reason = "there may be a million, which lie where they are")]
+    held: Vec<Box<Dormant>>,
+}
+
+impl<'a> Sealing<'a> {
+    /// None comes to its turn later than `until`.
+    pub(crate) fn new(core: &'a Arc<Core>, key: &'a SealingKey, until: Instant) -> Self {
+        let numbers: Vec<u64> = lock(&core.hibernation.table).places.keys().copied().collect();
+        Self { core, key, until, numbers: numbers.into_iter(), held: Vec::new() }
+    }
+
+    /// Their forms are stored, or it is not known whether they are: lets them go without a word. How many there were.
+    pub(crate) fn stored(mut self) -> usize {
+        let held = std::mem::take(&mut self.held);
+        for dormant in &held {
+            dormant.resting.leave(self.core);
         }
-        sealed
-    })
+        held.len()
+    }
+}
+
+impl Iterator for Sealing<'_> {
+    type Item = Vec<u8>;
+
+    /// The next form. What cannot be sealed goes on.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let number = self.numbers.next().filter(|_| Instant::now() < self.until)?;
+            let Some(mut dormant) = self.core.hibernation.take(number) else { continue };
+            match dormant.resting.seal(self.key) {
+                Some(form) => {
+                    self.held.push(dormant);
+                    return Some(form);
+                }
+                None => go_on(self.core, *dormant),
+            }
+        }
+    }
+}
+
+impl Drop for Sealing<'_> {
+    fn drop(&mut self) {
+        for dormant in std::mem::take(&mut self.held) {
+            let Dormant { mut resting, seat, .. } = *dormant;
+            resting.unseal();
+            rest(self.core, resting, seat);
+        }
+    }
 }
 
 /// Has sessions go on as they are called, until the server has stopped.
@@ -193,9 +229,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let (roused, next) = core.hibernation.take_up(Instant::now());
         for dormant in roused {
-            let Dormant { resting, seat, .. } = dormant;
-            let session = Session::resume(Arc::clone(&core), resting, Arrived::Letter);
-            core.tasks.spawn(live(Arc::clone(&core), session, seat));
+            go_on(&core, dormant);
         }
         let due = next.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -204,6 +238,12 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.stopped.cancelled() => return,
         }
     }
+}
+
+fn go_on(core: &Arc<Core>, dormant: Dormant) {
+    let Dormant { resting, seat, .. } = dormant;
+    let session = Session::resume(Arc::clone(core), resting, Arrived::Letter);
+    core.tasks.spawn(live(Arc::clone(core), session, seat));
 }
 
 /// Runs a session to its end, or until it rests; then there is none.

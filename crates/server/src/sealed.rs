@@ -1,9 +1,11 @@
 //! Sessions that rest, over a restart: sealed at a graceful stop, gone on with by the next start.
 //!
 //! ```text
-//! stop ──> each session that rests, whole, sealed (`transport::SealingKey`) ──> sessions.sealed, synced
-//!                                  │ under the key of this start
-//! start ─> 1. the directory is locked, the old key is read   2. a new one takes its place, synced
+//! stop ──> each session that rests, whole, sealed (`transport::SealingKey`), and held ──> sessions.sealed, synced ──> let go
+//!                                  │ under the key of this start                    └─ the disk is full: they rest on,
+//!                                  │                                                   and are told that they end
+//! start ─> 0. what can fail has not failed
+//!          1. the directory is locked, the old key is read   2. a new one takes its place, synced
 //!          3. the file is opened and removed, synced
 //!          4. each form is opened with the old key, once ──> the session rests again where it stopped, unchecked
 //! ```
@@ -18,6 +20,11 @@
 //!
 //! What was withdrawn between two starts was told to nobody. So a session goes on unchecked: the AAnF and the Configuration
 //! Function are asked before anything is taken from its UE or delivered to it, and it ends if they do not agree.
+//!
+//! From its sealing on a session neither says nor takes anything, so that its form stays what it is, until the form is
+//! stored; then it is gone without a word. Where none is stored, it goes on, and the stop tells its UE that it ends. No nonce
+//! repeats by that, since no start reads a form that is not in its place; one that came there and was not synced is removed,
+//! synced, or, if that fails, too, its session says nothing any more.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -31,12 +38,13 @@ use akma::{AKid, Gpsi, UeId};
 use coap::DatagramConfig;
 use message::{Address, UeServiceId};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use transport::{DatagramCarrier, DtlsListener, ProvenPeer, RestoredSession, SealingKey};
 use zeroize::Zeroizing;
 
 use crate::core::Core;
-use crate::hibernation::{self, Seat};
+use crate::hibernation::{self, Sealing, Seat};
 use crate::mailbox::Mailbox;
 use crate::session::{Registered, Resting};
 use crate::sessions::{Connection, Entry};
@@ -86,12 +94,12 @@ pub(crate) struct Left {
 }
 
 /// How sessions that were sealed go on.
-pub(crate) struct Restoring<'a> {
-    pub(crate) core: &'a Arc<Core>,
-    pub(crate) listener: &'a DtlsListener,
-    pub(crate) coap: &'a Arc<DatagramConfig>,
+pub(crate) struct Restoring {
+    pub(crate) core: Arc<Core>,
+    pub(crate) listener: DtlsListener,
+    pub(crate) coap: Arc<DatagramConfig>,
     pub(crate) prove_new_addresses: bool,
-    pub(crate) path: &'a Arc<str>,
+    pub(crate) path: Arc<str>,
 }
 
 impl Vault {
@@ -113,7 +121,7 @@ impl Vault {
         getrandom::fill(&mut *octets).map_err(io::Error::other)?;
         // It may have taken all the room there was.
         let unfinished = remove_unfinished(directory)?;
-        put(directory, KEY, |file| file.write_all(&*octets))?;
+        put(directory, KEY, |file| file.write_all(&*octets)).map_err(|not_put| not_put.error)?;
         let sessions = open_once(directory, unfinished)?;
         let left = match (old, sessions) {
             (Some(old), Some(sessions)) => Some(Left { sessions: BufReader::new(sessions), key: key(&old, OPENS)? }),
@@ -126,28 +134,37 @@ impl Vault {
     /// ended.
     ///
     /// # Errors
-    /// They cannot be stored: their devices make new handshakes.
+    /// They cannot be stored, and rest as before.
     pub(crate) fn seal_all(&self, core: &Arc<Core>, until: Instant) -> io::Result<usize> {
-        let mut count = 0;
-        put(&self.directory, SESSIONS, |file| {
+        let mut sealing = Sealing::new(core, &self.key, until);
+        let put = put(&self.directory, SESSIONS, |file| {
             let mut file = BufWriter::new(file);
             file.write_all(FILE_FORM)?;
-            for form in hibernation::seal_all(core, &self.key, until).take(SESSIONS_MAX) {
+            for form in sealing.by_ref().take(SESSIONS_MAX) {
                 let octets = u16::try_from(form.len()).map_err(io::Error::other)?;
                 file.write_all(&octets.to_be_bytes())?;
                 file.write_all(&form)?;
-                count += 1;
             }
             file.write_all(&FILE_END)?;
             file.flush()
-        })?;
-        Ok(count)
+        });
+        match put {
+            Ok(()) => Ok(sealing.stored()),
+            Err(NotPut { error, may_be_found }) => {
+                // What a session still says is not to be said once more by the next start, with the same nonces.
+                let gone = || remove(&self.directory.join(SESSIONS)).and_then(|_| sync(&self.directory));
+                if may_be_found && gone().is_err() {
+                    sealing.stored();
+                }
+                Err(error)
+            }
+        }
     }
 }
 
 impl Left {
     /// Has the sessions rest again whose UEs are registered and whose keys are good; how many.
-    pub(crate) fn restore(mut self, restoring: &Restoring<'_>) -> usize {
+    pub(crate) fn restore(mut self, restoring: &Restoring) -> usize {
         let (mut count, mut refused) = (0_usize, 0_usize);
         let whole = loop {
             match next_form(&mut self.sessions, count + refused) {
@@ -172,12 +189,30 @@ impl Left {
     }
 }
 
-impl Restoring<'_> {
+impl Restoring {
+    /// Opens the directory, has what is sealed there rest again, and has this start seal there; nothing that can fail may come
+    /// after it, since it uses up what is sealed. How many sessions go on.
+    ///
+    /// # Errors
+    /// Those of [`Vault::open`].
+    pub(crate) async fn open(self, directory: PathBuf) -> io::Result<usize> {
+        // There may be many to read and decrypt.
+        let opened = spawn_blocking(move || {
+            let (vault, left) = Vault::open(&directory)?;
+            self.core.seals_with(vault);
+            Ok(left.map_or(0, |left| left.restore(&self)))
+        });
+        opened.await.unwrap_or_else(|panicked| {
+            tracing::error!(%panicked, "not all sealed DTLS sessions go on");
+            Ok(0)
+        })
+    }
+
     fn restore(&self, key: &SealingKey, form: &[u8]) -> Result<(), &'static str> {
-        let core = self.core;
+        let core = &self.core;
         let RestoredSession { link, attached, protocol, tls_version, cipher } =
             self.listener.restore(form, key).map_err(|_| "changed, of another key, or one too many")?;
-        let (config, now) = (Arc::clone(self.coap), StdInstant::now());
+        let (config, now) = (Arc::clone(&self.coap), StdInstant::now());
         let restored = DatagramCarrier::restored(link, config, self.prove_new_addresses, &attached, now);
         let (carrier, owner) = restored.ok().flatten().ok_or("of another version")?;
         let owner: Owner = serde_json::from_slice(owner).map_err(|_| "of another version")?;
@@ -203,7 +238,7 @@ impl Restoring<'_> {
         let silent = heard.and_then(|heard| SystemTime::now().duration_since(heard).ok()).unwrap_or_default();
         let now = Instant::now();
         let heard_at = now.checked_sub(silent).unwrap_or(now);
-        let (carrier, path) = (Box::new(carrier), Arc::clone(self.path));
+        let (carrier, path) = (Box::new(carrier), Arc::clone(&self.path));
         let resting = Resting::restored(core, carrier, mailbox, peer, owner.source, path, registered, heard_at);
         if !waits {
             resting.needs_no_look();
@@ -279,7 +314,7 @@ fn open_once(directory: &Path, unfinished: bool) -> io::Result<Option<File>> {
         Err(error) => return Err(error),
     };
     if remove(&path)? || unfinished {
-        File::open(directory)?.sync_all()?;
+        sync(directory)?;
     }
     Ok(file)
 }
@@ -306,17 +341,33 @@ fn unfinished(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.new"))
 }
 
+/// Why a file is not in its place for sure, and whether it may be found there all the same.
+struct NotPut {
+    error: io::Error,
+    may_be_found: bool,
+}
+
+impl From<io::Error> for NotPut {
+    fn from(error: io::Error) -> Self {
+        Self { error, may_be_found: false }
+    }
+}
+
 /// Puts a file in the place of the one of that name, whole and durable, to be read by its owner only.
-fn put(directory: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+fn put(directory: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), NotPut> {
     let unfinished = unfinished(directory, name);
     // Whoever made one there, and with which mode, it is not written to.
     remove(&unfinished)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    if let Err(error) = write(&mut file).and_then(|()| file.sync_all()) {
+    let written = write(&mut file).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&unfinished, directory.join(name))) {
         // Its room is needed by others, when the disk is full.
         remove(&unfinished)?;
-        return Err(error);
+        return Err(error.into());
     }
-    fs::rename(&unfinished, directory.join(name))?;
+    sync(directory).map_err(|error| NotPut { error, may_be_found: true })
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

@@ -240,18 +240,18 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     }
     let path: Arc<str> = config.server.path.as_str().into();
     let oscore = oscore::serve(&core, config.oscore.as_ref(), &keys, &path, &mut metrics_registry).await?;
-    // What can fail has been done: this start uses up the sealed sessions.
+    let (health, admin_stop) = (core.health.clone(), CancellationToken::new());
+    health.not_ready("server", "starting");
+    let admin =
+        AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
+    // Last of all that can fail: it uses up the sealed sessions.
     let coaps = match &config.coaps {
-        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys), &heard)?),
+        Some(section) => Some(datagram_listener::start(&core, section, &config, Arc::clone(&keys), &heard).await?),
         None => None,
     };
     let nrf = clients.nrf;
-    let health = core.health.clone();
     health.ready("server");
     health.ready("store");
-    let admin_stop = CancellationToken::new();
-    let admin =
-        AdminServer::start(config.admin.listen, Arc::new(metrics_registry), health.clone(), admin_stop.clone()).await?;
     core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, Below::Tls, Arc::clone(&path)));
     let websocket = websocket.map(|((listener, address), acceptor, limits)| {
         core.tasks.spawn(listener::accept(Arc::clone(&core), listener, acceptor, Below::WebSocket(limits), path));

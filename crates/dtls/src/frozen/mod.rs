@@ -239,6 +239,17 @@ impl Sealing {
     }
 }
 
+/// A session that was handed over ([`SealingKey::hand_over`]), of which nothing can be used while its form may be opened.
+#[derive(Debug)]
+pub struct HandedOver(Frozen);
+
+impl HandedOver {
+    /// The session, as it was: its form is stored nowhere, and nobody will ever open it. Else nonces repeat.
+    pub fn take_back(self) -> Frozen {
+        self.0
+    }
+}
+
 impl fmt::Debug for Sealing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealing").field("octets", &self.octets.len()).finish_non_exhaustive()
@@ -297,12 +308,16 @@ impl SealingKey {
     }
 
     /// The sealed form of a session for the next start of the server, with what is to be known of it besides, as with
-    /// [`SealingKey::seal_with`]. The session is gone here; if the form does not come to the next start, it is lost.
+    /// [`SealingKey::seal_with`]. The session is gone here, unless it is taken back before the form is stored; if the form
+    /// does not come to the next start, it is lost.
     ///
     /// # Errors
     /// The session as it was, and those of [`SealingKey::seal_with`].
-    pub fn hand_over(&self, frozen: Frozen, attached: &[u8]) -> Result<Vec<u8>, (Frozen, Error)> {
-        self.encrypt(HANDED_OVER_FORM, &frozen, attached).map_err(|error| (frozen, error))
+    pub fn hand_over(&self, frozen: Frozen, attached: &[u8]) -> Result<(Vec<u8>, HandedOver), (Frozen, Error)> {
+        match self.encrypt(HANDED_OVER_FORM, &frozen, attached) {
+            Ok(form) => Ok((form, HandedOver(frozen))),
+            Err(error) => Err((frozen, error)),
+        }
     }
 
     fn encrypt(&self, form: u8, frozen: &Frozen, attached: &[u8]) -> Result<Vec<u8>, Error> {

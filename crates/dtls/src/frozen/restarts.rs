@@ -210,7 +210,7 @@ proptest! {
                     let frozen = pair.freeze(end);
                     let before = written_with(&frozen);
                     prop_assert!(before.2 >= suite.aead().records_max().min((1 << 48) - 1));
-                    let sealed = sealing(start).hand_over(frozen, b"whose").map_err(|(_, error)| error).unwrap();
+                    let (sealed, _) = sealing(start).hand_over(frozen, b"whose").map_err(|(_, error)| error).unwrap();
                     start += 1;
                     let opens = sealing(start);
                     let (frozen, attached) = opens.open_with(&sealed).unwrap();
@@ -279,7 +279,7 @@ proptest! {
                 }
                 8 => {
                     let Ok(frozen) = pair.freeze_unless_closed(1) else { return Ok(()) };
-                    let form = sealing(start).hand_over(frozen, &[]).map_err(|(_, error)| error).unwrap();
+                    let (form, _) = sealing(start).hand_over(frozen, &[]).map_err(|(_, error)| error).unwrap();
                     if records % 4 > 0 || stored.is_none() {
                         stored = Some(form);
                     }
@@ -322,7 +322,7 @@ fn a_session_that_is_handed_over_over_and_over_writes_as_many_records_as_its_key
         let mut start = 1;
         // Far more starts than a number of 16 bits would allow jumps, and nothing of the server is heard in between.
         for _ in 0..100 {
-            let sealed = sealing(start).hand_over(pair.freeze(1), &[]).map_err(|(_, error)| error).unwrap();
+            let (sealed, _) = sealing(start).hand_over(pair.freeze(1), &[]).map_err(|(_, error)| error).unwrap();
             start += 1;
             pair.thaw(1, sealing(start).open(&sealed).unwrap());
         }
@@ -347,8 +347,9 @@ fn what_cannot_be_handed_over_stays() {
     let (frozen, error) = sealing(1).hand_over(pair.freeze(1), &too_much).unwrap_err();
     assert_eq!(error, Error::FrozenForm);
     assert_eq!(frozen.version(), ProtocolVersion::Dtls13);
-    let sealed = sealing(1).hand_over(frozen, &too_much[1..]).map_err(|(_, error)| error).unwrap();
+    let (sealed, held) = sealing(1).hand_over(frozen, &too_much[1..]).map_err(|(_, error)| error).unwrap();
     assert!(sealing(2).open(&sealed).is_ok());
+    assert_eq!(held.take_back().version(), ProtocolVersion::Dtls13);
     // Nor does one kind of form become the other.
     for at in 0..64 {
         let mut changed = sealed.clone();

@@ -159,10 +159,27 @@ impl Function {
 
     /// Starts it again after [`Function::stop`] or [`Function::kill`], with the same state and on other ports.
     pub fn start_again(&mut self) {
+        let mut process = self.spawn();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.process = Some(process);
+        self.ready =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line:?}: {}", self.name, self.log()));
+    }
+
+    /// Starts it again, which fails; how it ended.
+    pub fn fails_to_start(&mut self) -> ExitStatus {
+        let mut process = self.spawn();
+        let mut printed = String::new();
+        process.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert_eq!(printed, "", "{} has started: {}", self.name, self.log());
+        process.wait().unwrap()
+    }
+
+    fn spawn(&self) -> Child {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut process = self
-            .program()
+        self.program()
             .args(self.arguments)
             .args(["--json", self.name, "--config"])
             .arg(&self.config)
@@ -171,12 +188,7 @@ impl Function {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.process = Some(process);
-        self.ready =
-            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line:?}: {}", self.name, self.log()));
+            .unwrap()
     }
 
     /// It is the lab's function once more: at the NRF it must not take that one's place, nor end it when it stops.

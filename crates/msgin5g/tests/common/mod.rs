@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "a module of each test program, which uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+pub mod faulty_disk;
 pub mod fleet;
 pub mod foreign_ue;
 pub mod function;

@@ -8,6 +8,8 @@
  *   write-fails   the next write writes half of what it should, and the one after it fails with ENOSPC, as on a disk that
  *                 is full; after it, "pass"
  *   sync-slow     every sync takes 200 milliseconds longer
+ *   sync-waits    every sync waits until there is another word here
+ *   write-waits   the same for a write
  *
  * FAULTY_DISK_RECORD names a file that outlives the program: which octets of which file are synced, so that whoever kills
  * the program can take away the rest, as a power loss would. Its form: struct record. */
@@ -108,6 +110,11 @@ static int told(const char *word, int once) {
     return is_told;
 }
 
+static void wait_while(const char *word) {
+    while (told(word, 0))
+        nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+}
+
 /* The file that had half a write. */
 static uint64_t is_full;
 
@@ -116,6 +123,7 @@ static size_t allowed(int fd, size_t count) {
     uint64_t inode = inode_of(fd);
     if (!inode)
         return count;
+    wait_while("write-waits");
     pthread_mutex_lock(&lock);
     uint64_t here = lseek(fd, 0, SEEK_CUR);
     uint64_t *synced = synced_of(inode, here);
@@ -170,6 +178,7 @@ static int sync_with(int (*real)(int), int fd) {
     uint64_t inode = inode_of(fd);
     if (!inode)
         return real(fd);
+    wait_while("sync-waits");
     if (told("sync-slow", 0))
         nanosleep(&(struct timespec){.tv_nsec = 200 * 1000 * 1000}, NULL);
     pthread_mutex_lock(&lock);

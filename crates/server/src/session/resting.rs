@@ -231,8 +231,8 @@ impl Resting {
         }
     }
 
-    /// Seals it, for another start of the server. None leaves it as it was: something is to be done for it first, or it is in
-    /// its UE's place no more.
+    /// Seals it, for another start of the server: from then on its UE hears nothing and is not heard. None leaves it as it was:
+    /// something is to be done for it first, or it is in its UE's place no more.
     pub(crate) fn seal(&mut self, key: &SealingKey) -> Option<Vec<u8>> {
         let now = Instant::now();
         let party = &self.registered.party;
@@ -250,6 +250,11 @@ impl Resting {
             heard_at: seconds(SystemTime::now()).saturating_sub((now - self.heard_at).as_secs()),
         };
         self.carrier.seal(now.into_std(), key, &serde_json::to_vec(&owner).ok()?)
+    }
+
+    /// Goes on here. Nobody will ever open its sealed form, or nonces repeat.
+    pub(crate) fn unseal(&mut self) {
+        self.carrier.unseal();
     }
 
     /// Gives its place back: of one that is sealed, or came to nothing.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant as StdInstant;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -11,10 +12,11 @@ use coap::{DatagramConfig, DatagramConnection};
 use tokio::time::Instant;
 use transport::{
     DatagramCarrier, DatagramLink, DtlsClientConfig, DtlsClientSession, DtlsConnector, DtlsListener, DtlsServerConfig,
-    LinkReceived,
+    LinkReceived, SealingKey,
 };
 
 use super::*;
+use crate::hibernation::Sealing;
 use crate::sealed::{Left, Restoring, Vault};
 use crate::sessions::Connection;
 
@@ -152,10 +154,14 @@ impl Device {
     }
 }
 
-fn restore(net: &Net, listener: &DtlsListener, left: Left) -> usize {
+fn restoring(net: &Net, listener: &DtlsListener) -> Restoring {
     let (coap, path) = (coap_of(net), "msgin5g".into());
-    let core = &net.core;
-    left.restore(&Restoring { core, listener, coap: &coap, prove_new_addresses: true, path: &path })
+    let (core, listener) = (Arc::clone(&net.core), listener.clone());
+    Restoring { core, listener, coap, prove_new_addresses: true, path }
+}
+
+fn restore(net: &Net, listener: &DtlsListener, left: Left) -> usize {
+    left.restore(&restoring(net, listener))
 }
 
 /// The datagram listener of a start.
@@ -228,6 +234,15 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(3_600)
 }
 
+/// A start with one device, which is registered.
+async fn started_with_a_device(net: &Net) -> (Listening, Device) {
+    let (listening, _) = Listening::start(net, "127.0.0.1:0".parse().unwrap(), None).await;
+    let mut meter = Device::connect(listening.listener.local_addr()).await;
+    let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
+    assert_eq!(meter.exchange(&registration.encode()).await.code, Code::CREATED);
+    (listening, meter)
+}
+
 /// A start with one device, whose session was sealed by its stop: the files are in `directory`.
 async fn stopped_with_a_device(directory: &Path) -> (Net, Device, SocketAddr) {
     stopped_with_a_device_of(resting_net().await, directory).await
@@ -236,10 +251,7 @@ async fn stopped_with_a_device(directory: &Path) -> (Net, Device, SocketAddr) {
 async fn stopped_with_a_device_of(net: Net, directory: &Path) -> (Net, Device, SocketAddr) {
     let (vault, left) = Vault::open(directory).unwrap();
     assert!(left.is_none());
-    let (listening, _) = Listening::start(&net, "127.0.0.1:0".parse().unwrap(), left).await;
-    let mut meter = Device::connect(listening.listener.local_addr()).await;
-    let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
-    assert_eq!(meter.exchange(&registration.encode()).await.code, Code::CREATED);
+    let (listening, meter) = started_with_a_device(&net).await;
     until(|| net.core.hibernation.count() == 1).await;
     assert_eq!(vault.seal_all(&net.core, Instant::now()).unwrap(), 0, "its time is over");
     assert_eq!(net.core.hibernation.count(), 1, "and it is as it was");
@@ -417,6 +429,125 @@ async fn a_stop_that_was_killed_while_it_sealed_leaves_nothing_to_open() {
     let mut anew = Device::connect(at).await;
     let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
     assert_eq!(anew.exchange(&registration.encode()).await.code, Code::CREATED);
+}
+
+/// Seals the only session, as soon as it is quiet.
+async fn sealed<'a>(net: &'a Net, key: &'a SealingKey) -> Sealing<'a> {
+    let mut sealing = None;
+    until(|| {
+        let mut attempt = Sealing::new(&net.core, key, soon());
+        sealing = attempt.next().map(|_| attempt);
+        sealing.is_some()
+    })
+    .await;
+    sealing.unwrap()
+}
+
+#[tokio::test]
+async fn while_its_form_is_not_stored_a_sealed_session_says_and_takes_nothing_and_then_is_stored_or_goes_on() {
+    let key = SealingKey::new(&[7; 32], 1).unwrap();
+    for is_stored in [true, false] {
+        let net = resting_net().await;
+        let (listening, mut meter) = started_with_a_device(&net).await;
+        let (mut other, mut third) = (net.ue("other").await, net.ue("third").await);
+        let sealing = sealed(&net, &key).await;
+        let request = Request::post("msgin5g").content_format(50).payload(message("meter", "other", "1").encode());
+        meter.machine.request(request, StdInstant::now()).unwrap();
+        meter.flush();
+        let out = other.post(&storable("other", "meter", "2")).await;
+        until(|| net.core.open_requests() == 1).await;
+        // What was taken from it would have come before this.
+        let after = third.post(&message("third", "other", "3")).await;
+        assert_eq!(other.receive().await.message_id.as_str(), "3");
+        assert_eq!(third.fate(after).await, Fate::delivered());
+        assert_eq!((net.core.hibernation.count(), net.core.open_requests()), (0, 1), "nothing was delivered");
+        if is_stored {
+            assert_eq!(sealing.stored(), 1);
+            assert_eq!(other.fate(out).await, Fate::stored());
+            assert_eq!((listening.listener.sessions(), net.stored_for("meter")), (0, 1));
+            // Nothing was said to it: what it says goes unanswered.
+            let answered = async { while meter.turn().await.is_none() {} };
+            assert!(timeout(Duration::from_secs(3), answered).await.is_err());
+        } else {
+            drop(sealing);
+            let (received, fate) = tokio::join!(meter.received(), other.fate(out));
+            assert_eq!((received.message_id.as_str(), fate), ("2", Fate::delivered()));
+            assert_eq!(listening.listener.sessions(), 1);
+            // It says again what was not heard.
+            let answered = async {
+                loop {
+                    if let Some(answer) = meter.turn().await {
+                        break Fate::of(&answer);
+                    }
+                }
+            };
+            let (received, fate) = tokio::join!(other.receive(), timeout(PATIENCE, answered));
+            assert_eq!(fate.unwrap(), Fate::delivered());
+            assert_eq!(received.message_id.as_str(), "1");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_cannot_be_stored_are_told_their_end_and_nothing_is_left_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let net = resting_net().await;
+    let (vault, _) = Vault::open(directory.path()).unwrap();
+    let (listening, mut meter) = started_with_a_device(&net).await;
+    let key = SealingKey::new(&[7; 32], 1).unwrap();
+    drop(sealed(&net, &key).await);
+    assert_eq!(net.core.hibernation.count(), 1, "it can be sealed");
+    // The file is written whole, and does not get into its place.
+    let [sessions, _] = files(directory.path());
+    fs::create_dir(&sessions).unwrap();
+    assert!(vault.seal_all(&net.core, soon()).is_err());
+    assert!(!directory.path().join("sessions.sealed.new").exists());
+    assert_eq!(meter.exchange(&message("meter", "nobody", "1").encode()).await.code, Code::NOT_FOUND);
+    until(|| net.core.hibernation.count() == 1).await;
+    net.core.sessions.stop_all();
+    meter.ended().await;
+    until(|| net.core.sessions.connections() == 0 && listening.listener.sessions() == 0).await;
+    drop(vault);
+    fs::remove_dir(&sessions).unwrap();
+    assert!(Vault::open(directory.path()).unwrap().1.is_none());
+}
+
+#[tokio::test]
+async fn while_sealed_sessions_are_read_everything_else_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (net, mut meter, at) = stopped_with_a_device(directory.path()).await;
+    let [sessions, key] = files(directory.path());
+    let (written, before) = (fs::read(&sessions).unwrap(), fs::read(&key).unwrap());
+    fs::remove_file(&sessions).unwrap();
+    // In place of the file something that is read as slowly as it is written: from a disk that is busy.
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&sessions).status().unwrap();
+    assert!(made.success());
+    let (go_on, told) = std::sync::mpsc::channel();
+    let slow = sessions.clone();
+    let disk = std::thread::spawn(move || {
+        let mut file = fs::File::options().write(true).open(slow).unwrap();
+        let (half, rest) = written.split_at(written.len() / 2);
+        file.write_all(half).unwrap();
+        let _ = told.recv_timeout(PATIENCE);
+        file.write_all(rest).unwrap();
+    });
+    let (listening, _) = Listening::start(&net, at, None).await;
+    let reading = tokio::spawn(restoring(&net, &listening.listener).open(directory.path().to_owned()));
+    until(|| fs::read(&key).unwrap() != before).await;
+    // This test has one thread for all its tasks.
+    let (mut other, mut third) = (net.ue("other").await, net.ue("third").await);
+    let out = other.post(&message("other", "third", "1")).await;
+    assert_eq!(third.receive().await.message_id.as_str(), "1");
+    assert_eq!(other.fate(out).await, Fate::delivered());
+    assert!(!reading.is_finished(), "half of it is still to come");
+    go_on.send(()).unwrap();
+    assert_eq!(reading.await.unwrap().unwrap(), 1);
+    disk.join().unwrap();
+    assert_eq!(meter.exchange(&message("meter", "nobody", "1").encode()).await.code, Code::NOT_FOUND);
+    // And from here on this start seals there.
+    until(|| net.core.hibernation.count() == 1).await;
+    net.core.seal_sessions(soon());
+    assert!(sessions.exists());
 }
 
 #[tokio::test]

@@ -46,11 +46,14 @@ pub trait DatagramLink: Send {
         false
     }
 
-    /// Ends the link here, without a word to the peer, so that another start of this program goes on with what is returned,
-    /// and what is attached. None if it cannot; then it is as it was.
+    /// What another start of this program goes on with, and what is attached to it. From then on the peer hears nothing and is
+    /// not heard, also when the link is dropped. None if it cannot; then it is as it was.
     fn seal(&mut self, _key: &SealingKey, _attached: &[u8]) -> Option<Vec<u8>> {
         None
     }
+
+    /// Goes on here. Nobody will ever open what [`DatagramLink::seal`] returned, or nonces repeat.
+    fn unseal(&mut self) {}
 }
 
 /// What came of [`DatagramLink::poll_receive`].
@@ -212,5 +215,9 @@ impl<L: DatagramLink> Carrier for DatagramCarrier<L> {
         let octets = u16::try_from(memories.len()).ok()?;
         let all = Zeroizing::new([&octets.to_be_bytes(), memories.as_slice(), attached].concat());
         self.link.seal(key, &all)
+    }
+
+    fn unseal(&mut self) {
+        self.link.unseal();
     }
 }

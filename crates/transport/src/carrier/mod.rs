@@ -95,11 +95,14 @@ pub trait Carrier: Send {
         false
     }
 
-    /// Ends a connection that rests, without a word to the peer, so that another start of this program goes on with what is
-    /// returned, and what is attached. None if it cannot; then it is as it was.
+    /// What another start of this program goes on with, of a connection that rests, and what is attached to it. From then on
+    /// the peer hears nothing and is not heard, also when the connection is dropped. None if it cannot; then it is as it was.
     fn seal(&mut self, _now: Instant, _key: &SealingKey, _attached: &[u8]) -> Option<Vec<u8>> {
         None
     }
+
+    /// Goes on here. Nobody will ever open what [`Carrier::seal`] returned, or nonces repeat.
+    fn unseal(&mut self) {}
 }
 
 /// What came of [`Carrier::poll_receive`].

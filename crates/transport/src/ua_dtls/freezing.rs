@@ -4,18 +4,25 @@
 //! live ── nothing came or went for a time, nothing is under way ──> frozen: keys, counters, window, IDs, address
 //!   ^                                                                  │
 //!   └───── an authentic record with its Connection ID; something is sent
+//!
+//! frozen ── sealed ──> held: it says and takes nothing ── its form is stored: dropped ──> gone without a word
+//!   ^                     │
+//!   └── its form is not stored
 //! ```
 //!
 //! A frozen session is where it was in the table, under its Connection ID, and whoever has it keeps it; its connection,
 //! queues and entry by address are gone. A record that is not authentic, or a copy, is judged and leaves it frozen, so that
 //! nobody but its peer wakes it. One whose records do not bear a Connection ID of ours is never frozen: only its address
 //! tells whose they are, and what is kept for that would be no small value any more.
+//!
+//! While a session is held nothing is written with its keys, since whoever opens its form goes on with the same record number.
+//! It goes on itself only where nobody will ever open that form.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dtls::{Frozen, SealingKey};
+use dtls::{Frozen, HandedOver, SealingKey};
 
 use super::peer::{Live, Peer, Surroundings};
 use crate::metrics::InProgress;
@@ -25,6 +32,8 @@ pub(super) enum Body {
     Live(Box<Live>),
     /// Counted while it is there.
     Frozen(Frozen, InProgress),
+    /// As that, and sealed: until it is known whether its form is stored, its peer is neither answered nor heard.
+    Held(HandedOver, InProgress),
     /// It could not be thawed, which does not happen to a value that was frozen here.
     Lost,
 }
@@ -37,7 +46,7 @@ impl Body {
     pub(super) fn as_live(&self) -> Option<&Live> {
         match self {
             Self::Live(live) => Some(live),
-            Self::Frozen(..) | Self::Lost => None,
+            Self::Frozen(..) | Self::Held(..) | Self::Lost => None,
         }
     }
 
@@ -45,7 +54,7 @@ impl Body {
         match self {
             Self::Live(live) => Some(live.connection.peer_address()),
             Self::Frozen(frozen, _) => frozen.peer_address(),
-            Self::Lost => None,
+            Self::Held(..) | Self::Lost => None,
         }
     }
 
@@ -62,7 +71,7 @@ impl Body {
         }
         match self {
             Self::Live(live) => Some(live),
-            Self::Frozen(..) | Self::Lost => None,
+            Self::Frozen(..) | Self::Held(..) | Self::Lost => None,
         }
     }
 
@@ -77,7 +86,7 @@ impl Body {
                     && live.ended.is_none()
             }
             Self::Frozen(..) => return true,
-            Self::Lost => false,
+            Self::Held(..) | Self::Lost => false,
         };
         if !idle {
             return false;
@@ -89,6 +98,14 @@ impl Body {
         };
         self.is_frozen()
     }
+
+    /// Has one go on that is held.
+    fn release(&mut self) {
+        *self = match std::mem::replace(self, Self::Lost) {
+            Self::Held(held, counted) => Self::Frozen(held.take_back(), counted),
+            other => other,
+        };
+    }
 }
 
 impl Peer {
@@ -97,24 +114,30 @@ impl Peer {
         self.state().body.freeze(&self.around)
     }
 
-    /// Ends a session here, without a word, so that another start of the server goes on with what is returned, and what is
-    /// attached. None leaves it as it was: it is under way, or cannot be sealed.
+    /// Holds a session, so that another start of the server goes on with what is returned, and what is attached. None leaves it
+    /// as it was: it is under way, or cannot be sealed.
     pub(super) fn seal(&self, key: &SealingKey, attached: &[u8]) -> Option<Vec<u8>> {
         let mut state = self.state();
         if !state.body.freeze(&self.around) {
             return None;
         }
-        // Nothing is sent with its keys any more, whoever still has it.
-        let (kept, sealed) = match std::mem::replace(&mut state.body, Body::Lost) {
+        let (body, sealed) = match std::mem::replace(&mut state.body, Body::Lost) {
             Body::Frozen(frozen, counted) => match key.hand_over(frozen, attached) {
-                Ok(sealed) => (Body::Lost, Some(sealed)),
+                // Nothing is sent with its keys, whoever still has it, nor taken that the form would not know.
+                Ok((sealed, held)) => (Body::Held(held, counted), Some(sealed)),
                 Err((frozen, _)) => (Body::Frozen(frozen, counted), None),
             },
             other => (other, None),
         };
-        state.body = kept;
+        state.body = body;
         sealed
     }
+
+    /// Has a session go on that was sealed. Its form must be such that nobody will ever open it: else nonces repeat.
+    pub(super) fn unseal(&self) {
+        self.state().body.release();
+    }
+
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Peer {
         let mut state = self.state();
         let frozen = state.body.is_frozen();
         let Some(live) = state.body.live(&self.around, now) else {
-            // It is lost: whoever has it is told.
+            // It is held, or lost: whoever has it is told.
             self.settle(state);
             return Handled { disposition: Disposition::Ignored, moved_from: None };
         };
@@ -188,7 +188,7 @@ impl Peer {
         match &self.state().body {
             Body::Live(live) => !live.connection.connection_id().is_empty(),
             // It would not be frozen otherwise.
-            Body::Frozen(..) | Body::Lost => true,
+            Body::Frozen(..) | Body::Held(..) | Body::Lost => true,
         }
     }
 
@@ -225,7 +225,7 @@ impl Peer {
         let mut state = self.state();
         let live = match &mut state.body {
             Body::Live(live) => live,
-            Body::Frozen(..) => return state.wait(context),
+            Body::Frozen(..) | Body::Held(..) => return state.wait(context),
             Body::Lost => return Poll::Ready(Inbound::Ended(Ending::Dtls(Closed::Local))),
         };
         if std::mem::take(&mut live.moved) {

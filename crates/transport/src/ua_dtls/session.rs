@@ -21,7 +21,8 @@ pub struct DtlsSession {
     source: SocketAddr,
 }
 
-/// A session's application data, in and out, one datagram each. Dropping it ends the session; the peer is told.
+/// A session's application data, in and out, one datagram each. Dropping it ends the session; the peer is told, unless it is
+/// sealed.
 pub struct DtlsLink {
     entry: Entry,
     _counted: InProgress,
@@ -101,6 +102,10 @@ impl DatagramLink for DtlsLink {
 
     fn seal(&mut self, key: &SealingKey, attached: &[u8]) -> Option<Vec<u8>> {
         self.entry.peer.seal(key, attached)
+    }
+
+    fn unseal(&mut self) {
+        self.entry.peer.unseal();
     }
 }
 

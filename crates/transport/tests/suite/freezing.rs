@@ -318,6 +318,11 @@ async fn a_sealed_session_goes_on_at_another_start_and_only_once() {
         let sealed = scene.link.seal(&seals, b"whose").unwrap();
         assert_eq!(scene.link.seal(&seals, &[]), None, "it is not here any more");
         assert!(!scene.link.freeze());
+        // Whoever has it is not told that it has ended: it may go on.
+        assert!(matches!(
+            scene.link.poll_receive(&mut Context::from_waker(Waker::noop()), Instant::now()),
+            Poll::Pending
+        ));
         let (listener, registry, _sessions) = listen(&scene.device.ue);
         let other_key = SealingKey::new(&[8; 32], 2).unwrap();
         assert_eq!(listener.restore(&sealed, &other_key).unwrap_err(), dtls::Error::FrozenForm);
