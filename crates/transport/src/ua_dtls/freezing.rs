@@ -137,7 +137,6 @@ impl Peer {
     pub(super) fn unseal(&self) {
         self.state().body.release();
     }
-
 }
 
 #[cfg(test)]
