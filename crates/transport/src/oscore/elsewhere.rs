@@ -9,6 +9,10 @@
 //! A peer whose address changes while its request waits has nothing but a copy to show, which anybody can record and send
 //! with any source. So the copy moves nothing and is answered nothing; each question has a token and a Partial IV of its
 //! own, and what answers it was made with the peer's keys for it, by somebody who got it there.
+//!
+//! Somebody on the path who sends copies from many ports is to keep no peer that moves from being asked: where there is no room
+//! the oldest goes of the source that has most. Only who forges the addresses of other networks, too, gets so far, and has to
+//! do so within one round trip each time; the peer's next request moves it all the same.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +22,11 @@ use coap::oscore::{AddressQuestion, OscoreConnection};
 use coap::{DatagramConnection, Unbound};
 
 use super::datagram::{bounded, random_message_id};
+use crate::admission::Source;
 use crate::carrier::Token;
 
-/// Addresses that are asked at once. One more takes the place of the one that was asked first.
+/// Addresses that are asked at once. One more takes the place of the one that was asked first of the source, an IPv4 address or
+/// an IPv6 /64, that has most of them.
 const ELSEWHERE_MAX: usize = 4;
 
 /// One address.
@@ -82,10 +88,21 @@ impl Elsewhere {
             return Ok(Question { datagram: None, token: None, dropped });
         };
         if self.0.len() >= ELSEWHERE_MAX {
-            dropped.push(*self.0.remove(0).question.token());
+            dropped.extend(self.make_room(source).map(|asked| *asked.question.token()));
         }
         self.0.push(Asked { address: source, question, message_id: copy.message_id(), first: now, last: now });
         Ok(Question { datagram: Some(datagram), token: Some(token), dropped })
+    }
+
+    /// Takes out the oldest of the source that has most, the newcomer counted with its own.
+    fn make_room(&mut self, newcomer: SocketAddr) -> Option<Asked> {
+        let sources =
+            || self.0.iter().map(|asked| asked.address).chain([newcomer]).map(|address| Source::from(address.ip()));
+        let count = |source: Source| sources().filter(|other| *other == source).count();
+        let most = sources().map(count).max()?;
+        let place = self.0.iter().position(|asked| count(Source::from(asked.address.ip())) == most);
+        // A newcomer never has most of them alone: then none would have more than one.
+        Some(self.0.remove(place?))
     }
 
     /// Whether that is the answer from an address that was asked: the Message ID of the copy that came from there.

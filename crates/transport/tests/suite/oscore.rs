@@ -287,7 +287,11 @@ async fn said(socket: &UdpSocket) -> Vec<u8> {
 }
 
 async fn socket_to(server: &Server) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket_at("127.0.0.1:0", server).await
+}
+
+async fn socket_at(address: &str, server: &Server) -> UdpSocket {
+    let socket = UdpSocket::bind(address).await.unwrap();
     socket.connect(server.udp).await.unwrap();
     socket
 }

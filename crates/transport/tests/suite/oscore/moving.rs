@@ -37,6 +37,33 @@ async fn a_ue_that_moves_while_its_request_waits_goes_on_at_once() {
 }
 
 #[tokio::test]
+async fn who_repeats_a_request_from_many_ports_keeps_no_ue_that_moves_from_being_asked() {
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let (mut hand, first) = answered_elsewhere(&server, &ue).await;
+    // It is in another network from now on, and so is somebody who sends before it, and between question and answer.
+    hand.socket = socket_at("127.0.0.2:0", &server).await;
+    let mut ports = Vec::new();
+    for number in 0..20 {
+        if number == 10 {
+            hand.socket.send(&first).await.unwrap();
+            ports.push(question(&hand.socket, &first).await);
+        }
+        let thief = socket_at("127.0.0.3:0", &server).await;
+        thief.send(&first).await.unwrap();
+        ports.push(question(&thief, &first).await);
+    }
+    // The UE answers what it was asked before those of the second half.
+    hand.machine.receive(&ports[10], Instant::now()).unwrap();
+    hand.socket.send(&hand.machine.poll_transmit().unwrap()).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    server.until_metric("oscore_address_changes_total 1").await;
+    hand.request_to_ask_back();
+    hand.until_asked("again").await;
+    server.until_metric("oscore_address_changes_total 1").await;
+}
+
+#[tokio::test]
 async fn who_repeats_a_request_from_elsewhere_gets_a_question_and_never_the_answer() {
     let ue = Ue::number(1);
     let server = Server::start(&Home::knowing(&[&ue])).await;
