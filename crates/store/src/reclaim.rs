@@ -13,7 +13,7 @@ use fjall::{AbstractTree, Keyspace, KeyspaceCreateOptions};
 
 use crate::metrics::StoreMetrics;
 
-/// The thread that looks for such tables every [`REST`]. Dropped, it ends; what it has begun is finished first.
+/// The thread that looks for such tables at once, and then every [`REST`]. Dropped, it ends; what it has begun is finished first.
 pub(crate) struct Reclaimer {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -25,8 +25,11 @@ impl Reclaimer {
     pub(crate) fn start(engine: fjall::Database, metrics: StoreMetrics) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let work = move || {
-            while matches!(stopped.recv_timeout(REST), Err(RecvTimeoutError::Timeout)) {
+            loop {
                 look(&engine, &metrics);
+                if !matches!(stopped.recv_timeout(REST), Err(RecvTimeoutError::Timeout)) {
+                    return;
+                }
             }
         };
         let thread = std::thread::Builder::new().name("store-reclaim".to_owned()).spawn(work)?;

@@ -8,16 +8,21 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use message::{Address, Priority};
 use store::{
-    DatabaseOptions, DeduplicationRecord, EmbeddedStore, NewStoredMessage, Store, StoreError, StoreOptions, StoredKind,
+    Batch, Database, DatabaseOptions, DeduplicationRecord, EmbeddedStore, NewStoredMessage, Store, StoreError,
+    StoreOptions, StoredKind,
 };
 use time::OffsetDateTime;
 
 const VICTIM_DIRECTORY: &str = "STORE_TEST_VICTIM_DIRECTORY";
 const VICTIM_FREE_BYTES_MIN: &str = "STORE_TEST_VICTIM_FREE_BYTES_MIN";
+const VICTIM_FIRST: &str = "STORE_TEST_VICTIM_FIRST";
 const ROUNDS: usize = 10;
+/// Every so manyth key is not deleted.
+const KEPT: u64 = 40;
 const WRITERS: usize = 16;
 
 fn ue(number: usize) -> Address {
@@ -143,6 +148,91 @@ async fn nothing_answered_is_lost_when_the_process_is_killed() {
         assert!(found.iter().all(|(id, ..)| !removed.contains(id)), "round {round}: a removed message is back");
     }
     assert!(!removed.is_empty());
+}
+
+/// Keys that only grow, most of them deleted at once, for ever: files of nothing but deletions, which the next start reclaims.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn victim_that_comes_and_goes() {
+    let Some(directory) = std::env::var_os(VICTIM_DIRECTORY) else { return };
+    let database = small_files(Path::new(&directory));
+    let table = database.table("jobs").unwrap();
+    let first: u64 = std::env::var(VICTIM_FIRST).unwrap().parse().unwrap();
+    for number in first.. {
+        let key = number.to_be_bytes();
+        database.commit_unsynced(Batch::new().put(&table, key, [7; 200])).await.unwrap();
+        say(&format!("put {number}"));
+        if number % KEPT != 0 {
+            say(&format!("deleting {number}"));
+            database.commit_unsynced(Batch::new().delete(&table, key)).await.unwrap();
+            say(&format!("deleted {number}"));
+        }
+    }
+}
+
+fn small_files(directory: &Path) -> Database {
+    let options = DatabaseOptions { memtable_bytes_max: 16 * 1024, ..DatabaseOptions::default() };
+    Database::open(directory, options).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_comes_back_or_is_lost_when_the_process_is_killed_while_it_reclaims() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut kept, mut unsure, mut deleted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for round in 0..ROUNDS {
+        let first = (round as u64 + 1) * 1_000_000;
+        let mut victim = start("victim_that_comes_and_goes", directory.path());
+        let mut victim = victim.env(VICTIM_FIRST, first.to_string()).spawn().unwrap();
+        // Reclaiming goes on while the first of these are answered; where it is killed differs from round to round.
+        let answers = 1 + (round * 613 + usize::try_from(victim.id()).unwrap()) % 700;
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        let mut take = |line: &str| match line.split_once(' ').map(|(what, key)| (what, key.parse::<u64>())) {
+            Some(("put", Ok(key))) => kept.insert(key),
+            Some(("deleting", Ok(key))) => kept.remove(&key) && unsure.insert(key),
+            Some(("deleted", Ok(key))) => unsure.remove(&key) && deleted.insert(key),
+            _ => false,
+        };
+        let mut taken = 0;
+        while taken < answers {
+            taken += usize::from(take(&lines.next().expect("the victim runs until it is killed").unwrap()));
+        }
+        victim.kill().unwrap(); // SIGKILL
+        victim.wait().unwrap();
+        lines.map_while(Result::ok).for_each(|line| {
+            take(&line);
+        });
+        let database = small_files(directory.path());
+        let found = keys(&database);
+        let lost: Vec<_> = kept.difference(&found).collect();
+        let back: Vec<_> = deleted.intersection(&found).collect();
+        assert!(lost.is_empty() && back.is_empty(), "round {round}: {lost:?} are lost, {back:?} are back");
+    }
+    assert!(kept.len() > ROUNDS && deleted.len() > 300, "{} kept and {} deleted", kept.len(), deleted.len());
+    let database = small_files(directory.path());
+    let started = Instant::now();
+    while !is_reclaimed(&database) && files(directory.path()) > 8 {
+        assert!(started.elapsed() < Duration::from_secs(120), "{} files", files(directory.path()));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(kept.is_subset(&keys(&database)));
+}
+
+fn keys(database: &Database) -> BTreeSet<u64> {
+    let pairs = database.table("jobs").unwrap().scan_prefix(b"", None, usize::MAX).unwrap();
+    pairs.into_iter().map(|(key, _)| u64::from_be_bytes(key.try_into().unwrap())).collect()
+}
+
+fn is_reclaimed(database: &Database) -> bool {
+    let (mut registry, mut text) = (prometheus_client::registry::Registry::default(), String::new());
+    database.metrics().register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text.lines().any(|line| line.starts_with("store_reclaimed_total") && !line.ends_with(" 0"))
+}
+
+/// Files of tables, under a directory.
+fn files(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path()).fold(0, |files, path| {
+        files + if path.is_dir() { self::files(&path) } else { usize::from(path.parent().unwrap().ends_with("tables")) }
+    })
 }
 
 /// Stores until the answer is anything but success, then shows that reading still works.
