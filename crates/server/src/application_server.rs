@@ -284,6 +284,7 @@ impl ApplicationServers {
         if let Some(mailbox) = mailbox
             && let Some(generation) = party.attach(&mailbox, None)
         {
+            core.fan_out.lines.kick(&address);
             let target = record.target_uri.trim_end_matches('/').into();
             let client = self.client.clone();
             let core = Arc::clone(core);

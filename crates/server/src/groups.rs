@@ -97,6 +97,11 @@ impl Groups {
         self.source.is_some()
     }
 
+    /// What is known of that group without anybody being asked: nothing, that it is none, or what it is.
+    pub(crate) fn remembered(&self, id: &ServiceAddress, limits: &Limits) -> Option<Option<Arc<Group>>> {
+        lock(&self.cache).find(id, limits)
+    }
+
     /// The group of that Group Service ID.
     ///
     /// # Errors

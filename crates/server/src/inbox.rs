@@ -113,11 +113,19 @@ async fn write(core: Arc<Core>, mut jobs: mpsc::Receiver<StoreJob>, stop: Cancel
 async fn store_one(core: &Arc<Core>, job: StoreJob) {
     let StoreJob { party, delivery } = job;
     let started = Instant::now();
-    let result = core.store.store_message(stored_form(core, &party.address, &delivery)).await;
+    // Asked at the first poll, at which the one before has been taken by the store, or refused for want of room.
+    let may_store = match &delivery.asker {
+        Some(Asker::Part(collector, index)) => collector.may_store(core, *index),
+        _ => true,
+    };
+    let result = match may_store {
+        true => core.store.store_message(stored_form(core, &party.address, &delivery)).await,
+        false => Err(StoreError::Overloaded),
+    };
     let answer = match &result {
         Ok(_) => Answer::Stored,
         Err(error) => {
-            if core.log_budget.admits(Topic::NotStored) {
+            if may_store && core.log_budget.admits(Topic::NotStored) {
                 tracing::warn!(recipient = %party.address, %error, "message not stored");
             }
             Answer::Failed(cause_of(error))

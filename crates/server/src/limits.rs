@@ -123,9 +123,17 @@ pub struct Limits {
     pub expiry_sweep_seconds: u64,
     /// Messages to one group or topic that wait for their turn. One more: 4.29 or 429 `TOO_MANY`.
     pub fan_out_queue_max: usize,
-    /// Copies of one message to a group or topic that are handed over at once. Further ones wait for the answers to these, but
-    /// no longer than a second.
+    /// Those of one originator among them. One more: 4.29 or 429 `TOO_MANY`.
+    pub fan_out_queue_per_originator_max: usize,
+    /// Copies of one message to a group or topic on their way to the disk at once, for recipients that are away. Further copies
+    /// wait for the disk, but no longer than a second.
     pub fan_out_window: usize,
+    /// Octets of copies of one message in memory at once, for recipients that are there, about. Further copies wait for
+    /// acknowledgements, but no longer than a second.
+    pub fan_out_octets_max: usize,
+    /// How long after a restart a copy that may not be stored waits for its recipient to return. Then it fails with
+    /// `TARGET_UNREACHABLE`.
+    pub fan_out_return_seconds: u64,
     /// How long reports on a message to a group or topic are gathered before its originator is told of those that are there.
     pub report_aggregation_seconds: u64,
     /// How long they are gathered in all. Later ones reach the originator one by one.
@@ -241,7 +249,10 @@ impl Default for Limits {
             expiry_max_seconds: 30 * 86_400,
             expiry_sweep_seconds: 1,
             fan_out_queue_max: 256,
+            fan_out_queue_per_originator_max: 64,
             fan_out_window: 256,
+            fan_out_octets_max: 67_108_864,
+            fan_out_return_seconds: 120,
             report_aggregation_seconds: 5,
             report_collection_seconds: 3600,
             group_lookups_max: 256,
@@ -302,7 +313,9 @@ impl Limits {
             ("association_lookups_max", self.association_lookups_max),
             ("registrations_per_minute_max", usize::try_from(self.registrations_per_minute_max).unwrap_or(usize::MAX)),
             ("fan_out_queue_max", self.fan_out_queue_max),
+            ("fan_out_queue_per_originator_max", self.fan_out_queue_per_originator_max),
             ("fan_out_window", self.fan_out_window),
+            ("fan_out_octets_max", self.fan_out_octets_max),
             ("group_lookups_max", self.group_lookups_max),
             ("group_members_max", self.group_members_max),
             ("topic_notifications_queue_max", self.topic_notifications_queue_max),
@@ -335,6 +348,7 @@ impl Limits {
             ("remembered_seconds", self.remembered_seconds),
             ("remembered_stored_seconds", self.remembered_stored_seconds),
             ("group_cache_seconds", self.group_cache_seconds),
+            ("fan_out_return_seconds", self.fan_out_return_seconds),
             ("report_aggregation_seconds", self.report_aggregation_seconds),
             ("report_collection_seconds", self.report_collection_seconds),
             ("drain_timeout_seconds", self.drain_timeout_seconds),

@@ -134,7 +134,7 @@ impl Core {
             return self.answer(Some(asker), Answer::Failed(FailureCause::Expired));
         }
         message.expiration_time = self.expiry(&message, now);
-        FanOut::submit(self, Fresh { message, asker, digest });
+        FanOut::submit(self, Fresh { message, asker, digest, accepted_at: Instant::now() });
     }
 
     pub(crate) fn target(&self, destination: &Address) -> Result<Arc<Party>, FailureCause> {

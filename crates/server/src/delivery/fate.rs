@@ -166,6 +166,7 @@ impl Core {
         let Some(delivery) = self.landed(party, generation, |pipeline| pipeline.acknowledge(tag)) else { return };
         self.metrics.delivered(delivery.kind, delivery.position.is_some(), delivery.accepted_at.elapsed());
         self.answer(delivery.asker, Answer::Delivered);
+        self.fan_out.lines.kick(&party.address);
     }
 
     /// The recipient refused it for good.

@@ -31,8 +31,9 @@
 //!   message and the record of its Message ID, which travel in one commit.
 //! * *Held*, of a segment, is no promise. What is put together in memory is promised as a whole, once it is whole.
 //! * Everything else is an answer with a cause. A message whose latency bound passes is answered before its fate is known:
-//!   it has failed for its sender, although the recipient may have it or get it. A message whose carrier is lost before it acknowledged is not known to
-//!   be delivered: it goes to disk if the sender allowed that, else it fails, although the recipient may have it.
+//!   it has failed for its sender, although the recipient may have it or get it; it is not stored any more. A message whose
+//!   carrier is lost before it acknowledged is not known to be delivered: it goes to disk if the sender allowed that, else
+//!   it fails, although the recipient may have it.
 //!
 //! # Why once
 //!
@@ -188,6 +189,11 @@ pub(crate) trait Collector: Send + Sync + fmt::Debug {
     /// The fate of the delivery with this number is known. Called once for each delivery, in any order, from any task,
     /// with no lock of the delivery side held, possibly before the `deliver` that it came of has returned. Must not wait.
     fn ended(&self, core: &Arc<Core>, index: usize, answer: Answer);
+
+    /// Whether the delivery with this number may be put on disk now. If not it ends with `OVERLOADED`.
+    fn may_store(&self, _: &Core, _index: usize) -> bool {
+        true
+    }
 }
 
 /// What is delivered.
@@ -254,6 +260,16 @@ impl Delivery {
             // A copy for a member of a group names the group, which an aggregate of others does not.
             aggregable: message.recipient.is_none() && AggregatedMessage::accepts(message).is_ok(),
         }
+    }
+
+    /// Its time runs since its message was accepted, which may be a while ago.
+    pub(crate) fn count_from(&mut self, message: &Message, accepted_at: Instant) {
+        self.answer_by = message.latency.map(|milliseconds| accepted_at + Duration::from_millis(milliseconds.into()));
+    }
+
+    /// True if its sender was told already that it is safe: whoever puts the answers together looks after it.
+    pub(crate) fn is_promised(&self) -> bool {
+        self.storable && matches!(self.asker, Some(Asker::Part(..)))
     }
 
     /// A report of `originator` on the message of this name, as it is sent to a UE in `body`.

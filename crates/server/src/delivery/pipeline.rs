@@ -213,8 +213,7 @@ impl Pipeline {
         if self.waiting_total() >= limits.recipient_queue_max {
             // What was promised to its sender already is tried again by whoever puts the answers together: this queue has
             // room again soon, or goes to disk.
-            let promised = delivery.storable && matches!(delivery.asker, Some(Asker::Part(..)));
-            let cause = if promised { FailureCause::Overloaded } else { FailureCause::TooMany };
+            let cause = if delivery.is_promised() { FailureCause::Overloaded } else { FailureCause::TooMany };
             return Some(Aside::Fail(delivery, cause));
         }
         self.lane(delivery.priority).waiting.push_back(delivery);
@@ -420,14 +419,15 @@ impl Pipeline {
         asides
     }
 
-    /// Answers what was not acknowledged within the latency its originator asked for: it goes to disk if it may, else it
-    /// fails, although one that is on its way may still arrive.
+    /// Answers what was not acknowledged within the latency its originator asked for. What waits in memory goes to disk if it
+    /// may and overtakes nothing there, else it fails. What is on its way has failed for its sender, although it may still
+    /// arrive, and is not stored any more. What was promised to its sender before stays where it is.
     fn exceed_latency(&mut self, now: Instant, asides: &mut Vec<Aside>) {
         for index in 0..self.lanes.len() {
-            while let Some(place) = self.late(index, now)
+            while let Some((place, overtakes)) = self.late(index, now)
                 && let Some(delivery) = self.lanes.get_mut(index).and_then(|lane| lane.waiting.remove(place))
             {
-                asides.push(match delivery.storable {
+                asides.push(match delivery.storable && !overtakes {
                     true => self.set_aside(delivery),
                     false => Aside::Fail(delivery, FailureCause::LatencyExceeded),
                 });
@@ -435,29 +435,34 @@ impl Pipeline {
         }
         let held = self.pause.iter_mut().flat_map(|pause| &mut pause.held);
         for sent in self.in_flight.iter_mut().chain(held) {
-            if !sent.delivery.storable && sent.delivery.answer_by.is_some_and(|by| by <= now) {
+            if sent.delivery.answer_by.is_some_and(|by| by <= now) {
                 sent.delivery.answer_by = None;
-                asides
-                    .extend(sent.delivery.asker.take().map(|asker| Aside::Tell(asker, FailureCause::LatencyExceeded)));
+                if !sent.delivery.is_promised() {
+                    sent.delivery.storable = false;
+                    let asker = sent.delivery.asker.take();
+                    asides.extend(asker.map(|asker| Aside::Tell(asker, FailureCause::LatencyExceeded)));
+                }
             }
         }
     }
 
-    /// The first in a lane that waits in memory for too long and may leave it.
-    fn late(&self, index: usize, now: Instant) -> Option<usize> {
+    /// The first in a lane that waits in memory for too long and may leave it, and whether on disk it would overtake.
+    fn late(&self, index: usize, now: Instant) -> Option<(usize, bool)> {
         let waiting = &self.lanes.get(index)?.waiting;
-        (0..waiting.len()).find(|place| self.latency_deadline(waiting, *place).is_some_and(|by| by <= now))
+        (0..waiting.len()).find_map(|place| {
+            let (by, overtakes) = self.latency_deadline(waiting, place)?;
+            (by <= now).then_some((place, overtakes))
+        })
     }
 
-    /// When a delivery that waits in memory is to leave it for its latency. None while something older of its originator
-    /// has to go first: on disk it would overtake that.
-    fn latency_deadline(&self, waiting: &VecDeque<Delivery>, place: usize) -> Option<Instant> {
+    /// When a delivery that waits in memory is to leave it for its latency, and whether something older of its originator has
+    /// to go first: on disk it would overtake that. None if it was promised and has to wait for that.
+    fn latency_deadline(&self, waiting: &VecDeque<Delivery>, place: usize) -> Option<(Instant, bool)> {
         let delivery = waiting.get(place)?;
         let by = delivery.answer_by?;
-        let overtakes = delivery.storable
-            && (self.direct_in_flight(delivery)
-                || waiting.iter().take(place).any(|older| older.originator == delivery.originator));
-        (!overtakes).then_some(by)
+        let overtakes = self.direct_in_flight(delivery)
+            || waiting.iter().take(place).any(|older| older.originator == delivery.originator);
+        (!overtakes || !delivery.is_promised()).then_some((by, overtakes))
     }
 
     fn overdue(&mut self, index: usize, now: Instant, limits: &Limits) -> Option<Delivery> {
@@ -489,8 +494,10 @@ impl Pipeline {
         let held = self.pause.iter().flat_map(|pause| &pause.held);
         let sent = || self.in_flight.iter().chain(held.clone()).map(|sent| &sent.delivery);
         let waiting = || self.lanes.iter().map(|lane| &lane.waiting);
-        let in_queues = waiting().flat_map(|queue| (0..queue.len()).filter_map(|at| self.latency_deadline(queue, at)));
-        let on_their_way = sent().filter(|delivery| !delivery.storable).filter_map(|delivery| delivery.answer_by);
+        let (this, places) = (&*self, |queue: &VecDeque<Delivery>| 0..queue.len());
+        let in_queues = waiting().flat_map(|queue| places(queue).filter_map(|at| this.latency_deadline(queue, at)));
+        let in_queues = in_queues.map(|(by, _)| by);
+        let on_their_way = sent().filter_map(|delivery| delivery.answer_by);
         let next = in_queues.chain(on_their_way).min();
         let still_bound = sent().chain(waiting().flatten()).any(|delivery| delivery.answer_by.is_some());
         self.latency_bound = still_bound;

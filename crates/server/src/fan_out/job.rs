@@ -3,16 +3,20 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use message::{Address, FailureCause, Message, MessageId};
+use message::{Address, FailureCause, Message, MessageId, Priority};
 use store::{FanOutJob, JobId, MemberState};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::{FanOut, RETRY_PAUSE, RETRY_PAUSE_MAX, Work};
+use super::lines;
 use crate::core::Core;
 use crate::delivery::{Answer, Asker, Collector};
+use crate::limits::Limits;
 use crate::sync::lock;
+
+/// What a copy takes beside its payload, about.
+const COPY_OCTETS: usize = 1024;
 
 /// A message to many, from its acceptance until nothing is left to do for it.
 #[derive(Debug)]
@@ -21,10 +25,17 @@ pub(crate) struct Job {
     pub(super) target: Address,
     pub(super) originator: Address,
     pub(super) message_id: MessageId,
+    pub(super) priority: Priority,
     pub(super) report_wanted: bool,
+    /// After a restart: when it was read back.
+    pub(super) accepted_at: Instant,
     storable: bool,
     expires_at: Option<OffsetDateTime>,
     closes_at: Instant,
+    /// Until then a copy that may not be stored waits for a member that is away: after a restart all of them are.
+    members_return_by: Option<Instant>,
+    /// What a copy takes in memory, about.
+    copy_octets: usize,
     /// In the order of addresses.
     members: Vec<Address>,
     state: Mutex<State>,
@@ -39,16 +50,14 @@ struct State {
     fates: Vec<Fate>,
     /// Goes up when those who have not answered are waited for no more.
     round: u32,
-    /// Copies of this round without an answer.
-    round_open: usize,
+    /// Copies of this round without an answer, for members that were there.
+    there_open: usize,
+    /// The same for members that were away.
+    away_open: usize,
     /// Members without a copy, or whose copy has no answer.
     unanswered: usize,
     /// Members for whom something is left to do.
     unsettled: usize,
-    /// Copies are to be tried again, and that is queued.
-    again: bool,
-    /// How often in a row that was so without any copy having found room.
-    tries: u32,
     /// No more reports are collected.
     closed: bool,
     /// Its originator wants nobody to get it any more.
@@ -66,13 +75,38 @@ struct State {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
+    /// For its turn, or in line.
     Waiting,
     /// Handed to the member's pipeline, in this round.
-    UnderWay(u32),
+    UnderWay(Way, u32),
     HandedOver,
     Reported(Outcome),
     /// Nothing is left to do.
     Settled,
+}
+
+/// Where a copy under way counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Among those that wait in memory for a member that is there.
+    There,
+    /// Among those on their way to the disk.
+    Away,
+    /// Nowhere: it was in line.
+    Apart,
+}
+
+/// So many copies of one message without an answer make its worker wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    there: usize,
+    away: usize,
+}
+
+impl Windows {
+    pub(super) fn of(limits: &Limits, job: &Job) -> Self {
+        Self { there: (limits.fan_out_octets_max / job.copy_octets).max(1), away: limits.fan_out_window }
+    }
 }
 
 /// What became of a copy.
@@ -134,13 +168,24 @@ pub(super) enum Tell {
 
 impl Job {
     /// A job of which nothing is done yet. `members` are in order, each once.
-    pub(super) fn new(id: JobId, message: Message, members: Vec<Address>, collection: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        id: JobId,
+        message: Message,
+        members: Vec<Address>,
+        collection: Duration,
+        accepted_at: Instant,
+    ) -> Arc<Self> {
         let fates = vec![Fate::Waiting; members.len()];
-        Self::with(id, message, members, fates, collection)
+        Arc::new(Self::with(id, message, members, fates, collection, accepted_at))
     }
 
-    /// A job as it was on disk.
-    pub(super) fn resumed(record: FanOutJob, message: Message, collection: Duration) -> Arc<Self> {
+    /// A job as it was on disk. Its members are given so long to return.
+    pub(super) fn resumed(
+        record: FanOutJob,
+        message: Message,
+        collection: Duration,
+        members_return: Duration,
+    ) -> Arc<Self> {
         let fates = record.states.into_iter().map(|state| match state {
             MemberState::Waiting => Fate::Waiting,
             MemberState::HandedOver if message.delivery_status_required => Fate::HandedOver,
@@ -150,34 +195,46 @@ impl Job {
             _ => Fate::Settled,
         });
         let fates = fates.collect();
-        Self::with(record.id, message, record.members, fates, collection)
+        let now = Instant::now();
+        let job = Self::with(record.id, message, record.members, fates, collection, now);
+        Arc::new(Self { members_return_by: Some(now + members_return), ..job })
     }
 
-    fn with(id: JobId, message: Message, members: Vec<Address>, fates: Vec<Fate>, collection: Duration) -> Arc<Self> {
+    fn with(
+        id: JobId,
+        message: Message,
+        members: Vec<Address>,
+        fates: Vec<Fate>,
+        collection: Duration,
+        accepted_at: Instant,
+    ) -> Self {
         let count = |wanted: fn(&Fate) -> bool| fates.iter().filter(|fate| wanted(fate)).count();
         let unanswered = count(|fate| matches!(fate, Fate::Waiting));
         let unsettled = count(|fate| !matches!(fate, Fate::Settled));
         let untold = fates.iter().enumerate().filter(|(_, fate)| matches!(fate, Fate::Reported(_)));
         let untold = untold.map(|(index, _)| index).collect();
-        Arc::new(Self {
+        Self {
             id,
             target: message.destination.clone(),
             originator: message.originator.clone(),
             message_id: message.message_id.clone(),
+            priority: message.priority,
             report_wanted: message.delivery_status_required,
+            accepted_at,
             storable: message.store_and_forward,
             expires_at: message.expiration_time,
             closes_at: Instant::now() + collection,
+            members_return_by: None,
+            copy_octets: COPY_OCTETS + message.payload.len() / 3 * 4,
             members,
             state: Mutex::new(State {
                 message: (unanswered > 0).then(|| Arc::new(message)),
                 fates,
                 round: 0,
-                round_open: 0,
+                there_open: 0,
+                away_open: 0,
                 unanswered,
                 unsettled,
-                again: false,
-                tries: 0,
                 closed: false,
                 discarded: false,
                 over: false,
@@ -188,7 +245,7 @@ impl Job {
                 noted: false,
             }),
             answered: Notify::new(),
-        })
+        }
     }
 
     pub(super) fn member(&self, index: usize) -> Option<&Address> {
@@ -224,51 +281,73 @@ impl Job {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// What fails for want of room from now on is to be queued again, and nothing from before is waited for.
-    pub(super) fn copies_begin(&self) {
-        let mut state = lock(&self.state);
-        state.again = false;
-        state.round = state.round.wrapping_add(1);
-        state.round_open = 0;
+    /// Whether a copy that finds no room, or whose member is away, waits in line.
+    pub(super) fn may_wait(&self) -> bool {
+        self.storable || self.members_may_return()
     }
 
-    /// The next members to get a copy, from the place `cursor` on, as many as `window` leaves room for; and the message.
-    pub(super) fn next_copies(&self, cursor: &mut usize, window: usize) -> Option<(Arc<Message>, Vec<usize>)> {
+    fn members_may_return(&self) -> bool {
+        self.members_return_by.is_some_and(|by| Instant::now() < by)
+    }
+
+    /// For how long a copy may wait in line at the longest; none if nothing ends that.
+    pub(super) fn patience(&self, utc: OffsetDateTime) -> Option<Duration> {
+        let expiry = self.expires_at.map(|at| (at - utc).try_into().unwrap_or_default());
+        let by = self.members_return_by.filter(|_| !self.storable);
+        let returning = by.map(|by| by.saturating_duration_since(Instant::now()));
+        expiry.into_iter().chain(returning).min()
+    }
+
+    /// Nothing from before is waited for.
+    pub(super) fn copies_begin(&self) {
+        lock(&self.state).new_round();
+    }
+
+    /// The next member that waits for a copy, from the place `cursor` on.
+    pub(super) fn next_waiting(&self, cursor: &mut usize) -> Option<usize> {
+        let state = lock(&self.state);
+        let index = state.fates.iter().skip(*cursor).position(|fate| *fate == Fate::Waiting)? + *cursor;
+        *cursor = index + 1;
+        Some(index)
+    }
+
+    /// Whether this member waits for its copy.
+    pub(super) fn waits(&self, index: usize) -> bool {
+        lock(&self.state).fates.get(index).is_some_and(|fate| matches!(fate, Fate::Waiting | Fate::UnderWay(..)))
+    }
+
+    /// A copy gets under way. None if its member does not wait for it any more.
+    pub(super) fn begin(&self, index: usize, way: Way) -> Option<Arc<Message>> {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let message = state.message.clone()?;
-        let mut indexes = Vec::new();
-        while indexes.len() + state.round_open < window
-            && let Some(fate) = state.fates.get_mut(*cursor)
-        {
-            if *fate == Fate::Waiting {
-                *fate = Fate::UnderWay(state.round);
-                indexes.push(*cursor);
-            }
-            *cursor += 1;
+        let fate = state.fates.get_mut(index).filter(|fate| **fate == Fate::Waiting)?;
+        *fate = Fate::UnderWay(way, state.round);
+        match way {
+            Way::There => state.there_open += 1,
+            Way::Away => state.away_open += 1,
+            Way::Apart => {}
         }
-        state.round_open += indexes.len();
-        (!indexes.is_empty()).then_some((message, indexes))
+        Some(message)
     }
 
-    /// Waits until no more than so many copies are without an answer. Who has not answered after `patience` is waited for
-    /// no more.
-    pub(super) async fn room(&self, open_max: usize, patience: Duration) {
+    /// With a full window, waits until it is half empty. What has no answer after `patience` is waited for no more.
+    pub(super) async fn room(&self, windows: Windows, patience: Duration) {
+        let is_above = |there: usize, away: usize| {
+            let state = lock(&self.state);
+            state.there_open > there || state.away_open > away
+        };
+        if !is_above(windows.there.saturating_sub(1), windows.away.saturating_sub(1)) {
+            return;
+        }
         let answered = async {
-            while lock(&self.state).round_open > open_max {
+            while is_above(windows.there / 2, windows.away / 2) {
                 self.answered.notified().await;
             }
         };
         if timeout(patience, answered).await.is_err() {
-            let mut state = lock(&self.state);
-            state.round = state.round.wrapping_add(1);
-            state.round_open = 0;
+            lock(&self.state).new_round();
         }
-    }
-
-    /// Whether somebody from the place `cursor` on waits for a copy.
-    pub(super) fn has_more(&self, cursor: usize) -> bool {
-        lock(&self.state).fates.iter().skip(cursor).any(|fate| *fate == Fate::Waiting)
     }
 
     /// A member reported, or its copy failed on disk. Of two about one member the first counts. The waiter comes back if the
@@ -295,7 +374,7 @@ impl Job {
         match state.fates.get(index) {
             Some(Fate::HandedOver) => state.report(index, outcome),
             // Its acknowledgement is on its way to us, or was lost with a connection.
-            Some(Fate::Waiting | Fate::UnderWay(_)) => {
+            Some(Fate::Waiting | Fate::UnderWay(..)) => {
                 self.answered(state, index);
                 state.report(index, outcome);
             }
@@ -334,20 +413,23 @@ impl Job {
     /// A copy is not waited for any more.
     fn answered(&self, state: &mut State, index: usize) {
         state.unanswered = state.unanswered.saturating_sub(1);
-        if let Some(Fate::UnderWay(round)) = state.fates.get(index) {
-            let round = *round;
-            self.round_shrank(state, round);
-        }
+        self.landed(state, index);
         if state.unanswered == 0 {
             state.message = None;
         }
     }
 
-    fn round_shrank(&self, state: &mut State, round: u32) {
-        if round == state.round {
-            state.round_open = state.round_open.saturating_sub(1);
-            self.answered.notify_one();
-        }
+    /// A copy is not under way any more.
+    fn landed(&self, state: &mut State, index: usize) {
+        let Some(Fate::UnderWay(way, round)) = state.fates.get(index) else { return };
+        let open = match way {
+            _ if *round != state.round => return,
+            Way::There => &mut state.there_open,
+            Way::Away => &mut state.away_open,
+            Way::Apart => return,
+        };
+        *open = open.saturating_sub(1);
+        self.answered.notify_one();
     }
 
     /// Enters the job among those to be saved; false if it is there.
@@ -451,6 +533,11 @@ impl Job {
 }
 
 impl State {
+    fn new_round(&mut self) {
+        self.round = self.round.wrapping_add(1);
+        (self.there_open, self.away_open) = (0, 0);
+    }
+
     fn note_progress(&mut self, index: usize, state: MemberState) {
         // The store bounds the members of a job to far less.
         if let Ok(index) = u32::try_from(index) {
@@ -481,8 +568,14 @@ pub(super) struct Copies(pub(super) Arc<Job>);
 
 impl Collector for Copies {
     fn ended(&self, core: &Arc<Core>, index: usize, answer: Answer) {
-        core.fan_out.metrics.copy(&answer);
-        self.0.copy_ended(core, index, answer);
+        if self.0.copy_ended(core, index, &answer) {
+            lines::wait(core, &self.0, index);
+        }
+    }
+
+    /// One that was handed over before an earlier one came back is not to overtake it on disk.
+    fn may_store(&self, core: &Core, index: usize) -> bool {
+        !core.fan_out.lines.holds_up(&self.0, index)
     }
 }
 
@@ -491,37 +584,33 @@ impl Collector for Copies {
 enum After {
     /// Nothing.
     Nothing,
-    /// The copies that wait are to be handed over again, later.
+    /// It waits in line.
     Again,
     /// There is something to write.
     Save,
 }
 
 impl Job {
-    fn copy_ended(self: &Arc<Self>, core: &Arc<Core>, index: usize, answer: Answer) {
-        if answer == Answer::Stored && lock(&self.state).discarded {
+    /// A copy has its answer: true if it is to wait in line.
+    pub(super) fn copy_ended(self: &Arc<Self>, core: &Arc<Core>, index: usize, answer: &Answer) -> bool {
+        core.fan_out.metrics.copy(answer);
+        if *answer == Answer::Stored && lock(&self.state).discarded {
             // It was on its way to disk when the others were discarded.
             core.discard_late(&self.originator, &self.message_id);
         }
-        match self.copy_answered(index, &answer, OffsetDateTime::now_utc()) {
-            After::Nothing => {}
-            After::Again => self.try_again(core),
+        match self.copy_answered(index, answer, OffsetDateTime::now_utc()) {
+            After::Nothing => return false,
+            After::Again => return true,
             After::Save => core.fan_out.ledger.note(self),
         }
+        false
     }
 
-    /// Queues the copies that wait, after a pause in which the target's worker goes on with others.
-    fn try_again(self: &Arc<Self>, core: &Arc<Core>) {
-        let (core, job) = (Arc::clone(core), Arc::clone(self));
-        let pause = retry_pause(lock(&self.state).tries);
-        core.tasks.clone().spawn(async move {
-            tokio::select! {
-                () = sleep(pause) => {
-                    FanOut::queue(&core, &job.target, Work::Again(Arc::clone(&job)), usize::MAX);
-                }
-                () = core.stopped.cancelled() => {}
-            }
-        });
+    /// A copy that waits fails.
+    pub(super) fn fail(self: &Arc<Self>, core: &Arc<Core>, index: usize, cause: FailureCause) {
+        if self.begin(index, Way::Apart).is_some() {
+            let _ = self.copy_ended(core, index, &Answer::Failed(cause));
+        }
     }
 
     /// The fate of a copy.
@@ -530,25 +619,21 @@ impl Job {
             Answer::Failed(FailureCause::Overloaded | FailureCause::StorageFailed | FailureCause::Stopping) => true,
             // The recipient's share of the disk, or the originator's, is full. Its sender was told that it is safe.
             Answer::Failed(FailureCause::TooMany) => self.storable,
+            // Its member has had no time to return.
+            Answer::Failed(FailureCause::TargetUnreachable) => !self.storable && self.members_may_return(),
             _ => false,
         };
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let Some(Fate::UnderWay(round)) = state.fates.get(index) else { return After::Nothing };
-        let round = *round;
+        if !matches!(state.fates.get(index), Some(Fate::UnderWay(..))) {
+            return After::Nothing;
+        }
         if no_room && !state.discarded && !self.is_expired(utc) {
-            self.round_shrank(state, round);
+            self.landed(state, index);
             if let Some(fate) = state.fates.get_mut(index) {
                 *fate = Fate::Waiting;
             }
-            if std::mem::replace(&mut state.again, true) {
-                return After::Nothing;
-            }
-            state.tries = state.tries.saturating_add(1);
             return After::Again;
-        }
-        if !matches!(answer, Answer::Failed(_)) {
-            state.tries = 0;
         }
         self.answered(state, index);
         match answer {
@@ -567,12 +652,6 @@ impl Job {
         }
         After::Save
     }
-}
-
-/// The pause before a job's copies are tried the so-many-th time: twice as long each time, up to [`RETRY_PAUSE_MAX`].
-fn retry_pause(tries: u32) -> Duration {
-    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
-    RETRY_PAUSE.saturating_mul(factor).min(RETRY_PAUSE_MAX)
 }
 
 #[cfg(test)]

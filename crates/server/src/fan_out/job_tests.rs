@@ -74,7 +74,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 impl World {
     fn new(members: usize, report_wanted: bool) -> Self {
         let members = (0..members).map(|number| ue(&format!("m{number}"))).collect();
-        let job = Job::new(*ID, message(report_wanted), members, Duration::from_secs(1));
+        let job = Job::new(*ID, message(report_wanted), members, Duration::from_secs(1), Instant::now());
         Self {
             job,
             cursor: 0,
@@ -87,8 +87,12 @@ impl World {
     }
 
     fn hand_over(&mut self, window: usize) {
-        if let Some((_, indexes)) = self.job.next_copies(&mut self.cursor, window) {
-            self.under_way.extend(indexes);
+        for number in 0..window {
+            let Some(index) = self.job.next_waiting(&mut self.cursor) else { return };
+            let way = [Way::There, Way::Away, Way::Apart][number % 3];
+            assert!(self.job.begin(index, way).is_some());
+            assert!(self.job.begin(index, way).is_none(), "nobody has two copies");
+            self.under_way.push(index);
         }
     }
 
@@ -190,7 +194,9 @@ impl World {
         let state = lock(&self.job.state);
         let count = |wanted: fn(&Fate) -> bool| state.fates.iter().filter(|fate| wanted(fate)).count();
         assert_eq!(state.unsettled, count(|fate| *fate != Fate::Settled));
-        assert_eq!(state.unanswered, count(|fate| matches!(fate, Fate::Waiting | Fate::UnderWay(_))));
+        assert_eq!(state.unanswered, count(|fate| matches!(fate, Fate::Waiting | Fate::UnderWay(..))));
+        let open = |way| state.fates.iter().filter(|fate| **fate == Fate::UnderWay(way, state.round)).count();
+        assert_eq!((state.there_open, state.away_open), (open(Way::There), open(Way::Away)));
         assert_eq!(state.message.is_some(), state.unanswered > 0, "kept as long as a copy may be made of it");
     }
 }
@@ -261,11 +267,4 @@ proptest! {
             prop_assert!(world.told.is_empty());
         }
     }
-}
-
-#[test]
-fn pauses_double_until_their_bound() {
-    let pauses: Vec<u64> = (0..10).map(|tries| retry_pause(tries).as_secs()).collect();
-    assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]);
-    assert_eq!(retry_pause(u32::MAX), RETRY_PAUSE_MAX);
 }

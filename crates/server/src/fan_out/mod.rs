@@ -24,10 +24,16 @@
 //! # Why in order
 //!
 //! One worker for each group or topic takes its messages one after the other, higher priorities first, and hands over all
-//! copies of one before it begins the next; each member's pipeline keeps that order. A worker has so many copies without an
-//! answer at once and waits for a moment when there are more, never for the slowest member, and no worker waits for another.
-//! One exception: a copy that may be stored and for which the disk, the member's or the originator's share of it, or the
-//! queue of a member that is there had no room is tried again after a pause, while later ones may have passed.
+//! copies of one before it begins the next; each member's pipeline keeps that order. A copy that may wait and for which the
+//! disk, the member's or the originator's share of it, or the queue of a member that is there had no room waits in line, and
+//! what follows it for the same member behind it ([`lines`]).
+//!
+//! # Why nobody is delayed by others
+//!
+//! A worker waits for no member: what a member that is there does not acknowledge waits in that member's own queue, then on
+//! disk, or in its line. A worker waits for a moment when more copies than `fan_out_window` are on their way to the disk, or
+//! more of one message than `fan_out_octets_max` in memory, and no worker waits for another. An originator has so many places
+//! of a target's queue and no more, and none if it is known that it may not send there.
 //!
 //! # Reports
 //!
@@ -39,6 +45,7 @@
 mod copies;
 mod job;
 mod ledger;
+mod lines;
 mod metrics;
 mod resolve;
 mod tell;
@@ -51,7 +58,8 @@ use message::{Address, DeliveryStatusReport, FailureCause, Message, MessageId, R
 use store::{DeduplicationRecord, JobId, NewFanOutJob, StoreError};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::core::Core;
 use crate::deduplication::ContentDigest;
@@ -62,11 +70,12 @@ use crate::sync::lock;
 
 pub(crate) use job::{Job, Outcome, Waiter};
 use ledger::Ledger;
+use lines::Lines;
 use metrics::FanOutMetrics;
 
-/// Pause before copies that found no room are tried again, and before the store is asked again after it failed.
+/// Pause before a copy that found no room is tried again, and before the store is asked again after it failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause: it grows while a job's copies find none.
+/// The longest such pause: it grows while a line's first copy finds none.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// Jobs read back at once.
@@ -80,6 +89,7 @@ pub(crate) struct FanOut {
     /// Jobs that collect, by originator and Message ID.
     open: Mutex<HashMap<(Address, MessageId), Arc<Job>>>,
     ledger: Ledger,
+    pub(crate) lines: Lines,
     pub(crate) metrics: FanOutMetrics,
 }
 
@@ -88,24 +98,39 @@ pub(crate) struct Fresh {
     pub(crate) message: Message,
     pub(crate) asker: Asker,
     pub(crate) digest: ContentDigest,
+    pub(crate) accepted_at: Instant,
+}
+
+impl Fresh {
+    /// When its sender wants an answer at the latest.
+    fn answer_by(&self) -> Option<Instant> {
+        self.message.latency.map(|milliseconds| self.accepted_at + Duration::from_millis(milliseconds.into()))
+    }
 }
 
 /// What a worker does next.
 enum Work {
-    Fresh(Box<Fresh>),
+    /// The guard, of one with a bound on its latency, is held while it waits for its turn.
+    Fresh(Box<Fresh>, Option<DropGuard>),
     /// From before a restart.
     Resumed(Arc<Job>),
-    /// Copies that found no room before.
-    Again(Arc<Job>),
 }
 
 impl Work {
     /// What is older goes first, then what is more urgent.
     fn rank(&self) -> usize {
         match self {
-            Self::Again(_) | Self::Resumed(_) => 0,
-            Self::Fresh(fresh) => 1 + fresh.message.priority as usize,
+            Self::Resumed(_) => 0,
+            Self::Fresh(fresh, _) => 1 + fresh.message.priority as usize,
         }
+    }
+
+    fn is_of(&self, originator: &Address) -> bool {
+        matches!(self, Self::Fresh(fresh, _) if fresh.message.originator == *originator)
+    }
+
+    fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh(..))
     }
 }
 
@@ -140,27 +165,50 @@ impl FanOut {
         }
     }
 
-    /// Queues a message for its target, or refuses it.
+    /// Queues a message for its target, or refuses it: at once if it is known without waiting that its originator may not
+    /// send there, so that those who may find the places free.
     pub(crate) fn submit(core: &Arc<Core>, fresh: Fresh) {
-        let target = fresh.message.destination.clone();
-        let queue_max = core.limits.fan_out_queue_max;
-        if let Some(Work::Fresh(refused)) = Self::queue(core, &target, Work::Fresh(Box::new(fresh)), queue_max) {
-            core.answer(Some(refused.asker), Answer::Failed(FailureCause::TooMany));
+        if let Err(cause) = resolve::may_be_queued(core, &fresh.message) {
+            return core.answer(Some(fresh.asker), Answer::Failed(cause));
         }
+        let target = fresh.message.destination.clone();
+        let mut targets = lock(&core.fan_out.targets);
+        if let Some(queue) = targets.get(&target) {
+            let of_originator = queue.iter().filter(|work| work.is_of(&fresh.message.originator)).count();
+            let all = queue.iter().filter(|work| work.is_fresh()).count();
+            if of_originator >= core.limits.fan_out_queue_per_originator_max || all >= core.limits.fan_out_queue_max {
+                drop(targets);
+                return core.answer(Some(fresh.asker), Answer::Failed(FailureCause::TooMany));
+            }
+        }
+        let bound = fresh.answer_by().map(|by| watch_latency(core, &fresh.message, by));
+        Self::queue(core, &mut targets, &target, Work::Fresh(Box::new(fresh), bound));
     }
 
-    /// Gives the work back if the target has too much.
-    fn queue(core: &Arc<Core>, target: &Address, work: Work, queue_max: usize) -> Option<Work> {
-        let mut targets = lock(&core.fan_out.targets);
+    fn queue(core: &Arc<Core>, targets: &mut HashMap<Address, VecDeque<Work>>, target: &Address, work: Work) {
         match targets.get_mut(target) {
-            Some(queue) if queue.len() >= queue_max => return Some(work),
             Some(queue) => queue.push_back(work),
             None => {
                 targets.insert(target.clone(), VecDeque::from([work]));
                 core.tasks.spawn(run(Arc::clone(core), target.clone()));
             }
         }
-        None
+    }
+
+    /// Takes a message out of its target's queue, if it is there.
+    fn withdraw(&self, target: &Address, originator: &Address, message_id: &MessageId) -> Option<Fresh> {
+        let mut targets = lock(&self.targets);
+        let queue = targets.get_mut(target)?;
+        let place = queue.iter().position(|work| match work {
+            Work::Fresh(fresh, _) => {
+                fresh.message.originator == *originator && fresh.message.message_id == *message_id
+            }
+            Work::Resumed(_) => false,
+        })?;
+        match queue.remove(place)? {
+            Work::Fresh(fresh, _) => Some(*fresh),
+            Work::Resumed(_) => None,
+        }
     }
 
     fn next(&self, target: &Address) -> Option<Work> {
@@ -175,6 +223,25 @@ impl FanOut {
     }
 }
 
+/// Answers a message that waits for its turn for longer than its sender wants to. The guard ends that.
+fn watch_latency(core: &Arc<Core>, message: &Message, by: Instant) -> DropGuard {
+    let over = CancellationToken::new();
+    let guard = over.clone().drop_guard();
+    let (target, originator) = (message.destination.clone(), message.originator.clone());
+    let (core, message_id) = (Arc::clone(core), message.message_id.clone());
+    core.tasks.clone().spawn(async move {
+        tokio::select! {
+            () = sleep_until(by) => {}
+            () = over.cancelled() => return,
+            () = core.stopped.cancelled() => return,
+        }
+        if let Some(fresh) = core.fan_out.withdraw(&target, &originator, &message_id) {
+            core.answer(Some(fresh.asker), Answer::Failed(FailureCause::LatencyExceeded));
+        }
+    });
+    guard
+}
+
 /// The worker of one group or topic.
 async fn run(core: Arc<Core>, target: Address) {
     let worker = Worker { core, target };
@@ -182,8 +249,8 @@ async fn run(core: Arc<Core>, target: Address) {
     while let Some(work) = core.fan_out.next(&worker.target) {
         let step = async {
             match work {
-                Work::Fresh(fresh) => begin(core, *fresh).await,
-                Work::Resumed(job) | Work::Again(job) => copies::hand_over(core, &job).await,
+                Work::Fresh(fresh, _) => begin(core, *fresh).await,
+                Work::Resumed(job) => copies::hand_over(core, &job).await,
             }
         };
         tokio::select! {
@@ -210,9 +277,15 @@ impl Drop for Worker {
 
 /// From a message to its job, and to its copies.
 async fn begin(core: &Arc<Core>, fresh: Fresh) {
-    let Fresh { message, asker, digest } = fresh;
+    let answer_by = fresh.answer_by();
+    let Fresh { message, asker, digest, accepted_at } = fresh;
     let asker = Unanswered(core, Some(asker));
-    let members = match resolve::recipients(core, &message).await {
+    let recipients = resolve::recipients(core, &message);
+    let recipients = match answer_by {
+        Some(by) => timeout_at(by, recipients).await.unwrap_or(Err(FailureCause::LatencyExceeded)),
+        None => recipients.await,
+    };
+    let members = match recipients {
         Ok(members) => members,
         Err(cause) => return asker.answer(Answer::Failed(cause)),
     };
@@ -254,7 +327,7 @@ async fn begin(core: &Arc<Core>, fresh: Fresh) {
         job = %id, target_address = %message.destination, originator = %message.originator, members = members.len(),
         "message to many accepted"
     );
-    let job = Job::new(id, message, members, core.limits.report_collection());
+    let job = Job::new(id, message, members, core.limits.report_collection(), accepted_at);
     core.fan_out.open(&job);
     asker.answer(Answer::Stored);
     copies::hand_over(core, &job).await;
@@ -293,11 +366,12 @@ pub(crate) async fn load(core: &Arc<Core>) -> Result<(), StoreError> {
                 continue;
             };
             let target = record.target.clone();
-            let job = Job::resumed(record, *message, core.limits.report_collection());
+            let members_return = Duration::from_secs(core.limits.fan_out_return_seconds);
+            let job = Job::resumed(record, *message, core.limits.report_collection(), members_return);
             core.fan_out.metrics.resumed();
             core.fan_out.open(&job);
             // What the store held may be more than may queue.
-            FanOut::queue(core, &target, Work::Resumed(Arc::clone(&job)), usize::MAX);
+            FanOut::queue(core, &mut lock(&core.fan_out.targets), &target, Work::Resumed(Arc::clone(&job)));
             core.fan_out.ledger.note(&job);
         }
     }

@@ -29,6 +29,28 @@ pub(super) async fn recipients(core: &Arc<Core>, message: &Message) -> Result<Ve
     if members.is_empty() { Err(FailureCause::UnknownTarget) } else { Ok(members) }
 }
 
+/// Refuses what is known to go nowhere without anybody being waited for: by the rules of the topic, or what group management
+/// said lately. The rest is found out when its turn comes.
+pub(super) fn may_be_queued(core: &Core, message: &Message) -> Result<(), FailureCause> {
+    if let Some(topic) = message.destination.as_topic() {
+        return match core.topics.may_publish(&topic, &message.originator) {
+            true => Ok(()),
+            false => {
+                not_allowed(core, message, PUBLISH);
+                Err(FailureCause::TopicNotAllowed)
+            }
+        };
+    }
+    match core.groups.remembered(&message.destination.addr, &core.limits) {
+        Some(None) => Err(FailureCause::UnknownTarget),
+        Some(Some(group)) if !group.admits(&message.originator) => {
+            not_allowed(core, message, SEND_TO_GROUP);
+            Err(FailureCause::GroupNotAllowed)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn subscribers(core: &Arc<Core>, message: &Message) -> Result<Vec<Address>, FailureCause> {
     let topic = message.destination.as_topic().ok_or(FailureCause::Malformed)?;
     if !core.topics.may_publish(&topic, &message.originator) {

@@ -333,6 +333,7 @@ impl Session {
                 let party = Arc::clone(&registered.party);
                 tracing::debug!(ue = %party.address, generation, "is there again");
                 self.core.woken(&party.address);
+                self.core.fan_out.lines.kick(&party.address);
                 self.look = true;
             }
             None => self.abort(Ended::Replaced),

@@ -289,6 +289,7 @@ async fn register(
     still_open(mailbox)?;
     let generation = party.attach(mailbox, profile).ok_or(FailureCause::Overloaded)?;
     core.woken(&address);
+    core.fan_out.lines.kick(&address);
     if let Some(ue_id) = &peer.ue_id {
         core.sessions.superseded(ue_id, &peer.a_kid, anew);
     }

@@ -279,6 +279,52 @@ async fn what_waits_for_group_management_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_message_to_a_group_whose_turn_does_not_come_within_its_latency_is_told_so_in_time() {
+    let world = World::new(|limits| limits.group_timeout_seconds = 3000).await;
+    let net = &world.net;
+    let api = ServedApi::start(net).await;
+    let billing = As::start(net, &api, "billing").await;
+    billing.register().await.unwrap();
+    let senders = Some(json!({"senders": ["AS:billing"]}));
+    world.provision("crew", &["alice"], senders);
+    let silence = world.groups.gate.lock().await;
+    let within = |id: &str, latency| {
+        let message = from_as("billing", "crew", id);
+        Message { destination: to_group("alice", "crew", id).destination, latency, ..message }
+    };
+    // One is looked at, the others wait for it.
+    let (looked_at, waiting) = (within("1", Some(300)), within("2", Some(400)));
+    let (first, second) = tokio::join!(billing.send(&looked_at), billing.send(&waiting));
+    for ack in [first.unwrap(), second.unwrap()] {
+        assert_eq!(ack.status, Some(DeliveryStatus::Failed));
+        assert_eq!(ack.failure_cause.as_deref(), Some("LATENCY_EXCEEDED"));
+    }
+    drop(silence);
+    let mut alice = net.ue("alice").await;
+    assert_eq!(billing.send(&within("3", None)).await.unwrap().status, Some(DeliveryStatus::Stored));
+    assert_eq!(alice.receive().await.message_id.as_str(), "3");
+}
+
+#[tokio::test]
+async fn a_stranger_to_a_known_group_is_refused_before_those_who_wait_for_their_turn() {
+    let world = World::new(|limits| {
+        limits.group_cache_seconds = 3600;
+        limits.fan_out_queue_max = 2;
+    })
+    .await;
+    let net = &world.net;
+    world.provision("crew", &["alice", "bob"], None);
+    let (mut alice, mut mallory) = (net.ue("alice").await, net.ue("mallory").await);
+    net.away_ue("bob").await;
+    assert_eq!(alice.send(&to_group("alice", "crew", "1")).await, Fate::stored());
+    for id in 0..5 {
+        let refused = mallory.send(&to_group("mallory", "crew", &id.to_string())).await;
+        assert_eq!(refused, Fate::failed("4.03", "GROUP_NOT_ALLOWED"));
+    }
+    assert_eq!(world.asked(), 1);
+}
+
+#[tokio::test]
 async fn a_message_accepted_before_a_crash_reaches_its_members_though_group_management_is_gone() {
     let mut world = World::new(|_| {}).await;
     let names: Vec<_> = (0..40).map(|number| format!("member-{number}")).collect();

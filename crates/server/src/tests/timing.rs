@@ -42,17 +42,36 @@ async fn a_message_that_exceeds_its_latency_fails_or_is_stored() {
     let other = bob.post(&message("bob", "alice", "1")).await;
     until(|| net.core.open_requests() == 1).await;
     let stored = Message { store_and_forward: true, ..within("2", 200) };
-    let (failed, stored) = (sent(&billing, within("3", 200)), sent(&billing, stored));
+    let (failed, behind) = (sent(&billing, within("3", 200)), sent(&billing, stored));
     assert_eq!(failed.await.unwrap().unwrap(), (Some(DeliveryStatus::Failed), Some("LATENCY_EXCEEDED".into())));
-    until(|| net.core.open_requests() == 2).await;
-    assert!(!stored.is_finished(), "on disk it would overtake the one that is under way");
+    // On disk it would overtake the one that is under way: it fails, and is told so in time, too.
+    assert_eq!(behind.await.unwrap().unwrap(), (Some(DeliveryStatus::Failed), Some("LATENCY_EXCEEDED".into())));
+    assert_eq!(net.core.open_requests(), 1);
     alice.respond(first, Code::CHANGED).await;
     assert_eq!(alice.receive().await.originator, address("bob"));
     assert_eq!(bob.fate(other).await, Fate::delivered());
-    let delivered_or_stored = alice.receive().await;
-    assert_eq!(delivered_or_stored.message_id.as_str(), "2");
-    assert_eq!(stored.await.unwrap().unwrap().1, None);
     assert_eq!(net.core.open_requests(), 0);
+    let last = sent(&billing, from_as("billing", "alice", "4"));
+    assert_eq!(alice.receive().await.message_id.as_str(), "4", "what failed does not come");
+    assert_eq!(last.await.unwrap().unwrap(), (None, None));
+}
+
+#[tokio::test]
+async fn what_may_be_stored_and_is_under_way_is_told_in_time_and_is_not_stored_then() {
+    let (net, _api, billing) = as_net(Limits { delivery_window: 1, ..Limits::default() }).await;
+    let mut alice = net.ue("alice").await;
+    let late = sent(&billing, Message { store_and_forward: true, ..within("1", 1000) });
+    alice.delivery().await;
+    assert_eq!(late.await.unwrap().unwrap(), (Some(DeliveryStatus::Failed), Some("LATENCY_EXCEEDED".into())));
+    // One behind it, of another, shows when what was under way has been decided on.
+    let mut bob = net.ue("bob").await;
+    let other = bob.post(&storable("bob", "alice", "2")).await;
+    until(|| net.core.open_requests() == 1).await;
+    alice.leave().await;
+    assert_eq!(bob.fate(other).await, Fate::stored());
+    assert_eq!(net.stored_for("alice"), 1);
+    let mut alice = net.ue("alice").await;
+    assert_eq!(alice.receive().await.message_id.as_str(), "2");
 }
 
 #[tokio::test]
