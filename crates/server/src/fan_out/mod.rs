@@ -111,7 +111,7 @@ impl Fresh {
 /// What a worker does next.
 enum Work {
     /// The guard, of one with a bound on its latency, is held while it waits for its turn.
-    Fresh(Box<Fresh>, Option<DropGuard>),
+    Fresh(Box<Fresh>, #[expect(dead_code, reason = "what counts is when it is dropped")] Option<DropGuard>),
     /// From before a restart.
     Resumed(Arc<Job>),
 }
@@ -200,9 +200,7 @@ impl FanOut {
         let mut targets = lock(&self.targets);
         let queue = targets.get_mut(target)?;
         let place = queue.iter().position(|work| match work {
-            Work::Fresh(fresh, _) => {
-                fresh.message.originator == *originator && fresh.message.message_id == *message_id
-            }
+            Work::Fresh(fresh, _) => fresh.message.originator == *originator && fresh.message.message_id == *message_id,
             Work::Resumed(_) => false,
         })?;
         match queue.remove(place)? {

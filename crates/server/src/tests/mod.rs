@@ -14,6 +14,7 @@ mod hibernation;
 mod https;
 mod lifetime;
 mod limits;
+mod lines;
 mod oscore;
 mod pki;
 mod policy;
