@@ -171,8 +171,7 @@ fn answer_at_once(net: &Net, message: Message) -> Option<Answer> {
     let answers = Arc::new(Answers::default());
     let asker = Asker::Part(Arc::clone(&answers) as Arc<dyn Collector>, 0);
     FanOut::submit(&net.core, Fresh { message, asker, digest: [0; 32], accepted_at: Instant::now() });
-    let answer = answers.0.lock().unwrap().pop();
-    answer
+    answers.0.lock().unwrap().pop()
 }
 
 #[tokio::test]
