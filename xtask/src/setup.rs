@@ -54,6 +54,7 @@ const TOOLS: &[&str] = &[
 /// The peers that speak CoAP, HTTP/2 or WebSocket and read OpenAPI: Python libraries that we did not write, beside the helpers.
 const PEERS: &[&str] = &[
     "aiocoap[oscore]==0.4.17",
+    "DTLSSocket==0.2.3",
     "httpx[http2]==0.28.1",
     "h2==4.4.1",
     "hyperframe==6.1.0",

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use dtls::{
     CipherSuite, ClientConfig, Closed, Connection, ConnectionId, Disposition, Event, Incoming, KeyRefusal, Listener,
-    ServerConfig,
+    PresharedKey, ServerConfig,
 };
 
 use crate::scene::key;
 
 const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
-const NAME: &str = "meter-7";
+pub const NAME: &str = "meter-7";
 /// For everything that a peer is waited for, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -67,6 +67,8 @@ pub struct Ours {
     listener: Option<Listener>,
     connection: Option<Connection>,
     pub refuse: bool,
+    /// What the peer's identity stands for.
+    pub key: PresharedKey,
     pub events: Vec<Event>,
     received: Vec<u8>,
     /// Instead of our second datagram of epoch 3 goes the first.
@@ -110,6 +112,7 @@ impl Ours {
             listener,
             connection: None,
             refuse: false,
+            key: key(),
             events: Vec::new(),
             received: Vec::new(),
             delays_first_ack: false,
@@ -177,7 +180,7 @@ impl Ours {
                     if self.refuse {
                         connection.refuse_key(Instant::now(), KeyRefusal::Unknown).unwrap();
                     } else {
-                        connection.provide_key(Instant::now(), &key()).unwrap();
+                        connection.provide_key(Instant::now(), &self.key).unwrap();
                     }
                 }
                 Event::ApplicationData { payload, .. } => self.received.extend_from_slice(payload),

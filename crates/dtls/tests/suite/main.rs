@@ -13,4 +13,5 @@ mod interop;
 mod listener;
 mod network;
 mod scene;
+mod tinydtls;
 mod wolfssl;

@@ -1,7 +1,8 @@
 """MSGin5G-1 over UDP and DTLS: `openssl s_client` with CoAP (RFC 7252) by hand, and libcoap's own clients.
 
 Not aiocoap over tinydtls: that takes PSK identities of 32 octets at most and keys of 16, and ends the handshake itself, with
-internal_error, where its ClientKeyExchange should carry an A-KID. `gnutls-cli --udp` is tried in crates/dtls.
+internal_error, where its ClientKeyExchange should carry an A-KID. With a short identity and key it is tried in crates/dtls, as
+`gnutls-cli --udp` is.
 """
 
 import json
