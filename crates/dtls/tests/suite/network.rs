@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use dtls::limits::{DATAGRAM_OCTETS_MIN, FINAL_FLIGHT_HELD};
-use dtls::{CipherSuite, Connection, ConnectionId, Event, ProtocolVersion};
+use dtls::limits::{
+    DATAGRAM_OCTETS_DEFAULT, DATAGRAM_OCTETS_FALLBACK, DATAGRAM_OCTETS_MAX, DATAGRAM_OCTETS_MIN, FINAL_FLIGHT_HELD,
+    PSK_IDENTITY_OCTETS_MAX,
+};
+use dtls::{CipherSuite, Closed, Connection, ConnectionId, Error, Event, ProtocolVersion};
 use proptest::prelude::*;
 
 use crate::scene::{Scene, Side, Weather, client_config, server_config};
@@ -17,8 +20,14 @@ fn weather() -> impl Strategy<Value = Weather> {
             corruption,
             delay_milliseconds_max,
             key_milliseconds,
+            mtu: None,
         },
     )
+}
+
+/// What a side believes that the path carries.
+fn octets() -> impl Strategy<Value = usize> {
+    prop_oneof![DATAGRAM_OCTETS_MIN..1400, 1400..=DATAGRAM_OCTETS_MAX]
 }
 
 fn scene(weather: Weather, suite: usize, octets: (usize, usize), client_id: usize, seed: u64) -> Scene {
@@ -63,7 +72,7 @@ proptest! {
     fn a_handshake_completes_or_fails_and_never_hangs(
         weather in weather(),
         suite in 0usize..10,
-        octets in (DATAGRAM_OCTETS_MIN..1400, DATAGRAM_OCTETS_MIN..1400),
+        octets in (octets(), octets()),
         client_id in 0usize..=20,
         seed: u64,
     ) {
@@ -93,16 +102,98 @@ proptest! {
         loss in 0u64..=20,
         delay in 0u64..=800,
         suite in 0usize..10,
-        octets in (DATAGRAM_OCTETS_MIN..1400, DATAGRAM_OCTETS_MIN..1400),
+        octets in (octets(), octets()),
         seed: u64,
     ) {
-        let weather = Weather { loss, duplication: 20, delay_milliseconds_max: delay, key_milliseconds: 300, corruption: 0 };
+        let weather = Weather { loss, duplication: 20, delay_milliseconds_max: delay, key_milliseconds: 300, ..Weather::default() };
         let mut scene = scene(weather, suite, octets, 4, seed);
         scene.establish();
         let established = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Established(_))).count();
         prop_assert_eq!(established(&scene.client_events), 1);
         prop_assert_eq!(established(&scene.server_events), 1);
         converse(&mut scene);
+    }
+
+    /// Both sides believe in more than the path carries. Where it carries the ClientHello, which goes whole, and
+    /// DATAGRAM_OCTETS_FALLBACK, the handshake completes; where it does not carry the ClientHello, both end in time.
+    #[test]
+    fn a_handshake_completes_over_any_path_that_carries_its_hello(
+        mtu in prop_oneof![1usize..DATAGRAM_OCTETS_FALLBACK, DATAGRAM_OCTETS_FALLBACK..1400, 1400..=DATAGRAM_OCTETS_MAX],
+        suite in 0usize..10,
+        identity in 1usize..=PSK_IDENTITY_OCTETS_MAX,
+        hint in 0usize..=PSK_IDENTITY_OCTETS_MAX,
+        octets in DATAGRAM_OCTETS_DEFAULT..=DATAGRAM_OCTETS_MAX,
+        seed: u64,
+    ) {
+        let mut scene = long_winded(CipherSuite::ALL[suite], identity, hint, octets);
+        scene.weather.mtu = Some(mtu);
+        scene.random.0 = seed;
+        scene.run(Duration::from_secs(200));
+        let closed_in_time = |events: &[Event]| {
+            let in_time = |event: &Event| matches!(event, Event::Closed(Closed::Failed(Error::HandshakeTimeout { .. })));
+            events.iter().any(in_time)
+        };
+        if scene.hello_octets_max > mtu {
+            prop_assert!(closed_in_time(&scene.client_events) && scene.server.is_none());
+        } else if mtu >= DATAGRAM_OCTETS_FALLBACK {
+            prop_assert!(scene.is_established(), "{:?} {:?}", scene.client_events, scene.server_events);
+            converse(&mut scene);
+        } else {
+            prop_assert!(scene.is_established() || closed_in_time(&scene.client_events));
+            prop_assert!(scene.server.as_ref().is_none_or(|server| server.is_established() || server.is_closed()));
+        }
+        scene.run(Duration::from_secs(300));
+        prop_assert_eq!(scene.client.poll_timeout(), None);
+        prop_assert_eq!(scene.server.as_ref().and_then(Connection::poll_timeout), None);
+    }
+}
+
+/// Flights as long as identity and hint make them.
+fn long_winded(suite: CipherSuite, identity: usize, hint: usize, octets: usize) -> Scene {
+    let (mut client, mut server) = (client_config(&[suite]), server_config(&[suite]));
+    client.identity = vec![b'i'; identity];
+    server.identity_hint = (hint > 0).then(|| vec![b'h'; hint]);
+    client.session.datagram_octets_max = octets;
+    server.session.datagram_octets_max = octets;
+    Scene::new(client, server)
+}
+
+#[test]
+fn handshakes_complete_over_a_path_that_carries_no_more_than_the_fallback() {
+    for suite in CipherSuite::ALL {
+        for octets in [DATAGRAM_OCTETS_DEFAULT, DATAGRAM_OCTETS_MAX] {
+            let is_13 = suite.version() == ProtocolVersion::Dtls13;
+            // The ClientHello of DTLS 1.3 has the identity in it.
+            let identity = if is_13 { 180 } else { PSK_IDENTITY_OCTETS_MAX };
+            let mut scene = long_winded(suite, identity, PSK_IDENTITY_OCTETS_MAX, octets);
+            scene.weather.mtu = Some(DATAGRAM_OCTETS_FALLBACK);
+            scene.establish();
+            // Flights of DTLS 1.3 with external PSK have no more than that; of DTLS 1.2 each side's was lost for its size.
+            let (to_client, to_server) = scene.too_large;
+            assert_eq!((to_client > 0, to_server > 0), (!is_13, !is_13), "{suite:?}");
+            assert!(scene.hello_octets_max <= DATAGRAM_OCTETS_FALLBACK);
+            converse(&mut scene);
+        }
+    }
+}
+
+#[test]
+fn large_datagrams_carry_as_much_as_they_say() {
+    for suite in CipherSuite::ALL {
+        for octets in [1400, 1401, 4096, 9000, DATAGRAM_OCTETS_MAX - 1, DATAGRAM_OCTETS_MAX] {
+            let mut scene = long_winded(suite, 40, 9, octets);
+            scene.weather.mtu = Some(octets);
+            scene.establish();
+            let now = scene.now;
+            let (up, down) = (scene.client.payload_octets_max(), scene.server().payload_octets_max());
+            scene.client.send(now, &vec![1; up]).unwrap();
+            scene.server().send(now, &vec![2; down]).unwrap();
+            assert!(scene.client.send(now, &vec![1; up + 1]).is_err());
+            scene.run(Duration::from_secs(1));
+            assert_eq!(scene.received(Side::Server), [vec![1; up]]);
+            assert_eq!(scene.received(Side::Client), [vec![2; down]]);
+            assert!((octets - 2..=octets).contains(&scene.octets_max), "{suite:?}: {} of {octets}", scene.octets_max);
+        }
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Weather {
     pub delay_milliseconds_max: u64,
     /// How long a key takes to be found.
     pub key_milliseconds: u64,
+    /// Octets of a datagram that the path carries; what is larger is lost, of either side.
+    pub mtu: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +108,10 @@ pub struct Scene {
     pub server_events: Vec<Event>,
     /// The largest datagram seen.
     pub octets_max: usize,
+    /// The largest that begins with a ClientHello.
+    pub hello_octets_max: usize,
+    /// Datagrams to client and server that were too large for the path.
+    pub too_large: (usize, usize),
     /// Octets from client and server before the server had a session.
     pub unproven_octets: (usize, usize),
     /// Change one octet of this datagram (counted from 0 over both sides), at this place.
@@ -137,6 +143,8 @@ impl Scene {
             client_events: Vec::new(),
             server_events: Vec::new(),
             octets_max: 0,
+            hello_octets_max: 0,
+            too_large: (0, 0),
             unproven_octets: (0, 0),
             change: None,
             changed: None,
@@ -311,7 +319,19 @@ impl Scene {
             self.changed = Some(transmit.payload.len());
         }
         self.posted += 1;
-        self.octets_max = self.octets_max.max(transmit.payload.len());
+        let octets = transmit.payload.len();
+        self.octets_max = self.octets_max.max(octets);
+        // A record of type handshake with a message of type client_hello.
+        if (transmit.payload.first(), transmit.payload.get(13)) == (Some(&22), Some(&1)) {
+            self.hello_octets_max = self.hello_octets_max.max(octets);
+        }
+        if self.weather.mtu.is_some_and(|mtu| octets > mtu) {
+            match to {
+                Side::Client => self.too_large.0 += 1,
+                Side::Server => self.too_large.1 += 1,
+            }
+            return;
+        }
         let deaf = self.client.is_established() && self.client_deaf_until.is_some_and(|until| self.now < until);
         if deaf && to == Side::Client {
             return;
