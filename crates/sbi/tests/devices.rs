@@ -29,6 +29,7 @@ use sbi::audit::Audit;
 use sbi::authorization::{Authorizer, Producer};
 use sbi::services::NAANF_AKMA;
 use sbi::testing::TestAuthority;
+use sbi::testing::security_log::SecurityLog;
 use sbi::testing::tokens::TestIssuer;
 use sbi::{LongAnswer, ProblemDetails, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics, read_body};
 use tokio::io::AsyncWriteExt;
@@ -205,6 +206,7 @@ async fn until(stream: &mut SslStream<TcpStream>, end: &str) -> String {
 
 #[tokio::test]
 async fn bodies_on_their_way_are_limited_for_each_source_and_what_has_none_is_served() {
+    let log = SecurityLog::record();
     let limits = ServerLimits { bodies_per_peer_max: 2, retry_after_seconds: 7, ..ServerLimits::default() };
     let devices = Devices::start(limits).await;
     let mut stranger = devices.connect().await;
@@ -222,6 +224,7 @@ async fn bodies_on_their_way_are_limited_for_each_source_and_what_has_none_is_se
         (StatusCode::TOO_MANY_REQUESTS, &"7".parse().unwrap())
     );
     assert!(devices.counted("sbi_bodies_refused_total{limit=\"bodies_per_peer_max\"} 1"));
+    log.tells("request body refused at a limit", &[("limit", "bodies_per_peer_max")]).await;
     let plain = other.send_request(request(Method::GET, "/message", &[], Body::empty())).await.unwrap();
     assert_eq!(plain.status(), StatusCode::OK);
     for one in held {
@@ -242,11 +245,13 @@ async fn bodies_on_their_way_are_limited_for_each_source_and_what_has_none_is_se
 
 #[tokio::test]
 async fn a_body_that_does_not_come_in_time_is_408() {
+    let log = SecurityLog::record();
     let devices = Devices::start(ServerLimits { body_timeout_seconds: 1, ..ServerLimits::default() }).await;
     let mut stranger = devices.connect().await;
     let late = stranger.send_request(request(Method::POST, "/message", GOOD, endless()));
     assert_eq!(timeout(PATIENCE, late).await.unwrap().unwrap().status(), StatusCode::REQUEST_TIMEOUT);
     assert!(devices.counted("sbi_bodies_refused_total{limit=\"body_timeout_seconds\"} 1"));
+    log.tells("request body refused at a limit", &[("limit", "body_timeout_seconds")]).await;
 }
 
 fn impatient() -> ServerLimits {

@@ -9,6 +9,7 @@ use axum::routing::get;
 use raw::{CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, GOAWAY, HEADERS, PING, RST_STREAM};
 use raw::{SETTINGS, frame};
 use sbi::testing::TestAuthority;
+use sbi::testing::security_log::SecurityLog;
 use sbi::{Json, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
@@ -182,6 +183,7 @@ fn window(octets: u32) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_peer_that_lets_no_answer_out_loses_its_connection_although_it_answers_pings() {
+    let log = SecurityLog::record();
     // Nothing; next to nothing; and as much as all streams of a connection have together by default. Of an answer of four octets
     // also all but the last.
     for (request, octets) in [(GET_LONG, 0), (GET_LONG, 1), (GET_LONG, 65_535), (GET, 0), (GET, 1), (GET, 3)] {
@@ -210,4 +212,5 @@ async fn a_peer_that_lets_no_answer_out_loses_its_connection_although_it_answers
         let whole = fixture.authority.client(CLIENT).get::<String>(&uri).await.unwrap().into_body().unwrap();
         assert_eq!(whole.len(), 100_000, "others are answered whole");
     }
+    log.tells("HTTP/2 abused, connection closed", &[("reason", "answers_not_taken")]).await;
 }

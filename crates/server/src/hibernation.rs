@@ -251,9 +251,9 @@ pub(crate) async fn live(core: Arc<Core>, mut session: Session, mut seat: Seat) 
     loop {
         let resting = match crate::session::run_until_rest(session).await {
             Life::Ended(ended) => {
-                tracing::debug!(a_kid = %seat.entry.a_kid(), reason = ended.as_str(), "connection ended");
+                let a_kid = seat.entry.a_kid().clone();
                 drop(seat);
-                core.metrics.connection_ended(ended.as_str());
+                ended.tell(&core, &a_kid);
                 return Some(ended);
             }
             Life::Rests(resting) => resting,

@@ -181,7 +181,6 @@ pub(crate) async fn serve(
     let entry = Entry::new(core, &mailbox, &peer);
     let ended = session::run(Arc::clone(core), carrier, peer, source, path, mailbox).await;
     drop(entry);
-    core.metrics.connection_ended(ended.as_str());
-    tracing::debug!(%a_kid, reason = ended.as_str(), "connection ended");
+    ended.tell(core, &a_kid);
     ended
 }

@@ -365,6 +365,12 @@ fn disable_door(
 /// what is asked about them before leaves no URI.
 pub(crate) struct DisablingHeard(());
 
+#[cfg(test)]
+impl DisablingHeard {
+    /// There is no AAnF that could tell.
+    pub(crate) const NOBODY_TELLS: Self = Self(());
+}
+
 fn hear_of_disabling(
     core: &Core,
     config: &Config,

@@ -3,11 +3,14 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use akma::AKid;
 use coap::Release;
 use tokio::time::{Instant, timeout};
+use transport::LogThrottle;
 
 use super::procedure::Outcome;
 use super::{Session, expiry_instant};
+use crate::core::Core;
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +75,27 @@ impl Ended {
         }
     }
 
+    /// Counts that the connection has ended, and tells the log.
+    pub(crate) fn tell(self, core: &Core, a_kid: &AKid) {
+        let reason = self.as_str();
+        core.metrics.connection_ended(reason);
+        if self == Self::NotReading
+            && let Some(unlogged) = NOT_READING.admit()
+        {
+            tracing::warn!(target: "security", %a_kid, reason, unlogged, "connection ended");
+        } else {
+            tracing::debug!(%a_kid, reason, "connection ended");
+        }
+    }
+
     /// Whether the peer gets to read what was written for it.
     fn flushes(self) -> bool {
         !matches!(self, Self::ByPeer | Self::Broken | Self::NotReading)
     }
 }
+
+/// Whoever is proven can connect, and read nothing, over and over.
+static NOT_READING: LogThrottle = LogThrottle::new();
 
 /// The connection is to end once everything is written, or at the deadline.
 #[derive(Clone, Copy, Debug)]

@@ -18,14 +18,15 @@ use crate::http_ue::{DeviceLimits, Front, HttpsMetrics, HttpsSection, router};
 const REALM: &str = "3GPP-bootstrapping-akma@msgin5g.lab.example";
 
 /// A server's HTTPS side, and the keys that its key server has.
-struct Https {
+pub(super) struct Https {
     net: Net,
     keys: Arc<Keys>,
-    router: Router,
+    pub(super) router: Router,
+    metrics: HttpsMetrics,
 }
 
 impl Https {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(Limits::default(), DeviceLimits::default(), true).await
     }
 
@@ -33,12 +34,24 @@ impl Https {
         let keys = Arc::new(Keys::default());
         *keys.answer.lock().unwrap() = Some(None);
         let net = Net::of(Setup { limits, keys: Some(Arc::clone(&keys)), ..Setup::default() }).await;
-        let router = front(&net, devices, body_integrity);
-        Self { net, keys, router }
+        let metrics = HttpsMetrics::default();
+        let router = front_with(&net, devices, body_integrity, &metrics);
+        Self { net, keys, router, metrics }
+    }
+
+    pub(super) fn metrics(&self) -> String {
+        let mut registry = MetricsRegistry::default();
+        self.metrics.register(registry.sub_registry_with_prefix("msgin5g"));
+        text_of(&registry)
+    }
+
+    /// Whether its metrics have this line.
+    pub(super) fn counts(&self, line: &str) -> bool {
+        self.metrics().lines().any(|other| other == line)
     }
 
     /// A device that is associated with this name, and whose key the key server has.
-    fn device(&self, name: &str) -> HttpDevice {
+    pub(super) fn device(&self, name: &str) -> HttpDevice {
         let supi = supi_of(name);
         self.net.associate(&supi, name);
         let octet = name.bytes().fold(0_u8, u8::wrapping_add);
@@ -57,18 +70,22 @@ impl Https {
 }
 
 fn front(net: &Net, devices: DeviceLimits, body_integrity: bool) -> Router {
+    front_with(net, devices, body_integrity, &HttpsMetrics::default())
+}
+
+fn front_with(net: &Net, devices: DeviceLimits, body_integrity: bool, metrics: &HttpsMetrics) -> Router {
     let mut section: HttpsSection = toml::from_str("").unwrap();
     (section.devices, section.body_integrity) = (devices, body_integrity);
     let fqdn = "msgin5g.lab.example".parse().unwrap();
-    router(&Front::new(&net.core, &fqdn, "msgin5g", &section, HttpsMetrics::default()).unwrap())
+    router(&Front::new(&net.core, &fqdn, "msgin5g", &section, metrics.clone()).unwrap())
 }
 
 #[derive(Clone)]
-struct HttpDevice {
+pub(super) struct HttpDevice {
     router: Router,
     name: String,
     a_kid: AKid,
-    k_af: KAf,
+    pub(super) k_af: KAf,
 }
 
 /// One request, and what may be wrong with it.
@@ -106,7 +123,7 @@ type Said = (StatusCode, Value);
 
 impl HttpDevice {
     /// A nonce, as a request without credentials gets.
-    async fn nonce(&self) -> String {
+    pub(super) async fn nonce(&self) -> String {
         let response = self.send(&Asked::get("/msgin5g/events"), None).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         challenge_of(&response).nonce
@@ -146,7 +163,7 @@ impl HttpDevice {
         self.ask(&Asked::post(body.to_string().as_bytes())).await
     }
 
-    async fn register(&self) -> Said {
+    pub(super) async fn register(&self) -> Said {
         self.post(&json!({"msgType": "REG", "ueSvcId": self.name})).await
     }
 
@@ -596,13 +613,13 @@ async fn one_device_more_than_there_may_be_is_asked_to_come_back() {
 
 impl HttpDevice {
     /// Somebody who knows no key, under an A-KID that nobody has.
-    fn stranger(router: &Router, number: usize) -> Self {
+    pub(super) fn stranger(router: &Router, number: usize) -> Self {
         let a_kid = format!("0.{number:08x}@5gc.mnc001.mcc001.3gppnetwork.org").parse().unwrap();
         Self { router: router.clone(), name: "nobody".to_owned(), a_kid, k_af: KAf::from_bytes([1; 32]) }
     }
 
     /// What it is told under this nonce.
-    async fn under(&self, nonce: &str) -> axum::response::Response {
+    pub(super) async fn under(&self, nonce: &str) -> axum::response::Response {
         let asked = Asked::post(b"{}");
         self.send(&asked, Some(&self.credentials(&asked, nonce))).await
     }

@@ -9,12 +9,14 @@ mod broadcast;
 mod datagrams;
 mod delivery;
 mod fan_out;
+mod floods;
 mod groups;
 mod hibernation;
 mod https;
 mod lifetime;
 mod limits;
 mod lines;
+mod new_addresses;
 mod oscore;
 mod pki;
 mod policy;
@@ -121,6 +123,7 @@ struct Net {
     directory: Arc<TempDir>,
     setup: Setup,
     rules: ServerRules,
+    metrics: MetricsRegistry,
 }
 
 /// What a server is made of.
@@ -208,10 +211,11 @@ impl Net {
                 areas,
             }),
         });
+        let mut metrics = MetricsRegistry::default();
         let (core, writers) = Core::new(Parts {
             limits,
             audit: sbi::audit::Audit::default(),
-            metrics: Metrics::register(&mut MetricsRegistry::default()),
+            metrics: Metrics::register(&mut metrics),
             store: Arc::new(store),
             associations: Arc::clone(&associations) as Arc<dyn AssociationSource>,
             keys,
@@ -225,7 +229,7 @@ impl Net {
         writers.run(&core, &core.stopped.clone());
         core.tasks.spawn(crate::segments::run(Arc::clone(&core)));
         core.tasks.spawn(crate::hibernation::run(Arc::clone(&core)));
-        Self { core, associations, servers, directory, setup, rules }
+        Self { core, associations, servers, directory, setup, rules, metrics }
     }
 
     /// What the server does within a few seconds when its policy file changes.
@@ -237,7 +241,7 @@ impl Net {
 
     /// As after a crash: everything in memory is gone, and nothing was said goodbye to.
     async fn restart(self) -> Self {
-        let Self { core, associations, servers, directory, setup, rules: _ } = self;
+        let Self { core, associations, servers, directory, setup, .. } = self;
         servers.stop_all();
         core.broadcast.stop_all();
         core.stopped.cancel();
@@ -289,9 +293,20 @@ impl Net {
         self.ue(name).await.leave().await;
     }
 
+    /// Whether its metrics have this line.
+    fn counts(&self, line: &str) -> bool {
+        text_of(&self.metrics).lines().any(|other| other == line)
+    }
+
     fn stored_for(&self, name: &str) -> usize {
         self.core.store.pending_count(&address(name))
     }
+}
+
+fn text_of(metrics: &MetricsRegistry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, metrics).unwrap();
+    text
 }
 
 fn supi_of(name: &str) -> String {

@@ -20,9 +20,9 @@ use crate::hibernation::Sealing;
 use crate::sealed::{Left, Restoring, Vault};
 use crate::sessions::Connection;
 
-const K_AF: [u8; 32] = [1; 32];
+pub(super) const K_AF: [u8; 32] = [1; 32];
 
-fn fqdn() -> Fqdn {
+pub(super) fn fqdn() -> Fqdn {
     "msgin5g.lab.example".parse().unwrap()
 }
 
@@ -31,17 +31,17 @@ fn coap_of(net: &Net) -> Arc<DatagramConfig> {
 }
 
 /// A UE over DTLS.
-struct Device {
+pub(super) struct Device {
     link: DtlsClientSession,
     machine: DatagramConnection,
-    requests: VecDeque<Request>,
+    pub(super) requests: VecDeque<Request>,
     /// The last datagrams of CoAP, in the order they went and came.
     sent: Vec<u8>,
     heard: Vec<u8>,
 }
 
 impl Device {
-    async fn connect(to: SocketAddr) -> Self {
+    pub(super) async fn connect(to: SocketAddr) -> Self {
         let a_kid = peer(None, None).a_kid;
         let connector = DtlsConnector::new(DtlsClientConfig::default());
         let link = connector.connect(to, &fqdn(), &a_kid, |_| KAf::from_bytes(K_AF)).await.unwrap();
@@ -62,7 +62,7 @@ impl Device {
     }
 
     /// Sends, and takes what comes; the answer, if it was one.
-    async fn turn(&mut self) -> Option<Response> {
+    pub(super) async fn turn(&mut self) -> Option<Response> {
         self.flush();
         let due = self.machine.poll_timeout().unwrap_or_else(|| StdInstant::now() + PATIENCE);
         let receive = std::future::poll_fn(|context| self.link.poll_receive(context, StdInstant::now()));
@@ -125,9 +125,15 @@ impl Device {
         heard
     }
 
-    async fn exchange(&mut self, payload: &[u8]) -> Response {
+    /// Asks, and waits for nothing.
+    pub(super) fn ask(&mut self, payload: &[u8]) {
         let request = Request::post("msgin5g").content_format(50).payload(payload.to_vec());
         self.machine.request(request, StdInstant::now()).unwrap();
+        self.flush();
+    }
+
+    pub(super) async fn exchange(&mut self, payload: &[u8]) -> Response {
+        self.ask(payload);
         timeout(PATIENCE, async {
             loop {
                 if let Some(response) = self.turn().await {

@@ -111,6 +111,9 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
             Provenance::Copy | Provenance::Unknown if source == peer => false,
             Provenance::Copy | Provenance::Unknown => {
                 self.metrics.refused("from_elsewhere");
+                if let Some(unlogged) = FROM_ELSEWHERE.admit() {
+                    info!(target: "security", %source, reason = "from_elsewhere", unlogged, "OSCORE datagram dropped");
+                }
                 if provenance == Provenance::Copy {
                     self.ask_elsewhere(datagram, source, now)?;
                 }
@@ -195,9 +198,10 @@ impl<S: DatagramSocket> OscoreDatagramCarrier<S> {
     }
 
     fn refuse(&mut self, datagram: &[u8], source: SocketAddr, error: &OscoreError) {
-        self.metrics.refused(if *error == OscoreError::Replay { "replay" } else { "forged" });
+        let reason = if *error == OscoreError::Replay { "replay" } else { "forged" };
+        self.metrics.refused(reason);
         if let Some(unlogged) = FORGED.admit() {
-            info!(target: "security", %source, %error, unlogged, "OSCORE request refused");
+            info!(target: "security", %source, reason, %error, unlogged, "OSCORE request refused");
         }
         if let (Some(request), Some(answer)) = (Unbound::parse(datagram), error.answer()) {
             let answer = bounded(request.answer(&answer, random_message_id()), datagram.len());
@@ -306,4 +310,5 @@ impl<S> fmt::Debug for OscoreDatagramCarrier<S> {
 }
 
 static FORGED: LogThrottle = LogThrottle::new();
+static FROM_ELSEWHERE: LogThrottle = LogThrottle::new();
 static DISPLACED: LogThrottle = LogThrottle::new();

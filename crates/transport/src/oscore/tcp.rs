@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tracing::info;
 
 use super::agreement::{MAX_AGE_SECONDS, agree};
 use super::limits::OscoreLimits;
@@ -21,6 +22,7 @@ use super::metrics::OscoreMetrics;
 use super::stream::OscoreStreamCarrier;
 use crate::admission::{Admission, Full};
 use crate::key_lookup::KeyLookup;
+use crate::log_throttle::LogThrottle;
 use crate::psk_server::ProvenPeer;
 
 /// Octets read at once before the peer is proven: nothing of that time is large.
@@ -84,7 +86,7 @@ impl OscoreTcpAcceptor {
         source: SocketAddr,
     ) -> Result<(OscoreStreamCarrier<TcpStream>, ProvenPeer), OscoreAcceptError> {
         let _slot = self.admission.admit(source.ip()).map_err(|full| {
-            self.metrics.refused("connection_limit");
+            self.refuse(source, "connection_limit", &AT_LIMIT);
             match full {
                 Full::Source => OscoreAcceptError::TooManyFromSource,
                 Full::All => OscoreAcceptError::TooMany,
@@ -93,9 +95,17 @@ impl OscoreTcpAcceptor {
         let limit = Duration::from_secs(self.limits.unproven_seconds);
         let proven = timeout(limit, self.prove(stream, source)).await.unwrap_or(Err(OscoreAcceptError::TimedOut));
         if proven.is_err() {
-            self.metrics.refused("not_proven");
+            self.refuse(source, "not_proven", &NOT_PROVEN);
         }
         proven
+    }
+
+    /// Counts a connection, or a request on one, that came to nothing, and tells the log.
+    fn refuse(&self, source: SocketAddr, reason: &'static str, throttle: &LogThrottle) {
+        self.metrics.refused(reason);
+        if let Some(unlogged) = throttle.admit() {
+            info!(target: "security", %source, reason, unlogged, "OSCORE over TCP refused");
+        }
     }
 
     async fn prove(
@@ -140,7 +150,7 @@ impl OscoreTcpAcceptor {
     ) -> Result<Option<(SecurityContext, ProvenPeer)>, OscoreAcceptError> {
         let is_akma = request.method == Code::POST && request.path == [AKMA_PATH] && request.query.is_empty();
         if has_context || !is_akma {
-            self.metrics.refused("unprotected");
+            self.refuse(source, "unprotected", &UNPROTECTED);
             outer.respond(request.exchange, Response::new(Code::UNAUTHORIZED).with_max_age(0))?;
             return Ok(None);
         }
@@ -214,3 +224,8 @@ impl Way {
         Ok(())
     }
 }
+
+// Anybody can cause these over and over.
+static AT_LIMIT: LogThrottle = LogThrottle::new();
+static NOT_PROVEN: LogThrottle = LogThrottle::new();
+static UNPROTECTED: LogThrottle = LogThrottle::new();

@@ -169,7 +169,7 @@ async fn run(shared: Arc<Shared>) {
                         shared.take(datagram, source);
                     }
                 }
-                Ok(_) => shared.metrics.refused("too_large"),
+                Ok((_, source)) => shared.drop_datagram(source, Useless::TooLarge),
                 // What came back for something sent: of no interest here.
                 Err(error) => {
                     if let Some(unlogged) = NOT_RECEIVED.admit() {
@@ -190,14 +190,14 @@ async fn run(shared: Arc<Shared>) {
 impl Shared {
     fn take(self: &Arc<Self>, datagram: &[u8], source: SocketAddr) {
         let Some(message) = Unbound::parse(datagram) else {
-            return self.metrics.refused("unreadable");
+            return self.drop_datagram(source, Useless::Unreadable);
         };
         if !message.is_request() {
             let session = self.tables.asker(message.token()).or_else(|| self.tables.at(source));
             match (session, message.reset()) {
                 (Some(session), _) => self.queue(&session, datagram, source),
                 (None, Some(reset)) => self.send(&reset, source),
-                (None, None) => self.metrics.refused("nobodys"),
+                (None, None) => self.drop_datagram(source, Useless::Nobodys),
             }
         } else if message.is_protected() {
             self.take_protected(&message, datagram, source);
@@ -205,6 +205,9 @@ impl Shared {
             self.take_akma(message, datagram.len(), source);
         } else {
             self.metrics.refused("unprotected");
+            if let Some(unlogged) = UNPROTECTED.admit() {
+                warn!(target: "security", %source, reason = "unprotected", unlogged, "OSCORE request refused");
+            }
             self.answer(&message, &bare(Code::UNAUTHORIZED, 0), datagram.len(), source);
         }
     }
@@ -244,13 +247,13 @@ impl Shared {
         let _ = queue.try_send((datagram.to_vec(), source));
         if self.sessions.try_send(Accepted { carrier, peer, source }).is_err() {
             // Its place is given back; it agrees anew.
-            self.metrics.refused("not_accepted");
+            self.drop_datagram(source, Useless::NotAccepted);
         }
     }
 
     fn queue(&self, session: &mpsc::Sender<Arrived>, datagram: &[u8], source: SocketAddr) {
         if session.try_send((datagram.to_vec(), source)).is_err() {
-            self.metrics.refused("queue_full");
+            self.drop_datagram(source, Useless::QueueFull);
         }
     }
 
@@ -263,6 +266,9 @@ impl Shared {
         let echo = message.message().option(ECHO);
         if !echo.is_some_and(|echo| self.cookies.is_good(echo, source, now)) {
             self.metrics.agreement("challenged");
+            if let Some(unlogged) = CHALLENGED.admit() {
+                info!(target: "security", %source, unlogged, "/akma answered with Echo");
+            }
             let value = self.cookies.value(source, now);
             if let Ok(challenge) = Message::new(Code::UNAUTHORIZED, &[(ECHO, &value)], &[]) {
                 self.answer(&message, &challenge, octets, source);
@@ -336,16 +342,26 @@ impl Shared {
     }
 
     fn refuse(&self, request: &Unbound, error: OscoreError, octets: usize, source: SocketAddr) {
-        self.metrics.refused(match error {
+        let reason = match error {
             OscoreError::ContextNotFound => "no_context",
             OscoreError::Replay => "replay",
             _ => "forged",
-        });
+        };
+        self.metrics.refused(reason);
         if let Some(unlogged) = NOT_VERIFIED.admit() {
-            warn!(target: "security", %source, %error, unlogged, "OSCORE request refused");
+            warn!(target: "security", %source, reason, %error, unlogged, "OSCORE request refused");
         }
         if let Some(answer) = error.answer() {
             self.answer(request, &answer, octets, source);
+        }
+    }
+
+    /// Of anybody, who is told nothing.
+    fn drop_datagram(&self, source: SocketAddr, useless: Useless) {
+        let (reason, throttle) = useless.told();
+        self.metrics.refused(reason);
+        if let Some(unlogged) = throttle.admit() {
+            info!(target: "security", %source, reason, unlogged, "OSCORE datagram dropped");
         }
     }
 
@@ -426,6 +442,40 @@ impl fmt::Debug for ServedPeer {
     }
 }
 
+/// Why nobody takes a datagram, and nothing is answered.
+#[derive(Clone, Copy)]
+enum Useless {
+    TooLarge,
+    Unreadable,
+    /// No request, and no session has asked or is there.
+    Nobodys,
+    /// Of a session that has as many waiting as it may.
+    QueueFull,
+    /// A session that begins, and as many wait as may: it agrees anew.
+    NotAccepted,
+}
+
+impl Useless {
+    /// As in metrics and logs, and what bounds the lines of each.
+    fn told(self) -> (&'static str, &'static LogThrottle) {
+        static TOO_LARGE: LogThrottle = LogThrottle::new();
+        static UNREADABLE: LogThrottle = LogThrottle::new();
+        static NOBODYS: LogThrottle = LogThrottle::new();
+        static QUEUE_FULL: LogThrottle = LogThrottle::new();
+        static NOT_ACCEPTED: LogThrottle = LogThrottle::new();
+        match self {
+            Self::TooLarge => ("too_large", &TOO_LARGE),
+            Self::Unreadable => ("unreadable", &UNREADABLE),
+            Self::Nobodys => ("nobodys", &NOBODYS),
+            Self::QueueFull => ("queue_full", &QUEUE_FULL),
+            Self::NotAccepted => ("not_accepted", &NOT_ACCEPTED),
+        }
+    }
+}
+
+static UNPROTECTED: LogThrottle = LogThrottle::new();
+/// Each agreement begins so; many more of them than agreements are a flood.
+static CHALLENGED: LogThrottle = LogThrottle::new();
 static AT_LIMIT: LogThrottle = LogThrottle::new();
 static DISPLACED: LogThrottle = LogThrottle::new();
 static TAKEN_OVER: LogThrottle = LogThrottle::new();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use akma::UaProtocolId;
 use dtls::{AddressChange, Alert, ConnectionId, Disposition, Incoming, ProvenHello, SealingKey, ServerConfig};
 use tokio::net::UdpSocket;
-use tracing::warn;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::arrival::DtlsArrival;
@@ -109,7 +109,8 @@ impl DtlsListener {
                     config: Arc::clone(&server),
                 }),
                 shared: Arc::clone(&shared),
-                buffer: vec![0; DATAGRAM_READ_OCTETS].into_boxed_slice(),
+                // One octet more shows what is longer.
+                buffer: vec![0; DATAGRAM_READ_OCTETS + 1].into_boxed_slice(),
             })
             .collect();
         let around = sockets.first().map(|socket| Arc::clone(&socket.around));
@@ -177,6 +178,10 @@ impl DtlsSocket {
     pub async fn accept(&mut self) -> io::Result<DtlsArrival> {
         loop {
             let (octets, source) = self.around.socket.recv_from(&mut self.buffer).await?;
+            if octets > DATAGRAM_READ_OCTETS {
+                self.shared.drop_datagram(source, Useless::TooLarge);
+                continue;
+            }
             let datagram = self.buffer.get(..octets).unwrap_or_default();
             if let Some(arrival) = self.shared.take(&self.around, source, datagram) {
                 return Ok(arrival);
@@ -192,8 +197,7 @@ impl Shared {
         if let Some(id) = ConnectionId::of_datagram(datagram, CONNECTION_ID_OCTETS) {
             match self.table.of_id(&id) {
                 Some(peer) => drop(self.hand(&peer, now, source, datagram)),
-                // Of a session that has ended, or a guess.
-                None => self.metrics().datagram_dropped("unknown_connection_id"),
+                None => self.drop_datagram(source, Useless::UnknownConnectionId),
             }
             return None;
         }
@@ -234,6 +238,9 @@ impl Shared {
             },
             Incoming::Reply(reply) => {
                 self.metrics().cookie_sent();
+                if let Some(unlogged) = UNPROVEN.admit() {
+                    info!(target: "security", %source, unlogged, "ClientHello answered with a cookie");
+                }
                 reply
             }
             Incoming::Refused(reply, error) => {
@@ -241,7 +248,7 @@ impl Shared {
                 reply
             }
             Incoming::Ignored => {
-                self.metrics().datagram_dropped(if known { "unusable" } else { "unknown_peer" });
+                self.drop_datagram(source, if known { Useless::Unusable } else { Useless::UnknownPeer });
                 return None;
             }
         };
@@ -312,10 +319,50 @@ impl Shared {
         }
         self.metrics().dtls_handshake_ended(error.label());
     }
+
+    /// Of anybody, who is told nothing.
+    fn drop_datagram(&self, source: SocketAddr, useless: Useless) {
+        let (reason, throttle) = useless.told();
+        self.metrics().datagram_dropped(reason);
+        if let Some(unlogged) = throttle.admit() {
+            info!(target: "security", %source, reason, unlogged, "DTLS datagram dropped");
+        }
+    }
+}
+
+/// Why nobody takes a datagram.
+#[derive(Clone, Copy)]
+enum Useless {
+    /// More octets than are read.
+    TooLarge,
+    /// Of a session that has ended, or a guess.
+    UnknownConnectionId,
+    /// From an address at which nobody is known, and no whole ClientHello.
+    UnknownPeer,
+    /// From an address at which somebody is known, who cannot use it.
+    Unusable,
+}
+
+impl Useless {
+    /// As in metrics and logs, and what bounds the lines of each.
+    fn told(self) -> (&'static str, &'static LogThrottle) {
+        static TOO_LARGE: LogThrottle = LogThrottle::new();
+        static UNKNOWN_CONNECTION_ID: LogThrottle = LogThrottle::new();
+        static UNKNOWN_PEER: LogThrottle = LogThrottle::new();
+        static UNUSABLE: LogThrottle = LogThrottle::new();
+        match self {
+            Self::TooLarge => ("too_large", &TOO_LARGE),
+            Self::UnknownConnectionId => ("unknown_connection_id", &UNKNOWN_CONNECTION_ID),
+            Self::UnknownPeer => ("unknown_peer", &UNKNOWN_PEER),
+            Self::Unusable => ("unusable", &UNUSABLE),
+        }
+    }
 }
 
 /// Anybody can cause it over and over.
 static REFUSED: LogThrottle = LogThrottle::new();
+/// Each handshake begins so; many more of them than handshakes are a flood.
+static UNPROVEN: LogThrottle = LogThrottle::new();
 
 /// Sockets that share one address.
 fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {

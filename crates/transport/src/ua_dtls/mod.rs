@@ -148,8 +148,8 @@ pub enum DtlsError {
     Dtls(#[from] dtls::Error),
 }
 
-/// Octets of a datagram that are read; a longer one is cut off, and then not authentic. Also the largest
-/// `datagram_octets_max`.
+/// Octets of a datagram that are read: a server drops a longer one, a client cuts it off, and then it is not authentic. Also
+/// the largest `datagram_octets_max`.
 const DATAGRAM_READ_OCTETS: usize = 4_096;
 
 /// Octets of the Connection IDs that we give out.

@@ -23,8 +23,8 @@ use crate::scene::{Home, Mood, Ue, fqdn, with_the_answer_held};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that answers everything with its echo, and says when a peer has moved.
-struct Server {
-    listener: DtlsListener,
+pub(crate) struct Server {
+    pub(crate) listener: DtlsListener,
     results: mpsc::UnboundedReceiver<Result<ProvenPeer, HandshakeError>>,
     moves: watch::Receiver<usize>,
     /// While this is false, sessions take nothing.
@@ -33,15 +33,23 @@ struct Server {
 }
 
 impl Server {
-    fn start(home: &Arc<Home>) -> Self {
+    pub(crate) fn start(home: &Arc<Home>) -> Self {
         Self::start_with(home, |_| {})
     }
 
-    fn start_with(home: &Arc<Home>, config: impl FnOnce(&mut DtlsServerConfig)) -> Self {
+    pub(crate) fn start_with(home: &Arc<Home>, config: impl FnOnce(&mut DtlsServerConfig)) -> Self {
+        Self::start_over(home, LookupLimits::default(), config)
+    }
+
+    pub(crate) fn start_over(
+        home: &Arc<Home>,
+        lookups: LookupLimits,
+        config: impl FnOnce(&mut DtlsServerConfig),
+    ) -> Self {
         let mut registry = Registry::default();
         let metrics = TransportMetrics::register(&mut registry);
         let source: Arc<dyn KeySource> = home.clone();
-        let lookup = Arc::new(KeyLookup::new(source, fqdn(), LookupLimits::default(), metrics));
+        let lookup = Arc::new(KeyLookup::new(source, fqdn(), lookups, metrics));
         let mut server_config = DtlsServerConfig::new(fqdn());
         config(&mut server_config);
         let (listener, sockets) = DtlsListener::bind("127.0.0.1:0".parse().unwrap(), server_config, lookup).unwrap();
@@ -69,19 +77,19 @@ impl Server {
         Self { listener, results, moves, awake, registry }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener.local_addr()
     }
 
-    async fn result(&mut self) -> Result<ProvenPeer, HandshakeError> {
+    pub(crate) async fn result(&mut self) -> Result<ProvenPeer, HandshakeError> {
         timeout(PATIENCE, self.results.recv()).await.unwrap().unwrap()
     }
 
-    async fn refusal(&mut self) -> HandshakeError {
+    pub(crate) async fn refusal(&mut self) -> HandshakeError {
         self.result().await.expect_err("the handshake was accepted")
     }
 
-    async fn sessions_are(&self, count: usize) {
+    pub(crate) async fn sessions_are(&self, count: usize) {
         timeout(PATIENCE, async {
             while self.listener.sessions() != count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -91,20 +99,22 @@ impl Server {
         .unwrap();
     }
 
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+
     /// Waits until a metric has this value.
-    async fn metric_is(&self, line: &str) {
-        let shown = || {
-            let mut text = String::new();
-            prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-            text.lines().any(|other| other == line)
-        };
+    pub(crate) async fn metric_is(&self, line: &str) {
+        let shown = || self.metrics().lines().any(|other| other == line);
         timeout(PATIENCE, async {
             while !shown() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await
-        .unwrap_or_else(|_| panic!("no {line}"));
+        .unwrap_or_else(|_| panic!("no {line} in {}", self.metrics()));
     }
 }
 
@@ -119,15 +129,15 @@ async fn echo(mut session: DtlsLink, moved: &watch::Sender<usize>, mut awake: wa
     }
 }
 
-async fn receive(link: &mut impl DatagramLink) -> LinkReceived {
+pub(crate) async fn receive(link: &mut impl DatagramLink) -> LinkReceived {
     poll_fn(|context| link.poll_receive(context, Instant::now())).await
 }
 
-async fn connect(to: SocketAddr, ue: &Ue) -> Result<DtlsClientSession, ClientHandshakeError> {
+pub(crate) async fn connect(to: SocketAddr, ue: &Ue) -> Result<DtlsClientSession, ClientHandshakeError> {
     connect_as(to, ue, DtlsClientConfig::default()).await
 }
 
-async fn connect_as(
+pub(crate) async fn connect_as(
     to: SocketAddr,
     ue: &Ue,
     config: DtlsClientConfig,
@@ -135,7 +145,7 @@ async fn connect_as(
     DtlsConnector::new(config).connect(to, &fqdn(), &ue.a_kid, |protocol| ue.key(protocol)).await
 }
 
-async fn assert_echo(session: &mut DtlsClientSession, octets: &[u8]) {
+pub(crate) async fn assert_echo(session: &mut DtlsClientSession, octets: &[u8]) {
     session.send(Instant::now(), octets).unwrap();
     match timeout(PATIENCE, receive(session)).await.unwrap() {
         LinkReceived::Datagram(back) => assert_eq!(back, octets),
@@ -517,7 +527,7 @@ async fn a_handshake_that_another_displaces_says_nothing_in_clear() {
 }
 
 /// Gives a connection its key; what it was sent.
-fn events(connection: &mut Connection, ue: &Ue) -> Vec<Vec<u8>> {
+pub(crate) fn events(connection: &mut Connection, ue: &Ue) -> Vec<Vec<u8>> {
     let mut heard = Vec::new();
     while let Some(event) = connection.poll_event() {
         match event {

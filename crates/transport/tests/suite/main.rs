@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+mod datagram_limits;
 mod datagrams;
+mod floods;
 mod foreign;
 mod freezing;
 mod handshake;
@@ -15,3 +17,4 @@ mod refusals;
 mod reload;
 mod revocation;
 mod scene;
+mod security_log;

@@ -28,6 +28,7 @@ use transport::{
 };
 
 use crate::scene::{Home, Mood, UE_ID, Ue, fqdn, with_the_answer_held};
+use crate::security_log::SecurityLog;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ECHO: u16 = 252;
@@ -456,6 +457,49 @@ async fn what_is_not_protected_is_refused_with_no_more_than_three_times_its_octe
 }
 
 #[tokio::test]
+async fn what_could_be_amplified_is_counted_and_told() {
+    let log = SecurityLog::record();
+    let ue = Ue::number(1);
+    let server = Server::start(&Home::knowing(&[&ue])).await;
+    let socket = socket_to(&server).await;
+    let source = socket.local_addr().unwrap().to_string();
+    let unprotected = Message::new(Code::GET, &[(11, b"msgin5g")], b"").unwrap();
+    let agreement = akma_request(&ue).to_message().unwrap();
+    for message_id in 0..20 {
+        for request in [&unprotected, &agreement] {
+            let asked = datagram(request, message_id);
+            socket.send(&asked).await.unwrap();
+            assert!(said(&socket).await.len() <= 3 * asked.len());
+        }
+    }
+    server.until_metric("oscore_refused_total{reason=\"unprotected\"} 20").await;
+    server.until_metric("oscore_agreements_total{outcome=\"challenged\"} 20").await;
+    log.tells("OSCORE request refused", &[("reason", "unprotected"), ("source", &source)]).await;
+    log.tells("/akma answered with Echo", &[("source", &source)]).await;
+    // What nobody takes, and nothing is answered to.
+    socket.send(&[0; 3]).await.unwrap();
+    socket.send(&[0x60, 0x45, 0, 1]).await.unwrap();
+    for reason in ["unreadable", "nobodys"] {
+        server.until_metric(&format!("oscore_refused_total{{reason=\"{reason}\"}} 1")).await;
+        log.tells("OSCORE datagram dropped", &[("reason", reason), ("source", &source)]).await;
+    }
+    over_udp(&server, &ue).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_sources_than_may_agree_are_refused_at_the_limit_and_told() {
+    let log = SecurityLog::record();
+    let ue = Ue::number(1);
+    let limits = OscoreLimits { unproven_per_source_max: 1, ..OscoreLimits::default() };
+    let server = Server::start_with(&Home::knowing(&[&ue]), limits).await;
+    let socket = socket_to(&server).await;
+    assert_eq!(agree(&socket, &akma_request(&ue), 1).await.code(), Code::CREATED);
+    assert_eq!(agree(&socket, &akma_request(&ue), 11).await.code(), Code::TOO_MANY_REQUESTS);
+    server.until_metric("oscore_agreements_total{outcome=\"too_many\"} 1").await;
+    log.tells("/akma refused", &[("reason", "too_many")]).await;
+}
+
+#[tokio::test]
 async fn one_source_cannot_take_the_place_of_others_and_gets_it_back_when_its_contexts_are_dropped() {
     let ue = Ue::number(1);
     let limits = OscoreLimits { unproven_per_source_max: 2, unproven_seconds: 2, ..OscoreLimits::default() };
@@ -729,6 +773,7 @@ async fn a_context_is_gone_with_its_session_and_with_the_listener() {
 
 #[tokio::test]
 async fn a_tcp_connection_that_proves_nothing_is_closed() {
+    let log = SecurityLog::record();
     let ue = Ue::number(1);
     let limits = OscoreLimits {
         unproven_seconds: 1,
@@ -766,6 +811,9 @@ async fn a_tcp_connection_that_proves_nothing_is_closed() {
     // One more than its source may have.
     let mut second = TcpStream::connect(server.tcp).await.unwrap();
     assert_eq!(timeout(PATIENCE, second.read_to_end(&mut heard)).await.unwrap().unwrap(), 0);
+    for reason in ["not_proven", "unprotected", "connection_limit"] {
+        log.tells("OSCORE over TCP refused", &[("reason", reason)]).await;
+    }
 }
 
 #[tokio::test]

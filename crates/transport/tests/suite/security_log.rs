@@ -1,0 +1,84 @@
+//! Events of the log target `security` as they are told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Metadata, Subscriber};
+
+type Fields = BTreeMap<&'static str, String>;
+
+/// What is told on this thread from [`SecurityLog::record`] on, which is all of a test whose runtime has one thread. Of each
+/// kind it is one a second, in the whole process.
+pub(crate) struct SecurityLog {
+    events: Arc<Mutex<Vec<Fields>>>,
+    _recording: DefaultGuard,
+}
+
+impl SecurityLog {
+    /// Has events recorded until this is dropped.
+    pub(crate) fn record() -> Self {
+        let events = Arc::default();
+        let recorder = Recorder(Arc::clone(&events));
+        Self { events, _recording: tracing::subscriber::set_default(recorder) }
+    }
+
+    /// Whether there was such an event with these fields.
+    pub(crate) fn has(&self, event: &str, fields: &[(&str, &str)]) -> bool {
+        let is = |told: &Fields, name: &str, value: &str| told.get(name).is_some_and(|is| is == value);
+        let events = self.events.lock().unwrap();
+        events.iter().any(|told| is(told, "message", event) && fields.iter().all(|(name, value)| is(told, name, value)))
+    }
+
+    /// Waits for such an event.
+    pub(crate) async fn tells(&self, event: &str, fields: &[(&str, &str)]) {
+        let wait = async {
+            while !self.has(event, fields) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(Duration::from_secs(60), wait).await.is_err() {
+            panic!("no {event} with {fields:?} in {:#?}", self.events.lock().unwrap());
+        }
+    }
+}
+
+struct Recorder(Arc<Mutex<Vec<Fields>>>);
+
+impl Subscriber for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // What operators are told to have logged.
+        metadata.target() == "security" && *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Read(Fields);
+        impl Visit for Read {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                self.0.insert(field.name(), format!("{value:?}"));
+            }
+            fn record_str(&mut self, field: &Field, value: &str) {
+                self.0.insert(field.name(), value.to_owned());
+            }
+        }
+        let mut read = Read(Fields::new());
+        event.record(&mut read);
+        self.0.lock().unwrap().push(read.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
