@@ -90,7 +90,7 @@ async fn with_a_device(prove_new_addresses: bool) -> (Net, Path, Device, Ue) {
     .unwrap();
     let section: &CoapsSection = config.coaps.as_ref().unwrap();
     let keys = net.core.keys.clone().unwrap();
-    let at = datagram_listener::start(&net.core, section, &config, keys, &DisablingHeard::NOBODY_TELLS).unwrap();
+    let at = datagram_listener::start(&net.core, section, &config, keys, &DisablingHeard::NOBODY_TELLS).await.unwrap();
     let path = Path::to(at).await;
     let mut meter = Device::connect(path.address).await;
     let registration = Registration { ue_service_id: "meter".parse().unwrap(), client_profile: None };
