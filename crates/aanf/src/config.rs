@@ -9,11 +9,12 @@ use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::NotificationUri;
 use sbi::nrf::{NrfConfig, peer_fault};
 use sbi::policy::{self, InvalidPolicy};
-use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
+use sbi::{CertificateFiles, ClientLimits, Limit, LimitFault, PeerName, ServerLimits, files, services};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
 
 use crate::error::AanfError;
+use crate::seal::Sealer;
 
 /// Everything the function needs to know. `listen`, `data` and `tls` have no default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,8 +339,42 @@ impl Config {
         if let Some(reason) = self.nrf.as_ref().and_then(NrfConfig::fault) {
             return fault(reason);
         }
+        if let Some((key, reason)) = self.limit_fault() {
+            return fault(format!("{key} {reason}"));
+        }
         let udm = self.udm.as_ref().and_then(|udm| peer_fault(self.nrf.as_ref(), "udm.root", &udm.root));
         udm.map_or(Ok(()), |(key, reason)| fault(format!("{key} {reason}")))
+    }
+}
+
+impl Config {
+    /// The limit that makes no sense, and what it must be.
+    fn limit_fault(&self) -> Option<(String, String)> {
+        let of = |section: &'static str| move |(member, reason): LimitFault| (format!("{section}.{member}"), reason);
+        let tables = &self.tables;
+        let of_tables = Limit::fault([
+            Limit::within("contexts_max", tables.contexts_max, 1..=u64::MAX),
+            Limit::count("application_keys_per_context_max", tables.application_keys_per_context_max),
+            Limit::count("notification_uris_per_key_max", tables.notification_uris_per_key_max).or_none(),
+            Limit::within("disabled_ues_max", tables.disabled_ues_max, 1..=u64::MAX),
+            Limit::within("disabled_afs_max", tables.disabled_afs_max, 1..=u64::MAX),
+        ]);
+        let of_store = self.store.fault().map(|(member, reason)| (format!("store.{member}"), reason.to_owned()));
+        let udm = self.udm.as_ref().and_then(|udm| udm.limits.fault());
+        let of_udm = udm.map(of("udm.limits"));
+        let notifications = self.notifications.limits.fault().map(of("notifications.limits"));
+        self.limits.fault().map(of("limits")).or(of_tables.map(of("tables"))).or(of_store).or(of_udm).or(notifications)
+    }
+
+    /// Opens every file that a start opens: certificate, key, authorities, CRL, issuers' keys, storage key.
+    ///
+    /// # Errors
+    /// [`AanfError`] naming key and file.
+    pub fn check_files(&self) -> Result<(), AanfError> {
+        files::mutual_tls("tls", &self.tls)?;
+        files::issuers(&self.authorization)?;
+        files::nrf(self.nrf.as_ref(), &self.tls, services::AANF)?;
+        Sealer::open(self.storage_key.as_deref()).map(drop)
     }
 }
 

@@ -35,7 +35,7 @@ use crate::error::AanfError;
 use crate::metrics::Metrics;
 use crate::policy::{Admission, Policy, may_be_notified_at, owns};
 use crate::provisioning::{self, PROVISION, PROVISIONING_PATH};
-use crate::translation::Translation;
+use crate::translation::{RefusedForGood, Translation};
 
 /// Causes of refusals that are this function's own; TS 29.535 leaves them to be found out by the caller.
 pub mod refusal {
@@ -55,7 +55,7 @@ pub mod refusal {
     pub const AKMA_DISABLED: &str = "AKMA_DISABLED";
     /// 403: the operator has disabled AKMA for the AF.
     pub const AF_DISABLED: &str = "AF_DISABLED";
-    pub use sbi::naanf::GPSI_NOT_YET_KNOWN;
+    pub use sbi::naanf::{GPSI_NOT_AVAILABLE, GPSI_NOT_YET_KNOWN};
     /// 404: the A-KID does not begin with a routing indicator that is served here.
     pub const ROUTING_INDICATOR_NOT_SERVED: &str = "ROUTING_INDICATOR_NOT_SERVED";
     /// 404, provisioning: AKMA is not disabled for this UE or AF.
@@ -211,7 +211,7 @@ async fn register(service: &Arc<Service>, info: &AkmaKeyInfo) -> Labelled<()> {
     // Asked for ahead of the first need, so that no handshake waits for UDM; AUSF does not wait for it, either.
     if let (UeId::Supi(supi), Some(_)) = (&info.ue_id, &service.translation) {
         let (service, supi, a_kid) = (Arc::clone(service), supi.clone(), info.a_kid.clone());
-        tokio::spawn(async move { service.translate(&supi, &a_kid).await });
+        tokio::spawn(async move { service.translate(&supi, &a_kid).await.ok() });
     }
     Ok((label, ()))
 }
@@ -384,7 +384,8 @@ impl Service {
 
     /// The identity an AF may see (TS 33.535 clause 7.1.2, TS 33.501 clause 5.9.2.3): the SUPI with `supi_access`, the
     /// GPSI otherwise. Refused while UDM does not say which it is: without an identity the AF would turn the UE away for
-    /// good, and the next request may find it.
+    /// good, and the next request may find it. Refused otherwise where UDM will not say it: an AF that needs no identity asks
+    /// with `anonInd`.
     async fn visible_identity(
         self: &Arc<Self>,
         supi_access: bool,
@@ -400,7 +401,10 @@ impl Service {
             GpsiState::NotAsked => {
                 // It writes what it learns, so it goes on though the caller leaves.
                 let (service, supi, a_kid) = (Arc::clone(self), supi.clone(), a_kid.clone());
-                tokio::spawn(async move { service.translate(&supi, &a_kid).await }).await.unwrap_or(GpsiState::NotAsked)
+                let asked = tokio::spawn(async move { service.translate(&supi, &a_kid).await }).await;
+                asked.unwrap_or(Ok(GpsiState::NotAsked)).map_err(|RefusedForGood| {
+                    refuse("gpsi_refused", ProblemDetails::forbidden(refusal::GPSI_NOT_AVAILABLE))
+                })?
             }
             state => state.clone(),
         };
@@ -415,15 +419,15 @@ impl Service {
     }
 
     /// Asks UDM for the GPSI of `supi`, and keeps the answer with the context of `a_kid`.
-    async fn translate(&self, supi: &Supi, a_kid: &AKid) -> GpsiState {
-        let Some(translation) = &self.translation else { return GpsiState::NotAsked };
-        let gpsi = translation.translate(supi).await;
+    async fn translate(&self, supi: &Supi, a_kid: &AKid) -> Result<GpsiState, RefusedForGood> {
+        let Some(translation) = &self.translation else { return Ok(GpsiState::NotAsked) };
+        let gpsi = translation.translate(supi).await?;
         if gpsi != GpsiState::NotAsked
             && let Err(error) = self.contexts.learn_gpsi(&UeId::Supi(supi.clone()), a_kid, gpsi.clone()).await
         {
             tracing::warn!(%error, "a GPSI could not be kept");
         }
-        gpsi
+        Ok(gpsi)
     }
 
     /// The answer to a request of `subject`, told and counted.

@@ -303,6 +303,7 @@ async fn a_context_registered_under_a_gpsi_is_told_as_such() {
 struct TestUdm {
     address: SocketAddr,
     answers: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
     _server: SbiServer,
 }
@@ -311,8 +312,13 @@ impl TestUdm {
     async fn start(authority: &TestAuthority) -> Self {
         let (answers, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
         let (switch, counter) = (Arc::clone(&answers), Arc::clone(&asked));
+        let refuses = Arc::new(AtomicBool::new(false));
+        let for_good = Arc::clone(&refuses);
         let translate = async move |Path(ue_id): Path<String>| {
             counter.fetch_add(1, Ordering::SeqCst);
+            if for_good.load(Ordering::SeqCst) {
+                return Err(ProblemDetails::forbidden("NOT_FOR_THIS_CONSUMER"));
+            }
             if !switch.load(Ordering::SeqCst) {
                 return Err(ProblemDetails::internal());
             }
@@ -329,7 +335,7 @@ impl TestUdm {
         };
         let router = Router::new().route("/nudm-sdm/v2/{ue_id}/id-translation-result", get(translate));
         let server = SbiServer::start(config, router, CancellationToken::new()).await.unwrap();
-        Self { address: server.local_addr(), answers, asked, _server: server }
+        Self { address: server.local_addr(), answers, refuses, asked, _server: server }
     }
 }
 
@@ -609,4 +615,26 @@ async fn who_asks_more_often_than_it_may_is_429_and_others_are_not() {
         assert_eq!(problem.retry_after_seconds, Some(1));
     }
     fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap();
+}
+
+#[tokio::test]
+async fn where_udm_refuses_for_good_an_af_outside_is_told_so_and_gets_the_key_without_identity() {
+    let (fixture, udm) = with_udm().await;
+    udm.refuses.store(true, Ordering::SeqCst);
+    fixture.register(SUPI, A_KID).await;
+    let outside = fixture.client(OUTSIDE_AF);
+    for _ in 0..2 {
+        let refused = outside.retrieve_applicationkey(&request(OUTSIDE, A_KID)).await.unwrap_err();
+        let problem = refused.problem().unwrap();
+        assert_eq!((problem.status_code(), problem.retry_after_seconds), (StatusCode::FORBIDDEN, None), "{problem:?}");
+        assert!(problem.has_cause(refusal::GPSI_NOT_AVAILABLE), "{problem:?}");
+    }
+    let mut anonymous = request(OUTSIDE, A_KID);
+    anonymous.anon_ind = true;
+    let data = outside.retrieve_applicationkey(&anonymous).await.unwrap().unwrap();
+    assert_eq!(data.ue_id(), None);
+    // Nothing is remembered of it.
+    udm.refuses.store(false, Ordering::SeqCst);
+    let data = fixture.retrieve(OUTSIDE_AF, OUTSIDE, A_KID).await.unwrap().unwrap();
+    assert_eq!(data.gpsi, Some("msisdn-491700000001".parse().unwrap()));
 }

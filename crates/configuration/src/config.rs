@@ -8,7 +8,7 @@ use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::{AnchorRoute, NotificationSection};
 use sbi::nrf::NrfConfig;
 use sbi::policy::{self, InvalidPolicy};
-use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
+use sbi::{CertificateFiles, ClientLimits, Limit, LimitFault, PeerName, ServerLimits, files, services};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
 use transport::{HandshakeLimits, LookupLimits};
@@ -230,6 +230,39 @@ fn default_limits() -> ServerLimits {
 }
 
 impl Config {
+    /// The limit that makes no sense, and what it must be.
+    fn limit_fault(&self) -> Option<(String, String)> {
+        let of = |section: &'static str| move |(member, reason): LimitFault| (format!("{section}.{member}"), reason);
+        let tables = &self.tables;
+        let of_tables = Limit::fault([
+            Limit::within("associations_max", tables.associations_max, 1..=u64::MAX),
+            Limit::count("associations_per_ue_max", tables.associations_per_ue_max),
+            Limit::count("page_max", tables.page_max),
+            Limit::within("groups_max", tables.groups_max, 1..=u64::MAX),
+            Limit::count("group_members_max", tables.group_members_max),
+            Limit::count("group_octets_max", tables.group_octets_max),
+            Limit::count("page_octets_max", tables.page_octets_max),
+        ]);
+        let of_store = self.store.fault().map(|(member, reason)| (format!("store.{member}"), reason.to_owned()));
+        let coap = self.coap.as_ref();
+        let of_coap = coap.and_then(|coap| {
+            let lookups = coap.lookups.fault().map(of("coap.lookups"));
+            let handshakes = coap.handshakes.fault().map(of("coap.handshakes"));
+            lookups.or(handshakes).or(coap.requests.fault().map(of("coap.requests")))
+        });
+        self.limits.fault().map(of("limits")).or(of_tables.map(of("tables"))).or(of_store).or(of_coap)
+    }
+
+    /// Opens every file that a start opens: certificate, key, authorities, CRL, issuers' keys.
+    ///
+    /// # Errors
+    /// [`ConfigurationError`] naming key and file.
+    pub fn check_files(&self) -> Result<(), ConfigurationError> {
+        files::mutual_tls("tls", &self.tls)?;
+        files::issuers(&self.authorization)?;
+        Ok(files::nrf(self.nrf.as_ref(), &self.tls, services::AF)?)
+    }
+
     /// The same, with the entries of the policy file in place if one is named.
     ///
     /// # Errors
@@ -256,8 +289,8 @@ impl Config {
         if let Some(reason) = fault_of(&self.provisioners, &self.readers) {
             return Err(ConfigurationError::Configuration(reason));
         }
-        if self.tables.page_max == 0 {
-            return Err(ConfigurationError::Configuration("tables.page_max must be 1 or more".to_owned()));
+        if let Some((key, reason)) = self.limit_fault() {
+            return Err(ConfigurationError::Configuration(format!("{key} {reason}")));
         }
         let nrf = self.nrf.as_ref();
         let fault = nrf.and_then(NrfConfig::fault);

@@ -28,6 +28,15 @@ impl Config {
         Ok(Self { nef, capif })
     }
 
+    /// Opens every file that a start opens.
+    ///
+    /// # Errors
+    /// As [`nef::Config::check_files`] and [`capif::Config::check_files`].
+    pub fn check_files(&self) -> Result<(), ExposureError> {
+        self.nef.as_ref().map_or(Ok(()), nef::Config::check_files)?;
+        self.capif.as_ref().map_or(Ok(()), capif::Config::check_files)
+    }
+
     /// Finds what is wrong with the configuration itself, without touching files or addresses.
     ///
     /// # Errors

@@ -27,6 +27,14 @@ pub enum ExposureError {
 }
 
 impl ExposureError {
+    /// The same with the key of the configuration that names the file at fault.
+    pub(crate) fn with_key(self, key: &str) -> Self {
+        match self {
+            Self::Configuration(reason) => Self::Configuration(format!("{key}: {reason}")),
+            other => other,
+        }
+    }
+
     /// What is wrong with the entries of the policy file at `path`, whose sections have no `prefix` there.
     pub(crate) fn in_policy(&self, path: &std::path::Path, prefix: &str) -> sbi::policy::InvalidPolicy {
         let reason = match self {

@@ -339,6 +339,45 @@ async fn whose_token_or_certificate_is_bad_is_refused_before_its_body_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_what_belongs_to_another_is_refused_before_its_body_comes() {
+    let world = World::new().await;
+    let (_aef, alice, _agreement) = agreed(&world).await;
+    let _other = world.aef("other", &[OTHER_API], 30).await;
+    let bob = world.onboard("bob").await;
+    let nef = registration(&world, "nef");
+    let own = |what: &str| nef[what].as_str().unwrap().to_owned();
+    let api = nef["apis"][0][1].as_str().unwrap();
+    let (id, apf, aef, domain) = (alice.id(), own("apf_id"), own("aef_id"), own("domain"));
+    let of_other = |role: &str| provider_files(&world, "other", role);
+    let (amf, of_apf, of_aef) = (of_other("amf"), of_other("apf"), of_other("aef"));
+    for (files, method, path) in [
+        (bob.files(), Method::PUT, format!("/capif-security/v1/trustedInvokers/{id}")),
+        (bob.files(), Method::POST, format!("/capif-security/v1/trustedInvokers/{id}/update")),
+        (bob.files(), Method::POST, format!("/capif-security/v1/trustedInvokers/{id}/delete")),
+        (bob.files(), Method::POST, format!("/capif-security/v1/securities/{id}/token")),
+        (bob.files(), Method::PUT, format!("/api-invoker-management/v1/onboardedInvokers/{id}")),
+        (bob.files(), Method::PATCH, format!("/api-invoker-management/v1/onboardedInvokers/{id}")),
+        (bob.files(), Method::POST, format!("/capif-events/v1/{id}/subscriptions")),
+        (&amf, Method::PUT, format!("/api-provider-management/v1/registrations/{domain}")),
+        (&amf, Method::PATCH, format!("/api-provider-management/v1/registrations/{domain}")),
+        (&of_apf, Method::POST, format!("/published-apis/v1/{apf}/service-apis")),
+        (&of_apf, Method::PUT, format!("/published-apis/v1/{apf}/service-apis/{api}")),
+        (&of_aef, Method::POST, format!("/api-invocation-logs/v1/{aef}/logs")),
+    ] {
+        let request = http::Request::builder()
+            .method(method.clone())
+            .uri(format!("{}{path}", world.root()))
+            .header("content-type", "application/json");
+        // It announces 50,000 octets, and sends none.
+        assert_eq!(
+            status_before_the_body(files, request.body(()).unwrap()).await,
+            StatusCode::FORBIDDEN,
+            "{method} {path}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_expired_token_one_of_another_issuer_and_none_are_refused() {
     let world = World::new().await;
     let (aef, invoker, agreement) = agreed(&world).await;

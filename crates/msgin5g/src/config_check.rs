@@ -1,4 +1,4 @@
-//! `msgin5g config check`: says whether a file is a right configuration, and where it is not.
+//! `msgin5g config check`: says whether a file is a right configuration, whether the files that it names can be used, and where not.
 
 use std::{path::Path, process::ExitCode};
 
@@ -41,7 +41,8 @@ pub(crate) fn check(file: &Path, kind: Option<ConfigKind>, output: Output) -> Re
 
 fn check_function<F: Function>(file: &Path) -> Result<&'static str, Failure> {
     let config = overlay::load::<F::Config>(file)?;
-    F::check(&config).map_err(|reason| Failure::new(format!("{}: {reason}", file.display())))?;
+    let told = F::check(&config).and_then(|()| F::check_files(&config));
+    told.map_err(|reason| Failure::new(format!("{}: {reason}", file.display())))?;
     Ok(F::NAME)
 }
 

@@ -21,6 +21,9 @@ pub(crate) trait Function {
     /// Checks what the types cannot, and the policy file that it may name.
     fn check(config: &Self::Config) -> Result<(), String>;
 
+    /// Opens every other file that its start opens.
+    fn check_files(config: &Self::Config) -> Result<(), String>;
+
     /// Starts it; yields where it listens, and a future that ends when it has stopped.
     async fn start(
         config: Self::Config,
@@ -64,6 +67,10 @@ impl Function for Server {
         config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
     }
 
+    fn check_files(config: &Self::Config) -> Result<(), String> {
+        config.check_files().map_err(|error| chain(&error))
+    }
+
     async fn start(
         config: Self::Config,
         shutdown: CancellationToken,
@@ -86,6 +93,10 @@ impl Function for Aanf {
 
     fn check(config: &Self::Config) -> Result<(), String> {
         config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
+    }
+
+    fn check_files(config: &Self::Config) -> Result<(), String> {
+        config.check_files().map_err(|error| chain(&error))
     }
 
     async fn start(
@@ -112,6 +123,10 @@ impl Function for Configuration {
         config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
     }
 
+    fn check_files(config: &Self::Config) -> Result<(), String> {
+        config.check_files().map_err(|error| chain(&error))
+    }
+
     async fn start(
         config: Self::Config,
         shutdown: CancellationToken,
@@ -134,6 +149,10 @@ impl Function for Exposure {
 
     fn check(config: &Self::Config) -> Result<(), String> {
         config.clone().with_policy().and_then(|config| config.check()).map_err(|error| chain(&error))
+    }
+
+    fn check_files(config: &Self::Config) -> Result<(), String> {
+        config.check_files().map_err(|error| chain(&error))
     }
 
     async fn start(

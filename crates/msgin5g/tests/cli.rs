@@ -11,6 +11,7 @@ use std::{
 };
 
 use common::{Lab, msgin5g};
+use sbi::{CertificateFiles, testing::TestAuthority};
 use serde_json::Value;
 
 const METER: &str = "meter-1@lab.example";
@@ -325,7 +326,9 @@ fn config_check_reads_policy_files_and_says_what_is_wrong_with_them() {
     let directory = tempfile::tempdir().unwrap();
     let (config, policy) = (directory.path().join("config.toml"), directory.path().join("policy.toml"));
     let file = config.to_str().unwrap();
-    let tls = "{ certificate = 'c', key = 'k', ca = 'a' }";
+    let authority = TestAuthority::new();
+    let CertificateFiles { certificate, key, ca, .. } = authority.issue("4947a69a-f61b-4bc1-b9da-47c9c5d14b64", &[]);
+    let tls = format!("{{ certificate = {certificate:?}, key = {key:?}, ca = {ca:?} }}");
     let digest = "ab".repeat(32);
     let credential =
         |section: &str, rest: &str| format!("[[{section}]]\nname = 'one'\ntoken_sha256 = '{digest}'\n{rest}\n");

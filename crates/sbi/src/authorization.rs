@@ -52,6 +52,11 @@ pub use scopes::{OperationScope, ServiceScopes};
 
 use issuers::Issuers;
 
+/// Opens the key file of every issuer, as a start does.
+pub(crate) fn check_issuers(config: &AuthorizationConfig) -> Result<(), InvalidAuthorization> {
+    Issuers::open(&config.issuers).map(drop)
+}
+
 /// Who a producer is, as tokens address it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Producer {

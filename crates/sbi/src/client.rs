@@ -17,12 +17,14 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use transport::profile::{CertificateFiles, ReloadingContext};
+use transport::{Limit, LimitFault};
 
 use crate::connections::Connections;
 use crate::error::SbiError;
 use crate::extract::{is_json, parse_json};
 use crate::pauses::Pauses;
 use crate::problem::ProblemDetails;
+use crate::server::HEADER_LIST_BYTES;
 use crate::token_source::{TokenSource, TokenUse, bearer, refuses_token};
 use crate::{correlation, deadline, redirect, retry_after};
 
@@ -90,6 +92,29 @@ impl Default for ClientLimits {
             reload_interval_seconds: 5,
             scp: None,
         }
+    }
+}
+
+impl ClientLimits {
+    /// The limit that makes no sense, and what it must be: with it no request would be answered.
+    #[must_use]
+    pub fn fault(&self) -> Option<LimitFault> {
+        let scp = self.scp.as_deref().is_some_and(|root| absolute(root.trim_end_matches('/')).is_err());
+        let unusable = scp.then(|| ("scp", "must be an https URI".to_owned()));
+        unusable.or_else(|| {
+            Limit::fault([
+                Limit::milliseconds("connect_timeout_milliseconds", self.connect_timeout_milliseconds),
+                Limit::milliseconds("request_timeout_milliseconds", self.request_timeout_milliseconds),
+                Limit::count("requests_outstanding_max", self.requests_outstanding_max),
+                Limit::count("response_body_bytes_max", self.response_body_bytes_max),
+                Limit::within("header_list_bytes_max", self.header_list_bytes_max.into(), HEADER_LIST_BYTES),
+                Limit::count("connections_per_peer_max", self.connections_per_peer_max),
+                Limit::seconds("idle_timeout_seconds", self.idle_timeout_seconds),
+                Limit::seconds("keepalive_interval_seconds", self.keepalive_interval_seconds),
+                Limit::seconds("keepalive_timeout_seconds", self.keepalive_timeout_seconds),
+                Limit::seconds("reload_interval_seconds", self.reload_interval_seconds),
+            ])
+        })
     }
 }
 

@@ -26,6 +26,17 @@ pub enum SbiError {
     /// The section `[authorization]` is wrong, or a file that it names cannot be used: a fault of the configuration.
     #[error(transparent)]
     Authorization(#[from] InvalidAuthorization),
+    /// A file that this key of the configuration names cannot be used: a fault of the configuration.
+    #[error("{key}")]
+    File {
+        /// The key.
+        key: String,
+        /// What is wrong, with the file's name.
+        source: Box<SbiError>,
+    },
+    /// What a file holds, or that it is not there.
+    #[error("{0}")]
+    Unusable(String),
     /// The URI is not an absolute `https` URI: a fault of the configuration, or of a link the peer sent.
     #[error("not an absolute https URI")]
     InvalidUri,

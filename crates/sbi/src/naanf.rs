@@ -7,8 +7,8 @@ mod selection;
 mod service_disable;
 mod superseding;
 
-pub use key_source::GPSI_NOT_YET_KNOWN;
 pub(crate) use key_source::key_source_error;
+pub use key_source::{GPSI_NOT_AVAILABLE, GPSI_NOT_YET_KNOWN};
 
 use akma::{AKid, AfId, Gpsi, KAf, KAkma, Supi, UeId};
 use serde::{Deserialize, Serialize};

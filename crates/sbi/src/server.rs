@@ -16,6 +16,7 @@ pub use bodies::read_body;
 pub(crate) use bodies::whole;
 pub use devices::DeviceTls;
 pub(crate) use devices::tls_of;
+pub(crate) use limits::HEADER_LIST_BYTES;
 pub use limits::ServerLimits;
 
 use std::convert::Infallible;

@@ -4,7 +4,6 @@ mod transports;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use akma::Fqdn;
 use message::segmentation::{SEGMENT_OVERHEAD_OCTETS, SET_OVERHEAD_OCTETS};
@@ -12,7 +11,7 @@ use message::{AsServiceId, SEGMENTS_MAX};
 use sbi::authorization::AuthorizationConfig;
 use sbi::naanf::{AnchorRoute, NotificationSection};
 use sbi::nrf::{NrfConfig, peer_fault};
-use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
+use sbi::{CertificateFiles, ClientLimits, LimitFault, PeerName, ServerLimits, files, services};
 use serde::Deserialize;
 use store::StoreOptions;
 use transport::LookupLimits;
@@ -22,7 +21,7 @@ use crate::destinations::{self, BroadcastSection, GroupManagementSection, TopicS
 use crate::error::ServerError;
 use crate::http_ue::HttpsSection;
 use crate::invokers::CapifSection;
-use crate::limits::{DURATION_MAX, Limits};
+use crate::limits::Limits;
 use crate::oscore::OscoreSection;
 use crate::policy::TopicSection;
 
@@ -431,8 +430,8 @@ impl Config {
         if self.api.targets.ca.is_none() && self.api.targets.crl.is_some() {
             return wrong("api.targets.crl", "is of the authorities in api.targets.ca, which is not there");
         }
-        if let Some(key) = self.endless_interface_member() {
-            return wrong(&key, "must not be longer than a hundred years");
+        if let Some((key, reason)) = self.interface_fault() {
+            return wrong(&key, &reason);
         }
         if self.limits.remembered_per_ue_max < self.limits.requests_per_connection_max {
             return wrong("limits.remembered_per_ue_max", "must not be less than limits.requests_per_connection_max");
@@ -520,79 +519,65 @@ impl Config {
         Ok(())
     }
 
-    /// The first duration of the interfaces that is longer than [`DURATION_MAX`], if any.
-    fn endless_interface_member(&self) -> Option<String> {
-        let (api, lookups, handshakes) = (&self.api.limits, &self.akma.lookups, &self.tls.handshakes);
-        let seconds = [
-            ("api.limits.handshake_timeout_seconds", api.handshake_timeout_seconds),
-            ("api.limits.request_timeout_seconds", api.request_timeout_seconds),
-            ("api.limits.keepalive_interval_seconds", api.keepalive_interval_seconds),
-            ("api.limits.keepalive_timeout_seconds", api.keepalive_timeout_seconds),
-            ("api.limits.drain_timeout_seconds", api.drain_timeout_seconds),
-            ("akma.lookups.positive_cache_seconds", lookups.positive_cache_seconds),
-        ];
-        let milliseconds = [
-            ("akma.lookups.timeout_ms", lookups.timeout_ms),
-            ("akma.lookups.negative_cache_ms", lookups.negative_cache_ms),
-            ("akma.lookups.breaker_open_ms", lookups.breaker_open_ms),
-            ("tls.handshakes.client_hello_timeout_ms", handshakes.client_hello_timeout_ms),
-        ];
+    /// The limit of an interface or of the database that makes no sense: its key, and what it must be.
+    fn interface_fault(&self) -> Option<(String, String)> {
+        let of = |section: &'static str| move |(member, reason): LimitFault| (format!("{section}.{member}"), reason);
+        let of_akma = self.akma.lookups.fault().map(of("akma.lookups"));
+        let of_handshakes = self.tls.handshakes.fault().map(of("tls.handshakes"));
         let exposure = self.exposure.as_ref();
-        let of_exposure = exposure.into_iter().flat_map(|exposure| {
-            let limits = &exposure.limits;
-            [
-                ("exposure.limits.handshake_timeout_seconds", limits.handshake_timeout_seconds),
-                ("exposure.limits.request_timeout_seconds", limits.request_timeout_seconds),
-                ("exposure.limits.keepalive_interval_seconds", limits.keepalive_interval_seconds),
-                ("exposure.limits.keepalive_timeout_seconds", limits.keepalive_timeout_seconds),
-                ("exposure.limits.drain_timeout_seconds", limits.drain_timeout_seconds),
-            ]
-        });
-        let of_https = self.https.as_ref().into_iter().flat_map(|https| {
-            let limits = &https.limits;
-            [
-                ("https.limits.handshake_timeout_seconds", limits.handshake_timeout_seconds),
-                ("https.limits.request_timeout_seconds", limits.request_timeout_seconds),
-                ("https.limits.answer_timeout_seconds", limits.answer_timeout_seconds),
-                ("https.limits.keepalive_interval_seconds", limits.keepalive_interval_seconds),
-                ("https.limits.keepalive_timeout_seconds", limits.keepalive_timeout_seconds),
-                ("https.limits.drain_timeout_seconds", limits.drain_timeout_seconds),
-            ]
-        });
-        let of_clients = [
-            ("akma.requests", &self.akma.requests),
-            ("configuration_function.requests", &self.configuration_function.requests),
-            ("api.requests", &self.api.requests),
-        ];
-        let of_clients =
-            of_clients.into_iter().chain(exposure.map(|exposure| ("exposure.requests", &exposure.requests)));
-        let of_destinations = [
-            self.group_management.as_ref().map(|section| ("group_management.requests", &section.requests)),
-            self.broadcast.as_ref().map(|section| ("broadcast.requests", &section.requests)),
-        ];
-        let of_clients = of_clients.chain(of_destinations.into_iter().flatten());
-        let too_long = |value: Duration| value > DURATION_MAX;
-        let seconds = seconds
-            .into_iter()
-            .chain(of_exposure)
-            .chain(of_https)
-            .map(|(name, value)| (name, Duration::from_secs(value)));
-        let milliseconds = milliseconds.into_iter().map(|(name, value)| (name, Duration::from_millis(value)));
-        let own = seconds.chain(milliseconds).find(|(_, value)| too_long(*value)).map(|(name, _)| name.to_owned());
-        own.or_else(|| {
-            of_clients.into_iter().find_map(|(section, limits)| {
-                [
-                    ("connect_timeout_milliseconds", Duration::from_millis(limits.connect_timeout_milliseconds)),
-                    ("request_timeout_milliseconds", Duration::from_millis(limits.request_timeout_milliseconds)),
-                    ("idle_timeout_seconds", Duration::from_secs(limits.idle_timeout_seconds)),
-                    ("keepalive_interval_seconds", Duration::from_secs(limits.keepalive_interval_seconds)),
-                    ("keepalive_timeout_seconds", Duration::from_secs(limits.keepalive_timeout_seconds)),
-                ]
-                .into_iter()
-                .find(|(_, value)| too_long(*value))
-                .map(|(name, _)| format!("{section}.{name}"))
-            })
-        })
+        let mut of_servers = [
+            ("api.limits", Some(&self.api.limits)),
+            ("exposure.limits", exposure.map(|section| &section.limits)),
+            ("https.limits", self.https.as_ref().map(|section| &section.limits)),
+            ("capif.limits", self.capif.as_ref().map(|section| &section.limits)),
+        ]
+        .into_iter()
+        .filter_map(|(section, limits)| limits?.fault().map(of(section)));
+        let mut of_clients = [
+            ("akma.requests", Some(&self.akma.requests)),
+            ("configuration_function.requests", Some(&self.configuration_function.requests)),
+            ("api.requests", Some(&self.api.requests)),
+            ("exposure.requests", exposure.map(|section| &section.requests)),
+            ("group_management.requests", self.group_management.as_ref().map(|section| &section.requests)),
+            ("broadcast.requests", self.broadcast.as_ref().map(|section| &section.requests)),
+        ]
+        .into_iter()
+        .filter_map(|(section, limits)| limits?.fault().map(of(section)));
+        let store = &self.store.options;
+        let of_store = |section: &str, (member, reason): (&str, &str)| {
+            (format!("store.options.{section}.{member}"), reason.to_owned())
+        };
+        let of_database = store.database.fault().map(|fault| of_store("database", fault));
+        let of_store = of_database.or_else(|| store.limits.fault().map(|fault| of_store("limits", fault)));
+        of_akma.or(of_handshakes).or_else(|| of_servers.next()).or_else(|| of_clients.next()).or(of_store)
+    }
+
+    /// Opens every file that a start opens: certificates, keys, authorities and CRLs, issuers' keys, and those of an exposing
+    /// function.
+    ///
+    /// # Errors
+    /// [`ServerError`] naming key and file.
+    pub fn check_files(&self) -> Result<(), ServerError> {
+        files::mutual_tls("certificates", &self.certificates)?;
+        files::issuers(&self.authorization)?;
+        files::nrf(self.nrf.as_ref(), &self.certificates, services::AF)?;
+        if self.api.targets.ca.is_some() {
+            files::mutual_tls("api.targets", &self.api.targets.certificates(&self.certificates))?;
+        }
+        if let Some(af) = self.akma.af.as_ref().and_then(|af| af.certificates.as_ref()) {
+            files::mutual_tls("akma.af.certificates", af)?;
+        }
+        if let Some(capif) = &self.capif {
+            files::exposing_function("capif.aef", &capif.aef)?;
+            files::mutual_tls("capif.crl", &capif.certificates(&self.certificates))?;
+        }
+        match &self.https {
+            Some(https) => Ok(files::server_for_devices(
+                "https.certificates",
+                https.certificates.as_ref().unwrap_or(&self.certificates),
+            )?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -49,6 +49,13 @@ pub struct CapifSection {
     pub aef: AefConfig,
 }
 
+impl CapifSection {
+    /// What the server shows invokers of `own`, and whose certificates of theirs it takes.
+    pub(crate) fn certificates(&self, own: &CertificateFiles) -> CertificateFiles {
+        CertificateFiles { ca: self.aef.invoker_ca.clone(), crl: self.crl.clone(), ..own.clone() }
+    }
+}
+
 /// The listeners at work, until the token they were started with is cancelled.
 pub(crate) struct Invokers {
     by_certificate: SbiServer,
@@ -96,7 +103,7 @@ pub(crate) async fn serve(
     metrics: InvokerMetrics,
     stop: &CancellationToken,
 ) -> Result<Invokers, ServerError> {
-    let authority = section.aef.invoker_ca.clone();
+    let tls = section.certificates(certificates);
     let counts = open_counts(section.aef.data.join(COUNTS_DIRECTORY)).await?;
     let function =
         ExposingFunction::start(section.aef, application_server_apis(), audit.clone(), counts, stop.clone())?;
@@ -112,7 +119,6 @@ pub(crate) async fn serve(
         }
         None => None,
     };
-    let tls = CertificateFiles { ca: authority, crl: section.crl, ..certificates.clone() };
     let server = SbiServerConfig { listen: section.listen, tls, limits: section.limits };
     let by_certificate = SbiServer::start_admitting(server, router, stop.clone(), metrics.by_certificate).await?;
     Ok(Invokers { by_certificate, by_psk })

@@ -224,6 +224,21 @@ pub struct StoreLimits {
     pub topic_list_subscriptions_per_originator_max: u64,
 }
 
+impl StoreLimits {
+    /// The limit that is zero and must not be: with it no UE and no Application Server could register, or none could send.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let wrong = [
+            ("registrations_max", self.registrations_max),
+            ("application_servers_max", self.application_servers_max),
+            ("record_octets_max", u64::try_from(self.record_octets_max).unwrap_or(u64::MAX)),
+            ("deduplication_records_max", self.deduplication_records_max),
+            ("deduplication_records_per_originator_max", self.deduplication_records_per_originator_max),
+        ];
+        wrong.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| (name, "must be 1 or more"))
+    }
+}
+
 impl Default for StoreLimits {
     fn default() -> Self {
         Self {

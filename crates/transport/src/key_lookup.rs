@@ -28,6 +28,7 @@ use crate::admission::{Admission, Full, Slot, Source};
 use crate::breaker::Breaker;
 use crate::expiring::later;
 use crate::key_source::{FoundKey, KeyRequest, KeySource, KeySourceError, LookupRefusal, ProvenKey};
+use crate::limit::{Limit, LimitFault};
 use crate::log_throttle::LogThrottle;
 use crate::lookup_rate::{LookupRate, Spent};
 use crate::metrics::TransportMetrics;
@@ -94,6 +95,29 @@ impl Default for LookupLimits {
             breaker_failures: 8,
             breaker_open_ms: 2_000,
         }
+    }
+}
+
+impl LookupLimits {
+    /// The limit that makes no sense, and what it must be.
+    #[must_use]
+    pub fn fault(&self) -> Option<LimitFault> {
+        Limit::fault([
+            Limit::count("in_flight_max", self.in_flight_max),
+            Limit::count("in_flight_per_source_max", self.in_flight_per_source_max),
+            Limit::number("per_second_per_source_max", self.per_second_per_source_max.into()),
+            Limit::number("unknown_per_second_per_source_max", self.unknown_per_second_per_source_max.into()),
+            Limit::count("rate_sources_max", self.rate_sources_max).or_none(),
+            Limit::count("joiners_max", self.joiners_max).or_none(),
+            Limit::count("joiners_per_source_max", self.joiners_per_source_max).or_none(),
+            Limit::milliseconds("timeout_ms", self.timeout_ms),
+            Limit::milliseconds("negative_cache_ms", self.negative_cache_ms).or_none(),
+            Limit::count("negative_cache_entries_max", self.negative_cache_entries_max).or_none(),
+            Limit::seconds("positive_cache_seconds", self.positive_cache_seconds).or_none(),
+            Limit::count("positive_cache_entries_max", self.positive_cache_entries_max).or_none(),
+            Limit::number("breaker_failures", self.breaker_failures.into()),
+            Limit::milliseconds("breaker_open_ms", self.breaker_open_ms).or_none(),
+        ])
     }
 }
 

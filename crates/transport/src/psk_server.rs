@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::handshake::Handshake;
 use crate::handshake_error::HandshakeError;
 use crate::key_lookup::KeyLookup;
+use crate::limit::{Limit, LimitFault};
 use crate::log_throttle::LogThrottle;
 use crate::profile::{ALPN_HTTP11, ProfileError};
 use crate::psk::server_psk;
@@ -91,6 +92,21 @@ impl Default for HandshakeLimits {
             client_hello_timeout_ms: 5_000,
             records_per_key_max: RECORDS_PER_KEY_MAX,
         }
+    }
+}
+
+impl HandshakeLimits {
+    /// The limit that makes no sense, and what it must be.
+    #[must_use]
+    pub fn fault(&self) -> Option<LimitFault> {
+        Limit::fault([
+            Limit::count("in_progress_max", self.in_progress_max),
+            Limit::count("in_progress_per_source_max", self.in_progress_per_source_max),
+            // A ClientHello alone has some hundred octets.
+            Limit::within("octets_max", u64::try_from(self.octets_max).unwrap_or(u64::MAX), 512..=1_048_576),
+            Limit::milliseconds("client_hello_timeout_ms", self.client_hello_timeout_ms),
+            Limit::within("records_per_key_max", self.records_per_key_max, 1..=u64::MAX),
+        ])
     }
 }
 

@@ -41,14 +41,16 @@ pub(crate) struct Issued {
 impl Authority {
     /// Opens the authority in `files`; makes them where neither is there.
     pub(crate) fn open_or_create(files: &AuthorityFiles, validity_days: u32) -> Result<Self, ExposureError> {
-        let at = |path: &Path, error: &dyn std::fmt::Display| {
-            ExposureError::Configuration(format!("{}: {error}", path.display()))
-        };
         if !files.certificate.exists() && !files.key.exists() {
             let (certificate, key) = own().map_err(|error| at(&files.certificate, &error))?;
             write_private(&files.key, &key).map_err(|error| at(&files.key, &error))?;
             write_private(&files.certificate, &certificate).map_err(|error| at(&files.certificate, &error))?;
         }
+        Self::open(files, validity_days)
+    }
+
+    /// Opens the authority in `files`.
+    pub(crate) fn open(files: &AuthorityFiles, validity_days: u32) -> Result<Self, ExposureError> {
         let certificate = fs::read(&files.certificate).map_err(|error| at(&files.certificate, &error))?;
         let certificate = X509::from_pem(&certificate).map_err(|error| at(&files.certificate, &error))?;
         let key = zeroize::Zeroizing::new(fs::read(&files.key).map_err(|error| at(&files.key, &error))?);
@@ -167,6 +169,11 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> 
         Some(parent) => fs::File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// What is wrong with the file at `path`.
+fn at(path: &Path, error: &dyn std::fmt::Display) -> ExposureError {
+    ExposureError::Configuration(format!("{}: {error}", path.display()))
 }
 
 /// How far a peer's clock may be behind ours.

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use sbi::capif::policy::{ApiInvokerPolicy, TimeRangeList};
 use sbi::nrf::NrfConfig;
-use sbi::{CertificateFiles, ServerLimits};
+use sbi::{CertificateFiles, Limit, LimitFault, ServerLimits, files, services};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
 
+use super::authority::Authority;
+use super::running::open_signer;
 use crate::error::ExposureError;
 
 /// Everything the function needs to know. `listen`, `data` and `tls` have no default.
@@ -266,11 +268,62 @@ impl Config {
         if !(1..=3_600).contains(&self.token_lifetime_seconds) {
             return Some("token_lifetime_seconds must be 1 to 3600".to_owned());
         }
+        if let Some((key, reason)) = self.limit_fault() {
+            return Some(format!("{key} {reason}"));
+        }
         let below = |prefix: &String| sbi::callback::is_well_formed_below(prefix, &[]);
         if let Some(prefix) = self.notification_prefixes.iter().find(|prefix| !below(prefix)) {
             return Some(format!("notification_prefixes: {prefix:?} is no https URI without query"));
         }
         self.fault_of_entries()
+    }
+
+    /// The limit that makes no sense, and what it must be.
+    fn limit_fault(&self) -> Option<(String, String)> {
+        let of = |section: &'static str| move |(member, reason): LimitFault| (format!("{section}.{member}"), reason);
+        let tables = &self.tables;
+        let of_tables = Limit::fault([
+            Limit::count("providers_max", tables.providers_max),
+            Limit::count("functions_per_provider_max", tables.functions_per_provider_max),
+            Limit::count("apis_max", tables.apis_max),
+            Limit::count("apis_per_apf_max", tables.apis_per_apf_max),
+            Limit::count("invokers_max", tables.invokers_max),
+            Limit::count("interfaces_per_context_max", tables.interfaces_per_context_max),
+            Limit::count("subscriptions_per_subscriber_max", tables.subscriptions_per_subscriber_max).or_none(),
+            Limit::count("audit_logs_max", tables.audit_logs_max).or_none(),
+            Limit::count("notifications_max", tables.notifications_max),
+        ]);
+        let of_store = self.store.fault().map(|(member, reason)| (format!("store.{member}"), reason.to_owned()));
+        self.limits.fault().map(of("limits")).or(of_tables.map(of("tables"))).or(of_store)
+    }
+
+    /// Opens every file that a start opens: certificate, key, authorities, CRL; the authority for invokers, and the key for
+    /// tokens, where they are there, since a start makes them where they are not.
+    ///
+    /// # Errors
+    /// [`ExposureError`] naming key and file.
+    pub fn check_files(&self) -> Result<(), ExposureError> {
+        files::mutual_tls("capif.tls", &self.tls)?;
+        files::nrf(self.nrf.as_ref(), &self.tls, services::AF)?;
+        let authority = self.authority_files();
+        // One of the two alone is a fault that the start tells, too.
+        if self.authority.is_some() || authority.certificate.exists() || authority.key.exists() {
+            let opened = Authority::open(&authority, self.certificate_validity_days);
+            opened.map_err(|error| error.with_key("capif.authority"))?;
+        }
+        let key = self.token_key();
+        if key.exists() { open_signer(&key).map(drop) } else { Ok(()) }
+    }
+
+    /// Where the authority is, or is to be made.
+    pub(crate) fn authority_files(&self) -> AuthorityFiles {
+        let own = || AuthorityFiles { certificate: self.data.join("ca.pem"), key: self.data.join("ca.key") };
+        self.authority.clone().unwrap_or_else(own)
+    }
+
+    /// Where the key that signs tokens is, or is to be made.
+    pub(crate) fn token_key(&self) -> PathBuf {
+        self.data.join("token.key")
     }
 
     fn fault_of_entries(&self) -> Option<String> {

@@ -123,7 +123,7 @@ async fn change(
 }
 
 /// The domain, if the caller is its management function.
-fn own<'a>(state: &'a State, caller: &Caller, domain: &str) -> Result<&'a Provider, Refusal> {
+pub(crate) fn own<'a>(state: &'a State, caller: &Caller, domain: &str) -> Result<&'a Provider, Refusal> {
     let id = caller.must_be_a(Role::Amf)?;
     let provider = state.providers.get(domain).ok_or_else(|| not_found("REGISTRATION_NOT_FOUND"))?;
     let is_own = provider.functions.iter().any(|function| function.id == id);

@@ -16,7 +16,7 @@ use store::Database;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::{Authority, write_private};
-use super::config::{AuthorityFiles, Config};
+use super::config::Config;
 use super::grants::{self, Grants};
 use super::notifier::Notifier;
 use super::reconcile::reconcile;
@@ -68,12 +68,9 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Runnin
     let registry = tokio::task::spawn_blocking(move || Registry::open(Database::open(&data, options)?))
         .await
         .unwrap_or_else(|_| Err(ExposureError::Configuration("capif: the state could not be opened".to_owned())))?;
-    let files = config
-        .authority
-        .clone()
-        .unwrap_or_else(|| AuthorityFiles { certificate: config.data.join("ca.pem"), key: config.data.join("ca.key") });
+    let files = config.authority_files();
     let authority = Authority::open_or_create(&files, config.certificate_validity_days)?;
-    let signer = signer(&config.data.join("token.key"))?;
+    let signer = signer(&config.token_key())?;
     let nrf = NrfClient::optional(config.nrf.as_ref(), &config.tls, services::AF)?;
     // Notifications only, which have no tokens (TS 33.501 clause 13.4.1).
     let client = |tls| {
@@ -157,6 +154,12 @@ fn signer(path: &Path) -> Result<TokenSigner, ExposureError> {
         let key = zeroize::Zeroizing::new(TokenSigner::generate_pem().map_err(|error| at(&error))?);
         write_private(path, key.as_bytes()).map_err(|error| at(&error))?;
     }
+    open_signer(path)
+}
+
+/// The key that is in `path`.
+pub(crate) fn open_signer(path: &Path) -> Result<TokenSigner, ExposureError> {
+    let at = |error: &dyn std::fmt::Display| ExposureError::Configuration(format!("{}: {error}", path.display()));
     let key = zeroize::Zeroizing::new(std::fs::read(path).map_err(|error| at(&error))?);
     TokenSigner::from_pem(&key).map_err(|error| at(&error))
 }

@@ -7,13 +7,13 @@
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State as Shared};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State as Shared};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use http::header::LOCATION;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use sbi::audit::{self, Audit};
 use sbi::callback::{is_own, is_well_formed_below};
 use sbi::capif::identity::{CapifIdentity, Role};
@@ -220,6 +220,24 @@ impl Caller {
         if self.0.role == role && self.0.id == id { Ok(()) } else { Err(forbidden(NOT_YOURS)) }
     }
 
+    /// Whether it may ask for what belongs to `named`, the first that the path of `template` names.
+    fn may_name(&self, state: &State, template: &str, method: &Method, named: &str) -> Result<(), Refusal> {
+        let Some(collection) = template.split('/').nth(1) else { return Ok(()) };
+        match collection {
+            "api-provider-management" => providers::own(state, self, named).map(drop),
+            "published-apis" => self.must_be(Role::Apf, named),
+            "api-invoker-management" => self.must_be(Role::Invoker, named),
+            "capif-security" if template.ends_with("/delete") => self.must_be_a(Role::Aef).map(drop),
+            // An AEF reads and ends what concerns it of a context.
+            "capif-security" if self.0.role == Role::Aef && [Method::GET, Method::DELETE].contains(method) => Ok(()),
+            "capif-security" => self.must_be(Role::Invoker, named),
+            "api-invocation-logs" => self.must_be(Role::Aef, named),
+            "capif-events" => self.must_be(self.0.role, named),
+            // What the query names decides.
+            _ => Ok(()),
+        }
+    }
+
     /// That it is a `role`.
     pub(crate) fn must_be_a(&self, role: Role) -> Result<&str, Refusal> {
         if self.0.role == role { Ok(&self.0.id) } else { Err(forbidden(NOT_YOURS)) }
@@ -230,6 +248,8 @@ impl FromRequestParts<Arc<Service>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Refusal> {
+        let template = parts.extensions.get::<MatchedPath>().cloned();
+        let named = RawPathParams::from_request_parts(parts, service).await.ok();
         let Some(peer) = parts.extensions.get::<PeerIdentity>() else {
             return Err(unauthorized("NO_CERTIFICATE"));
         };
@@ -241,7 +261,13 @@ impl FromRequestParts<Arc<Service>> for Caller {
         if provider.is_some_and(|(_, provider)| service.grants().of_provider(provider).is_none()) {
             return Err(forbidden("REGISTRATION_WITHDRAWN"));
         }
-        Ok(Self(identity, peer.clone()))
+        let caller = Self(identity, peer.clone());
+        // Decided here for every path that names whose it is, so that nobody's body is waited for who may not send it.
+        let named = named.as_ref().and_then(|params| params.iter().next()).map(|(_, value)| value);
+        if let (Some(template), Some(named)) = (template, named) {
+            caller.may_name(&state, template.as_str(), &parts.method, named)?;
+        }
+        Ok(caller)
     }
 }
 

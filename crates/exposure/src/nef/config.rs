@@ -10,10 +10,11 @@ use sbi::callback::is_well_formed_below;
 use sbi::capif::aef::AefConfig;
 use sbi::naanf::{AnchorRoute, NotificationSection};
 use sbi::nrf::{NrfConfig, peer_fault};
-use sbi::{CertificateFiles, ClientLimits, PeerName, ServerLimits};
+use sbi::{CertificateFiles, ClientLimits, Limit, LimitFault, PeerName, ServerLimits, files, services};
 use serde::{Deserialize, Serialize};
 use store::DatabaseOptions;
 
+use super::token::Tokens;
 use crate::error::ExposureError;
 
 /// `[nef]`: everything the function needs to know.
@@ -262,10 +263,44 @@ impl Config {
         if self.capif_psk_listen.is_some() && self.capif.is_none() {
             return fault("nef.capif_psk_listen needs [nef.capif]".to_owned());
         }
+        if let Some((key, reason)) = self.limit_fault() {
+            return fault(format!("nef.{key} {reason}"));
+        }
         for (index, af) in self.afs.iter().enumerate() {
             self.check_af(index, af)?;
         }
         Ok(())
+    }
+
+    /// The limit that makes no sense, and what it must be.
+    fn limit_fault(&self) -> Option<(String, String)> {
+        let of = |section: &'static str| move |(member, reason): LimitFault| (format!("{section}.{member}"), reason);
+        let of_store = self.store.fault().map(|(member, reason)| (format!("store.{member}"), reason.to_owned()));
+        let of_akma = self.akma.as_ref().and_then(|akma| akma.requests.fault()).map(of("akma.requests"));
+        let of_msgin5g = self.msgin5g.as_ref().and_then(|msgin5g| {
+            let subscriptions = msgin5g.topic_list_subscriptions_per_as_max;
+            let subscriptions =
+                Limit::fault([Limit::count("topic_list_subscriptions_per_as_max", subscriptions).or_none()]);
+            let limits = msgin5g.limits.fault().map(of("msgin5g.limits"));
+            limits.or(msgin5g.requests.fault().map(of("msgin5g.requests"))).or(subscriptions.map(of("msgin5g")))
+        });
+        let requests = self.requests.fault().map(of("requests"));
+        self.limits.fault().map(of("limits")).or(requests).or(of_store).or(of_akma).or(of_msgin5g)
+    }
+
+    /// Opens every file that a start opens: certificates, keys, authorities and CRLs of both sides, the key for tokens, and those
+    /// of an exposing function.
+    ///
+    /// # Errors
+    /// [`ExposureError`] naming key and file.
+    pub fn check_files(&self) -> Result<(), ExposureError> {
+        files::mutual_tls("nef.tls", &self.tls)?;
+        files::mutual_tls("nef.inside", &self.inside)?;
+        files::nrf(self.nrf.as_ref(), &self.inside, services::NEF)?;
+        if let Some(capif) = &self.capif {
+            files::exposing_function("nef.capif", capif)?;
+        }
+        Tokens::open(&self.tokens).map(drop)
     }
 
     fn check_af(&self, index: usize, af: &AfConfig) -> Result<(), ExposureError> {

@@ -16,6 +16,8 @@ pub const TARGET_URI_NOT_ALLOWED: &str = "TARGET_URI_NOT_ALLOWED";
 pub const NOTIFICATION_URI_NOT_ALLOWED: &str = "NOTIFICATION_URI_NOT_ALLOWED";
 /// 403: the Application Server has not registered here.
 pub const NOT_REGISTERED: &str = "NOT_REGISTERED";
+/// 403: the operator's network does not let the NEF ask for this. Asking again is of no use before an operator changes that.
+pub const INSIDE_NOT_ALLOWED: &str = "INSIDE_NOT_ALLOWED";
 /// 404: no registration of the caller's has this identifier.
 pub const REGISTRATION_NOT_FOUND: &str = "REGISTRATION_NOT_FOUND";
 /// 404: no subscription of the caller's has this identifier.

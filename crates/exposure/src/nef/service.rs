@@ -72,13 +72,19 @@ impl Service {
     /// members at fault. Our own trouble inside (credentials, redirections, nonsense) is a fault of ours.
     pub(crate) fn told_inside(&self, error: &SbiError) -> Refused {
         let SbiError::Problem(problem) = error else {
-            // A producer that the NRF does not know just now is one that is away.
-            return if error.is_transient() || matches!(error, SbiError::NrfRefused { .. }) {
-                tracing::warn!(%error, "no answer from inside");
-                self.inside_unavailable(None)
-            } else {
-                tracing::error!(%error, "unusable answer from inside");
-                refuse("inside_malformed", ProblemDetails::internal())
+            return match Silence::of(error) {
+                Silence::Away => {
+                    tracing::warn!(%error, "no answer from inside");
+                    self.inside_unavailable(None)
+                }
+                Silence::NotAllowed => {
+                    tracing::error!(%error, "the NRF does not let this function ask inside");
+                    refuse("inside_not_allowed", ProblemDetails::forbidden(refusal::INSIDE_NOT_ALLOWED))
+                }
+                Silence::Malformed => {
+                    tracing::error!(%error, "unusable answer from inside");
+                    refuse("inside_malformed", ProblemDetails::internal())
+                }
             };
         };
         match problem.status_code() {
@@ -129,6 +135,32 @@ impl Service {
     }
 }
 
+/// Why a function inside refused nothing and answered nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// It is to be asked again: it is away, or the NRF does not know it, or us, just now.
+    Away,
+    /// The NRF gives no token for it, and will not before an operator changes that.
+    NotAllowed,
+    /// Its answer is none.
+    Malformed,
+}
+
+impl Silence {
+    fn of(error: &SbiError) -> Self {
+        match error {
+            // An NRF that has started anew says so of whoever has not registered again yet.
+            SbiError::NrfRefused { reason, .. } if reason == INVALID_CLIENT => Self::Away,
+            SbiError::NrfRefused { transient: false, .. } => Self::NotAllowed,
+            error if error.is_transient() => Self::Away,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// RFC 6749 clause 5.2.
+const INVALID_CLIENT: &str = "invalid_client";
+
 /// A refusal under its word.
 pub(crate) fn refuse(reason: &'static str, problem: ProblemDetails) -> Refused {
     (reason, Box::new(problem))
@@ -156,6 +188,17 @@ mod tests {
         let reason = Some("imsi-001010000000001 is not known".to_owned());
         let told = members_at_fault(&[InvalidParam { param: "/aKId".to_owned(), reason }]);
         assert_eq!(told, [InvalidParam { param: "/aKId".to_owned(), reason: None }]);
+    }
+
+    #[test]
+    fn what_the_nrf_refuses_for_good_is_not_told_as_something_to_ask_for_again() {
+        let nrf = |reason: &str, transient| SbiError::NrfRefused { reason: reason.to_owned(), transient };
+        assert_eq!(Silence::of(&nrf("invalid_scope", false)), Silence::NotAllowed);
+        assert_eq!(Silence::of(&nrf("unauthorized_client", false)), Silence::NotAllowed);
+        assert_eq!(Silence::of(&nrf("invalid_client", false)), Silence::Away);
+        assert_eq!(Silence::of(&nrf("the NRF knows no such producer", true)), Silence::Away);
+        assert_eq!(Silence::of(&SbiError::TimedOut), Silence::Away);
+        assert_eq!(Silence::of(&SbiError::Malformed("no JSON".to_owned())), Silence::Malformed);
     }
 
     #[test]

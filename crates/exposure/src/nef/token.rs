@@ -64,14 +64,16 @@ impl Claims {
 
 impl Tokens {
     pub(crate) fn open(config: &TokenConfig) -> Result<Self, ExposureError> {
-        let wrong = |error: TokenError| ExposureError::TokenKey(error.to_string());
-        let pem = match &config.key {
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| ExposureError::TokenKey(format!("{}: {error}", path.display())))?,
-            None => TokenSigner::generate_pem().map_err(wrong)?,
+        let wrong = |error: &dyn std::fmt::Display| match &config.key {
+            Some(path) => ExposureError::TokenKey(format!("nef.tokens.key: {}: {error}", path.display())),
+            None => ExposureError::TokenKey(error.to_string()),
         };
-        let signer = TokenSigner::from_pem(pem.as_bytes()).map_err(wrong)?;
-        let keys = TokenKeys::from_jwks(signer.jwks().to_string().as_bytes()).map_err(wrong)?;
+        let pem = match &config.key {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| wrong(&error))?,
+            None => TokenSigner::generate_pem().map_err(|error| wrong(&error))?,
+        };
+        let signer = TokenSigner::from_pem(pem.as_bytes()).map_err(|error| wrong(&error))?;
+        let keys = TokenKeys::from_jwks(signer.jwks().to_string().as_bytes()).map_err(|error| wrong(&error))?;
         Ok(Self { signer, keys, issuer: config.issuer.clone(), lifetime_seconds: config.lifetime_seconds })
     }
 

@@ -32,7 +32,7 @@ use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use transport::profile::Authorities;
-use transport::{ApiKeySource, BoxFuture};
+use transport::{ApiKeySource, BoxFuture, Limit};
 
 use self::counts::Counts;
 pub use self::counts::InvocationCounts;
@@ -106,6 +106,11 @@ impl Default for AefLimits {
 }
 
 impl AefConfig {
+    /// Whether it was registered at the core function before.
+    pub(crate) fn is_registered(&self) -> bool {
+        registration::path(self).exists()
+    }
+
     /// The key that is wrong, and why.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
@@ -116,10 +121,16 @@ impl AefConfig {
             return Some("check_interval_seconds must be 1 to 3600".to_owned());
         }
         let limits = &self.limits;
-        if [limits.invokers_max, limits.questions_max, limits.questions_per_source_max, limits.logs_waiting_max]
-            .contains(&0)
-        {
-            return Some("limits must be 1 or more".to_owned());
+        let wrong = Limit::fault([
+            Limit::count("invokers_max", limits.invokers_max),
+            Limit::count("unknown_max", limits.unknown_max).or_none(),
+            Limit::count("questions_max", limits.questions_max),
+            Limit::count("questions_per_source_max", limits.questions_per_source_max),
+            Limit::number("unknown_per_source_max", limits.unknown_per_source_max.into()),
+            Limit::count("logs_waiting_max", limits.logs_waiting_max),
+        ]);
+        if let Some((key, reason)) = wrong {
+            return Some(format!("limits.{key} {reason}"));
         }
         let well_formed = |one: &InterfaceDescription| one.is_well_formed() && one.security_methods.is_some();
         if self.interfaces.is_empty() || !self.interfaces.iter().all(well_formed) {

@@ -49,6 +49,9 @@ impl From<AkmaAfKeyData> for ProvenKey {
 /// Cause of a 503 that is about one UE; TS 29.535 defines none: its GPSI is needed, and UDM has not told it yet. Others are
 /// served.
 pub const GPSI_NOT_YET_KNOWN: &str = "GPSI_NOT_YET_KNOWN";
+/// 403: the GPSI of this UE is needed, and UDM refuses to tell it. Asking again is of no use before an operator changes that; the
+/// key is to be had without identity (`anonInd`).
+pub const GPSI_NOT_AVAILABLE: &str = "GPSI_NOT_AVAILABLE";
 /// Causes of a 403 that are about one A-KID; TS 29.535 defines none. Authenticating anew is the remedy for each, or nothing is.
 const K_AF_EXPIRED: &str = "K_AF_EXPIRED";
 const TOO_MANY_APPLICATION_KEYS: &str = "TOO_MANY_APPLICATION_KEYS";
@@ -59,7 +62,7 @@ const AKMA_DISABLED: &str = "AKMA_DISABLED";
 /// | Answer | Of whom | |
 /// |---|---|---|
 /// | 400; 403 and 404 with a cause that is about an A-KID; 404 with any other | the A-KID, which any stranger may choose | refused |
-/// | 503 `GPSI_NOT_YET_KNOWN` | the UE, for now | not yet |
+/// | 503 `GPSI_NOT_YET_KNOWN`, 403 `GPSI_NOT_AVAILABLE` | the UE, for now or until an operator changes something | not yet |
 /// | none: too many requests of ours are under way, or the AAnF asked to be left alone and is | us | not asked |
 /// | 429 | how often we ask | too many |
 /// | 404 of a path that is none there, 403 with any other cause, 401, 5xx, nonsense, silence | the AAnF, or what it allows us | unavailable |
@@ -80,6 +83,7 @@ pub(crate) fn key_source_error(error: SbiError) -> KeySourceError {
             {
                 KeySourceError::Refused(reason)
             }
+            StatusCode::FORBIDDEN if problem.has_cause(GPSI_NOT_AVAILABLE) => KeySourceError::NotYet(reason),
             StatusCode::SERVICE_UNAVAILABLE if problem.has_cause(GPSI_NOT_YET_KNOWN) => KeySourceError::NotYet(reason),
             StatusCode::TOO_MANY_REQUESTS => KeySourceError::TooMany(reason),
             _ => KeySourceError::Unavailable(reason),
@@ -117,6 +121,7 @@ mod tests {
     fn what_passes_for_one_ue_is_no_failure_of_the_aanf() {
         let not_yet = ProblemDetails::unavailable(GPSI_NOT_YET_KNOWN, 1);
         assert!(matches!(told(not_yet), KeySourceError::NotYet(_)));
+        assert!(matches!(told(ProblemDetails::forbidden(GPSI_NOT_AVAILABLE)), KeySourceError::NotYet(_)));
         assert!(matches!(key_source_error(SbiError::Overloaded), KeySourceError::NotAsked(_)), "it was not asked");
         assert!(matches!(key_source_error(SbiError::TimedOut), KeySourceError::Unavailable(_)));
         assert!(matches!(key_source_error(SbiError::Paused { seconds: 3 }), KeySourceError::NotAsked(_)), "nor now");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use transport::Limit;
 use uuid::Uuid;
 
 use crate::client::ClientLimits;
@@ -114,7 +115,21 @@ impl NrfConfig {
                 return Some(format!("nrf.{key} must be an https URI without query"));
             }
         }
+        if let Some((key, reason)) = self.requests.fault() {
+            return Some(format!("nrf.requests.{key} {reason}"));
+        }
         let limits = &self.limits;
+        let others = Limit::fault([
+            Limit::count("tokens_max", limits.tokens_max),
+            Limit::count("discoveries_max", limits.discoveries_max),
+            Limit::milliseconds("token_wait_milliseconds", limits.token_wait_milliseconds),
+            Limit::milliseconds("deregistration_timeout_milliseconds", limits.deregistration_timeout_milliseconds)
+                .or_none(),
+            Limit::milliseconds("refusal_milliseconds", limits.refusal_milliseconds).or_none(),
+        ]);
+        if let Some((key, reason)) = others {
+            return Some(format!("nrf.limits.{key} {reason}"));
+        }
         let periods = [
             ("heart_beat_seconds", u64::from(limits.heart_beat_seconds)),
             ("heart_beat_max_seconds", u64::from(limits.heart_beat_max_seconds)),

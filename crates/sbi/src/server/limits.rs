@@ -1,6 +1,7 @@
 //! Limits of a server.
 
 use serde::{Deserialize, Serialize};
+use transport::{Limit, LimitFault};
 
 /// Every limit of a server, and what a peer sees when it is hit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,3 +92,41 @@ impl Default for ServerLimits {
         }
     }
 }
+
+impl ServerLimits {
+    /// The limit that makes no sense, and what it must be: with it nobody would be served, or HTTP/2 has no such value.
+    #[must_use]
+    pub fn fault(&self) -> Option<LimitFault> {
+        let octets = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        Limit::fault([
+            Limit::count("connections_max", self.connections_max),
+            Limit::count("connections_per_peer_max", self.connections_per_peer_max),
+            Limit::count("handshakes_max", self.handshakes_max),
+            Limit::count("handshakes_per_source_max", self.handshakes_per_source_max),
+            Limit::seconds("handshake_timeout_seconds", self.handshake_timeout_seconds),
+            Limit::number("streams_per_connection_max", self.streams_per_connection_max.into()),
+            Limit::count("requests_max", self.requests_max),
+            Limit::count("request_body_bytes_max", self.request_body_bytes_max),
+            Limit::within("header_list_bytes_max", self.header_list_bytes_max.into(), HEADER_LIST_BYTES),
+            Limit::count("reset_streams_max", self.reset_streams_max).or_none(),
+            Limit::count("faulty_streams_max", self.faulty_streams_max).or_none(),
+            Limit::within("stream_window_bytes", self.stream_window_bytes.into(), WINDOW_BYTES),
+            Limit::within("connection_window_bytes", self.connection_window_bytes.into(), WINDOW_BYTES),
+            Limit::within("send_buffer_bytes_max", octets(self.send_buffer_bytes_max), WINDOW_BYTES),
+            Limit::count("bodies_per_peer_max", self.bodies_per_peer_max),
+            Limit::seconds("body_timeout_seconds", self.body_timeout_seconds),
+            Limit::seconds("request_timeout_seconds", self.request_timeout_seconds),
+            Limit::seconds("answer_timeout_seconds", self.answer_timeout_seconds),
+            Limit::seconds("keepalive_interval_seconds", self.keepalive_interval_seconds),
+            Limit::seconds("keepalive_timeout_seconds", self.keepalive_timeout_seconds),
+            Limit::seconds("drain_timeout_seconds", self.drain_timeout_seconds).or_none(),
+            Limit::seconds("reload_interval_seconds", self.reload_interval_seconds),
+            Limit::seconds("reverify_interval_seconds", self.reverify_interval_seconds),
+        ])
+    }
+}
+
+/// RFC 9113 clause 6.9.1.
+const WINDOW_BYTES: std::ops::RangeInclusive<u64> = 1..=2_147_483_647;
+/// With less than this a path and an access token find no room; a gibibyte is no limit.
+pub(crate) const HEADER_LIST_BYTES: std::ops::RangeInclusive<u64> = 1_024..=1_073_741_824;

@@ -49,7 +49,7 @@ struct Registered {
 impl Registration {
     /// Does what is left to do.
     pub(super) async fn complete(config: &AefConfig, apis: &[ExposedApi]) -> Result<Self, SbiError> {
-        let path = config.data.join("registration.json");
+        let path = path(config);
         let mut registered = match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| SbiError::InvalidRequest(format!("{}: {error}", path.display())))?,
@@ -70,6 +70,11 @@ impl Registration {
         let client = SbiClient::new(SbiClientConfig { tls, limits: ClientLimits::default() })?;
         Ok(Self { aef_id: registered.aef_id, api_ids: registered.apis, client, root, keys })
     }
+}
+
+/// Where it is kept what the registration brought.
+pub(super) fn path(config: &AefConfig) -> PathBuf {
+    config.data.join("registration.json")
 }
 
 async fn register(config: &AefConfig) -> Result<Registered, SbiError> {
