@@ -250,7 +250,7 @@ async fn follow_topics(config: ApplicationServerConfig, device: &mut Device, nam
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_follows_topics_inside_the_domain_through_the_nef_and_as_an_invoker() {
+async fn it_follows_topics_inside_the_domain_through_the_nef_and_as_an_invoker_by_pki_oauth_and_psk() {
     let world = World::start();
     let mut device = Device::register(&world.lab).await;
     let api = world.text("/server/api");
@@ -266,12 +266,16 @@ async fn it_follows_topics_inside_the_domain_through_the_nef_and_as_an_invoker()
     follow_topics(world.outside(access), &mut device, "nef").await;
     println!("held: through the NEF");
     let folder = tempfile::tempdir().unwrap();
-    let invoker = world.invoker(folder.path(), 0).await;
-    let access = Access::Capif { invoker: Box::new(invoker), methods: vec![SecurityMethod::Oauth], aef_id: None };
-    let mut config = world.outside(access);
-    config.host = Some("localhost".to_owned());
-    follow_topics(config, &mut device, "capif").await;
-    println!("held: as an API invoker");
+    for (number, method) in [SecurityMethod::Pki, SecurityMethod::Oauth, SecurityMethod::Psk].into_iter().enumerate() {
+        // From onboarding on: each is an invoker of its own.
+        let invoker = world.invoker(folder.path(), number).await;
+        let access = Access::Capif { invoker: Box::new(invoker.clone()), methods: vec![method.clone()], aef_id: None };
+        let mut config = world.outside(access);
+        config.host = Some("localhost".to_owned());
+        follow_topics(config, &mut device, &format!("capif-{number}")).await;
+        println!("held: as an API invoker by {method:?}");
+        invoker.offboard().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

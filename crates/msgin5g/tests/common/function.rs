@@ -365,7 +365,7 @@ pub fn second_server(lab: &Lab, name: &str) -> toml::Table {
 }
 
 /// A server like the lab's that exposes its APIs to API invokers itself, and a CAPIF core function of its own at which it alone
-/// publishes and the lab's onboarding credentials are unspent. Its only application server is the lab's first one outside.
+/// publishes and the lab's onboarding credentials are unspent. It takes notifications of a NEF that is none of the lab's. Its only application server is the lab's first one outside.
 pub fn exposing_server(lab: &Lab) -> (Function, Function) {
     let credential = "for the server alone";
     let mut core = configuration(lab, "exposure");
@@ -393,6 +393,13 @@ pub fn exposing_server(lab: &Lab) -> (Function, Function) {
     // Application functions outside have an authority of their own, which opens nothing at the server.
     let targets = json!({"ca": lab.path("pki/af-ca.pem")});
     server["api"].as_table_mut().unwrap().insert("targets".to_owned(), toml::Value::try_from(targets).unwrap());
+    let exposure = json!({
+        "nef": lab.lab_json()["core"]["nef"],
+        "scs_as_id": "own-server",
+        "notification_listen": free_address(),
+        "notifier": {"dns_name": "nef.elsewhere.example"},
+    });
+    server.insert("exposure".to_owned(), toml::Value::try_from(exposure).unwrap());
     let capif = json!({
         "listen": by_certificate,
         "psk_listen": by_psk,

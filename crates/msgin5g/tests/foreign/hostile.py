@@ -316,12 +316,17 @@ def core_functions(lab, _):
 
 
 def servers_doors(lab, folder):
-    """Where the server itself takes API invokers: in fewer rounds."""
+    """Where the server itself takes API invokers, and where it takes the NEF's notifications: in fewer rounds."""
     some, body_path = {"rounds": 0.25}, "/msgs-msgdelivery/v1/deliver-as-message"
     invoker, profile = onboarded(lab, folder, "msgs-msgdelivery")
     url = f"https://{address_of(interface_for(profile, 'PKI'))}"
+    with open(lab.path("own-server.toml"), "rb") as file:
+        notified = tomllib.load(file)["exposure"]["notification_listen"]
     return [ByCertificate("server's capif", url, body_path, lambda: Peer(lab, invoker.cert, invoker.key), **some),
-            by_psk("server's aef_psk", invoker, profile, body_path, **some)]
+            by_psk("server's aef_psk", invoker, profile, body_path, **some),
+            # It has no document, and nobody here may notify it.
+            ByCertificate("server's notifications", f"https://{notified}", "/notifications/reachability/0000",
+                          lambda: lab.peer("lab-nf"), served=404, **some)]
 
 
 GROUPS = {"producers": producers, "core": core_functions, "invokers": servers_doors}

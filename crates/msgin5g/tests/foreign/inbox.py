@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 
+from asgi import body_of, lifespan
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
@@ -35,17 +36,8 @@ class Inbox:
 
     async def take(self, scope, receive, send):
         if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": f"{message['type']}.complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
-        body = b""
-        while True:
-            part = await receive()
-            body += part.get("body", b"")
-            if not part.get("more_body"):
-                break
+            return await lifespan(receive, send)
+        body = await body_of(receive)
         self.received.put((scope["http_version"], scope["path"], json.loads(body)))
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})

@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.parse
 
+from asgi import body_of, lifespan
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -117,17 +118,8 @@ class Nrf:
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": f"{message['type']}.complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
-        body = b""
-        while True:
-            part = await receive()
-            body += part.get("body", b"")
-            if not part.get("more_body"):
-                break
+            return await lifespan(receive, send)
+        body = await body_of(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         record, status, media_type, told = self.answer(
             scope["method"], scope["path"], scope["query_string"].decode(), headers, body)

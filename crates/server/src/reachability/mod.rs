@@ -102,7 +102,7 @@ pub(crate) async fn serve(
     let config = SbiServerConfig { listen: section.notification_listen, tls, limits: section.limits.clone() };
     let notifier = Notifier::new(&section.notifier, &section.nef);
     let metrics = core.reachability.metrics.server.clone();
-    let server = SbiServer::start_observed(config, router(Arc::clone(core), notifier), stop, metrics).await?;
+    let server = SbiServer::start_admitting(config, router(Arc::clone(core), notifier), stop, metrics).await?;
     let own = format!("https://{}", server.local_addr());
     core.reachability.enable(section, client, section.notification_uri.as_ref().unwrap_or(&own));
     take_up(core);

@@ -113,7 +113,7 @@ async fn reachability_report(
 }
 
 impl Notifications {
-    /// Decided before anything of the body is looked at; `sbi` has read it, within its bound.
+    /// Decided before the body is read.
     fn admit(&self, identity: &PeerIdentity, token: &str, service: Service) -> Result<Token, ProblemDetails> {
         if !self.notifier.is(identity) {
             self.tell_refused(identity, "notification of somebody else than the NEF refused");
