@@ -89,6 +89,9 @@ impl Pki {
     }
 }
 
+/// A key of a configuration, and a file that it names.
+type Opened = (&'static str, PathBuf);
+
 const INSTANCE: &str = "4947a69a-f61b-4bc1-b9da-47c9c5d14b64";
 
 #[test]
@@ -233,7 +236,7 @@ fn a_wrong_entry_of_a_policy_file_is_told_with_that_file_the_key_and_what_would_
 
 /// A configuration of each function that is right, with every kind of file that its start opens, and those files by the key that
 /// is told with them.
-fn functions(pki: &Pki) -> Vec<(&'static str, String, Vec<(&'static str, PathBuf)>)> {
+fn functions(pki: &Pki) -> Vec<(&'static str, String, Vec<Opened>)> {
     let issue = |instance: &str| {
         let files = pki.authority.issue(instance, &["function.example"]);
         let crl = pki.authority.directory().join(format!("{instance}.crl"));
@@ -417,7 +420,8 @@ fn limits_that_would_serve_nobody_are_told_with_their_key_and_what_they_must_be(
         ("scp", "'http://scp'", "must be an https URI"),
     ];
     type Members<'a> = &'a [(&'a str, &'a str, &'a str)];
-    let others: [(&str, &[(&str, Members)]); 4] = [
+    type Sections<'a> = &'a [(&'a str, Members<'a>)];
+    let others: [(&str, Sections); 4] = [
         (
             "aanf",
             &[
