@@ -223,7 +223,8 @@ async fn each_decision_is_told_to_the_audit_with_outcome_and_reason() {
     Invoker::onboard(world.invoker_config("mallory", false), "guessed").await.unwrap_err();
     let path = "/capif-security/v1/trustedInvokers/another";
     request(&world, invoker.files(), Method::GET, path, Value::Null).await;
-    request(&world, invoker.files(), Method::PUT, path, json!({"nothing": "of it"})).await;
+    let own = format!("/capif-security/v1/trustedInvokers/{}", invoker.id());
+    request(&world, invoker.files(), Method::PUT, &own, json!({"nothing": "of it"})).await;
     invoker.discover(Default::default()).await.unwrap();
     let metrics = world.metrics();
     for reason in ["onboarding_credential_unknown", "not_yours", "malformed"] {

@@ -438,7 +438,7 @@ fn limits_that_would_serve_nobody_are_told_with_their_key_and_what_they_must_be(
                 ("limits", &server_limits),
                 ("tables", &[("associations_max", "0", "must be 1 or more")]),
                 ("tables", &[("group_members_max", "0", "must be 1 or more")]),
-                ("store", &[("group_bytes_max", "0", "must be 1 or more")]),
+                ("store", &[("group_batches_max", "0", "must be 1 or more")]),
             ],
         ),
         (
@@ -447,11 +447,11 @@ fn limits_that_would_serve_nobody_are_told_with_their_key_and_what_they_must_be(
                 ("nef.limits", &server_limits),
                 ("nef.requests", &client_limits),
                 ("nef.akma.requests", &client_limits[..1]),
-                ("nef.store", &[("queue_bytes_max", "0", "must be 1 or more")]),
+                ("nef.store", &[("queue_batches_max", "0", "must be 1 or more")]),
                 ("nef.capif.limits", &[("questions_max", "0", "must be 1 or more")]),
                 ("capif.limits", &server_limits),
                 ("capif.tables", &[("invokers_max", "0", "must be 1 or more")]),
-                ("capif.tables", &[("notifications_max", "0", "must be 1 or more")]),
+                ("capif.tables", &[("apis_max", "0", "must be 1 or more")]),
             ],
         ),
         (

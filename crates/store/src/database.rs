@@ -80,15 +80,12 @@ impl Default for DatabaseOptions {
 }
 
 impl DatabaseOptions {
-    /// The option that makes no sense, and what it must be: with it nothing could be written.
+    /// The option that makes no sense, and what it must be: with it nothing could be written. Of octets, none is one batch at a
+    /// time.
     #[must_use]
     pub fn fault(&self) -> Option<(&'static str, &'static str)> {
-        let of_something = [
-            ("queue_batches_max", self.queue_batches_max),
-            ("queue_bytes_max", self.queue_bytes_max),
-            ("group_batches_max", self.group_batches_max),
-            ("group_bytes_max", self.group_bytes_max),
-        ];
+        let of_something =
+            [("queue_batches_max", self.queue_batches_max), ("group_batches_max", self.group_batches_max)];
         let of_something = of_something.into_iter().find(|(_, value)| *value == 0);
         let memory =
             [("memtable_bytes_max", self.memtable_bytes_max), ("memtables_bytes_max", self.memtables_bytes_max)];

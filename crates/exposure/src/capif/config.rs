@@ -291,7 +291,7 @@ impl Config {
             Limit::count("interfaces_per_context_max", tables.interfaces_per_context_max),
             Limit::count("subscriptions_per_subscriber_max", tables.subscriptions_per_subscriber_max).or_none(),
             Limit::count("audit_logs_max", tables.audit_logs_max).or_none(),
-            Limit::count("notifications_max", tables.notifications_max),
+            Limit::count("notifications_max", tables.notifications_max).or_none(),
         ]);
         let of_store = self.store.fault().map(|(member, reason)| (format!("store.{member}"), reason.to_owned()));
         self.limits.fault().map(of("limits")).or(of_tables.map(of("tables"))).or(of_store)
