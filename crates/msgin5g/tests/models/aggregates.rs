@@ -6,7 +6,7 @@ use crate::common::foreign_ue::ForeignUe;
 use crate::neighbour::eventually;
 use crate::peer::TestAs;
 use crate::wire::{address, msg, payload, storable, with};
-use crate::world::{LAMP, METER, VALVE, World, passes};
+use crate::world::{LAMP, METER, TRACKER, VALVE, World, passes};
 
 const RECEIVED: &str = "msgin5g_aggregates_received_total";
 const SENT: &str = "msgin5g_aggregates_sent_total";
@@ -162,7 +162,8 @@ async fn a_device_that_takes_no_aggregates_or_less_at_once_gets_the_messages_one
     let mut meter = world.ue(METER);
     let mut valve = away(&world, VALVE, json!({"aggrSup": false}));
     let mut lamp = away(&world, LAMP, takes_aggregates(15));
-    for (name, ue) in [("valve", &valve), ("lamp", &lamp)] {
+    let mut tracker = away(&world, TRACKER, takes_aggregates(30));
+    for (name, ue) in [("valve", &valve), ("lamp", &lamp), ("tracker", &tracker)] {
         let each = [1, 2].map(|number| storable_individual(&format!("{name}-{number}")));
         assert!(meter.request(aggregate(&meter.address(), &ue.address(), name, each.into())).is_stored());
     }
@@ -174,7 +175,14 @@ async fn a_device_that_takes_no_aggregates_or_less_at_once_gets_the_messages_one
     assert!(segments.iter().all(|segment| segment["segInd"] == true && segment.get("indMsgs").is_none()));
     let octets: Vec<u8> = segments.iter().flat_map(payload).collect();
     assert_eq!(String::from_utf8(octets).unwrap(), "payload of lamp-1payload of lamp-2");
-    assert_eq!((world.server.metric(RECEIVED), world.server.metric(SENT)), (2, 0));
+    // Thirty octets hold either of them and not both, so each comes alone and whole.
+    tracker.come_back_with(world.server.address(), takes_aggregates(30));
+    for id in ["tracker-1", "tracker-2"] {
+        let message = tracker.receive_any();
+        assert_eq!((&message["msgId"], message.get("segInd"), message.get("indMsgs")), (&json!(id), None, None));
+        assert_eq!(payload(&message), format!("payload of {id}").into_bytes());
+    }
+    assert_eq!((world.server.metric(RECEIVED), world.server.metric(SENT)), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
