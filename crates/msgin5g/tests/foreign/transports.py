@@ -10,6 +10,7 @@ line: it is tried in tests/transports.rs.
 
 import asyncio
 import base64
+import copy
 import json
 import os
 import pathlib
@@ -250,14 +251,19 @@ def expect(got, code, cause=None):
         assert cause in (answer or {}).values(), f"wanted {cause}: {answer}"
 
 
-def refusals_over(way, alice, bob):
+def refusals_over(way, alice, bob, before, without_akma):
     stranger = f"0.{'ab' * 32}@5gc.{alice.network.domain}"
-    for attempt, how in (("unknown A-KID", {"a_kid": stranger}), ("wrong K_AF", {"k_af": bytes(32)})):
+    # The AAnF has no key of the latter two either: each has the right one of its own authentication.
+    for attempt, told, ue, how in (
+            ("unknown A-KID", "unknown A-KID", alice, {"a_kid": stranger}),
+            ("wrong K_AF", "wrong K_AF", alice, {"k_af": bytes(32)}),
+            ("older A-KID", "unknown A-KID", before, {"a_kid": before.a_kid}),
+            ("subscription without AKMA", "unknown A-KID", without_akma, {"a_kid": without_akma.a_kid})):
         try:
-            way.open(alice, **how).close()
+            way.open(ue, **how).close()
             raise AssertionError(f"{attempt}: let in")
         except Refused as refused:
-            assert way.told[attempt] in str(refused), f"{attempt}: wanted {way.told[attempt]!r}: {refused}"
+            assert way.told[told] in str(refused), f"{attempt}: wanted {way.told[told]!r}: {refused}"
     session = way.open(alice)
     to = bob.address()
     expect(session.request(message(alice, to, b"too early", str(uuid.uuid4()))), way.not_registered, "NOT_REGISTERED")
@@ -322,8 +328,12 @@ def main(lab_json, what, state=None):
     network = Network(lab_json)
     alice, bob = (Ue(network, s).authenticate() for s in subscribers(network, 2))
     if what == "refusals":
+        before = copy.copy(alice)
+        alice.authenticate()
+        assert before.a_kid != alice.a_kid and before.k_akma != alice.k_akma
+        [without_akma, *_] = [Ue(network, s).authenticate() for s in network.lab["subscribers"] if not s.get("akma_allowed", True)]
         for way in WAYS:
-            refusals_over(way, alice, bob)
+            refusals_over(way, alice, bob, before, without_akma)
     elif what == "store":
         for way in WAYS:
             acceptance_over(way, alice, bob)
