@@ -10,6 +10,7 @@ from those in NEVER, which say why.
 import copy
 import datetime
 import json
+import re
 import sys
 import time
 import urllib.parse
@@ -116,8 +117,9 @@ FORM = "application/x-www-form-urlencoded"
 
 def refusals(function, callers, bodies):
     for (method, template), operation in function.operations.items():
-        peer = callers(method, template)
-        path = concrete(function, operation, template)
+        caller = callers(method, template)
+        peer, named = caller if isinstance(caller, tuple) else (caller, None)
+        path = concrete(function, operation, template, named)
         if "requestBody" in operation:
             body_refusals(function, peer, method, path, operation, bodies.get((method, template)))
         for parameter in operation.get("parameters", []):
@@ -130,9 +132,11 @@ def refusals(function, callers, bodies):
     refused(function.reader.get(f"{function.root}/nothing/of/this/name"), 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND")
 
 
-def concrete(function, operation, template):
-    """The path with an example for each variable, and every mandatory query parameter."""
+def concrete(function, operation, template, named=None):
+    """The path with an example for each variable, the first of them `named`, and every mandatory query parameter."""
     path, query = template, {}
+    if named is not None:
+        path = re.sub(r"\{[^}]*\}", urllib.parse.quote(named, safe=""), path, count=1)
     for parameter in operation.get("parameters", []):
         schema = parameter.get("schema") or next(iter(parameter["content"].values()))["schema"]
         if parameter["in"] == "path":
@@ -344,6 +348,28 @@ class Applicant:
         return self.nobody.request(method, url, body, token=self.credential, **further)
 
 
+def party(lab):
+    """Who gets as far as the body at the CAPIF core function: whose the path is. `exposure` has left an invoker."""
+    provider, invoker = Provider(lab), lambda: (lab.invoker, lab.invoker.id)
+    parties = {
+        "api-provider-management": lambda: (provider.amf, provider.domain),
+        "published-apis": lambda: (provider.apf, provider.apf_id),
+        "api-invoker-management": invoker,
+        "capif-security": invoker,
+        "api-invocation-logs": lambda: (provider.aef, provider.aef_id),
+        "capif-events": invoker,
+    }
+
+    def of(method, template):
+        if (method, template) == ("POST", INVOKERS):
+            return Applicant(lab)
+        if template.endswith("/delete"):
+            return provider.aef, lab.invoker.id
+        return parties.get(template.split("/")[1], lambda: provider.amf)()
+
+    return of
+
+
 def main(lab_json):
     lab = Lab(lab_json)
     core = lab.core
@@ -351,8 +377,6 @@ def main(lab_json):
     as_server = lab.application_server(0)
     provisioning = lambda method, path: lab.peer("server" if path.startswith("/ss-upr") else "provisioner")
     anchor = lambda method, path: lab.peer("server" if path.endswith("retrieve-applicationkey") else "ausf")
-    # Whoever has a certificate of the CAPIF authority gets as far as the body.
-    party = lambda method, path: Applicant(lab) if (method, path) == ("POST", INVOKERS) else Provider(lab).amf
     plan = [
         (core["aanf"], inside, akma, anchor, None),
         (core["ausf"], inside, authentication, lambda *_: lab.peer("lab-nf"), None),
@@ -361,7 +385,7 @@ def main(lab_json):
         (lab.api, inside, messages, lambda *_: as_server, None),
         (core["nrf"], inside, repository, lambda *_: lab.peer("lab-nf"), None),
         (core["nef"], outside, northbound, exposing(lab, outside), None),
-        (core["capif"], nobody, framework, party, withdrawal),
+        (core["capif"], nobody, framework, lambda *which: party(lab)(*which), withdrawal),
     ]
     failures, operations = [], 0
     for root, reader, play, callers, end in plan:
