@@ -73,6 +73,7 @@ async fn sigterm_does_not_wait_for_a_ue_that_never_acknowledges_and_stores_what_
     alice.post(&mute.service_id, &storable, true);
     alice.post(&mute.service_id, &not_storable, false);
     mute.take(10);
+    eventually("all in flight", || server.metric("msgin5g_open_requests") == 50).await;
     let status = server.stop();
     assert!(status.success(), "{status}");
     let collected = alice.collect();
