@@ -39,8 +39,14 @@ pub(crate) const STEPS: &[Step] = &[
         "memory stays flat under mixed load [MINUTES, default 60 [MESSAGES a second, default 1500 [low or default bounds]]]",
         soak,
     ),
-    step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| fuzz_each("10", FUZZ_TARGETS)),
-    step("fuzz", "the same for long [SECONDS for each target, default 3600] [TARGET...]", fuzz),
+    step("fuzz-smoke", "every parser of outside bytes survives a short fuzz run", |_| {
+        fuzz_each("10", FUZZ_TARGETS, processors())
+    }),
+    step(
+        "fuzz",
+        "the same for long [--jobs N, targets at once, default one for each processor] [SECONDS for each target, default 3600] [TARGET...]",
+        fuzz,
+    ),
     step("bench", "figures beside the best known peers, from a release build", bench),
     step("ci", "all of the above but demo, fuzz and bench, with crash and soak at a fraction of their length", ci),
 ];
@@ -184,16 +190,27 @@ fn soak(arguments: &[String]) -> Result<(), Failure> {
 }
 
 fn fuzz(arguments: &[String]) -> Result<(), Failure> {
-    let seconds = arguments.first().map_or("3600", String::as_str);
-    let chosen: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    let (jobs, rest) = match arguments {
+        [flag, jobs, rest @ ..] if flag == "--jobs" => {
+            let jobs = jobs.parse::<std::num::NonZeroUsize>();
+            (jobs.map_err(|error| format!("--jobs takes a number of targets: {error}"))?.get(), rest)
+        }
+        _ => (processors(), arguments),
+    };
+    let seconds = rest.first().map_or("3600", String::as_str);
+    let chosen: Vec<&str> = rest.iter().skip(1).map(String::as_str).collect();
     if let Some(unknown) = chosen.iter().find(|target| !FUZZ_TARGETS.contains(target)) {
         return Err(format!("no fuzz target {unknown:?}; there are: {}", FUZZ_TARGETS.join(", ")));
     }
-    fuzz_each(seconds, if chosen.is_empty() { FUZZ_TARGETS } else { &chosen })
+    fuzz_each(seconds, if chosen.is_empty() { FUZZ_TARGETS } else { &chosen }, jobs)
 }
 
-/// Runs each of `targets` for so many seconds, as many at once as there are processors.
-fn fuzz_each(seconds: &str, targets: &[&str]) -> Result<(), Failure> {
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs each of `targets` for so many seconds, `jobs` of them at once.
+fn fuzz_each(seconds: &str, targets: &[&str], jobs: usize) -> Result<(), Failure> {
     setup::for_tests()?;
     let directory = root().join("fuzz");
     let mut build = Command::new(tool("cargo-fuzz"));
@@ -207,7 +224,6 @@ fn fuzz_each(seconds: &str, targets: &[&str]) -> Result<(), Failure> {
     println!("==> fuzz: {} targets, {seconds} s each; what they print is in {}", targets.len(), logs.display());
 
     let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || -> Result<(), Failure> {
         while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
             fuzz_one(&programs.join(target), &directory, &logs, target, seconds)?;
@@ -215,7 +231,7 @@ fn fuzz_each(seconds: &str, targets: &[&str]) -> Result<(), Failure> {
         Ok(())
     };
     let results: Vec<Result<(), Failure>> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let started: Vec<_> = (0..jobs.min(targets.len())).map(|_| scope.spawn(work)).collect();
         started.into_iter().map(|each| each.join().unwrap_or_else(|_| Err("a worker panicked".to_owned()))).collect()
     });
     results.into_iter().collect()
@@ -242,7 +258,9 @@ fn fuzz_one(program: &Path, directory: &Path, logs: &Path, target: &str, seconds
         let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
         return Err(format!("{last}\n{failure}"));
     }
-    println!("    {target}: {} inputs", line("stat::number_of_executed_units:"));
+    // Its last line of progress: ... cov: EDGES ft: ...
+    let edges = printed.lines().rev().find_map(|line| line.split_once(" cov: ")?.1.split(' ').next());
+    println!("    {target}: {} inputs, {} edges", line("stat::number_of_executed_units:"), edges.unwrap_or("?"));
     Ok(())
 }
 
@@ -269,5 +287,5 @@ fn ci(_: &[String]) -> Result<(), Failure> {
     for each in [fmt, lint, deny, docs, test] {
         each(&[])?;
     }
-    fuzz_each("10", FUZZ_TARGETS)
+    fuzz_each("10", FUZZ_TARGETS, processors())
 }

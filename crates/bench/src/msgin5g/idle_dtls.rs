@@ -16,7 +16,7 @@ use crate::datagram::Link;
 use crate::process::Process;
 use crate::programs::find_or_build;
 use crate::report::{Figure, Report};
-use crate::workload::Meter;
+use crate::workload::{IDLE_LIVE, Meter, REQUEST_LIVE, attacked};
 use crate::{Arguments, BenchError};
 
 /// Sessions live, then the same frozen, each with a server and a store of its own.
@@ -36,7 +36,7 @@ pub(crate) async fn idle_dtls(arguments: &Arguments, report: &mut Report) -> Res
         ];
         let process = ServerProcess::start_with(&core, &settings).await?;
         let server = Server::new(process.coaps(), &lab)?;
-        measure(&process, &server, &users, state, report).await?;
+        measure(&process, &server, &users, state, arguments, report).await?;
     }
     core.stop().await;
     Ok(())
@@ -47,6 +47,7 @@ async fn measure(
     server: &Server,
     users: &[User],
     state: State,
+    arguments: &Arguments,
     report: &mut Report,
 ) -> Result<(), BenchError> {
     let measured = Process(process.pid());
@@ -62,10 +63,11 @@ async fn measure(
     settle(process, state, WARM_UP + devices.len()).await?;
     let after = measured.resident_bytes()?;
     report.add(Figure {
-        work: format!("idle registered DTLS session, {}", state.name()),
+        work: state.work().to_owned(),
         peer: "msgin5g",
         operations: devices.len() as u64,
         per_second: handshakes.per_second,
+        server_cpu_us: handshakes.server_cpu_us,
         bytes_each: Some(after.saturating_sub(before) as f64 / devices.len().max(1) as f64),
         resident_bytes: Some(after),
         ..Figure::default()
@@ -78,13 +80,14 @@ async fn measure(
     // That they are frozen again is part of it.
     settle(process, state, WARM_UP + devices.len()).await?;
     report.add(Figure {
-        work: format!("one request over it, {}", state.request()),
+        work: state.request().to_owned(),
         peer: "msgin5g",
         operations: asking as u64,
         per_second: rate,
         server_cpu_us: meter.read(asking as u64)?.server_cpu_us,
         ..Figure::default()
     });
+    report.add(attacked("msgin5g", measured, process.coaps(), arguments, state.name()).await?);
     Ok(())
 }
 
@@ -153,10 +156,17 @@ impl State {
         }
     }
 
+    fn work(self) -> &'static str {
+        match self {
+            Self::Live => IDLE_LIVE,
+            Self::Frozen => "idle DTLS session, frozen",
+        }
+    }
+
     fn request(self) -> &'static str {
         match self {
-            Self::Live => "live",
-            Self::Frozen => "thawed for it and frozen again",
+            Self::Live => REQUEST_LIVE,
+            Self::Frozen => "one request over it, thawed for it and frozen again",
         }
     }
 

@@ -1,5 +1,6 @@
 //! Devices over DTLS: idle, coming and going, asking; the latter two also while somebody floods the server.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::{Meter, USERS_MIN, WARM_UP};
 use crate::datagram::{DatagramPeer, Dtls, Flood, Link};
 use crate::latency::Latencies;
 use crate::msgin5g::Devices;
+use crate::process::Process;
 use crate::report::{Figure, Report};
 use crate::{Arguments, BenchError};
 
@@ -20,10 +22,77 @@ use crate::{Arguments, BenchError};
 const CONCURRENT: usize = 16;
 /// Devices that ask at once, one request each.
 const ASKING: usize = 64;
+/// Idle devices that ask at most, one after the other.
+const ASKING_IDLE_MAX: usize = 10_000;
 /// How long a device waits for one of its operations.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Until the handshakes' last flights are let go.
 const SETTLE: Duration = Duration::from_secs(12);
+
+/// What is measured of idle sessions that are never frozen, whoever's they are.
+pub(crate) const IDLE_LIVE: &str = "idle DTLS session, live";
+/// And of a request over them.
+pub(crate) const REQUEST_LIVE: &str = "one request over it, live";
+
+/// So many idle sessions, a request over some of them, and an attack beside all of them.
+pub(crate) async fn idle_sessions<P: DatagramPeer>(
+    peer: &P,
+    wanted: usize,
+    arguments: &Arguments,
+    report: &mut Report,
+) -> Result<(), BenchError> {
+    let (figure, mut links) = idle(peer, wanted, IDLE_LIVE.to_owned()).await?;
+    report.add(figure);
+    // Of the first, which have been idle for longest: they show that their sessions are there.
+    let asking = links.iter_mut().take(ASKING_IDLE_MAX).enumerate();
+    let meter = Meter::start(peer.process())?;
+    let asked = futures_util::stream::iter(asking)
+        .map(|(device, link)| async move {
+            peer.ask(link, device).await?;
+            link.rest();
+            Ok::<_, BenchError>(())
+        })
+        .buffer_unordered(CONCURRENT)
+        .try_fold(0, |count, ()| std::future::ready(Ok(count + 1)))
+        .await?;
+    let reading = meter.read(asked)?;
+    report.add(Figure {
+        work: REQUEST_LIVE.to_owned(),
+        peer: peer.name(),
+        operations: asked,
+        per_second: reading.per_second,
+        server_cpu_us: reading.server_cpu_us,
+        ..Figure::default()
+    });
+    report.add(attacked(peer.name(), peer.process(), peer.address(), arguments, "live").await?);
+    Ok(())
+}
+
+/// What a server's memory grows by while somebody floods it beside its idle sessions.
+pub(crate) async fn attacked(
+    peer: &'static str,
+    process: Process,
+    address: SocketAddr,
+    arguments: &Arguments,
+    state: &str,
+) -> Result<Figure, BenchError> {
+    let before = process.resident_bytes()?;
+    let meter = Meter::start(process)?;
+    let flood = Flood::start(address, Dtls::V1_2, arguments.flood)?;
+    tokio::time::sleep(arguments.duration()).await;
+    let (after, sent) = (process.resident_bytes()?, flood.sent());
+    let reading = meter.read(sent)?;
+    Ok(Figure {
+        work: format!("ClientHello of an attack beside them, {state}"),
+        peer,
+        operations: sent,
+        server_cpu_us: reading.server_cpu_us,
+        bytes_each: Some(after.saturating_sub(before) as f64 / sent.max(1) as f64),
+        resident_bytes: Some(after),
+        attack_per_second: reading.per_second,
+        ..Figure::default()
+    })
+}
 
 /// Devices that take part.
 pub(crate) fn devices_needed(arguments: &Arguments) -> usize {
@@ -36,7 +105,9 @@ pub(crate) async fn datagrams<P: DatagramPeer>(
     report: &mut Report,
 ) -> Result<(), BenchError> {
     // First, because memory once taken is seldom given back.
-    report.add(idle(peer, arguments).await?);
+    let (figure, links) = idle(peer, arguments.idle, format!("idle session, {}", Dtls::V1_2.name())).await?;
+    report.add(figure);
+    close(links).await?;
     for dtls in peer.versions().iter().copied() {
         for per_second in [None, Some(arguments.flood)] {
             // Those that are there before the flood.
@@ -81,23 +152,28 @@ pub(crate) async fn deliveries(
     Ok(())
 }
 
-async fn idle<P: DatagramPeer>(peer: &P, arguments: &Arguments) -> Result<Figure, BenchError> {
+/// What each of `count` sessions takes, and those sessions.
+async fn idle<P: DatagramPeer>(peer: &P, count: usize, work: String) -> Result<(Figure, Vec<Link>), BenchError> {
     // What the first sessions cost once is not the cost of a session.
     close(admitted(peer, USERS_MIN, Dtls::V1_2).await?).await?;
     tokio::time::sleep(SETTLE).await;
     let before = peer.process().resident_bytes()?;
-    let links = admitted(peer, arguments.idle, Dtls::V1_2).await?;
+    let meter = Meter::start(peer.process())?;
+    let links = admitted(peer, count, Dtls::V1_2).await?;
+    let reading = meter.read(count as u64)?;
     tokio::time::sleep(SETTLE).await;
     let after = peer.process().resident_bytes()?;
-    let count = links.len();
-    close(links).await?;
-    Ok(Figure {
-        work: format!("idle session, {}", Dtls::V1_2.name()),
+    let figure = Figure {
+        work,
         peer: peer.name(),
         operations: count as u64,
+        per_second: reading.per_second,
+        server_cpu_us: reading.server_cpu_us,
         bytes_each: Some(after.saturating_sub(before) as f64 / count.max(1) as f64),
+        resident_bytes: Some(after),
         ..Figure::default()
-    })
+    };
+    Ok((figure, links))
 }
 
 async fn handshakes<P: DatagramPeer>(

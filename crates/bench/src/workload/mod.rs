@@ -10,7 +10,7 @@ mod store;
 use std::time::{Duration, Instant};
 
 pub(crate) use akma::{aanf, floor};
-pub(crate) use datagrams::{datagrams, deliveries, devices_needed};
+pub(crate) use datagrams::{IDLE_LIVE, REQUEST_LIVE, attacked, datagrams, deliveries, devices_needed, idle_sessions};
 pub(crate) use handshakes::handshakes;
 pub(crate) use memory::memory;
 pub(crate) use messages::messages;

@@ -193,15 +193,20 @@ async fn gnutls_changes_its_keys_and_has_ours_changed() {
     let ue = Ue::number(1);
     let server = Server::start(&Home::knowing(&[&ue])).await;
     let mut command = Command::new("gnutls-cli");
-    command.args(["--inline-commands", "--pskusername", &ue.identity(), "--priority", GNUTLS_TLS13]);
+    // It tells its handshake messages.
+    command.args(["-d", "4", "--inline-commands", "--pskusername", &ue.identity(), "--priority", GNUTLS_TLS13]);
     command.args(["--pskkey", &hex_key(&ue, UaProtocolId::TLS_1_3), "--sni-hostname", FQDN, "--no-ca-verification"]);
     command.args(["--port", &server.address.port().to_string(), "127.0.0.1"]);
     let mut client = Foreign::start(command, "gnutls-bin");
     client.is_echoed("under the first keys").await;
-    client.type_line("^rekey^").await;
-    client.is_echoed("after the first update").await;
-    client.type_line("^rekey^").await;
-    client.is_echoed("after the second").await;
+    for word in ["after the first update", "after the second"] {
+        client.said.clear();
+        client.type_line("^rekey^").await;
+        // It asks for ours, which has to come.
+        client.says("sending key update (1)").await;
+        client.is_echoed(word).await;
+        client.says("received TLS 1.3 key update (0)").await;
+    }
 }
 
 #[tokio::test]
