@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType, DnValue,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use sbi::CertificateFiles;
@@ -161,7 +161,7 @@ impl CertificateAuthority {
         params.not_before = OffsetDateTime::now_utc() - CLOCK_SKEW;
         params.not_after = params.not_before + VALIDITY;
         params.serial_number = Some(serial_number()?);
-        params.distinguished_name = subject(&self.realm, &request.common_name);
+        params.distinguished_name = subject(&self.realm, &request.common_name)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
@@ -185,19 +185,20 @@ fn authority_params(realm: &str) -> Result<CertificateParams, LabError> {
     params.not_before = OffsetDateTime::now_utc() - CLOCK_SKEW;
     params.not_after = params.not_before + CA_VALIDITY;
     params.serial_number = Some(serial_number()?);
-    params.distinguished_name = subject(realm, "lab certification authority");
+    params.distinguished_name = subject(realm, "lab certification authority")?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
-fn subject(realm: &str, common_name: &str) -> DistinguishedName {
+fn subject(realm: &str, common_name: &str) -> Result<DistinguishedName, LabError> {
     let mut name = DistinguishedName::new();
-    // ZZ is user-assigned in ISO 3166: the lab lies in no country.
-    name.push(DnType::CountryName, "ZZ");
+    // ZZ is user-assigned in ISO 3166: the lab lies in no country. X.520 has it as a PrintableString.
+    let country = "ZZ".try_into().map_err(|_| LabError::Certificate("ZZ is no country".to_owned()))?;
+    name.push(DnType::CountryName, DnValue::PrintableString(country));
     name.push(DnType::OrganizationName, realm);
     name.push(DnType::CommonName, common_name);
-    name
+    Ok(name)
 }
 
 /// 16 random octets, positive: within the 20 octets of TS 33.310 6.1.3c.
