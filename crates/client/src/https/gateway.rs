@@ -217,8 +217,10 @@ async fn work(mut proof: Proof, mut jobs: mpsc::Receiver<Job>, told: mpsc::Sende
                 News::Over("the server does not take the keys any more".to_owned())
             }
             Ok(response) => match (exchange, response_of(response).await) {
-                (Some(exchange), Ok(response)) => News::Answered(exchange, response),
-                (None, Ok(_)) => continue,
+                (Some(exchange), Ok(Some(response))) => News::Answered(exchange, response),
+                // The driver sends it again under its Message ID, on the next.
+                (_, Ok(None)) => News::Over("the session ended before there was an answer".to_owned()),
+                (None, Ok(Some(_))) => continue,
                 (_, Err(error)) => News::Over(error.to_string()),
             },
             Err(error) => News::Over(error.to_string()),
@@ -264,21 +266,29 @@ pub(super) async fn cause_of(response: DeviceResponse) -> (StatusCode, Option<St
     (status, text("cause").or_else(|| text("failureCause")))
 }
 
-/// An HTTP answer as the CoAP one that it was made of (RFC 8075). The cause says what the status does not.
-async fn response_of(response: DeviceResponse) -> Result<Response, SbiError> {
+/// An HTTP answer as the CoAP one that it was made of (RFC 8075), if it was made of one ([`answer`]).
+async fn response_of(response: DeviceResponse) -> Result<Option<Response>, SbiError> {
     let (status, retry_after) = (response.status, response.header("retry-after").and_then(|text| text.parse().ok()));
     let is_problem = response.header("content-type").is_some_and(|media_type| media_type.starts_with(PROBLEM_JSON));
-    let body = response.body.whole().await?;
+    let answer = answer(status, is_problem, response.body.whole().await?);
+    Ok(answer.map(|mut answer| {
+        answer.max_age = retry_after;
+        answer
+    }))
+}
+
+/// The cause says what the status does not. None where it is that the server's session ended before it had an answer: nothing
+/// is known of what was asked, and it may come again.
+fn answer(status: StatusCode, is_problem: bool, body: Vec<u8>) -> Option<Response> {
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let cause = value.get(if is_problem { "cause" } else { "failureCause" }).and_then(Value::as_str);
     let code = match (status.is_success(), cause.and_then(|cause| cause.parse::<FailureCause>().ok())) {
+        (false, Some(FailureCause::NoAnswer)) if is_problem => return None,
         (false, Some(cause)) => Code::from_octet(cause.coap_code()),
         _ => code_of(status),
     };
     let payload = if is_problem { ErrorBody { failure_cause: cause.map(str::to_owned) }.encode() } else { body };
-    let mut answer = Response::new(code).with_content_format(JSON).with_payload(payload);
-    answer.max_age = retry_after;
-    Ok(answer)
+    Some(Response::new(code).with_content_format(JSON).with_payload(payload))
 }
 
 fn code_of(status: StatusCode) -> Code {
@@ -306,6 +316,21 @@ mod tests {
     use super::*;
 
     const DELIVERY: &str = r#"{"msgType":"MSG","oriAddr":{"addrType":"UE","addr":"a"},"msgId":"m-1"}"#;
+
+    #[test]
+    fn no_answer_is_none_and_every_other_cause_is_one() {
+        let problem = |cause: &str| json!({"status": 503, "cause": cause}).to_string().into_bytes();
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        assert!(answer(unavailable, true, problem("NO_ANSWER")).is_none());
+        let overloaded = answer(unavailable, true, problem("OVERLOADED")).unwrap();
+        assert_eq!(
+            (overloaded.code, overloaded.payload),
+            (Code::SERVICE_UNAVAILABLE, message::failure(&FailureCause::Overloaded))
+        );
+        // As the outcome of a message it is one.
+        let outcome = json!({"msgId": "m-1", "failureCause": "NO_ANSWER"}).to_string().into_bytes();
+        assert_eq!(answer(StatusCode::GATEWAY_TIMEOUT, false, outcome.clone()).unwrap().payload, outcome);
+    }
 
     #[test]
     fn what_the_driver_says_of_a_delivery_is_said_in_the_servers_terms() {
