@@ -70,21 +70,32 @@ async fn send(client: &Client, to: &FleetUe, id: &str) {
     .unwrap_or_else(|_| panic!("{id} was not taken"));
 }
 
-/// Waits for all of `wanted`, and then for what should not come.
-async fn assert_once(handed_over: &mut mpsc::UnboundedReceiver<String>, wanted: &[String]) {
+/// Sends one last message, which comes behind whatever is still on its way, a repetition too: what came until then is `wanted`,
+/// each once.
+async fn assert_once(
+    sender: &Client,
+    to: &FleetUe,
+    handed_over: &mut mpsc::UnboundedReceiver<String>,
+    wanted: &[String],
+) {
+    send(sender, to, LAST).await;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     timeout(PATIENCE, async {
-        while !wanted.iter().all(|id| seen.contains_key(id)) {
+        while !seen.contains_key(LAST) {
             *seen.entry(handed_over.recv().await.unwrap()).or_default() += 1;
         }
     })
     .await
-    .unwrap_or_else(|_| panic!("lost: {:?}", wanted.iter().filter(|id| !seen.contains_key(*id)).collect::<Vec<_>>()));
-    while let Ok(id) = handed_over.try_recv() {
-        *seen.entry(id).or_default() += 1;
-    }
+    .unwrap_or_else(|_| panic!("the last did not come; lost: {:?}", lost(wanted, &seen)));
+    assert!(lost(wanted, &seen).is_empty(), "lost: {:?}", lost(wanted, &seen));
     assert!(seen.values().all(|times| *times == 1), "repeated: {seen:?}");
-    assert_eq!(seen.len(), wanted.len());
+    assert_eq!(seen.len(), wanted.len() + 1, "nobody sent some of these: {seen:?}");
+}
+
+const LAST: &str = "the-last-of-all";
+
+fn lost<'a>(wanted: &'a [String], seen: &BTreeMap<String, usize>) -> Vec<&'a String> {
+    wanted.iter().filter(|id| !seen.contains_key(*id)).collect()
 }
 
 async fn over_dtls(ue: &FleetUe, server: SocketAddr) -> (Client, IncomingStream) {
@@ -130,8 +141,8 @@ async fn a_device_whose_address_changes_in_the_middle_of_traffic_loses_and_repea
         sent_there.push(there);
         sent_here.push(here);
     }
-    assert_once(&mut to_valve, &sent_there).await;
-    assert_once(&mut to_meter, &sent_here).await;
+    assert_once(&behind_nat, valve, &mut to_valve, &sent_there).await;
+    assert_once(&other, meter, &mut to_meter, &sent_here).await;
     assert_eq!(behind_nat.status().registrations, 1, "the session lasted");
     assert_eq!(other.status().registrations, 1);
 }
@@ -156,8 +167,8 @@ async fn a_server_that_is_killed_and_comes_back_loses_and_repeats_nothing_over_d
         sent_there.push(there);
         sent_here.push(here);
     }
-    assert_once(&mut to_valve, &sent_there).await;
-    assert_once(&mut to_meter, &sent_here).await;
+    assert_once(&one, valve, &mut to_valve, &sent_there).await;
+    assert_once(&other, meter, &mut to_meter, &sent_here).await;
     assert!(one.status().registrations > 1, "the server was killed");
 }
 
@@ -217,10 +228,11 @@ impl Pair {
         [0, 1].map(|index: usize| self.clients[index].status().registrations)
     }
 
-    async fn assert_once(&mut self) {
-        for (got, sent) in self.got.iter_mut().zip(&self.sent) {
-            assert_once(got, sent).await;
-        }
+    async fn assert_once(&mut self, ues: &[FleetUe]) {
+        let [to_one, to_other] = &mut self.got;
+        let [one, other] = &self.clients;
+        assert_once(other, &ues[0], to_one, &self.sent[0]).await;
+        assert_once(one, &ues[1], to_other, &self.sent[1]).await;
     }
 }
 
@@ -244,7 +256,7 @@ async fn devices_that_rest_go_on_over_restarts_of_the_server_without_a_handshake
             assert_eq!(server.metric(HANDSHAKES), 0);
         }
         pair.exchange(&ues, "last").await;
-        pair.assert_once().await;
+        pair.assert_once(&ues).await;
         assert_eq!(pair.registrations(), [1, 1], "no device has noticed");
         assert_eq!(server.metric(HANDSHAKES), 0);
         assert!(server.stop().success());
@@ -278,7 +290,7 @@ async fn a_start_that_fails_leaves_sealed_sessions_to_the_next() {
     server.start_again();
     server.metric_reaches(FROZEN, 2);
     pair.exchange(&ues, "after").await;
-    pair.assert_once().await;
+    pair.assert_once(&ues).await;
     assert_eq!((pair.registrations(), server.metric(HANDSHAKES)), ([1, 1], 0), "no device has noticed");
 }
 
@@ -306,7 +318,7 @@ async fn a_disk_that_is_full_at_the_stop_has_every_device_told_that_its_session_
         .unwrap();
     }
     pair.exchange(&ues, "last").await;
-    pair.assert_once().await;
+    pair.assert_once(&ues).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,7 +359,7 @@ async fn a_server_that_is_killed_while_it_seals_loses_and_repeats_nothing() {
         pair.exchange(&ues, &format!("again-{round}")).await;
         assert!(pair.registrations().iter().all(|registrations| *registrations >= round), "{:?}", pair.registrations());
     }
-    pair.assert_once().await;
+    pair.assert_once(&ues).await;
 }
 
 /// What passes between a device and the server, in its order: true for what the device says, and the first octet.

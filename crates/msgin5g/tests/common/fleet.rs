@@ -30,6 +30,9 @@ pub struct FleetUe {
     pub supi: Supi,
     pub service_id: UeServiceId,
     pub config: ClientConfig,
+    /// What its USIM and the UDM share.
+    pub k: [u8; 16],
+    pub opc: [u8; 16],
     usim: Arc<SoftUsim>,
 }
 
@@ -107,7 +110,7 @@ impl Fleet {
                 config.limits.backoff_first_milliseconds = 50;
                 config.limits.backoff_max_milliseconds = 500;
                 let usim = Arc::new(SoftUsim::new(usim, access_network).unwrap());
-                Ok::<_, std::convert::Infallible>(FleetUe { supi, service_id, config, usim })
+                Ok::<_, std::convert::Infallible>(FleetUe { supi, service_id, config, k, opc, usim })
             }
         };
         let ues = stream::iter(0..indicators.len())

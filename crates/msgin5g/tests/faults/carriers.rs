@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use client::{Client, ClientConfig, ClientState, Transport};
-use serde_json::Value;
+use client::{Client, ClientConfig, ClientError, ClientState, Outcome, OutgoingMessage, Transport};
+use message::UeServiceId;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::task::JoinHandle;
 use transport::OfferedVersions;
@@ -14,8 +16,9 @@ use crate::common::Lab;
 use crate::common::fleet::Fleet;
 use crate::common::function::Function;
 use crate::disabling::{counted, disable, enable};
-use crate::neighbour::{ausf_of, eventually};
+use crate::neighbour::{ausf_of, client_of, eventually};
 use crate::renewal::{receive, send};
+use crate::withdrawal::{EVERY_SECOND, provision};
 
 /// A way onto MSGin5G-1.
 struct Way {
@@ -63,8 +66,8 @@ fn of_lab(lab: &Lab) -> Addresses {
     WAYS.map(|way| address(&server[way.member]))
 }
 
-/// A server whose keys come from `aanf`, at addresses that nobody else is given meanwhile.
-async fn server_of(lab: &Lab, aanf: &str) -> (Function, Addresses) {
+/// A server whose keys come from `aanf`, at addresses that nobody else is given meanwhile, and what else it is told.
+async fn server_of(lab: &Lab, aanf: &str, settings: &[(&'static str, &str)]) -> (Function, Addresses) {
     let mut held: Vec<(TcpSocket, Option<UdpSocket>)> = Vec::new();
     let mut addresses = Vec::new();
     for way in &WAYS {
@@ -80,6 +83,7 @@ async fn server_of(lab: &Lab, aanf: &str) -> (Function, Addresses) {
     let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let mut variables: Vec<_> = WAYS.iter().zip(&texts).map(|(way, text)| (way.key, text.as_str())).collect();
     variables.push(("MSGIN5G_AKMA__AANF", aanf));
+    variables.extend(settings);
     drop(held);
     (Function::server(lab, &variables), addresses.try_into().unwrap())
 }
@@ -87,13 +91,14 @@ async fn server_of(lab: &Lab, aanf: &str) -> (Function, Addresses) {
 /// A UE on each way, each of which sends to the next one and gets from the one before.
 struct Ring {
     clients: Vec<Arc<Client>>,
+    service_ids: Vec<UeServiceId>,
     got: Vec<Arc<Mutex<Vec<String>>>>,
     sent: Vec<JoinHandle<std::collections::BTreeSet<String>>>,
     done: Arc<Mutex<bool>>,
 }
 
 impl Ring {
-    async fn of(lab: &Lab, mut fleet: Fleet, addresses: &Addresses, change: impl Fn(&mut ClientConfig)) -> Self {
+    async fn of(lab: &Lab, fleet: &mut Fleet, addresses: &Addresses, change: impl Fn(&mut ClientConfig)) -> Self {
         let (mut clients, mut got) = (Vec::new(), Vec::new());
         for ((way, address), ue) in WAYS.iter().zip(addresses).zip(&mut fleet.ues) {
             ue.config.server = address.to_string();
@@ -110,9 +115,10 @@ impl Ring {
             got.push(receive(incoming));
         }
         let done = Arc::new(Mutex::new(false));
-        let next = |index: usize| &fleet.ues[(index + 1) % WAYS.len()].service_id;
+        let service_ids: Vec<_> = fleet.ues.iter().map(|ue| ue.service_id.clone()).collect();
+        let next = |index: usize| &service_ids[(index + 1) % WAYS.len()];
         let sent = clients.iter().enumerate().map(|(index, client)| send(client, next(index), &done)).collect();
-        Self { clients, got, sent, done }
+        Self { clients, service_ids, got, sent, done }
     }
 
     /// Whether each has registered so often, and is.
@@ -139,20 +145,34 @@ impl Ring {
         panic!("{what}:\n{}", self.states());
     }
 
+    /// Whether each says of itself that it is not registered, for this.
+    fn refused(&self, why: impl Fn(&ClientError) -> bool) -> bool {
+        let is = |client: &Arc<Client>| {
+            let status = client.status();
+            status.state != ClientState::Registered && status.last_error.as_ref().is_some_and(&why)
+        };
+        self.clients.iter().all(is)
+    }
+
     /// Stops sending; everything that was promised arrives, once.
     async fn end(self) {
         *self.done.lock().unwrap() = true;
         for (index, sent) in self.sent.into_iter().enumerate() {
-            let sent = sent.await.unwrap();
+            let mut sent = sent.await.unwrap();
             let next = (index + 1) % WAYS.len();
             let (from, to) = (WAYS[index].name, WAYS[next].name);
             assert!(sent.len() > 3, "{from} sent {}", sent.len());
+            // Behind whatever is still on its way, a repetition too.
+            let last = OutgoingMessage::to_ue(&self.service_ids[next], "last").store_and_forward(None);
+            let id = last.id().as_str().to_owned();
+            let outcome = self.clients[index].send(last).await.unwrap();
+            assert!(matches!(outcome, Outcome::Delivered | Outcome::Stored), "{from}: {outcome:?}");
+            sent.insert(id.clone());
             let got = &self.got[next];
-            eventually(&format!("what {from} sent to {to}"), || {
-                sent.is_subset(&got.lock().unwrap().iter().cloned().collect())
-            })
-            .await;
-            assert_eq!(got.lock().unwrap().len(), sent.len(), "from {from} to {to}: twice, or what nobody sent");
+            eventually(&format!("the last that {from} sent to {to}"), || got.lock().unwrap().contains(&id)).await;
+            let mut got = got.lock().unwrap().clone();
+            got.sort_unstable();
+            assert_eq!(got, sent.into_iter().collect::<Vec<_>>(), "from {from} to {to}: lost, twice, or nobody's");
         }
     }
 }
@@ -162,10 +182,20 @@ async fn short_lived(seconds: &str, change: impl Fn(&mut ClientConfig)) -> (Lab,
     let lab = Lab::start();
     let aanf = Function::aanf(&lab, &[("MSGIN5G_KAF_LIFETIME_SECONDS", seconds)]);
     let ausf = ausf_of(&lab, &aanf.root()).await;
-    let (server, addresses) = server_of(&lab, &aanf.root()).await;
-    let fleet = Fleet::provision_for(&lab, WAYS.len(), &ausf).await;
-    let ring = Ring::of(&lab, fleet, &addresses, change).await;
+    let (server, addresses) = server_of(&lab, &aanf.root(), &[]).await;
+    let mut fleet = Fleet::provision_for(&lab, WAYS.len(), &ausf).await;
+    let ring = Ring::of(&lab, &mut fleet, &addresses, change).await;
     (lab, aanf, server, ring)
+}
+
+/// A ring at a server that asks every second whether key and association are good, and that nobody tells.
+async fn revalidating() -> (Lab, Function, Fleet, Ring) {
+    let lab = Lab::start();
+    let aanf = lab.lab_json()["core"]["aanf"].as_str().unwrap().to_owned();
+    let (server, addresses) = server_of(&lab, &aanf, &[EVERY_SECOND]).await;
+    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let ring = Ring::of(&lab, &mut fleet, &addresses, |_| {}).await;
+    (lab, server, fleet, ring)
 }
 
 fn ended(reason: &str) -> String {
@@ -194,9 +224,9 @@ async fn on_every_way_a_key_that_expires_ends_the_connection_and_nothing_is_lost
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_every_way_akma_disabled_ends_the_connection_at_once_and_nothing_is_lost_or_repeated() {
     let lab = Lab::start();
-    let fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
     let supis: Vec<String> = fleet.ues.iter().map(|ue| ue.supi.as_str().to_owned()).collect();
-    let ring = Ring::of(&lab, fleet, &of_lab(&lab), |_| {}).await;
+    let ring = Ring::of(&lab, &mut fleet, &of_lab(&lab), |_| {}).await;
     for supi in &supis {
         disable(&lab, "disabled-ues", supi).await;
     }
@@ -209,10 +239,78 @@ async fn on_every_way_akma_disabled_ends_the_connection_at_once_and_nothing_is_l
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_a_ue_that_left_the_network_is_asked_about_and_nothing_is_lost_or_repeated() {
+    let (lab, server, fleet, ring) = revalidating().await;
+    let access_network = client_of(&lab, "lab-nf");
+    let ausf = lab.lab_json()["core"]["ausf"].as_str().unwrap().to_owned();
+    for ue in &fleet.ues {
+        let uri = format!("{ausf}/nausf-auth/v1/ue-authentications/deregister");
+        access_network.post::<_, IgnoredAny>(&uri, &json!({"supi": ue.supi})).await.unwrap();
+    }
+    eventually("the end of all", || server.metric(&ended("A-KID no longer valid")) >= WAYS.len() as u64).await;
+    ring.come_to(2, "authenticated again").await;
+    ring.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_an_older_a_kid_is_asked_about_and_nothing_is_lost_or_repeated() {
+    let (_lab, server, fleet, ring) = revalidating().await;
+    for ue in &fleet.ues {
+        // In the network only: it does not show the newer one to the server.
+        ue.keys().await;
+    }
+    eventually("the end of all", || server.metric(&ended("A-KID no longer valid")) >= WAYS.len() as u64).await;
+    ring.come_to(2, "newer keys").await;
+    ring.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_an_association_that_is_removed_ends_the_connection_and_nothing_is_lost_or_repeated() {
+    let (lab, server, fleet, ring) = revalidating().await;
+    let change = |what| {
+        for ue in &fleet.ues {
+            let association = ["--ue-id", ue.supi.as_str(), "--ue-service-id", ue.service_id.as_str()];
+            provision(&lab, &["association", what], &association);
+        }
+    };
+    change("remove");
+    let reason = "UE Service ID no longer associated";
+    eventually("the end of all", || server.metric(&ended(reason)) >= WAYS.len() as u64).await;
+    let not_associated = |error: &ClientError| matches!(error, ClientError::RegistrationRefused { cause, .. } if cause == "NOT_ASSOCIATED");
+    eventually("refusals", || ring.refused(not_associated)).await;
+    change("add");
+    ring.come_to(2, "associated again").await;
+    ring.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_a_subscriber_that_is_removed_loses_its_connection_at_once_and_nothing_is_lost_or_repeated() {
+    let lab = Lab::start();
+    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let ring = Ring::of(&lab, &mut fleet, &of_lab(&lab), |_| {}).await;
+    for ue in &fleet.ues {
+        provision(&lab, &["subscriber", "remove"], &["--supi", ue.supi.as_str()]);
+    }
+    eventually("the end of all", || counted(&lab, &ended("AKMA disabled")) >= WAYS.len() as u64).await;
+    // Who is no subscriber has no keys.
+    eventually("no keys", || ring.refused(|error| matches!(error, ClientError::Keys(_)))).await;
+    for ue in &fleet.ues {
+        let [k, opc] = [&ue.k, &ue.opc].map(hex);
+        provision(&lab, &["subscriber", "add"], &["--supi", ue.supi.as_str(), "--k", &k, "--opc", &opc]);
+    }
+    ring.come_to(2, "subscribers again").await;
+    ring.end().await;
+}
+
+fn hex(octets: &[u8; 16]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_every_way_a_stop_of_the_server_drains_and_nothing_is_lost_or_repeated() {
     let mut lab = Lab::start();
-    let fleet = Fleet::provision(&lab, WAYS.len()).await;
-    let ring = Ring::of(&lab, fleet, &of_lab(&lab), |_| {}).await;
+    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let ring = Ring::of(&lab, &mut fleet, &of_lab(&lab), |_| {}).await;
     eventually("traffic", || ring.got.iter().all(|got| got.lock().unwrap().len() > 3)).await;
     let status = lab.stop();
     assert!(status.success(), "{status}");

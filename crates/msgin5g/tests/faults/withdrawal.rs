@@ -11,7 +11,7 @@ use crate::common::function::Function;
 use crate::common::{Lab, msgin5g};
 use crate::neighbour::{Manner, Relay, ausf_of, client_of};
 
-const EVERY_SECOND: (&str, &str) = ("MSGIN5G_LIMITS__REVALIDATION_SECONDS", "1");
+pub(crate) const EVERY_SECOND: (&str, &str) = ("MSGIN5G_LIMITS__REVALIDATION_SECONDS", "1");
 const A_KID_INVALID: Option<&str> = Some("A-KID no longer valid");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,7 +162,7 @@ async fn aanf_knows(lab: &Lab, a_kid: &str) -> bool {
 }
 
 /// `msgin5g COMMAND --lab lab.json ARGUMENTS`.
-fn provision(lab: &Lab, command: &[&str], arguments: &[&str]) {
+pub(crate) fn provision(lab: &Lab, command: &[&str], arguments: &[&str]) {
     let done = msgin5g().args(command).arg("--lab").arg(lab.lab_json_path()).args(arguments).output().unwrap();
     assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
