@@ -108,11 +108,20 @@ fn demo(arguments: &[String]) -> Result<(), Failure> {
 
 fn test(arguments: &[String]) -> Result<(), Failure> {
     setup::for_tests()?;
+    // Many of them wait for somebody's time-out: half as many again as there are processors keep those busy.
+    let threads = (processors() * 3).div_ceil(2).to_string();
     let mut nextest = Command::new(tool("cargo-nextest"));
-    nextest.current_dir(root()).args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(arguments);
+    nextest.current_dir(root()).args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    if std::env::var_os(TEST_THREADS).is_none() {
+        nextest.env(TEST_THREADS, threads);
+    }
+    nextest.args(arguments);
     run("tests", &mut nextest)?;
     run("documentation examples", cargo().args(["test", "--doc", "--workspace", "--quiet"]))
 }
+
+/// Of nextest; an argument goes before it.
+const TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
 
 fn fmt(_: &[String]) -> Result<(), Failure> {
     run("formatting", cargo().args(["fmt", "--all", "--check"]))

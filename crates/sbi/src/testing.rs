@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests only, where a panic is a failed test")]
 
 pub mod audit;
-pub mod security_log;
 pub mod tokens;
 
 use std::path::{Path, PathBuf};

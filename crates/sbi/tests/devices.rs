@@ -29,7 +29,6 @@ use sbi::audit::Audit;
 use sbi::authorization::{Authorizer, Producer};
 use sbi::services::NAANF_AKMA;
 use sbi::testing::TestAuthority;
-use sbi::testing::security_log::SecurityLog;
 use sbi::testing::tokens::TestIssuer;
 use sbi::{LongAnswer, ProblemDetails, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics, read_body};
 use tokio::io::AsyncWriteExt;
@@ -39,6 +38,7 @@ use tokio::time::timeout;
 use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use transport::profile::{CertificateFiles, mutual_tls_client};
+use transport::testing::SecurityLog;
 
 const SERVER: &str = "11111111-1111-4111-8111-111111111111";
 const STRANGER: &str = "22222222-2222-4222-8222-222222222222";

@@ -9,10 +9,10 @@ use axum::routing::get;
 use raw::{CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, GOAWAY, HEADERS, PING, RST_STREAM};
 use raw::{SETTINGS, frame};
 use sbi::testing::TestAuthority;
-use sbi::testing::security_log::SecurityLog;
 use sbi::{Json, SbiServer, SbiServerConfig, ServerLimits, ServerMetrics};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
+use transport::testing::SecurityLog;
 
 const SERVER: &str = "11111111-1111-4111-8111-111111111111";
 const ATTACKER: &str = "22222222-2222-4222-8222-222222222222";

@@ -77,6 +77,8 @@ mod psk_server;
 pub mod record_layer;
 mod reload;
 mod remembered;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trust;
 mod ua_dtls;
 pub mod websocket;

@@ -115,36 +115,17 @@ async fn ends_with(transport: Transport, versions: OfferedVersions, alert: u8, s
     assert_eq!(said.is_final(), final_error || matches!(says, Says::KeysRefused), "{what}");
 }
 
-#[tokio::test]
-async fn over_tls_each_alert_has_newer_keys_fetched_or_the_same_tried_again() {
-    use OfferedVersions::{Both, Tls12, Tls13};
-    for transport in [Transport::Tcp, Transport::WebSocket] {
-        for versions in [Both, Tls13, Tls12] {
-            // Of TLS 1.3 nothing tells an unknown identity from nothing in common; keys that are replaced cost little.
-            let failure = if versions == Tls12 { Says::NothingInCommon } else { Says::KeysRefused };
-            for (alert, says) in [
-                (20, Says::KeysRefused),
-                (40, failure),
-                (47, Says::Alert),
-                (50, Says::Alert),
-                (51, Says::KeysRefused),
-                (70, Says::NothingInCommon),
-                (80, Says::Busy),
-                (112, Says::ServerName),
-                (115, Says::KeysRefused),
-            ] {
-                Box::pin(ends_with(transport, versions, alert, says)).await;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn over_dtls_each_alert_has_newer_keys_fetched_or_the_same_tried_again() {
-    use OfferedVersions::{Both, Tls12, Tls13};
-    for versions in [Both, Tls13, Tls12] {
+async fn each_alert_over(transport: Transport) {
+    for versions in [OfferedVersions::Both, OfferedVersions::Tls13, OfferedVersions::Tls12] {
+        let over_tls = transport != Transport::Udp;
+        // OpenSSL's server of TLS 1.2 says it of a wrong key; a DTLS server drops what does not verify.
+        let bad_record_mac = if over_tls { Says::KeysRefused } else { Says::Alert };
+        // Of TLS 1.3 nothing tells an unknown identity from nothing in common; keys that are replaced cost little.
+        let is_either = over_tls && versions != OfferedVersions::Tls12;
+        let handshake_failure = if is_either { Says::KeysRefused } else { Says::NothingInCommon };
         for (alert, says) in [
-            (40, Says::NothingInCommon),
+            (20, bad_record_mac),
+            (40, handshake_failure),
             (47, Says::Alert),
             (50, Says::Alert),
             (51, Says::KeysRefused),
@@ -153,7 +134,19 @@ async fn over_dtls_each_alert_has_newer_keys_fetched_or_the_same_tried_again() {
             (112, Says::ServerName),
             (115, Says::KeysRefused),
         ] {
-            Box::pin(ends_with(Transport::Udp, versions, alert, says)).await;
+            Box::pin(ends_with(transport, versions, alert, says)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn each_alert_of_tls_has_newer_keys_fetched_or_the_same_tried_again() {
+    for transport in [Transport::Tcp, Transport::WebSocket] {
+        each_alert_over(transport).await;
+    }
+}
+
+#[tokio::test]
+async fn each_alert_of_dtls_has_newer_keys_fetched_or_the_same_tried_again() {
+    each_alert_over(Transport::Udp).await;
 }

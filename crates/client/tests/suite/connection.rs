@@ -8,7 +8,7 @@ use client::{
     AkmaMaterial, Client, ClientError, ClientState, Incoming, IncomingStream, KeySource, KeySourceError,
     OutgoingMessage,
 };
-use coap::{Code, Release, Response, StreamEvent};
+use coap::{Code, ExchangeId, Release, Response, StreamEvent};
 use futures_util::{FutureExt, future::BoxFuture};
 use message::{FailureCause, UeMessage, failure};
 use transport::{OfferedVersions, PskClientConfig};
@@ -285,6 +285,19 @@ async fn a_connection_that_is_lost_while_the_next_is_registering_is_followed_by_
     carries(&client, &mut incoming, &mut next, "on-the-next").await;
 }
 
+/// A client that is registered by a key that is good for a second, with that connection and the next, and the `REG` on the
+/// latter.
+async fn renewing(server: &Server) -> (Client, IncomingStream, [Peer; 2], ExchangeId) {
+    let (client, incoming) = Client::start(server.config(), server.home.clone()).unwrap();
+    let mut earlier = server.accept().await;
+    let (exchange, _) = earlier.request().await;
+    earlier.respond(exchange, good_for(1)).await;
+    until(&client, |status| status.registrations == 1).await;
+    let mut next = server.accept().await;
+    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    (client, incoming, [earlier, next], exchange)
+}
+
 /// Ends the connection in good order, and asks to be left alone for an hour.
 async fn send_away(peer: &mut Peer) {
     send_away_for(peer, 3600).await;
@@ -299,13 +312,7 @@ async fn send_away_for(peer: &mut Peer, seconds: u32) {
 #[tokio::test]
 async fn who_is_sent_away_while_the_next_connection_registers_stays_away_on_that_too() {
     let server = Server::start().await;
-    let (client, _incoming) = Client::start(server.config(), server.home.clone()).unwrap();
-    let mut earlier = server.accept().await;
-    let (exchange, _) = earlier.request().await;
-    earlier.respond(exchange, good_for(1)).await;
-    until(&client, |status| status.registrations == 1).await;
-    let mut next = server.accept().await;
-    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    let (client, _incoming, [mut earlier, mut next], exchange) = Box::pin(renewing(&server)).await;
     send_away(&mut earlier).await;
     until(&client, |status| status.state == ClientState::Waiting).await;
     // Nobody takes the answer, and the next connection is left.
@@ -319,13 +326,7 @@ async fn who_is_sent_away_while_the_next_connection_registers_stays_away_on_that
 async fn comes_back_when_it_may(is_released: bool) {
     const AWAY: Duration = Duration::from_secs(3);
     let server = Server::start().await;
-    let (client, _incoming) = Client::start(server.config(), server.home.clone()).unwrap();
-    let mut earlier = server.accept().await;
-    let (exchange, _) = earlier.request().await;
-    earlier.respond(exchange, good_for(1)).await;
-    until(&client, |status| status.registrations == 1).await;
-    let mut next = server.accept().await;
-    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    let (client, _incoming, [earlier, mut next], exchange) = Box::pin(renewing(&server)).await;
     let told = std::time::Instant::now();
     if is_released {
         send_away_for(&mut next, 3).await;
@@ -355,13 +356,7 @@ async fn who_is_refused_for_a_while_on_the_next_connection_stays_away_although_t
 #[tokio::test]
 async fn who_is_sent_away_stays_away_although_the_server_then_aborts_what_was_under_way() {
     let server = Server::start().await;
-    let (client, _incoming) = Client::start(server.config(), server.home.clone()).unwrap();
-    let mut earlier = server.accept().await;
-    let (exchange, _) = earlier.request().await;
-    earlier.respond(exchange, good_for(1)).await;
-    until(&client, |status| status.registrations == 1).await;
-    let mut next = server.accept().await;
-    let (exchange, UeMessage::Registration(_)) = next.request().await else { panic!("no REG") };
+    let (client, _incoming, [mut earlier, mut next], exchange) = Box::pin(renewing(&server)).await;
     // A message waits for its answer, so that the earlier connection does not end with the Release.
     let sender = client.clone();
     tokio::spawn(async move { sender.send(OutgoingMessage::to_ue(&OTHER.parse().unwrap(), "under way")).await });

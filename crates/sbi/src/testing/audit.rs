@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
-
-/// The fields of an event, as text.
-pub type Fields = BTreeMap<&'static str, String>;
+use tracing::Level;
+pub use transport::testing::Fields;
+use transport::testing::Recorder;
 
 /// Every audit event of this process, from the first [`AuditLog::record`] on, whichever test caused it.
 #[derive(Debug, Default)]
@@ -21,7 +18,8 @@ impl AuditLog {
     pub fn record() -> &'static Self {
         static LOG: OnceLock<AuditLog> = OnceLock::new();
         LOG.get_or_init(|| {
-            tracing::subscriber::set_global_default(Recorder).unwrap();
+            let take = |fields| AuditLog::record().events().push(fields);
+            tracing::subscriber::set_global_default(Recorder::new("audit", Level::TRACE, take)).unwrap();
             AuditLog::default()
         })
     }
@@ -109,39 +107,4 @@ impl Told {
         let expected = [format!("{subject} {service} allowed tls"), format!("{subject} {decision}")];
         assert_eq!(self.news(), expected);
     }
-}
-
-struct Recorder;
-
-impl Subscriber for Recorder {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "audit"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        struct Read(Fields);
-        impl Visit for Read {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                self.0.insert(field.name(), format!("{value:?}"));
-            }
-            fn record_str(&mut self, field: &Field, value: &str) {
-                self.0.insert(field.name(), value.to_owned());
-            }
-        }
-        let mut read = Read(Fields::new());
-        event.record(&mut read);
-        AuditLog::record().events().push(read.0);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }

@@ -2,13 +2,13 @@
 
 use akma::KAf;
 use http::StatusCode;
-use sbi::testing::security_log::SecurityLog;
+use transport::testing::SecurityLog;
 
 use super::https::{HttpDevice, Https};
 use super::*;
 
 #[tokio::test]
-async fn a_peer_that_reads_nothing_is_counted_and_told() {
+async fn a_peer_that_reads_nothing_is_closed_counted_and_told_and_its_messages_are_kept() {
     let log = SecurityLog::record();
     let limits = Limits { write_timeout_seconds: 1, outbound_octets_max: 4096, ..Limits::default() };
     let net = Net::with(limits).await;
@@ -23,11 +23,16 @@ async fn a_peer_that_reads_nothing_is_counted_and_told() {
         let sent = Message { payload: vec![0; 1000], ..storable("alice", "bob", &id.to_string()) };
         open.push(alice.post(&sent).await);
     }
+    // Bob's end is there, and nobody reads from it.
     assert_eq!(timeout(PATIENCE, &mut bob.session).await.unwrap().unwrap(), Ended::NotReading);
     until(|| net.counts("msgin5g_connections_ended_total{reason=\"peer does not read\"} 1")).await;
     log.tells("connection ended", &[("reason", "peer does not read"), ("a_kid", &a_kid), ("unlogged", "0")]).await;
     for exchange in open {
         assert_eq!(alice.fate(exchange).await, Fate::stored());
+    }
+    let mut bob = net.ue("bob").await;
+    for id in 0..20 {
+        assert_eq!(bob.receive().await.message_id.as_str(), id.to_string());
     }
 }
 

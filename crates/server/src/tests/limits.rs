@@ -116,30 +116,6 @@ async fn association_lookups_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_peer_that_reads_nothing_is_closed_and_its_messages_are_kept() {
-    let limits = Limits { write_timeout_seconds: 1, outbound_octets_max: 4096, ..Limits::default() };
-    let net = Net::with(limits).await;
-    let mut alice = net.ue("alice").await;
-    net.associate(&supi_of("bob"), "bob");
-    let mut bob = net.connect_as(peer(Some(&supi_of("bob")), None), 1024);
-    assert_eq!(bob.register("bob").await.code, Code::CREATED);
-    let mut open = Vec::new();
-    for id in 0..20 {
-        let sent = Message { payload: vec![0; 1000], ..storable("alice", "bob", &id.to_string()) };
-        open.push(alice.post(&sent).await);
-    }
-    // Bob's end is there, and nobody reads from it.
-    assert_eq!(timeout(PATIENCE, &mut bob.session).await.unwrap().unwrap(), Ended::NotReading);
-    for exchange in open {
-        assert_eq!(alice.fate(exchange).await, Fate::stored());
-    }
-    let mut bob = net.ue("bob").await;
-    for id in 0..20 {
-        assert_eq!(bob.receive().await.message_id.as_str(), id.to_string());
-    }
-}
-
-#[tokio::test]
 async fn a_peer_that_acknowledges_nothing_is_closed_and_its_messages_are_kept() {
     let net = Net::with(Limits { delivery_timeout_seconds: 1, ..Limits::default() }).await;
     let (mut alice, mut bob) = (net.ue("alice").await, net.ue("bob").await);

@@ -19,7 +19,7 @@ use transport::{
 
 use crate::datagrams::{self, connect, events};
 use crate::scene::{HelloByHand, Home, Mood, Server, Ue, alert, assert_echo, fqdn, heard, record};
-use crate::security_log::SecurityLog;
+use transport::testing::SecurityLog;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -17,4 +17,3 @@ mod refusals;
 mod reload;
 mod revocation;
 mod scene;
-mod security_log;

@@ -29,7 +29,7 @@ use transport::{
 };
 
 use crate::scene::{Home, Mood, UE_ID, Ue, fqdn, with_the_answer_held};
-use crate::security_log::SecurityLog;
+use transport::testing::SecurityLog;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ECHO: u16 = 252;
