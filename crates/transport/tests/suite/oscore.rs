@@ -53,6 +53,11 @@ impl Server {
     }
 
     async fn start_with(home: &Arc<Home>, limits: OscoreLimits) -> Self {
+        Self::start_that(true, home, limits).await
+    }
+
+    /// One that takes nobody's session over UDP lets those wait that begin.
+    async fn start_that(accepts: bool, home: &Arc<Home>, limits: OscoreLimits) -> Self {
         let mut registry = Registry::default();
         let source: Arc<dyn KeySource> = home.clone();
         let lookup = KeyLookup::new(source, fqdn(), LookupLimits::default(), TransportMetrics::default());
@@ -64,6 +69,9 @@ impl Server {
         let (tell, peers) = tokio::sync::mpsc::unbounded_channel();
         let told = tell.clone();
         let over_udp = tokio::spawn(async move {
+            if !accepts {
+                std::future::pending::<()>().await;
+            }
             while let Some(accepted) = listener.accept().await {
                 let _ = told.send(accepted.peer);
                 tokio::spawn(serve(Box::new(accepted.carrier)));
@@ -93,8 +101,18 @@ impl Server {
     }
 
     async fn until_metric(&self, line: &str) {
+        self.until_any(line, |found| found == line).await;
+    }
+
+    /// Waits until this was refused at least once.
+    async fn until_refused(&self, reason: &str) {
+        let counter = format!("oscore_refused_total{{reason=\"{reason}\"}} ");
+        self.until_any(&counter, |found| found.starts_with(&counter) && !found.ends_with(" 0")).await;
+    }
+
+    async fn until_any(&self, line: &str, is_it: impl Fn(&str) -> bool) {
         let seen = async {
-            while !self.metrics().lines().any(|found| found == line) {
+            while !self.metrics().lines().any(&is_it) {
                 tokio::task::yield_now().await;
             }
         };

@@ -104,3 +104,46 @@ async fn of_one_a_kid_few_contexts_wait_and_who_asks_for_many_loses_its_own() {
     drop(hand);
     over_udp(&server, &ue).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_session_does_not_take_is_counted_and_told() {
+    let log = SecurityLog::record();
+    let ue = Ue::number(1);
+    let limits = OscoreLimits { queue_datagrams_max: 1, ..OscoreLimits::default() };
+    let server = Server::start_with(&Home::knowing(&[&ue]), limits).await;
+    let mut hand = ByHand::agree(&server, &ue).await;
+    let first = hand.request(b"first");
+    hand.socket.send(&first).await.unwrap();
+    assert_eq!(hand.answer().await, b"first");
+    // Somebody who has recorded it.
+    let elsewhere = socket_at("127.0.0.2:0", &server).await;
+    elsewhere.send(&first).await.unwrap();
+    server.until_refused("from_elsewhere").await;
+    let source = elsewhere.local_addr().unwrap().to_string();
+    log.tells("OSCORE datagram dropped", &[("reason", "from_elsewhere"), ("source", &source)]).await;
+    // All are there before the listener gets its turn, and the session gets none before the listener's is over.
+    for _ in 0..20 {
+        hand.socket.try_send(&first).unwrap();
+    }
+    server.until_refused("queue_full").await;
+    let source = hand.socket.local_addr().unwrap().to_string();
+    log.tells("OSCORE datagram dropped", &[("reason", "queue_full"), ("source", &source)]).await;
+    let next = hand.request(b"next");
+    hand.socket.send(&next).await.unwrap();
+    assert_eq!(hand.answer().await, b"next");
+}
+
+#[tokio::test]
+async fn sessions_that_begin_while_too_many_wait_to_be_accepted_are_dropped_counted_and_told() {
+    let log = SecurityLog::record();
+    let ue = Ue::number(1);
+    let server = Server::start_that(false, &Home::knowing(&[&ue]), OscoreLimits::default()).await;
+    // One more than may wait.
+    for _ in 0..=1_024 {
+        let mut hand = ByHand::agree(&server, &ue).await;
+        let first = hand.request(b"first");
+        hand.socket.send(&first).await.unwrap();
+    }
+    server.until_refused("not_accepted").await;
+    log.tells("OSCORE datagram dropped", &[("reason", "not_accepted")]).await;
+}
