@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::process::{Child, Command};
 
 use crate::BenchError;
@@ -24,19 +24,7 @@ impl Core {
         command.arg("lab").arg("--dir").arg(directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|source| BenchError::Start { program: program.to_owned(), source })?;
-        let failed = |reason: String| BenchError::Server { server: "msgin5g lab", reason };
-        let stdout = child.stdout.take().ok_or_else(|| failed("has no output".to_owned()))?;
-        let mut lines = BufReader::new(stdout).lines();
-        let ready = tokio::time::timeout(READY_MAX, async {
-            while let Some(line) = lines.next_line().await? {
-                if let Some(path) = line.strip_prefix("READY ") {
-                    return Ok::<_, std::io::Error>(Some(PathBuf::from(path)));
-                }
-            }
-            Ok(None)
-        });
-        let path = ready.await.map_err(|_| failed("is not ready".to_owned()))??;
-        let lab_json = path.ok_or_else(|| failed("ended before it was ready".to_owned()))?;
+        let lab_json = ready(&mut child, "msgin5g lab").await?.into();
         Ok(Self { program: program.to_owned(), lab_json, child })
     }
 
@@ -95,23 +83,12 @@ impl ServerProcess {
         command.env("MSGIN5G_NRF__REGISTER", "false");
         command.env("MSGIN5G_STORE__PATH", directory.join("state/bench-server"));
         command.envs(settings.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child =
             command.spawn().map_err(|source| BenchError::Start { program: core.program.clone(), source })?;
-        let failed = |reason: String| BenchError::Server { server: "msgin5g server", reason };
-        for _ in 0..START_ATTEMPTS {
-            // The first listener to be there, and the last.
-            if TcpStream::connect(addresses.coaps_tcp).await.is_ok()
-                && TcpStream::connect(addresses.admin).await.is_ok()
-            {
-                return Ok(Self { child, addresses });
-            }
-            if let Some(status) = child.try_wait()? {
-                return Err(failed(format!("ended with {status}")));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Err(failed("does not listen".to_owned()))
+        // It says so itself: somebody else may have been given one of its ports meanwhile.
+        ready(&mut child, "msgin5g server").await?;
+        Ok(Self { child, addresses })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -138,6 +115,22 @@ impl ServerProcess {
     }
 }
 
+/// What a program says behind READY.
+async fn ready(child: &mut Child, server: &'static str) -> Result<String, BenchError> {
+    let failed = |reason: &str| BenchError::Server { server, reason: reason.to_owned() };
+    let stdout = child.stdout.take().ok_or_else(|| failed("has no output"))?;
+    let mut lines = BufReader::new(stdout).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await? {
+            if let Some(said) = line.strip_prefix("READY ") {
+                return Ok::<_, std::io::Error>(Some(said.to_owned()));
+            }
+        }
+        Ok(None)
+    };
+    let said = tokio::time::timeout(READY_MAX, ready).await.map_err(|_| failed("is not ready"))??;
+    said.ok_or_else(|| failed("ended before it was ready"))
+}
+
 const ANY: &str = "127.0.0.1:0";
 const READY_MAX: Duration = Duration::from_secs(60);
-const START_ATTEMPTS: u32 = 400;
