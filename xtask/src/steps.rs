@@ -257,7 +257,13 @@ fn fuzz_one(program: &Path, directory: &Path, logs: &Path, target: &str, seconds
     let output = std::fs::File::create(&log).map_err(cannot_write)?;
     let errors = output.try_clone().map_err(cannot_write)?;
     let mut fuzz = Command::new(program);
-    fuzz.arg(&corpus).arg(format!("-artifact_prefix={}/", artifacts.display()));
+    fuzz.arg(&corpus);
+    // What mutation alone does not find: words that a text begins with.
+    let seeds = directory.join("seeds").join(target);
+    if seeds.exists() {
+        fuzz.arg(seeds);
+    }
+    fuzz.arg(format!("-artifact_prefix={}/", artifacts.display()));
     fuzz.arg(format!("-max_total_time={seconds}")).args(["-timeout=5", "-rss_limit_mb=2048", "-print_final_stats=1"]);
     let ran = run(&format!("fuzz {target} for {seconds} s"), fuzz.stdout(output).stderr(errors));
     let printed = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();

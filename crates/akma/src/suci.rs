@@ -277,6 +277,10 @@ fn parse_nai_suci(text: &str) -> Result<Suci, Error> {
     let mut last = Error::InvalidSuci("parts are missing");
     for (position, _) in text.match_indices('-') {
         let (realm, rest) = text.split_at(position);
+        // It is written without the dot, and may then be read as another.
+        if realm.ends_with('.') {
+            continue;
+        }
         let Ok(home) = realm.parse().map(Home::Nai) else { continue };
         match parse_protected(home, rest.strip_prefix('-').unwrap_or(rest)) {
             Ok(suci) => {

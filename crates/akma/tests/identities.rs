@@ -229,6 +229,8 @@ fn a_suci_that_is_not_of_ts_29_571_is_refused() {
         "suci-0-001-01-0-0-0-00000000001",
         "suci-0-001-01-0-",
         "suci-1--0-0-0-a",
+        "suci-1-realm.example.-0-0-0-a",
+        "suci-1-uci-01.-0-0-0-0",
         "suci-1-realm.example-0-0-0-",
         "suci-1-realm.example-0-0-0-a@b",
         "suci-1-realm.example",
