@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akma::{AKid, KAf, UaProtocolId};
-use client::{Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
+use client::{AkmaMaterial, Client, ClientConfig, Incoming, IncomingStream, Outcome, OutgoingMessage, Transport};
 use coap::{Code, ConnectionEvent, DatagramConfig, Request, Response};
 use common::fleet::{Fleet, FleetUe};
 use common::nat::Nat;
@@ -154,11 +154,18 @@ fn registration(ue: &FleetUe) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_dtls_1_3_strangers_and_broken_devices_are_refused_as_over_the_others() {
     let lab = Lab::start();
-    let fleet = Fleet::provision(&lab, 2).await;
-    let (alice, bob) = (&fleet.ues[0], &fleet.ues[1]);
-    let keys = alice.keys().await;
+    let fleet = Fleet::provision(&lab, 3).await;
+    let [alice, bob, lamp] = &fleet.ues[..] else { panic!("three") };
+    let (before, keys) = (alice.keys().await, alice.keys().await);
     let server: akma::Fqdn = lab.lab_json()["server"]["fqdn"].as_str().unwrap().parse().unwrap();
-    let k_af = |protocol| akma::k_af(&keys.k_akma, &akma::AfId::new(server.clone(), protocol));
+    let k_af_of = |keys: &AkmaMaterial, protocol| akma::k_af(&keys.k_akma, &akma::AfId::new(server.clone(), protocol));
+    let k_af = |protocol| k_af_of(&keys, protocol);
+    // The AAnF has no key of either, though each has the right one of its own authentication.
+    lamp.subscribe(&lab, &["--no-akma"]);
+    for without in [before, lamp.keys().await] {
+        let refused = Raw::open(&lab, &without.a_kid, |protocol| k_af_of(&without, protocol)).await.err();
+        assert!(matches!(refused, Some(ClientHandshakeError::UnknownIdentity)), "{refused:?}");
+    }
     let stranger: AKid = keys.a_kid.as_str().replace(&keys.a_kid.as_str()[2..10], "abababab").parse().unwrap();
     let refused = Raw::open(&lab, &stranger, k_af).await.err();
     assert!(matches!(refused, Some(ClientHandshakeError::UnknownIdentity)), "{refused:?}");

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use akma::{AKid, HomeNetwork, RoutingIndicator, Supi, UsimCredentials};
-use client::{AkmaMaterial, Client, ClientConfig, IncomingStream, KeySource, KeySourceError, SoftUsim, SoftUsimConfig};
+use client::{
+    AkmaMaterial, Client, ClientConfig, ClientError, IncomingStream, KeySource, KeySourceError, SoftUsim,
+    SoftUsimConfig,
+};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lab::{SecretHex, SubscriberClient, Subscription};
@@ -14,7 +17,7 @@ use sbi::ss_gm::{SsGmClient, VALGroupDocument};
 use sbi::{CertificateFiles, ClientLimits, SbiClient, SbiClientConfig};
 use serde_json::Value;
 
-use super::Lab;
+use super::{Lab, msgin5g};
 
 /// UEs made at once.
 const CONCURRENT: usize = 16;
@@ -42,6 +45,15 @@ struct Shared(Arc<SoftUsim>);
 impl KeySource for Shared {
     fn obtain<'a>(&'a self, refused: Option<&'a AKid>) -> BoxFuture<'a, Result<AkmaMaterial, KeySourceError>> {
         self.0.obtain(refused)
+    }
+}
+
+/// The same keys whatever becomes of them.
+struct Given(AkmaMaterial);
+
+impl KeySource for Given {
+    fn obtain<'a>(&'a self, _: Option<&'a AKid>) -> BoxFuture<'a, Result<AkmaMaterial, KeySourceError>> {
+        Box::pin(std::future::ready(Ok(self.0.clone())))
     }
 }
 
@@ -165,5 +177,19 @@ impl FleetUe {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Connects with these keys and no others, or does not.
+    pub async fn connect_by(&self, keys: &AkmaMaterial) -> Result<(Client, IncomingStream), ClientError> {
+        Client::connect(self.config.clone(), Given(keys.clone())).await
+    }
+
+    /// Has the UDM know it, again or otherwise than before.
+    pub fn subscribe(&self, lab: &Lab, arguments: &[&str]) {
+        let [k, opc] = [&self.k, &self.opc].map(|octets| octets.map(|octet| format!("{octet:02x}")).concat());
+        let mut command = msgin5g();
+        command.args(["subscriber", "add", "--lab"]).arg(lab.lab_json_path());
+        command.args(["--supi", self.supi.as_str(), "--k", &k, "--opc", &opc]).args(arguments);
+        assert!(command.status().unwrap().success());
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use client::{Client, ClientConfig, ClientError, ClientState, Outcome, OutgoingMessage, Transport};
+use client::{AkmaMaterial, Client, ClientConfig, ClientError, ClientState, Outcome, OutgoingMessage, Transport};
 use message::UeServiceId;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use transport::OfferedVersions;
 
 use crate::common::Lab;
-use crate::common::fleet::Fleet;
+use crate::common::fleet::{Fleet, FleetUe};
 use crate::common::function::Function;
 use crate::disabling::{counted, disable, enable};
 use crate::neighbour::{ausf_of, client_of, eventually};
-use crate::renewal::{receive, send};
+use crate::renewal::{assert_once, receive, send};
 use crate::withdrawal::{EVERY_SECOND, provision};
 
 /// A way onto MSGin5G-1.
@@ -88,6 +88,16 @@ async fn server_of(lab: &Lab, aanf: &str, settings: &[(&'static str, &str)]) -> 
     (Function::server(lab, &variables), addresses.try_into().unwrap())
 }
 
+/// Puts a UE on each way.
+fn spread(lab: &Lab, fleet: &mut Fleet, addresses: &Addresses) {
+    for ((way, address), ue) in WAYS.iter().zip(addresses).zip(&mut fleet.ues) {
+        ue.config.server = address.to_string();
+        ue.config.transport = way.transport;
+        ue.config.tls.versions = way.versions;
+        ue.config.https_ca = way.over_https.then(|| lab.path(lab.lab_json()["ca"].as_str().unwrap()));
+    }
+}
+
 /// A UE on each way, each of which sends to the next one and gets from the one before.
 struct Ring {
     clients: Vec<Arc<Client>>,
@@ -99,12 +109,9 @@ struct Ring {
 
 impl Ring {
     async fn of(lab: &Lab, fleet: &mut Fleet, addresses: &Addresses, change: impl Fn(&mut ClientConfig)) -> Self {
+        spread(lab, fleet, addresses);
         let (mut clients, mut got) = (Vec::new(), Vec::new());
-        for ((way, address), ue) in WAYS.iter().zip(addresses).zip(&mut fleet.ues) {
-            ue.config.server = address.to_string();
-            ue.config.transport = way.transport;
-            ue.config.tls.versions = way.versions;
-            ue.config.https_ca = way.over_https.then(|| lab.path(lab.lab_json()["ca"].as_str().unwrap()));
+        for ue in &mut fleet.ues {
             ue.config.limits.authentication_interval_milliseconds = 0;
             // What a server that is gone does not acknowledge is soon asked of the next one.
             ue.config.limits.keep_alive_milliseconds = 2_000;
@@ -154,25 +161,24 @@ impl Ring {
         self.clients.iter().all(is)
     }
 
+    /// None of them has what this other UE sends to it.
+    async fn nobody_is_reached_by(&self, other: &Client) {
+        for (way, to) in WAYS.iter().zip(&self.service_ids) {
+            let outcome = other.send(OutgoingMessage::to_ue(to, "not to be kept")).await.unwrap();
+            assert!(matches!(outcome, Outcome::Failed(_)), "{}: {outcome:?}", way.name);
+        }
+    }
+
     /// Stops sending; everything that was promised arrives, once.
     async fn end(self) {
         *self.done.lock().unwrap() = true;
         for (index, sent) in self.sent.into_iter().enumerate() {
-            let mut sent = sent.await.unwrap();
+            let sent = sent.await.unwrap();
             let next = (index + 1) % WAYS.len();
             let (from, to) = (WAYS[index].name, WAYS[next].name);
             assert!(sent.len() > 3, "{from} sent {}", sent.len());
-            // Behind whatever is still on its way, a repetition too.
-            let last = OutgoingMessage::to_ue(&self.service_ids[next], "last").store_and_forward(None);
-            let id = last.id().as_str().to_owned();
-            let outcome = self.clients[index].send(last).await.unwrap();
-            assert!(matches!(outcome, Outcome::Delivered | Outcome::Stored), "{from}: {outcome:?}");
-            sent.insert(id.clone());
-            let got = &self.got[next];
-            eventually(&format!("the last that {from} sent to {to}"), || got.lock().unwrap().contains(&id)).await;
-            let mut got = got.lock().unwrap().clone();
-            got.sort_unstable();
-            assert_eq!(got, sent.into_iter().collect::<Vec<_>>(), "from {from} to {to}: lost, twice, or nobody's");
+            let which = format!("from {from} to {to}");
+            assert_once(&self.clients[index], &self.service_ids[next], sent, &self.got[next], &which).await;
         }
     }
 }
@@ -188,14 +194,22 @@ async fn short_lived(seconds: &str, change: impl Fn(&mut ClientConfig)) -> (Lab,
     (lab, aanf, server, ring)
 }
 
-/// A ring at a server that asks every second whether key and association are good, and that nobody tells.
-async fn revalidating() -> (Lab, Function, Fleet, Ring) {
+/// A UE on each way, and one more, which is on the first of them.
+async fn fleet_and_other(lab: &Lab, addresses: &Addresses) -> (Fleet, FleetUe) {
+    let mut fleet = Fleet::provision(lab, WAYS.len() + 1).await;
+    let mut other = fleet.ues.pop().unwrap();
+    other.config.server = addresses[0].to_string();
+    (fleet, other)
+}
+
+/// A ring at a server that asks every second whether key and association are good, and that nobody tells; and another UE there.
+async fn revalidating() -> (Lab, Function, Fleet, Ring, FleetUe) {
     let lab = Lab::start();
     let aanf = lab.lab_json()["core"]["aanf"].as_str().unwrap().to_owned();
     let (server, addresses) = server_of(&lab, &aanf, &[EVERY_SECOND]).await;
-    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let (mut fleet, other) = fleet_and_other(&lab, &addresses).await;
     let ring = Ring::of(&lab, &mut fleet, &addresses, |_| {}).await;
-    (lab, server, fleet, ring)
+    (lab, server, fleet, ring, other)
 }
 
 fn ended(reason: &str) -> String {
@@ -240,12 +254,9 @@ async fn on_every_way_akma_disabled_ends_the_connection_at_once_and_nothing_is_l
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_every_way_a_ue_that_left_the_network_is_asked_about_and_nothing_is_lost_or_repeated() {
-    let (lab, server, fleet, ring) = revalidating().await;
-    let access_network = client_of(&lab, "lab-nf");
-    let ausf = lab.lab_json()["core"]["ausf"].as_str().unwrap().to_owned();
+    let (lab, server, fleet, ring, _other) = revalidating().await;
     for ue in &fleet.ues {
-        let uri = format!("{ausf}/nausf-auth/v1/ue-authentications/deregister");
-        access_network.post::<_, IgnoredAny>(&uri, &json!({"supi": ue.supi})).await.unwrap();
+        leave_network(&lab, ue).await;
     }
     eventually("the end of all", || server.metric(&ended("A-KID no longer valid")) >= WAYS.len() as u64).await;
     ring.come_to(2, "authenticated again").await;
@@ -254,7 +265,7 @@ async fn on_every_way_a_ue_that_left_the_network_is_asked_about_and_nothing_is_l
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_every_way_an_older_a_kid_is_asked_about_and_nothing_is_lost_or_repeated() {
-    let (_lab, server, fleet, ring) = revalidating().await;
+    let (_lab, server, fleet, ring, _other) = revalidating().await;
     for ue in &fleet.ues {
         // In the network only: it does not show the newer one to the server.
         ue.keys().await;
@@ -266,7 +277,8 @@ async fn on_every_way_an_older_a_kid_is_asked_about_and_nothing_is_lost_or_repea
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_every_way_an_association_that_is_removed_ends_the_connection_and_nothing_is_lost_or_repeated() {
-    let (lab, server, fleet, ring) = revalidating().await;
+    let (lab, server, fleet, ring, other) = revalidating().await;
+    let (other, _to_other) = other.connect().await;
     let change = |what| {
         for ue in &fleet.ues {
             let association = ["--ue-id", ue.supi.as_str(), "--ue-service-id", ue.service_id.as_str()];
@@ -278,6 +290,7 @@ async fn on_every_way_an_association_that_is_removed_ends_the_connection_and_not
     eventually("the end of all", || server.metric(&ended(reason)) >= WAYS.len() as u64).await;
     let not_associated = |error: &ClientError| matches!(error, ClientError::RegistrationRefused { cause, .. } if cause == "NOT_ASSOCIATED");
     eventually("refusals", || ring.refused(not_associated)).await;
+    ring.nobody_is_reached_by(&other).await;
     change("add");
     ring.come_to(2, "associated again").await;
     ring.end().await;
@@ -286,24 +299,48 @@ async fn on_every_way_an_association_that_is_removed_ends_the_connection_and_not
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_every_way_a_subscriber_that_is_removed_loses_its_connection_at_once_and_nothing_is_lost_or_repeated() {
     let lab = Lab::start();
-    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
+    let (mut fleet, other) = fleet_and_other(&lab, &of_lab(&lab)).await;
     let ring = Ring::of(&lab, &mut fleet, &of_lab(&lab), |_| {}).await;
+    let (other, _to_other) = other.connect().await;
     for ue in &fleet.ues {
         provision(&lab, &["subscriber", "remove"], &["--supi", ue.supi.as_str()]);
     }
     eventually("the end of all", || counted(&lab, &ended("AKMA disabled")) >= WAYS.len() as u64).await;
     // Who is no subscriber has no keys.
     eventually("no keys", || ring.refused(|error| matches!(error, ClientError::Keys(_)))).await;
-    for ue in &fleet.ues {
-        let [k, opc] = [&ue.k, &ue.opc].map(hex);
-        provision(&lab, &["subscriber", "add"], &["--supi", ue.supi.as_str(), "--k", &k, "--opc", &opc]);
-    }
+    ring.nobody_is_reached_by(&other).await;
+    fleet.ues.iter().for_each(|ue| ue.subscribe(&lab, &[]));
     ring.come_to(2, "subscribers again").await;
     ring.end().await;
 }
 
-fn hex(octets: &[u8; 16]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+/// As the access network, which says that the UE has.
+async fn leave_network(lab: &Lab, ue: &FleetUe) {
+    let ausf = lab.lab_json()["core"]["ausf"].as_str().unwrap().to_owned();
+    let uri = format!("{ausf}/nausf-auth/v1/ue-authentications/deregister");
+    client_of(lab, "lab-nf").post::<_, IgnoredAny>(&uri, &json!({"supi": ue.supi})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_every_way_keys_that_the_aanf_does_not_have_any_more_open_no_connection() {
+    let lab = Lab::start();
+    let mut fleet = Fleet::provision(&lab, WAYS.len()).await;
+    spread(&lab, &mut fleet, &of_lab(&lab));
+    for (way, ue) in WAYS.iter().zip(&fleet.ues) {
+        let refused = async |keys: &AkmaMaterial, why: &str| match ue.connect_by(keys).await {
+            Err(ClientError::KeysRefused(a_kid)) => assert_eq!(a_kid, keys.a_kid),
+            outcome => panic!("{}: {why}: {:?}", way.name, outcome.err()),
+        };
+        let (older, latest) = (ue.keys().await, ue.keys().await);
+        refused(&older, "an older A-KID").await;
+        let (client, _incoming) = ue.connect_by(&latest).await.unwrap();
+        assert_eq!(client.status().a_kid.as_ref(), Some(&latest.a_kid), "{}", way.name);
+        client.close().await;
+        leave_network(&lab, ue).await;
+        refused(&latest, "a UE that left the network").await;
+        ue.subscribe(&lab, &["--no-akma"]);
+        refused(&ue.keys().await, "a subscription without AKMA").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
